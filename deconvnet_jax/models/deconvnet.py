@@ -1,0 +1,206 @@
+"""DeconvNet: a VGG-16 encoder whose pooling indices drive a mirrored decoder of unpooling and deconvolution.
+
+Noh, Hong, Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015, section 3 and table 1 of the
+supplement; original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layers carry the original's names. As there,
+the decoder's numbers grow towards the output: deconv4_1, deconv4_2, deconv4_3 (the one that narrows).
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops import max_pool_with_indices, max_unpool
+
+# Output channels of every layer of a block. Block b of the decoder ends with the width that unpool(b-1) needs.
+ENCODER_WIDTHS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
+DECODER_WIDTHS = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2: (128, 64), 1: (64, 64)}
+
+STRIDE = 32  # five poolings of 2
+FC_WINDOW = 7  # fc6 sees 7x7 of pool5
+MIN_INPUT_SIZE = STRIDE * FC_WINDOW  # 224
+
+# The original's Gaussian filler for all it does not take from VGG-16.
+decoder_init = nn.initializers.normal(0.01)
+
+
+def check_input_size(height: int, width: int) -> None:
+    """Raises InputError unless the network accepts images of this size."""
+    if height % STRIDE or width % STRIDE or height < MIN_INPUT_SIZE or width < MIN_INPUT_SIZE:
+        raise InputError(
+            f"DeconvNet takes inputs whose height and width are multiples of {STRIDE} and at least {MIN_INPUT_SIZE}, "
+            f"got {height}x{width}; resize or pad the images, for example to {_next_size(height)}x{_next_size(width)}"
+        )
+
+
+def _next_size(size: int) -> int:
+    return max(MIN_INPUT_SIZE, -(-size // STRIDE) * STRIDE)
+
+
+class FullConv(nn.Module):
+    """A `window` x `window` convolution without padding, made for maps of about that size (fc6, fc7).
+
+    kernel [window, window, in, features], bias [features]. [N, h, w, in] -> [N, h-window+1, w-window+1, features].
+    """
+
+    features: int
+    window: int
+    kernel_init: nn.initializers.Initializer = decoder_init
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Applies the layer."""
+        shape = (self.window, self.window, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        if x.shape[1:3] == (self.window, self.window):  # as a matrix product; XLA would run its gradient 49 times over
+            return (x.reshape(len(x), -1) @ kernel.reshape(-1, self.features) + bias)[:, None, None, :]
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+
+
+class FullDeconv(nn.Module):
+    """A `window` x `window` transposed convolution without padding, made for maps much smaller than that (fc6-deconv).
+
+    Equals `flax.linen.ConvTranspose(features, (window, window), padding="VALID")` and its parameters: kernel [window,
+    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. One matrix product
+    and an overlap-add do it; written as a convolution of the padded map it is 49 times the work.
+    """
+
+    features: int
+    window: int
+    kernel_init: nn.initializers.Initializer = decoder_init
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Applies the layer."""
+        n, h, w, channels = x.shape
+        k = self.window
+        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        patches = jnp.einsum("nhwc,ijco->ijnhwo", x, kernel)[::-1, ::-1]  # flax's kernels are the flipped impulse
+        if (h, w) == (1, 1):
+            return patches[:, :, :, 0, 0, :].transpose(2, 0, 1, 3) + bias
+        y = jnp.zeros((n, h + k - 1, w + k - 1, self.features), patches.dtype)
+        for i in range(k):
+            for j in range(k):
+                y = y.at[:, i : i + h, j : j + w, :].add(patches[i, j])
+        return y + bias
+
+
+class DeconvNet(nn.Module):
+    """The network: images in, one score map per class out.
+
+    Attributes:
+      num_classes: classes with the background; 21 for VOC.
+      width: multiplies the width of every convolution and deconvolution (not fc6, fc7: see fc_features).
+      fc_features: width of fc6 and fc7.
+      bn_epsilon: added to variances. The original has 1e-9, which float32 does not carry safely.
+      bn_momentum: share of the old value in the running averages of batch statistics.
+      bn_axis_name: name of the mapped axis over which training statistics are averaged; None for each device its own.
+      dtype: of all computation but statistics and logits: float32 or bfloat16. Parameters are float32.
+    """
+
+    num_classes: int
+    width: float = 1.0
+    fc_features: int = 4096
+    bn_epsilon: float = 1e-5
+    bn_momentum: float = 0.9
+    bn_axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> Array:
+        """Scores of every class at every pixel.
+
+        Args:
+          images: [N, H, W, 3] float32, BGR, 0..255 minus mean (`ops.normalize_images`). H and W are multiples of 32
+            and at least 224.
+          train: normalise with the batch's statistics and update the running ones (apply with
+            `mutable=["batch_stats"]`); otherwise normalise with the running ones.
+
+        Returns:
+          logits [N, H, W, num_classes], float32.
+
+        Raises:
+          InputError: for another H or W.
+        """
+        chex.assert_shape(images, (None, None, None, 3))
+        chex.assert_type(images, float)  # pictures as uint8 still have their mean
+        check_input_size(*images.shape[1:3])
+        bn_relu = partial(self._bn_relu, train=train)
+        x, switches = images.astype(self.dtype), {}
+        for block, widths in ENCODER_WIDTHS.items():
+            for i, width in enumerate(widths, 1):
+                x = self._conv3x3(f"conv{block}_{i}", width, nn.initializers.he_normal())(x)
+                x = bn_relu(f"bn{block}_{i}", x)
+            size = x.shape[1:3]
+            x, indices = max_pool_with_indices(x, window=2)
+            switches[block] = indices, size
+
+        x = bn_relu("bnfc6", _separate(FullConv(self.fc_features, FC_WINDOW, dtype=self.dtype, name="fc6")(x)))
+        x = bn_relu("bnfc7", _separate(FullConv(self.fc_features, 1, dtype=self.dtype, name="fc7")(x)))
+        x = FullDeconv(self._scaled(512), FC_WINDOW, dtype=self.dtype, name="fc6-deconv")(x)
+        x = bn_relu("fc6-deconv-bn", _separate(x))
+
+        for block, widths in DECODER_WIDTHS.items():
+            indices, size = switches[block]
+            x = max_unpool(x, indices, size, window=2)
+            for i, width in enumerate(widths, 1):
+                x = self._conv3x3(f"deconv{block}_{i}", width, decoder_init)(x)
+                x = bn_relu(f"debn{block}_{i}", x)
+        x = nn.Conv(self.num_classes, (1, 1), kernel_init=decoder_init, dtype=self.dtype, name="seg-score-voc")(x)
+        return x.astype(jnp.float32)
+
+    def _scaled(self, width: int) -> int:
+        return max(1, round(width * self.width))
+
+    def _conv3x3(self, name: str, width: int, init: nn.initializers.Initializer) -> nn.Conv:
+        """A 3x3 layer; with stride 1 and padding 1 a deconvolution is a convolution with its kernel transposed."""
+        return nn.Conv(self._scaled(width), (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=name)
+
+    def _bn_relu(self, name: str, x: Array, train: bool) -> Array:
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=self.bn_momentum,
+            epsilon=self.bn_epsilon,
+            bias_init=nn.initializers.constant(0.001),  # the original's shift filler
+            axis_name=self.bn_axis_name,
+            dtype=self.dtype,
+            name=name,
+        )(x)
+        return nn.relu(x)
+
+
+def _separate(x: Array) -> Array:
+    """x unchanged. On CPU, keeps XLA from fusing fc6, fc7 and fc6-deconv into one call that is 20 times slower."""
+    return lax.reduce_precision(x, 8, 23) if x.dtype == jnp.float32 else x
+
+
+def count_parameters(variables: chex.ArrayTree) -> int:
+    """Number of trained parameters: everything under "params"."""
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def deconvnet_from_config(config: Mapping[str, Any], bn_axis_name: str | None = None) -> DeconvNet:
+    """The network that a config's section "model" describes: fields of DeconvNet, dtype by name."""
+    return DeconvNet(**{**config, "dtype": jnp.dtype(config["dtype"])}, bn_axis_name=bn_axis_name)
+
+
+def compiler_options() -> dict[str, str]:
+    """Options for `jax.jit(..., compiler_options=...)` with which XLA compiles this network well.
+
+    On CPU, XLA's YNNPACK fusions of reductions and chains of products cost a training step 30 to 50 % (JAX 0.10 to
+    0.12); single products are left to that library. Other platforms need nothing.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}

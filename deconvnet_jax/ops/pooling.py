@@ -1,0 +1,232 @@
+"""Max pooling that remembers where each maximum came from, and the unpooling that puts values back there.
+
+DeconvNet section 3.1 ("switches"); original: PoolingLayer with a second top and UnpoolingLayer of the authors' Caffe.
+
+Both operations come in two forms with equal results, bit for bit. Windows that do not overlap (the network's own,
+2x2 with stride 2) take a fast form of slices and selects; everything else takes a general form of gathers and
+scatters. Which one runs is decided from the static arguments alone.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from deconvnet_jax.errors import InputError
+
+Size = int | tuple[int, int]
+
+
+class _Geometry(NamedTuple):
+    """Static description of a pooling: all pairs are (height, width)."""
+
+    input: tuple[int, int]
+    output: tuple[int, int]
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def tiles(self) -> bool:
+        """True if the windows are disjoint and lie wholly inside the plane."""
+        whole = all(o * k <= size for o, k, size in zip(self.output, self.window, self.input, strict=True))
+        return whole and self.window == self.stride and self.padding == (0, 0) and self.dilation == (1, 1)
+
+    def taps(self) -> list[tuple[int, int]]:
+        """Offsets of the window's elements from its first one, in row-major order."""
+        (kh, kw), (dh, dw) = self.window, self.dilation
+        return [(i * dh, j * dw) for i in range(kh) for j in range(kw)]
+
+
+def max_pool_with_indices(
+    x: Array,
+    window: Size = 2,
+    stride: Size | None = None,
+    padding: Size = 0,
+    dilation: Size = 1,
+    ceil_mode: bool = False,
+) -> tuple[Array, Array]:
+    """Max pooling and the position of each maximum.
+
+    Semantics are those of `torch.nn.functional.max_pool2d(..., return_indices=True)`: padding never wins, the first
+    element in row-major order wins ties (as in Caffe; ReLU makes ties common), NaN wins over numbers.
+
+    Args:
+      x: [N, H, W, C], floating point.
+      window, stride, padding, dilation: one number, or (height, width). The stride defaults to the window.
+      ceil_mode: round the output size up, as Caffe does; a window that would start in the padding beyond the far
+        edge is left out.
+
+    Returns:
+      pooled [N, H', W', C] in the dtype of x, and indices [N, H', W', C], int32: h * W + w within the channel plane
+      of x. Differentiable in x: the gradient of an output goes to the element that `indices` names, and adds up where
+      windows overlap.
+
+    Raises:
+      InputError: for a window that does not fit the (padded) input or padding of more than half a window.
+    """
+    chex.assert_rank(x, 4)
+    chex.assert_type(x, float)
+    window = _pair(window)
+    geometry = _pooling_geometry(
+        x.shape[1:3], window, _pair(stride) if stride is not None else window, _pair(padding), _pair(dilation), ceil_mode
+    )
+    return _max_pool(x, geometry)
+
+
+def max_unpool(
+    pooled: Array, indices: Array, output_size: tuple[int, int], *, window: int | tuple[int, int] | None = None
+) -> Array:
+    """Writes every pooled value to the position it came from; zeros elsewhere.
+
+    Equals `torch.nn.functional.max_unpool2d` and the original's Unpooling layer: values are assigned, not added. If
+    several values name one position the last is expected to win, which only holds where the backend scatters in order
+    (CPU); poolings without overlap never cause this.
+
+    Args:
+      pooled: [N, h, w, C], floating point.
+      indices: [N, h, w, C], integer, h * W + w within a plane of `output_size`, from `max_pool_with_indices`.
+        Positions outside the plane are dropped.
+      output_size: (H, W) of the result; for odd sizes it cannot be derived from the pooled size, so it is required.
+      window: a promise that `indices` come from a pooling with this window, the same stride and no padding. The result
+        is the same and several times faster than the general form, which is used without it.
+
+    Returns:
+      [N, H, W, C] in the dtype of pooled. Differentiable in `pooled`: each value receives the gradient at its position.
+
+    Raises:
+      InputError: if `window` does not fit the sizes.
+    """
+    chex.assert_rank(pooled, 4)
+    chex.assert_equal_shape([pooled, indices])
+    chex.assert_type([pooled, indices], [float, int])
+    if window is None:
+        return _scatter_unpool(pooled, indices, tuple(output_size))
+    window = _pair(window)
+    if any(not size // k == small for size, k, small in zip(output_size, window, pooled.shape[1:3], strict=True)):
+        raise InputError(
+            f"max_unpool: a window of {window} pools {tuple(output_size)} to "
+            f"{tuple(s // k for s, k in zip(output_size, window, strict=True))}, but the values are {pooled.shape[1:3]}; "
+            "leave the window out for poolings with another stride, padding or ceil_mode"
+        )
+    return _select_unpool(pooled, indices, tuple(output_size), window)
+
+
+def _pair(value: Size) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2:
+        raise InputError(f"expected one number or (height, width), got {value}")
+    return pair
+
+
+def _pooling_geometry(input_size, window, stride, padding, dilation, ceil_mode: bool) -> _Geometry:
+    output = []
+    for size, k, s, p, d in zip(input_size, window, stride, padding, dilation, strict=True):
+        if min(k, s, d) < 1 or p < 0 or 2 * p > k:
+            raise InputError(
+                f"max pooling: window {k}, stride {s}, dilation {d} must be positive and padding {p} at most half the window"
+            )
+        room = size + 2 * p - (d * (k - 1) + 1)
+        if room < 0:
+            raise InputError(f"max pooling: a window of {k} (dilation {d}) does not fit an input of {size} with padding {p}")
+        count = (-(-room // s) if ceil_mode else room // s) + 1
+        if ceil_mode and (count - 1) * s >= size + p:
+            count -= 1
+        output.append(count)
+    return _Geometry(tuple(input_size), tuple(output), window, stride, padding, dilation)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _max_pool(x: Array, geometry: _Geometry) -> tuple[Array, Array]:
+    """One pass over the window's elements: each is a strided slice, and replaces the best so far if it is greater."""
+    (h_in, w_in), (h_out, w_out) = geometry.input, geometry.output
+    (sh, sw), (ph, pw) = geometry.stride, geometry.padding
+    last_h, last_w = geometry.taps()[-1]
+    after_h = max(0, (h_out - 1) * sh + last_h + 1 - ph - h_in)
+    after_w = max(0, (w_out - 1) * sw + last_w + 1 - pw - w_in)
+    padded = jnp.pad(x, ((0, 0), (ph, after_h), (pw, after_w), (0, 0)), constant_values=-jnp.inf)
+    top = np.arange(h_out, dtype=np.int32)[:, None, None] * sh - ph
+    left = np.arange(w_out, dtype=np.int32)[None, :, None] * sw - pw
+    best = where = None
+    for dh, dw in geometry.taps():
+        rows, columns = top + dh, left + dw
+        inside = (rows >= 0) & (rows < h_in) & (columns >= 0) & (columns < w_in)
+        value = padded[:, dh : dh + (h_out - 1) * sh + 1 : sh, dw : dw + (w_out - 1) * sw + 1 : sw, :]
+        position = jnp.broadcast_to(jnp.asarray(rows * w_in + columns), value.shape)
+        if best is None:
+            best, where, seen = value, position, inside
+            continue
+        wins = (value > best) | jnp.isnan(value)
+        if not seen.all():  # an element of the padding never beats a real one, not even among -inf
+            wins |= jnp.asarray(~seen)
+        if not inside.all():
+            wins &= jnp.asarray(inside)
+        best, where, seen = jnp.where(wins, value, best), jnp.where(wins, position, where), seen | inside
+    return best, where
+
+
+@_max_pool.defjvp
+def _max_pool_jvp(geometry: _Geometry, primals, tangents):
+    pooled, indices = _max_pool(*primals, geometry)
+    if geometry.tiles:
+        tangent = _select_pool(tangents[0], indices, geometry.window)
+    else:
+        tangent = _gather(tangents[0], indices)
+    return (pooled, indices), (tangent, np.zeros(indices.shape, dtype=jax.dtypes.float0))
+
+
+def _one_hot_windows(indices: Array, width: int, window: tuple[int, int]) -> Array:
+    """[N, h, w, C] positions -> [N, h, kh, w, kw, C] bool: which element of its window each names."""
+    (n, h, w, c), (kh, kw) = indices.shape, window
+    rows = np.arange(h * kh, dtype=np.int32).reshape(1, h, kh, 1, 1, 1)
+    columns = np.arange(w * kw, dtype=np.int32).reshape(1, 1, 1, w, kw, 1)
+    return indices[:, :, None, :, None, :] == rows * width + columns
+
+
+def _select_unpool(pooled: Array, indices: Array, output_size: tuple[int, int], window: tuple[int, int]) -> Array:
+    (n, h, w, c), (kh, kw) = pooled.shape, window
+    spread = jnp.where(_one_hot_windows(indices, output_size[1], window), pooled[:, :, None, :, None, :], 0)
+    y = spread.reshape(n, h * kh, w * kw, c)
+    rest = [(0, 0), (0, output_size[0] - h * kh), (0, output_size[1] - w * kw), (0, 0)]
+    return jnp.pad(y, rest) if any(after for _, after in rest) else y
+
+
+def _select_pool(x: Array, indices: Array, window: tuple[int, int]) -> Array:
+    """The values of x that `indices` names, for windows that tile: the transpose of `_select_unpool`."""
+    (n, h, w, c), (kh, kw) = indices.shape, window
+    blocks = x[:, : h * kh, : w * kw, :].reshape(n, h, kh, w, kw, c)
+    return jnp.where(_one_hot_windows(indices, x.shape[2], window), blocks, 0).sum(axis=(2, 4), dtype=x.dtype)
+
+
+def _planes(x: Array) -> Array:
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+def _gather(x: Array, indices: Array) -> Array:
+    return jnp.take_along_axis(_planes(x), _planes(indices), axis=1, mode="fill", fill_value=0).reshape(indices.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _scatter_unpool(pooled: Array, indices: Array, output_size: tuple[int, int]) -> Array:
+    n, _, _, c = pooled.shape
+    flat = jnp.zeros((n, output_size[0] * output_size[1], c), pooled.dtype)
+    batch, channel = jnp.arange(n)[:, None, None], jnp.arange(c)[None, None, :]
+    flat = flat.at[batch, _planes(indices), channel].set(_planes(pooled), mode="drop")
+    return flat.reshape(n, *output_size, c)
+
+
+def _scatter_unpool_fwd(pooled, indices, output_size):
+    return _scatter_unpool(pooled, indices, output_size), indices
+
+
+def _scatter_unpool_bwd(output_size, indices, gradient):
+    # JAX's own transpose of a scatter needs unique indices; the original gathers for every source, unique or not.
+    return _gather(gradient, indices), np.zeros(indices.shape, dtype=jax.dtypes.float0)
+
+
+_scatter_unpool.defvjp(_scatter_unpool_fwd, _scatter_unpool_bwd)

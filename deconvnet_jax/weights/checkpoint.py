@@ -1,0 +1,144 @@
+"""Checkpoints: one Orbax step holds the variables, the optimizer, the data iterator and the run's description, apart.
+
+Whoever only predicts reads the variables and the description and nothing else. Steps are written atomically by Orbax:
+a half-written one is never listed, so it is never restored.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import DeconvNet, deconvnet_from_config
+
+BEST_METRIC = "mean_iou"
+
+
+def open_checkpoints(directory: str | Path) -> ocp.CheckpointManager:
+    """A manager that writes to `directory`, keeping the last step and the one with the best `mean_iou`."""
+    best = preservation_policy.BestN(
+        get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(1), best]),
+        best_fn=lambda metrics: metrics[BEST_METRIC],
+    )
+    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+
+
+def save_checkpoint(
+    manager: ocp.CheckpointManager,
+    step: int,
+    *,
+    variables: chex.ArrayTree,
+    optimizer: chex.ArrayTree,
+    data: dict[str, Any],
+    info: dict[str, Any],
+    metrics: dict[str, float] | None = None,
+) -> None:
+    """Starts writing one step; `manager.wait_until_finished()` waits for it.
+
+    Args:
+      manager: from `open_checkpoints`.
+      step: number of updates done.
+      variables: {"params", "batch_stats"} of the network.
+      optimizer: the optimizer's state.
+      data: the data iterator's state, JSON.
+      info: the run's description, JSON: at least "config" (with the section "model") and "class_names".
+      metrics: scores of these variables, if known; needs "mean_iou".
+    """
+    args = ocp.args.Composite(
+        variables=ocp.args.StandardSave(variables),
+        optimizer=ocp.args.StandardSave(optimizer),
+        data=ocp.args.JsonSave(data),
+        info=ocp.args.JsonSave(info),
+    )
+    manager.save(step, args=args, metrics=metrics)
+
+
+def restore_training(
+    manager: ocp.CheckpointManager, variables: chex.ArrayTree, optimizer: chex.ArrayTree
+) -> tuple[int, chex.ArrayTree, chex.ArrayTree, dict[str, Any]]:
+    """The newest step: (step, variables, optimizer state, data iterator state), shaped like the arguments."""
+    step = manager.latest_step()
+    args = ocp.args.Composite(
+        variables=ocp.args.StandardRestore(_on_this_device(variables)),
+        optimizer=ocp.args.StandardRestore(_on_this_device(optimizer)),
+        data=ocp.args.JsonRestore(),
+    )
+    items = manager.restore(step, args=args)
+    return step, items["variables"], items["optimizer"], items["data"]
+
+
+def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[DeconvNet, chex.ArrayTree, dict[str, Any]]:
+    """The network of a training run, for prediction.
+
+    Args:
+      path: the run's `checkpoints` folder, or the run's folder.
+      step: which step; by default the one with the best evaluation, or the newest if none was evaluated.
+
+    Returns:
+      The module, its variables, and the run's description: "config" (dict), "class_names" (list), "step" (int).
+
+    Raises:
+      InputError: if there is no checkpoint, no such step, or the folder is not one of this project's.
+    """
+    directory = _checkpoint_directory(Path(path))
+    manager = ocp.CheckpointManager(
+        directory.absolute(),
+        options=ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_METRIC]),
+    )
+    with manager:
+        step = _choose_step(manager, directory, step)
+        try:
+            info = manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
+            net = deconvnet_from_config(info["config"]["model"])
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            raise InputError(f"{directory / str(step)} is not a checkpoint of this project ({_first_line(error)})") from error
+        shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), "float32"))
+        variables = _restore_variables(manager, step, shapes, directory)
+    return net, variables, {**info, "step": step}
+
+
+def _checkpoint_directory(path: Path) -> Path:
+    for directory in (path / "checkpoints", path):
+        if directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir()):
+            return directory
+    raise InputError(f"no checkpoint in {path}; expected the 'checkpoints' folder of a training run, with one folder per step")
+
+
+def _choose_step(manager: ocp.CheckpointManager, directory: Path, step: int | None) -> int:
+    steps = manager.all_steps()
+    if step is None:
+        best = manager.best_step()
+        return manager.latest_step() if best is None else best
+    if step not in steps:
+        raise InputError(f"no step {step} in {directory}; there are {', '.join(map(str, sorted(steps)))}")
+    return step
+
+
+def _restore_variables(
+    manager: ocp.CheckpointManager, step: int, shapes: chex.ArrayTree, directory: Path
+) -> chex.ArrayTree:
+    args = ocp.args.Composite(variables=ocp.args.StandardRestore(_on_this_device(shapes)))
+    try:
+        return manager.restore(step, args=args)["variables"]
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise InputError(
+            f"the variables in {directory / str(step)} cannot be read ({_first_line(error)}); "
+            "the files are damaged or were written by another version: use another step"
+        ) from error
+
+
+def _on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """Shapes and dtypes to restore onto the first local device, whatever devices wrote them."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

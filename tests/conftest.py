@@ -1,0 +1,31 @@
+"""Four virtual CPU devices for every test, fresh random numbers that a failure names, and the way to real data."""
+
+import os
+from pathlib import Path
+
+# Before JAX starts: the number of devices cannot change later.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng(record_property):
+    """Random numbers that differ from run to run; DECONVNET_TEST_SEED repeats a run."""
+    seed = int(os.environ.get("DECONVNET_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
+    record_property("seed", seed)
+    print(f"DECONVNET_TEST_SEED={seed}")  # pytest shows it when the test fails
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with real photographs and weights; skips the test where it is absent."""
+    folder = Path(os.environ.get("DECONVNET_TEST_DATA", ROOT / "../shared/data")).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}: set DECONVNET_TEST_DATA to the folder with real photographs and weights")
+    return folder

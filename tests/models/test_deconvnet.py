@@ -1,0 +1,281 @@
+"""The network's layers against the paper's table, against flax and against PyTorch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import DeconvNet, count_parameters, deconvnet_from_config
+from deconvnet_jax.models.deconvnet import FullConv, FullDeconv
+
+SMALL = {"num_classes": 5, "width": 1 / 16, "fc_features": 32}
+
+# Paper, configuration table; model/DeconvNet/DeconvNet_inference_deploy.prototxt: name -> kernel [h, w, in, out].
+KERNELS = {
+    "conv1_1": (3, 3, 3, 64),
+    "conv1_2": (3, 3, 64, 64),
+    "conv2_1": (3, 3, 64, 128),
+    "conv2_2": (3, 3, 128, 128),
+    "conv3_1": (3, 3, 128, 256),
+    "conv3_2": (3, 3, 256, 256),
+    "conv3_3": (3, 3, 256, 256),
+    "conv4_1": (3, 3, 256, 512),
+    "conv4_2": (3, 3, 512, 512),
+    "conv4_3": (3, 3, 512, 512),
+    "conv5_1": (3, 3, 512, 512),
+    "conv5_2": (3, 3, 512, 512),
+    "conv5_3": (3, 3, 512, 512),
+    "fc6": (7, 7, 512, 4096),
+    "fc7": (1, 1, 4096, 4096),
+    "fc6-deconv": (7, 7, 4096, 512),
+    "deconv5_1": (3, 3, 512, 512),
+    "deconv5_2": (3, 3, 512, 512),
+    "deconv5_3": (3, 3, 512, 512),
+    "deconv4_1": (3, 3, 512, 512),
+    "deconv4_2": (3, 3, 512, 512),
+    "deconv4_3": (3, 3, 512, 256),
+    "deconv3_1": (3, 3, 256, 256),
+    "deconv3_2": (3, 3, 256, 256),
+    "deconv3_3": (3, 3, 256, 128),
+    "deconv2_1": (3, 3, 128, 128),
+    "deconv2_2": (3, 3, 128, 64),
+    "deconv1_1": (3, 3, 64, 64),
+    "deconv1_2": (3, 3, 64, 64),
+    "seg-score-voc": (1, 1, 64, 21),
+}
+
+
+def bn_name(layer):
+    special = {"fc6": "bnfc6", "fc7": "bnfc7", "fc6-deconv": "fc6-deconv-bn"}
+    return special.get(layer) or layer.replace("deconv", "debn").replace("conv", "bn")
+
+
+def abstract_variables(net, size=224):
+    return jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+
+
+def randomized(variables, rng):
+    """Random values for everything, kept in the range in which activations neither vanish nor explode."""
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return jnp.asarray(rng.standard_normal(leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) / 2), jnp.float32)
+        low, high = (0.5, 1.5) if path[-1].key in ("scale", "var") else (-0.3, 0.3)
+        return jnp.asarray(rng.uniform(low, high, leaf.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, variables)
+
+
+def test_every_layer_and_the_number_of_parameters():
+    variables = abstract_variables(DeconvNet(num_classes=21))
+    params = variables["params"]
+    assert count_parameters(variables) == 251_805_653
+    assert set(params) == {*KERNELS, *(bn_name(layer) for layer in KERNELS if layer != "seg-score-voc")}
+    for layer, shape in KERNELS.items():
+        assert params[layer]["kernel"].shape == shape, layer
+        assert params[layer]["bias"].shape == shape[-1:], layer
+        if layer != "seg-score-voc":
+            bn = bn_name(layer)
+            assert {part: leaf.shape for part, leaf in params[bn].items()} == {"scale": shape[-1:], "bias": shape[-1:]}
+            statistics = variables["batch_stats"][bn]
+            assert {part: leaf.shape for part, leaf in statistics.items()} == {"mean": shape[-1:], "var": shape[-1:]}
+    encoder = sum(np.prod(KERNELS[k]) for k in KERNELS if k.startswith(("conv", "fc6", "fc7")) and k != "fc6-deconv")
+    assert encoder == 134_248_128
+    assert sum(np.prod(KERNELS[k]) for k in KERNELS if "deconv" in k) == 117_506_048
+
+
+@pytest.mark.parametrize("size", [(224, 224), (224, 320)])
+def test_output_shape_at_two_resolutions(size):
+    net = DeconvNet(**SMALL)
+    logits = jax.eval_shape(net.apply, abstract_variables(net), jnp.zeros((2, *size, 3)))
+    assert logits.shape == (2, *size, 5)
+    assert logits.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("size", [(192, 224), (224, 225), (0, 224)])
+def test_other_sizes_are_refused_with_the_next_ones_that_fit(size):
+    with pytest.raises(InputError, match=r"multiples of 32 and at least 224, got .* for example to 224x2"):
+        DeconvNet(**SMALL).init(jax.random.key(0), jnp.zeros((1, *size, 3)))
+
+
+def test_initialisation_and_loss_of_the_full_network_before_training(rng):
+    """Encoder ready for batch normalisation, the rest as the original; all classes equally likely: loss ln 21."""
+    net = DeconvNet(num_classes=21, fc_features=256)
+    images = jnp.asarray(rng.uniform(-120, 150, (2, 224, 224, 3)), jnp.float32)
+    variables = jax.jit(net.init)(jax.random.key(1), images)
+    assert np.std(variables["params"]["deconv4_1"]["kernel"]) == pytest.approx(0.01, rel=0.01)
+    assert np.std(variables["params"]["fc6"]["kernel"]) == pytest.approx(0.01, rel=0.01)
+    np.testing.assert_array_equal(variables["params"]["bn3_1"]["bias"], np.float32(0.001))
+    logits, _ = jax.jit(lambda v, x: net.apply(v, x, train=True, mutable=["batch_stats"]))(variables, images)
+    labels = rng.integers(0, 21, (2, 224, 224))
+    loss = -np.mean(np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), labels[..., None], -1))
+    assert loss == pytest.approx(np.log(21), rel=0.05)
+
+
+def test_batch_statistics_are_running_averages_and_used_only_at_test_time(rng):
+    net = DeconvNet(**SMALL, bn_momentum=0.75)
+    images = jnp.asarray(rng.uniform(-120, 150, (2, 224, 224, 3)), jnp.float32)
+    variables = randomized(abstract_variables(net), rng)
+    _, updates = net.apply(variables, images, train=True, mutable=["batch_stats"])
+    kernel, bias = variables["params"]["conv1_1"]["kernel"], variables["params"]["conv1_1"]["bias"]
+    conv = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+    before, after = variables["batch_stats"]["bn1_1"], updates["batch_stats"]["bn1_1"]
+    np.testing.assert_allclose(after["mean"], 0.75 * before["mean"] + 0.25 * conv.mean((0, 1, 2)), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(after["var"], 0.75 * before["var"] + 0.25 * conv.var((0, 1, 2)), rtol=1e-3)
+    both, alone = net.apply(variables, images), net.apply(variables, images[:1])
+    np.testing.assert_allclose(both[:1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_outside(rng):
+    images = jnp.asarray(rng.uniform(-120, 150, (1, 224, 224, 3)), jnp.float32)
+    net32, net16 = DeconvNet(**SMALL), deconvnet_from_config({**SMALL, "dtype": "bfloat16"})
+    variables = randomized(abstract_variables(net16), rng)
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract_variables(net16))} == {jnp.dtype(jnp.float32)}
+    exact, coarse = net32.apply(variables, images), net16.apply(variables, images)
+    assert coarse.dtype == jnp.float32
+    error = np.abs(coarse - exact).mean() / np.abs(exact).mean()
+    assert 1e-4 < error < 0.3  # rounded, but the same function; switches that flip cost the most
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1, 6), (2, 2, 3, 6)])
+def test_full_deconv_equals_flax_with_gradients(rng, shape):
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    ours, theirs = FullDeconv(4, 7), nn.ConvTranspose(4, (7, 7), padding="VALID")
+    variables = {"params": {"kernel": rng.standard_normal((7, 7, 6, 4)), "bias": rng.standard_normal(4)}}
+    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), variables)
+    y, vjp = jax.vjp(ours.apply, variables, x)
+    expected, expected_vjp = jax.vjp(theirs.apply, variables, x)
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    upstream = jnp.asarray(rng.standard_normal(y.shape), jnp.float32)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), vjp(upstream), expected_vjp(upstream))
+
+
+def torch_forward(torch, variables, x, epsilon):
+    """The network in PyTorch's own layers, written from the paper's table; batch statistics as in training."""
+    functional = torch.nn.functional
+    leaves = {}
+
+    def leaf(layer, part):
+        value = np.asarray(variables["params"][layer][part])
+        return leaves.setdefault((layer, part), torch.tensor(value, requires_grad=True))
+
+    def bn_relu(name, x):
+        return functional.relu(
+            functional.batch_norm(x, None, None, leaf(name, "scale"), leaf(name, "bias"), training=True, eps=epsilon)
+        )
+
+    def conv(name, x, padding):
+        return functional.conv2d(x, leaf(name, "kernel").permute(3, 2, 0, 1), leaf(name, "bias"), padding=padding)
+
+    def deconv(name, x, padding):  # our kernels are those of the equivalent convolution: flipped
+        kernel = leaf(name, "kernel").permute(2, 3, 0, 1).flip(2, 3)
+        return functional.conv_transpose2d(x, kernel, leaf(name, "bias"), padding=padding)
+
+    switches = []
+    for block, layers in enumerate((2, 2, 3, 3, 3), 1):
+        for i in range(1, layers + 1):
+            x = bn_relu(f"bn{block}_{i}", conv(f"conv{block}_{i}", x, 1))
+        x, indices = functional.max_pool2d(x, 2, return_indices=True)
+        switches.append(indices)
+    x = bn_relu("bnfc6", conv("fc6", x, 0))
+    x = bn_relu("bnfc7", conv("fc7", x, 0))
+    x = bn_relu("fc6-deconv-bn", deconv("fc6-deconv", x, 0))
+    for block, layers in ((5, 3), (4, 3), (3, 3), (2, 2), (1, 2)):
+        x = functional.max_unpool2d(x, switches[block - 1], 2)
+        for i in range(1, layers + 1):
+            x = bn_relu(f"debn{block}_{i}", deconv(f"deconv{block}_{i}", x, 1))
+    return conv("seg-score-voc", x, 0), leaves
+
+
+def test_whole_network_equals_pytorch_with_gradients(rng):
+    """In float64, so that no switch flips by rounding and the tolerance can be tight; layers are compared in float32."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
+    with jax.enable_x64(True):
+        net = DeconvNet(**SMALL, dtype=jnp.float64)
+        variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), randomized(abstract_variables(net), rng))
+        images = rng.uniform(-120, 150, (3, 224, 224, 3)).astype(np.float32)
+        upstream = rng.standard_normal((3, 224, 224, 5)).astype(np.float32)
+
+        expected, leaves = torch_forward(torch, variables, to_torch(torch, images).double(), net.bn_epsilon)
+        expected.backward(to_torch(torch, upstream).double())
+
+        def forward(params):
+            return net.apply({**variables, "params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"])[0]
+
+        logits, vjp = jax.vjp(jax.jit(forward), variables["params"])
+        gradients = vjp(jnp.asarray(upstream))[0]
+    assert relative_error(logits, expected.detach().numpy().transpose(0, 2, 3, 1)) < 1e-6
+    assert set(leaves) == {(layer, part) for layer, parts in gradients.items() for part in parts}
+    for (layer, part), tensor in leaves.items():
+        if part == "bias" and "bn" not in layer and layer != "seg-score-voc":
+            continue  # zero up to rounding: batch normalisation removes it
+        assert relative_error(gradients[layer][part], tensor.grad.numpy()) < 1e-5, f"{layer}/{part}"
+
+
+def to_torch(torch, x):
+    return torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
+
+
+# flax layer, its input, PyTorch's function of (functional, input, kernel as we store it, bias)
+LAYERS = {
+    "conv3x3": (
+        nn.Conv(6, (3, 3), padding=1),
+        (2, 14, 14, 8),
+        lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b, padding=1),
+    ),
+    "deconv3x3": (
+        nn.Conv(6, (3, 3), padding=1),
+        (2, 14, 14, 8),
+        lambda f, x, k, b: f.conv_transpose2d(x, k.permute(2, 3, 0, 1).flip(2, 3), b, padding=1),
+    ),
+    "fc6": (FullConv(6, 7), (3, 7, 7, 8), lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b)),
+    "fc6 on a larger map": (FullConv(6, 7), (2, 9, 8, 8), lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b)),
+    "fc6-deconv": (
+        FullDeconv(6, 7),
+        (3, 1, 1, 8),
+        lambda f, x, k, b: f.conv_transpose2d(x, k.permute(2, 3, 0, 1).flip(2, 3), b),
+    ),
+    "fc6-deconv of a larger map": (
+        FullDeconv(6, 7),
+        (2, 2, 3, 8),
+        lambda f, x, k, b: f.conv_transpose2d(x, k.permute(2, 3, 0, 1).flip(2, 3), b),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_equal_pytorch_in_float32_with_gradients(rng, name):
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
+    layer, shape, reference = LAYERS[name]
+    x = rng.standard_normal(shape).astype(np.float32)
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
+    params = {part: rng.standard_normal(leaf.shape).astype(np.float32) for part, leaf in shapes.items()}
+    y, vjp = jax.vjp(lambda x, params: layer.apply({"params": params}, x), x, params)
+    upstream = rng.standard_normal(y.shape).astype(np.float32)
+    dx, dparams = vjp(upstream)
+
+    tx = to_torch(torch, x).requires_grad_()
+    kernel, bias = (torch.tensor(params[part], requires_grad=True) for part in ("kernel", "bias"))
+    expected = reference(torch.nn.functional, tx, kernel, bias)
+    expected.backward(to_torch(torch, upstream))
+    assert relative_error(y, expected.detach().numpy().transpose(0, 2, 3, 1)) < 1e-5
+    assert relative_error(dx, tx.grad.numpy().transpose(0, 2, 3, 1)) < 1e-5
+    assert relative_error(dparams["kernel"], kernel.grad.numpy()) < 1e-5
+    assert relative_error(dparams["bias"], bias.grad.numpy()) < 1e-5
+
+
+@pytest.mark.parametrize("case", ["deconv_k3p1", "deconv_k7_from_1x1"])
+def test_deconvolutions_equal_caffe(real_data, case):
+    """The original's own layer; its blob is [in, out, h, w]."""
+    with np.load(real_data / "caffe_reference/unit_layers.npz") as file:
+        x, blob, bias, expected = (file[f"{case}/{name}"] for name in ("in0", "param0", "param1", "out.l:0"))
+    kernel = blob.transpose(2, 3, 0, 1)[::-1, ::-1]
+    layer = nn.Conv(kernel.shape[-1], (3, 3), padding=1) if len(kernel) == 3 else FullDeconv(kernel.shape[-1], 7)
+    y = layer.apply({"params": {"kernel": kernel, "bias": bias.ravel()}}, x.transpose(0, 2, 3, 1))
+    np.testing.assert_allclose(y, expected.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
+
+
+def relative_error(x, reference):
+    return np.linalg.norm(np.asarray(x, np.float64) - reference) / np.linalg.norm(reference)
