@@ -102,6 +102,8 @@ class DeconvNet(nn.Module):
     Attributes:
       num_classes: classes with the background; 21 for VOC.
       width: multiplies the width of every convolution and deconvolution (not fc6, fc7: see fc_features).
+      decoder_width: multiplies the width of deconvolutions once more, where no unpooling fixes it: all of a block but the
+        last one, and all of block 1. Below 1 it makes a cheaper decoder for an encoder of full width.
       fc_features: width of fc6 and fc7.
       bn_epsilon: added to variances. The original has 1e-9, which float32 does not carry safely.
       bn_momentum: share of the old value in the running averages of batch statistics.
@@ -111,6 +113,7 @@ class DeconvNet(nn.Module):
 
     num_classes: int
     width: float = 1.0
+    decoder_width: float = 1.0
     fc_features: int = 4096
     bn_epsilon: float = 1e-5
     bn_momentum: float = 0.9
@@ -155,15 +158,17 @@ class DeconvNet(nn.Module):
             indices, size = switches[block]
             x = max_unpool(x, indices, size, window=2)
             for i, width in enumerate(widths, 1):
-                x = self._conv3x3(f"deconv{block}_{i}", width, decoder_init)(x)
+                unpooled_next = i == len(widths) and block > 1
+                scaled = width if unpooled_next else width * self.decoder_width
+                x = self._conv3x3(f"deconv{block}_{i}", scaled, decoder_init)(x)
                 x = bn_relu(f"debn{block}_{i}", x)
         x = nn.Conv(self.num_classes, (1, 1), kernel_init=decoder_init, dtype=self.dtype, name="seg-score-voc")(x)
         return x.astype(jnp.float32)
 
-    def _scaled(self, width: int) -> int:
+    def _scaled(self, width: float) -> int:
         return max(1, round(width * self.width))
 
-    def _conv3x3(self, name: str, width: int, init: nn.initializers.Initializer) -> nn.Conv:
+    def _conv3x3(self, name: str, width: float, init: nn.initializers.Initializer) -> nn.Conv:
         """A 3x3 layer; with stride 1 and padding 1 a deconvolution is a convolution with its kernel transposed."""
         return nn.Conv(self._scaled(width), (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=name)
 

@@ -62,7 +62,7 @@ def train_step(
     metrics = {
         "loss": sums["loss"] / pixels,
         "pixel_accuracy": sums["correct"] / pixels,
-        "gradient_norm": optax.global_norm(gradients),
+        "gradient_norm": optax.tree.norm(gradients),
     }
     return TrainState(state.step + 1, variables, opt_state), metrics
 

@@ -40,7 +40,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"VGG-16 weights: no file {path}; give an .npz as --config.init.vgg16 (README, 'VGG-16 weights')")
     try:
-        with np.load(path) as file:
+        with path.open("rb") as stream, np.load(stream) as file:
             return dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"VGG-16 weights: {path} is not a complete .npz file ({error}); fetch or write it again") from error

@@ -1,0 +1,409 @@
+"""The embedded data set: photograph-like scenes with five kinds of objects, drawn from a seed.
+
+For machines without data: enough to train, evaluate and picture a small network in minutes. Leaves, fish, kites,
+tyres and flowers of 30 to 200 pixels lie turned, shaded and partly hidden on a cluttered ground. Any object can have
+any colour, so that its outline and its surface have to tell what it is. Written in the VOC layout (`voc_layout`).
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from deconvnet_jax.errors import InputError
+
+SCENE_CLASSES = ("background", "leaf", "fish", "kite", "tyre", "flower")
+VERSION = 1  # of the pictures: raise it when the same seed gives others
+
+_SIZES = ((320, 240), (360, 270), (400, 300), (240, 320), (384, 256), (300, 300))  # width, height
+_MAX_COVERED = 0.4  # share of what is seen of an object that a later one may hide
+_SUPERSAMPLE = 4
+
+Progress = Callable[[int, int], None]
+
+
+def write_scenes(
+    root: str | Path, train: int = 200, val: int = 40, seed: int = 0, progress: Progress | None = None
+) -> None:
+    """Writes the data set to a folder, all or nothing; does nothing where it is already there.
+
+    Args:
+      root: the folder to make.
+      train: number of scenes in the split "train".
+      val: number of scenes in "val"; "trainval" has both.
+      seed: scene i of a split depends on the seed, the split and i alone.
+      progress: called with the number of scenes done and of all scenes.
+
+    Raises:
+      InputError: if the folder holds anything else, or a number is not positive.
+    """
+    root = Path(root)
+    parameters = {"version": VERSION, "train": train, "val": val, "seed": seed}
+    if train < 1 or val < 1 or seed < 0:
+        raise InputError(f"train={train}, val={val}, seed={seed}: expected at least one scene each and a seed from 0")
+    if _is_written(root, parameters):
+        return
+    unfinished = root.with_name(f".{root.name}.{os.getpid()}.unfinished")
+    try:
+        _write_all(unfinished, parameters, progress)
+        unfinished.rename(root)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws one scene.
+
+    Args:
+      rng: decides everything.
+
+    Returns:
+      image uint8 RGB [H, W, 3], label uint8 [H, W] with ids of SCENE_CLASSES, instances uint8 [H, W] with 1, 2, ...
+      for the objects and 0 for none; no pixel is 255.
+    """
+    width, height = _SIZES[rng.integers(len(_SIZES))]
+    canvas = _background(rng, height, width)
+    label, instances = np.zeros((2, height, width), np.uint8)
+    light = rng.uniform(0, 2 * np.pi)
+    for _ in range(rng.integers(4, 10)):
+        _add_object(rng, canvas, label, instances, light)
+    return _photograph(rng, canvas), label, instances
+
+
+def voc_palette() -> list[int]:
+    """The 256 colours of VOC's masks as 768 values R, G, B, R, ...: bits of the id, dealt to the channels."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), int)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((ids >> (3 * bit + channel)) & 1) << (7 - bit)
+    return colours.ravel().tolist()
+
+
+# Files.
+
+
+def _is_written(root: Path, parameters: dict[str, int]) -> bool:
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    marker = root / "scenes.json"
+    if not marker.is_file():
+        raise InputError(f"{root}: holds other files; choose a folder that is new or empty for the scenes")
+    if json.loads(marker.read_text()) != parameters:
+        raise InputError(f"{root}: holds scenes with {marker.read_text()}; delete the folder or choose another")
+    return True
+
+
+def _write_all(root: Path, parameters: dict[str, int], progress: Progress | None) -> None:
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    names: dict[str, list[str]] = {}
+    total = parameters["train"] + parameters["val"]
+    for number, split in enumerate(("train", "val")):
+        names[split] = [f"{split}_{i:04d}" for i in range(parameters[split])]
+        for i, name in enumerate(names[split]):
+            _write_scene(root, name, np.random.default_rng([parameters["seed"], number, i]))
+            if progress:
+                progress(number * parameters["train"] + i + 1, total)
+    names["trainval"] = names["train"] + names["val"]
+    for split, members in names.items():
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(members) + "\n")
+    (root / "classes.txt").write_text("\n".join(SCENE_CLASSES) + "\n")
+    (root / "scenes.json").write_text(json.dumps(parameters))
+
+
+def _write_scene(root: Path, name: str, rng: np.random.Generator) -> None:
+    image, label, instances = draw_scene(rng)
+    Image.fromarray(image).save(root / f"JPEGImages/{name}.jpg", quality=int(rng.integers(86, 95)))
+    for folder, mask in (("SegmentationClass", label), ("SegmentationObject", instances)):
+        picture = Image.fromarray(mask)
+        picture.putpalette(voc_palette())
+        picture.save(root / f"{folder}/{name}.png")
+
+
+# The ground and the camera. Colours are float32 RGB, 0..1.
+
+
+def _noise(rng: np.random.Generator, height: int, width: int, cell: float, channels: int = 1) -> np.ndarray:
+    """Smooth noise [H, W, channels] of deviation about 1 whose blobs are `cell` pixels wide."""
+    shape = (int(height / cell) + 3, int(width / cell) + 3, channels)
+    grid = rng.standard_normal(shape).astype(np.float32)
+    return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
+
+
+def _colour(
+    rng: np.random.Generator,
+    hues: tuple[float, float] = (0, 360),
+    saturation: tuple[float, float] = (0.15, 0.8),
+) -> np.ndarray:
+    """A colour of any hue, neither black nor white; float32 [3]."""
+    hsv = np.array([rng.uniform(*hues), rng.uniform(*saturation), rng.uniform(0.3, 0.9)], np.float32)
+    return cv2.cvtColor(hsv[None, None], cv2.COLOR_HSV2RGB)[0, 0]
+
+
+def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Two or three grounds with ragged borders, then clutter on them, float32 [H, W, 3]."""
+    canvas = np.broadcast_to(_ground(rng, height, width), (height, width, 3)).copy()
+    for _ in range(rng.integers(1, 3)):
+        border = _noise(rng, height, width, rng.uniform(60, 200)) + 0.15 * _noise(rng, height, width, 8)
+        share = 1 / (1 + np.exp(-12 * (border - rng.uniform(0, 0.8))))
+        canvas += share * (_ground(rng, height, width) - canvas)
+    for _ in range(rng.integers(6, 22)):
+        _add_clutter(rng, canvas)
+    return canvas
+
+
+def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Sand, grass, gravel or cloth, more or less: one dull colour with texture at several scales; [H, W, 3]."""
+    colour = _colour(rng, hues=(20, 230), saturation=(0.05, 0.4))
+    stretch = rng.uniform(0.4, 2.5)
+    texture = sum(
+        rng.uniform(0.01, 0.06) * cv2.resize(_noise(rng, int(height * stretch), width, cell), (width, height))
+        for cell in (2, 5, 14, 50)
+    )
+    tint = 0.012 * _noise(rng, height, width, 40, 3)
+    return (colour + texture[..., None] + tint).astype(np.float32)
+
+
+def _add_clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
+    """Draws a twig, a pebble or a scrap of paper of some dull colour on the ground, in place."""
+    size = rng.uniform(6, 45)
+    canvas, centre = _surroundings(canvas, rng.uniform((0, 0), canvas.shape[1::-1]), 2.3 * size + 8)
+    height, width, _ = canvas.shape
+    mask = np.zeros((height, width), np.uint8)
+    _draw_clutter(rng, mask, centre, size)
+    texture = 0.06 * _noise(rng, height, width, rng.uniform(2, 12))
+    colour = _colour(rng, saturation=(0.05, 0.5))
+    alpha = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 2))[..., None] / np.float32(255)
+    canvas += alpha * (colour + texture - canvas)
+
+
+def _draw_clutter(rng: np.random.Generator, mask: np.ndarray, centre: np.ndarray, size: float) -> None:
+    turn, kind = rng.uniform(0, np.pi), rng.integers(3)
+    if kind == 0:
+        t = np.linspace(-1, 1, 12)
+        line = centre + 2 * size * _turn(np.stack([t, rng.uniform(-0.5, 0.5) * t**2], -1), turn)
+        cv2.polylines(mask, [np.int32(line * 16)], False, 255, int(rng.integers(1, 5)), cv2.LINE_AA, 4)
+        return
+    if kind == 1:
+        angles, flatness = np.arange(40) * (2 * np.pi / 40), rng.uniform(0.4, 1)
+    else:
+        angles, flatness = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7))), 0.7
+    outline = centre + size * _turn(np.stack([np.cos(angles), flatness * np.sin(angles)], -1), turn)
+    cv2.fillPoly(mask, [np.int32(outline * 16)], 255, cv2.LINE_AA, 4)
+
+
+def _surroundings(picture: np.ndarray, centre: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a picture about a point, as a view, and the point in it: drawing costs what it covers."""
+    low = np.maximum(np.floor(centre - reach).astype(int), 0)
+    high = np.ceil(centre + reach).astype(int)
+    return picture[low[1] : high[1], low[0] : high[0]], centre - low
+
+
+def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
+    """What a camera makes of the scene: uneven light, a little blur, sensor noise; uint8 [H, W, 3]."""
+    height, width, _ = canvas.shape
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
+    slope = rng.uniform(-0.18, 0.18, 2)
+    light = 1 + slope[0] * x + slope[1] * y - rng.uniform(0, 0.2) * (x**2 + y**2)
+    picture = canvas * (rng.uniform(0.85, 1.1) * light)[..., None] * rng.uniform(0.92, 1.08, 3)
+    picture = cv2.GaussianBlur(np.clip(picture, 0, 1).astype(np.float32), (0, 0), rng.uniform(0.3, 0.9))
+    grain = rng.standard_normal(picture.shape, np.float32) * rng.uniform(0.006, 0.022)
+    return np.uint8(np.clip(picture + grain, 0, 1) * 255 + 0.5)
+
+
+# Objects. Their own coordinates: u to the right, v down, the object within the unit circle.
+
+
+def _add_object(
+    rng: np.random.Generator, canvas: np.ndarray, label: np.ndarray, instances: np.ndarray, light: float
+) -> None:
+    """Draws one object with its shadow, in place; does nothing where it finds no room in 20 tries."""
+    class_id = int(rng.integers(1, len(SCENE_CLASSES)))
+    outline, surface = _KINDS[class_id - 1]
+    polygons = outline(rng)
+    count = int(instances.max())
+    for _ in range(20):
+        radius = float(np.exp(rng.uniform(np.log(16), np.log(min(100, 0.45 * label.shape[0])))))
+        place = rng.uniform(0.1, 0.9, 2) * label.shape[::-1]
+        turn, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1)
+        part, centre = _surroundings(instances, place, 1.4 * radius + 10)
+        alpha = _coverage(polygons, *part.shape, centre, radius, turn, squeeze)
+        if _has_room(alpha >= 0.5, part, instances, radius):
+            break
+    else:
+        return
+    ground, _ = _surroundings(canvas, place, 1.4 * radius + 10)
+    u, v = _own_coordinates(*part.shape, centre, radius, turn, squeeze)
+    _cast_shadow(ground, alpha, light, radius)
+    ground += alpha[..., None] * (_object_colour(rng, surface(u, v, rng), alpha, light, radius) - ground)
+    part[alpha >= 0.5] = count + 1
+    _surroundings(label, place, 1.4 * radius + 10)[0][alpha >= 0.5] = class_id
+
+
+def _has_room(mask: np.ndarray, part: np.ndarray, instances: np.ndarray, radius: float) -> bool:
+    """Whether most of the object is in the picture and enough of every earlier one stays uncovered."""
+    if mask.sum() < 0.6 * radius**2:
+        return False
+    before = np.bincount(instances.ravel())[1:]
+    covered = np.bincount(part[mask], minlength=len(before) + 1)[1:]
+    return bool(np.all(covered <= _MAX_COVERED * before))
+
+
+def _turn(points: np.ndarray, angle: float) -> np.ndarray:
+    """Points [n, 2], turned clockwise (y points down)."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return points @ np.array([[cos, sin], [-sin, cos]])
+
+
+def _coverage(
+    polygons: list[np.ndarray],
+    height: int,
+    width: int,
+    centre: np.ndarray,
+    radius: float,
+    turn: float,
+    squeeze: float,
+) -> np.ndarray:
+    """The share of every pixel that the polygons cover, where even numbers of them cancel: float32 [H, W]."""
+    mask = np.zeros((height * _SUPERSAMPLE, width * _SUPERSAMPLE), np.uint8)
+    placed = [centre + radius * _turn(points * (1, squeeze), turn) for points in polygons]
+    cv2.fillPoly(mask, [np.int32(np.round(points * _SUPERSAMPLE * 16)) for points in placed], 255, shift=4)
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def _own_coordinates(
+    height: int, width: int, centre: np.ndarray, radius: float, turn: float, squeeze: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """u and v of every pixel, each float32 [H, W]."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x, y = (x + 0.5 - centre[0]) / radius, (y + 0.5 - centre[1]) / radius
+    cos, sin = np.cos(turn), np.sin(turn)
+    return (cos * x + sin * y).astype(np.float32), ((cos * y - sin * x) / squeeze).astype(np.float32)
+
+
+def _cast_shadow(canvas: np.ndarray, alpha: np.ndarray, light: float, radius: float) -> None:
+    """Darkens what lies behind an object, away from the light, in place."""
+    distance = 0.06 * radius + 2
+    shift = np.float32([[1, 0, -distance * np.cos(light)], [0, 1, -distance * np.sin(light)]])
+    shadow = cv2.warpAffine(alpha, shift, alpha.shape[::-1])
+    canvas *= 1 - 0.5 * cv2.GaussianBlur(shadow, (0, 0), 0.5 * distance)[..., None]
+
+
+def _object_colour(
+    rng: np.random.Generator, pattern: np.ndarray, alpha: np.ndarray, light: float, radius: float
+) -> np.ndarray:
+    """Two colours mixed by the pattern (0..1), rounded at the rim towards the light; float32 [H, W, 3]."""
+    first = _colour(rng)
+    second = np.clip(0.4 * _colour(rng) + 0.6 * first * rng.choice([0.35, 1.75]), 0.03, 1)
+    colours = first + pattern[..., None] * (second - first)
+    depth = cv2.distanceTransform(np.uint8(alpha >= 0.5), cv2.DIST_L2, 5)
+    bulge = cv2.GaussianBlur(1 - np.exp(-depth / (0.18 * radius)), (0, 0), 0.05 * radius + 0.5)
+    slope_x, slope_y = cv2.Sobel(bulge, cv2.CV_32F, 1, 0), cv2.Sobel(bulge, cv2.CV_32F, 0, 1)
+    facing = -(slope_x * np.cos(light) + slope_y * np.sin(light)) * 0.05 * radius
+    shade = 0.95 + np.clip(facing, -0.45, 0.35) + 0.05 * _noise(rng, *alpha.shape, 0.2 * radius)[..., 0]
+    grain = 0.02 * _noise(rng, *alpha.shape, 1.5)
+    return np.clip(colours * shade[..., None] + grain, 0, 1).astype(np.float32)
+
+
+def _ring(radius: np.ndarray, count: int = 120) -> np.ndarray:
+    """A closed outline given by its distance from the centre at `count` angles; [count, 2]."""
+    angles = np.arange(count) * (2 * np.pi / count)
+    return np.stack([radius * np.cos(angles), radius * np.sin(angles)], -1)
+
+
+def _wave(phase: np.ndarray, sharpness: float = 3.0) -> np.ndarray:
+    """Stripes 0..1 of period 2 pi with soft edges."""
+    return 1 / (1 + np.exp(-sharpness * np.sin(phase)))
+
+
+def _leaf_outline(rng: np.random.Generator) -> list[np.ndarray]:
+    t = np.linspace(-1, 1, 80)
+    breadth = rng.uniform(0.4, 0.58) * (1 - t**2) ** 0.8 * (1 - 0.3 * t)
+    teeth = 1 + 0.1 * (((t * 7) % 1) - 0.5)
+    stalk = np.array([[-1.0, 0.04], [-1.25, 0.06], [-1.25, 0.0], [-1.0, -0.04]])
+    upper, lower = np.stack([t, -breadth * teeth], -1), np.stack([t, breadth * teeth], -1)
+    return [np.concatenate([upper, lower[::-1], stalk])]
+
+
+def _leaf_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A midrib and slanting veins."""
+    rib = np.exp(-((v / 0.04) ** 2))
+    phase = (u - 0.7 * np.abs(v)) * 2 * np.pi * rng.uniform(3.0, 4.0)
+    return np.maximum(rib, np.clip(np.cos(phase), 0, 1) ** 4)
+
+
+def _fish_outline(rng: np.random.Generator) -> list[np.ndarray]:
+    t = np.linspace(0, 1, 50)
+    x = 0.95 - 1.4 * t
+    y = rng.uniform(0.36, 0.48) * np.sin(np.pi * np.clip(t, 0, 1) ** 0.75) ** 0.8 + 0.07 * t
+    y = y * (1 + 0.35 * np.exp(-(((t - 0.45) / 0.12) ** 2)))  # fins
+    tail = np.array([[-0.98, 0.42], [-0.8, 0.0], [-0.98, -0.42]])
+    upper, lower = np.stack([x, -y], -1), np.stack([x, y], -1)
+    return [np.concatenate([upper[::-1], lower, tail])]
+
+
+def _fish_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rows of scales, a gill and an eye."""
+    count = rng.uniform(7, 9)
+    column = u * count
+    row = v * count + 0.5 * (np.floor(column) % 2)
+    du, dv = column - np.floor(column), row - np.floor(row) - 0.5
+    scales = 1 / (1 + np.exp(-14 * (np.hypot(du - 0.1, 1.3 * dv) - 0.6)))
+    head = u > 0.5
+    gill = np.exp(-(((np.hypot(u - 0.85, v) - 0.38) / 0.03) ** 2)) * (u < 0.75)
+    eye = np.hypot(u - 0.68, v + 0.1) < 0.075
+    return np.where(head, np.maximum(0.85 * gill, eye), np.where(u < -0.5, _wave(v * 40), scales))
+
+
+def _kite_outline(rng: np.random.Generator) -> list[np.ndarray]:
+    breadth, waist = rng.uniform(0.55, 0.75), rng.uniform(-0.4, -0.2)
+    corners = np.array([[-1, 0], [waist, -breadth], [1, 0], [waist, breadth]])
+    return [corners]
+
+
+def _kite_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Four fields like a chessboard's, and the seams between them."""
+    fields = ((u > -0.3) ^ (v > 0)).astype(np.float32)
+    seam = np.maximum(np.exp(-((v / 0.03) ** 2)), np.exp(-(((u + 0.3) / 0.03) ** 2)))
+    return fields + seam * (0.5 - fields)
+
+
+def _tyre_outline(rng: np.random.Generator) -> list[np.ndarray]:
+    return [_ring(np.full(120, 0.9)), _ring(np.full(120, rng.uniform(0.4, 0.52)))]
+
+
+def _tyre_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Tread: grooves across the outer half, a groove around."""
+    distance, angle = np.hypot(u, v), np.arctan2(v, u)
+    grooves = _wave(angle * int(rng.integers(18, 25)), 5) * (distance > 0.72)
+    around = np.exp(-(((distance - 0.7) / 0.03) ** 2))
+    return np.maximum(grooves, around)
+
+
+def _flower_outline(rng: np.random.Generator) -> list[np.ndarray]:
+    petals = int(rng.integers(5, 9))
+    angles = np.arange(240) * (2 * np.pi / 240)
+    return [_ring(0.5 + 0.45 * np.abs(np.sin(petals * angles / 2)) ** 0.7, 240)]
+
+
+def _flower_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A dotted disc in the middle, fine streaks along the petals."""
+    distance, angle = np.hypot(u, v), np.arctan2(v, u)
+    streaks = 0.3 * _wave(angle * 40, 2) * np.clip(distance, 0, 1)
+    dots = 0.75 + 0.25 * np.sin(u * 45) * np.sin(v * 45)
+    return np.where(distance < 0.28, dots, streaks)
+
+
+_KINDS = (
+    (_leaf_outline, _leaf_surface),
+    (_fish_outline, _fish_surface),
+    (_kite_outline, _kite_surface),
+    (_tyre_outline, _tyre_surface),
+    (_flower_outline, _flower_surface),
+)

@@ -1,0 +1,219 @@
+"""Reading a folder in the VOC layout, and saying clearly what is wrong with one.
+
+ROOT/JPEGImages/NAME.jpg                photographs (.jpeg and .png are read too)
+ROOT/SegmentationClass/NAME.png         class ids: indexed (palette) or greyscale PNG, 255 = ignore
+ROOT/SegmentationObject/NAME.png        optional: object numbers, 0 = background, 255 = ignore
+ROOT/ImageSets/Segmentation/SPLIT.txt   one NAME a line
+ROOT/classes.txt                        optional: one class name a line, in the order of the ids, background first
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from deconvnet_jax.errors import InputError
+
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+IGNORE = 255
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+
+
+class Example(NamedTuple):
+    """One annotated photograph.
+
+    Attributes:
+      name: as in the split's file.
+      image: uint8 RGB [H, W, 3].
+      label: uint8 [H, W], class ids and 255 = ignore.
+      instances: uint8 [H, W], 0 = background, 255 = ignore, else the object's number; None without instance masks.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray
+    instances: np.ndarray | None
+
+
+def class_names(root: str | Path) -> tuple[str, ...]:
+    """Names in the order of the ids, background first: from classes.txt, else those of VOC.
+
+    Raises:
+      InputError: if the folder is not in the VOC layout, or classes.txt is no list of 2 to 255 different names.
+    """
+    root = _check_root(Path(root))
+    path = root / "classes.txt"
+    if not path.exists():
+        return VOC_CLASSES
+    names = _lines(path)
+    if len(names) < 2 or len(set(names)) < len(names) or len(names) > IGNORE:
+        raise InputError(
+            f"{path}: expected 2 to {IGNORE} different class names, one a line, background first; got "
+            f"{len(names)}, {len(set(names))} different"
+        )
+    return tuple(names)
+
+
+def split_files(root: str | Path) -> dict[str, Path]:
+    """The files that list a split's images, by the split's name."""
+    return {path.stem: path for path in sorted((_check_root(Path(root)) / "ImageSets/Segmentation").glob("*.txt"))}
+
+
+def split_names(root: str | Path, split: str) -> list[str]:
+    """The images of a split, in the file's order.
+
+    Raises:
+      InputError: if there is no such split, or its file is empty or names an image twice.
+    """
+    files = split_files(root)
+    if split not in files:
+        path = Path(root) / "ImageSets/Segmentation" / f"{split}.txt"
+        have = f"there are {', '.join(files)}" if files else "there is no split at all"
+        raise InputError(f"no split file {path}: {have}; write one image name a line, without the suffix")
+    names = _lines(files[split])
+    if not names or len(set(names)) < len(names):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        problem = f"names '{twice[0]}' more than once" if names else "is empty"
+        raise InputError(f"split file {files[split]} {problem}; expected one image name a line, each once")
+    return names
+
+
+def read_example(root: str | Path, name: str, num_classes: int) -> Example:
+    """Reads one photograph with its masks and checks them.
+
+    An EXIF orientation is not applied: masks fit the image as it is stored.
+
+    Raises:
+      InputError: for a file that is missing, damaged or of the wrong kind, sizes that differ, or unknown class ids.
+    """
+    root = Path(root)
+    image = read_image(image_file(root, name))
+    label = read_mask(_existing(root / "SegmentationClass" / f"{name}.png", f"the class mask of image '{name}'"))
+    check_label(root / "SegmentationClass" / f"{name}.png", label, image, num_classes)
+    objects = root / "SegmentationObject"
+    if not objects.is_dir():
+        return Example(name, image, label, None)
+    instances = read_mask(_existing(objects / f"{name}.png", f"the object mask of image '{name}'"))
+    _check_size(objects / f"{name}.png", instances, image)
+    return Example(name, image, label, instances)
+
+
+def image_file(root: str | Path, name: str) -> Path:
+    """The photograph of that name.
+
+    Raises:
+      InputError: if there is none.
+    """
+    folder = Path(root) / "JPEGImages"
+    for suffix in IMAGE_SUFFIXES:
+        if (folder / f"{name}{suffix}").is_file():
+            return folder / f"{name}{suffix}"
+    remedy = "add it or take the name out of the split"
+    if name.endswith(IMAGE_SUFFIXES):
+        remedy = "split files name images without the suffix"
+    raise InputError(f"no image {folder / name}.jpg, although a split names it; {remedy}")
+
+
+def read_image(path: str | Path | BinaryIO) -> np.ndarray:
+    """A whole photograph as uint8 RGB [H, W, 3]; grey and CMYK are converted, transparency is dropped.
+
+    Args:
+      path: file name, or an open binary file.
+
+    Raises:
+      InputError: if the file is not an image, ends too early, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise InputError(f"{path} has more than 8 bits a channel; save it as an 8-bit image")
+            return np.array(image.convert("RGB"))
+    except InputError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(
+            f"{path} is not a complete image file ({_one_line(error)}); replace it or take it out"
+        ) from error
+
+
+def read_mask(path: str | Path | BinaryIO) -> np.ndarray:
+    """The numbers in an indexed or greyscale PNG, uint8 [H, W]; never the colours that they stand for.
+
+    Args:
+      path: file name, or an open binary file.
+
+    Raises:
+      InputError: if the file is damaged, a colour image, or no PNG.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format != "PNG" or image.mode not in ("P", "L", "1"):
+                raise InputError(
+                    f"{path} is a mask in {image.format}, mode {image.mode}; expected an indexed or 8-bit greyscale "
+                    "PNG: save class ids, not colours"
+                )
+            stretch = _stretch(image)
+            return np.array(image).astype(np.uint8) // stretch
+    except InputError:
+        raise
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path} is not a complete PNG file ({_one_line(error)}); write it again") from error
+
+
+def _stretch(image: Image.Image) -> int:
+    """What Pillow is going to multiply the ids by: it spreads greys of 2 and 4 bits over 0..255."""
+    modes = {tile.args for tile in image.tile}
+    return {"L;2": 85, "L;4": 17}.get(next(iter(modes), ""), 1)
+
+
+def check_label(path: Path, label: np.ndarray, image: np.ndarray, num_classes: int) -> None:
+    """Raises InputError unless the mask has the image's size and only the ids 0..num_classes-1 and 255."""
+    _check_size(path, label, image)
+    ids = np.unique(label)
+    unknown = ids[(ids >= num_classes) & (ids != IGNORE)]
+    if len(unknown):
+        raise InputError(
+            f"{path} has unknown class ids {', '.join(map(str, unknown[:9]))}; expected 0 to {num_classes - 1} and "
+            "255 for ignored pixels: correct the mask, or name all classes in classes.txt"
+        )
+
+
+def _check_size(path: Path, mask: np.ndarray, image: np.ndarray) -> None:
+    if mask.shape != image.shape[:2]:
+        raise InputError(
+            f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels, but its image is {image.shape[1]}x{image.shape[0]}; "
+            "a mask needs the size of its image"
+        )
+
+
+def _check_root(root: Path) -> Path:
+    if not root.is_dir():
+        raise InputError(f"there is no folder {root}; give the folder that holds {', '.join(_FOLDERS)}")
+    missing = [part for part in _FOLDERS if not (root / part).is_dir()]
+    if missing:
+        inner = [path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/JPEGImages")]
+        remedy = f"did you mean {inner[0]}?" if inner else f"give the folder that holds {', '.join(_FOLDERS)}"
+        raise InputError(f"{root} is not a folder in the VOC layout: it has no {', '.join(missing)}; {remedy}")
+    return root
+
+
+def _lines(path: Path) -> list[str]:
+    # utf-8-sig: Windows editors put a mark at the beginning.
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _existing(path: Path, what: str) -> Path:
+    if not path.is_file():
+        raise InputError(f"no file {path}, {what}; add it or take the name out of the split")
+    return path
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

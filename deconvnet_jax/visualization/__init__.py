@@ -1,0 +1,7 @@
+"""Visualization: label maps as palette PNGs, over photographs, and beside them."""
+
+from deconvnet_jax.visualization.overlay import overlay
+from deconvnet_jax.visualization.palette import save_label_png, voc_palette
+from deconvnet_jax.visualization.panel import legend, result_panel, side_by_side
+
+__all__ = ["legend", "overlay", "result_panel", "save_label_png", "side_by_side", "voc_palette"]

@@ -1,0 +1,58 @@
+"""A label map laid over its photograph."""
+
+import numpy as np
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.visualization.palette import IGNORE_LABEL, check_labels, voc_palette
+
+CONTOUR = 255  # white
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """The photograph with every class in its colour and thin white contours between them.
+
+    Background (class 0) and ignored pixels (255) stay as they are. `legend` draws the names to go with it.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+      labels: uint8 [H, W].
+      alpha: share of the class colour, 0..1.
+
+    Returns:
+      uint8 RGB [H, W, 3], a new array.
+
+    Raises:
+      InputError: for other arrays, sizes that differ, or another alpha.
+    """
+    check_pair(image, labels)
+    if not 0 <= alpha <= 1:
+        raise InputError(f"alpha is the share of the class colour, 0 to 1; got {alpha}")
+    objects = np.where(labels == IGNORE_LABEL, 0, labels)
+    mask = objects > 0
+    blended = image.copy()
+    colors = voc_palette()[objects[mask]]
+    blended[mask] = np.rint((1 - alpha) * image[mask] + alpha * colors).astype(np.uint8)
+    blended[_contours(objects)] = CONTOUR
+    return blended
+
+
+def check_pair(image: np.ndarray, labels: np.ndarray) -> None:
+    """Raises InputError unless the image is uint8 [H, W, 3] and the labels uint8 [H, W]."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(
+            f"expected an image, uint8 RGB [H, W, 3], got {image.dtype} {list(image.shape)}; convert it, "
+            'for example with Pillow: np.asarray(picture.convert("RGB"))'
+        )
+    check_labels(labels)
+    if labels.shape != image.shape[:2]:
+        raise InputError(
+            f"the labels are {labels.shape[0]}x{labels.shape[1]} (height x width), the image is "
+            f"{image.shape[0]}x{image.shape[1]}; resize one to the other"
+        )
+
+
+def _contours(objects: np.ndarray) -> np.ndarray:
+    """Pixels with a lower id beside, above or below: lines one pixel wide, never on the background."""
+    padded = np.pad(objects, 1, mode="edge")
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    return np.minimum.reduce(neighbours) < objects

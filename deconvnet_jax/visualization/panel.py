@@ -1,0 +1,169 @@
+"""Pictures beside each other under titles, a legend of classes, and the panel that shows one result."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.visualization.overlay import check_pair, overlay
+from deconvnet_jax.visualization.palette import IGNORE_LABEL, voc_palette
+
+Color = tuple[int, int, int]
+
+PAPER, INK, FRAME = (255, 255, 255), (32, 32, 32), (128, 128, 128)
+GAP = 8  # pixels between pictures, and around all
+# Sides of pictures in a panel: thumbnails are enlarged so that titles fit, photographs reduced to what a screen shows.
+MIN_SIDE, MAX_SIDE = 240, 640
+MIN_LEGEND_HEIGHT = 160
+
+
+def result_panel(
+    image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], truth: np.ndarray | None = None
+) -> np.ndarray:
+    """One result at a glance: image, truth (if given), prediction, overlay, and the classes that occur.
+
+    Pictures whose longer side is not between 240 and 640 pixels are shown enlarged or reduced to that.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+      labels: the prediction, uint8 [H, W], class ids.
+      class_names: in the order of the ids.
+      truth: uint8 [H, W], class ids and 255 = ignored.
+
+    Returns:
+      uint8 RGB [H', W', 3].
+
+    Raises:
+      InputError: for other arrays, sizes that differ, or an id without a name.
+    """
+    maps = [labels] if truth is None else [truth, labels]
+    for label_map in maps:
+        check_pair(image, label_map)
+    ids = np.unique(np.concatenate([np.unique(label_map) for label_map in maps]))
+    names = [_name(int(i), class_names) for i in ids]
+    colors = [_color(i) for i in ids]
+    image, *maps = _displayed(image, maps)
+    font = _font(image.shape[0])
+    pictures = [image, *(voc_palette()[label_map] for label_map in maps), overlay(image, maps[-1])]
+    titles = ["image", "prediction", "overlay"] if truth is None else ["image", "truth", "prediction", "overlay"]
+    key = _legend(names, colors, max(image.shape[0], MIN_LEGEND_HEIGHT), font)
+    return _arrange([*pictures, key], [*titles, ""], font)
+
+
+def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
+    """Pictures in a row on white, each under its title; none is resized, shorter ones stand at the top.
+
+    Args:
+      images: uint8 RGB [H_i, W_i, 3].
+      titles: one text a picture; may be empty.
+
+    Returns:
+      uint8 RGB [H', W', 3].
+
+    Raises:
+      InputError: if there is no picture, not one title each, or a picture is no uint8 RGB array.
+    """
+    if not images or len(images) != len(titles):
+        raise InputError(f"expected pictures and one title each, got {len(images)} pictures and {len(titles)} titles")
+    for title, image in zip(titles, images, strict=True):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise InputError(f"picture '{title}' is {image.dtype} {list(image.shape)}; expected uint8 RGB [H, W, 3]")
+    return _arrange(images, titles, _font(max(image.shape[0] for image in images)))
+
+
+def legend(names: Sequence[str], colors: Sequence[Color], height: int) -> np.ndarray:
+    """Names beside squares of their colours, in as many columns as fit into `height`: uint8 RGB [H', W', 3].
+
+    The picture is as high as its rows; they exceed `height` only where that is less than one.
+
+    Raises:
+      InputError: if there is no name, or not one colour each.
+    """
+    if not names or len(names) != len(colors):
+        raise InputError(f"expected names and one colour each, got {len(names)} names and {len(colors)} colours")
+    return _legend(names, colors, height, _font(height))
+
+
+def _legend(names: Sequence[str], colors: Sequence[Color], height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+    line = _line_height(font)
+    rows = min(len(names), max(1, height // line))
+    entries = list(zip(names, colors, strict=True))
+    columns = [entries[i : i + rows] for i in range(0, len(entries), rows)]
+    return np.concatenate([_legend_column(column, rows * line, font) for column in columns], axis=1)
+
+
+def _legend_column(entries: Sequence[tuple[str, Color]], height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+    line = _line_height(font)
+    side = round(0.6 * line)
+    width = side + 2 * GAP + max(_text_width(name, font) for name, _ in entries)
+    picture = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(picture)
+    for row, (name, color) in enumerate(entries):
+        middle = row * line + line // 2
+        top = middle - side // 2
+        draw.rectangle((0, top, side - 1, top + side - 1), fill=color, outline=FRAME)
+        draw.text((side + GAP, middle), name, fill=INK, font=font, anchor="lm")
+    return np.asarray(picture)
+
+
+def _arrange(images: Sequence[np.ndarray], titles: Sequence[str], font: ImageFont.FreeTypeFont) -> np.ndarray:
+    height = max(image.shape[0] for image in images)
+    columns = [_titled(image, title, height, font) for image, title in zip(images, titles, strict=True)]
+    gap = np.full((columns[0].shape[0], GAP, 3), PAPER, np.uint8)
+    row = [part for column in columns for part in (gap, column)]
+    return np.pad(np.concatenate([*row, gap], axis=1), ((0, GAP), (0, 0), (0, 0)), constant_values=PAPER[0])
+
+
+def _titled(image: np.ndarray, title: str, height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+    """The picture below its title, on paper wide enough for both and as high as all pictures."""
+    top = _line_height(font)
+    width = max(image.shape[1], _text_width(title, font))
+    paper = Image.new("RGB", (width, top + height), PAPER)
+    ImageDraw.Draw(paper).text((width / 2, top / 2), title, fill=INK, font=font, anchor="mm")
+    paper.paste(Image.fromarray(np.ascontiguousarray(image)), ((width - image.shape[1]) // 2, top))
+    return np.asarray(paper)
+
+
+def _displayed(image: np.ndarray, maps: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Image and label maps at the size in which a panel shows them."""
+    side = max(image.shape[:2])
+    scale = np.clip(side, MIN_SIDE, MAX_SIDE) / side
+    if scale == 1:
+        return [image, *maps]
+    height, width = (max(1, round(scale * length)) for length in image.shape[:2])
+    smooth = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (width, height), interpolation=smooth)
+    return [resized, *(cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for m in maps)]
+
+
+def _name(class_id: int, class_names: Sequence[str]) -> str:
+    if class_id < len(class_names):
+        return class_names[class_id]
+    if class_id == IGNORE_LABEL:
+        return "(ignored)"
+    raise InputError(f"class id {class_id} has no name; there are {len(class_names)}, 0 to {len(class_names) - 1}")
+
+
+def _color(class_id: int) -> Color:
+    return tuple(voc_palette()[class_id].tolist())
+
+
+@lru_cache
+def _font(height: int) -> ImageFont.FreeTypeFont:
+    """Readable beside pictures of that height. Matplotlib brings the font: no system needs to have one."""
+    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
+    return ImageFont.truetype(path, int(np.clip(height // 26, 13, 28)))
+
+
+def _line_height(font: ImageFont.FreeTypeFont) -> int:
+    ascent, descent = font.getmetrics()
+    return ascent + descent + GAP // 2
+
+
+def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
+    return int(np.ceil(font.getlength(text))) + 2

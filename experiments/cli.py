@@ -1,0 +1,67 @@
+"""What the programs in this folder share: start-up, errors as one clear line, settings completed from the data."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import app, flags, logging
+
+from deconvnet_jax import data
+from deconvnet_jax.errors import InputError
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
+
+    def guarded(argv: Sequence[str]) -> None:
+        try:
+            main(argv)
+        except InputError as error:
+            sys.exit(f"error: {error}")
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+            # ml_collections reports a misspelt key by one of several exceptions, some of several lines.
+            sys.exit(f"error: {' '.join(str(error).split())} (see --help)")
+
+    logging.set_verbosity(logging.WARNING)  # progress is shown by rich, not by log lines
+    app.run(guarded, flags_parser=parse)
+
+
+def no_arguments(argv: Sequence[str]) -> None:
+    """Raises InputError for words on the command line that are no flags."""
+    if len(argv) > 1:
+        raise InputError(f"unexpected argument '{argv[1]}'; settings are given as --config.key=value")
+
+
+def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy of the config with absolute paths and the number of classes filled in.
+
+    Raises:
+      InputError: if no data is named, or it has another number of classes than `config.model.num_classes`.
+    """
+    config = config.copy_and_resolve_references()
+    if not config.data.voc_root:
+        raise InputError("no data: give --config.data.voc_root=FOLDER, a folder with JPEGImages and SegmentationClass")
+    config.data.voc_root = str(Path(config.data.voc_root).expanduser().absolute())
+    data_dir = config.data.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    config.data.data_dir = str(Path(data_dir).expanduser().absolute())
+    found = len(data.class_names(config.data.voc_root))
+    if config.model.num_classes not in (None, found):
+        raise InputError(
+            f"config.model.num_classes={config.model.num_classes}, but {config.data.voc_root} has {found} classes "
+            "(classes.txt, or VOC's 21 without it); leave the key out or correct the file"
+        )
+    config.model.num_classes = found
+    return config
+
+
+def pipeline_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The arguments of `data.training_batches` that a config decides."""
+    keys = ("resize_size", "crop_size", "windows", "label_mode", "mirror", "random_crop")
+    return {key: config.data[key] for key in keys} | {"cache_bytes": config.data.cache_mb * 2**20}

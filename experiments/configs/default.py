@@ -1,0 +1,56 @@
+"""Every setting of an experiment with its meaning; the other configs derive from this one and change a few.
+
+The values are the paper's stage 1 where it has them: section 4 of the paper, training/001_stage_1/solver.prototxt.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The defaults, locked: a misspelt override is an error."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # initial weights, order of examples, crops, flips
+    config.num_steps = 20_000
+    config.batch_size = 64  # crops a step, over all devices
+
+    config.data = data = ml_collections.ConfigDict()
+    data.voc_root = config_dict.placeholder(str)  # folder with JPEGImages, SegmentationClass, ImageSets
+    data.data_dir = config_dict.placeholder(str)  # where TFDS keeps its copy; default as TFDS: ~/tensorflow_datasets
+    data.train_split = "train"
+    data.eval_split = "val"
+    data.windows = ("instance",)  # what to crop: "instance" (boxes around objects), "image" (whole images), or both
+    data.label_mode = "instance"  # "instance": the object's class alone, all else background; "all": every class
+    data.resize_size = 250  # a window is resized to this square,
+    data.crop_size = 224  # of which this is cut out: the network's input
+    data.random_crop = True  # at a random place; otherwise the centre
+    data.mirror = True  # half of the crops are mirrored left to right
+    data.cache_mb = 2048  # memory for decoded images
+
+    config.model = model = ml_collections.ConfigDict()
+    model.num_classes = config_dict.placeholder(int)  # with background; default: as many as the data has
+    model.width = 1.0  # multiplies the width of all convolutions
+    model.decoder_width = 1.0  # of deconvolutions once more, where no unpooling fixes their width
+    model.fc_features = 4096  # width of fc6 and fc7
+    model.bn_epsilon = 1e-5
+    model.bn_momentum = 0.9  # of the running averages of the batch statistics
+    model.dtype = "float32"  # or "bfloat16": of the computation; parameters are float32
+    config.cross_device_bn = False  # batch statistics over all devices instead of on each
+
+    config.init = ml_collections.ConfigDict()
+    config.init.vgg16 = config_dict.placeholder(str)  # .npz with ImageNet weights for the encoder
+
+    config.optimizer = optimizer = ml_collections.ConfigDict()
+    optimizer.learning_rate = 0.01
+    optimizer.drops = (9_000, 18_000)  # steps from which the learning rate is
+    optimizer.drop_factor = 0.1  # times this
+    optimizer.momentum = 0.9
+    optimizer.weight_decay = 5e-4
+    optimizer.bias_rate = 2.0  # learning rate of biases, relative
+    optimizer.freeze = ()  # prefixes of layers that stay as initialised, e.g. ("conv1_", "bn1_")
+
+    config.log_every = 10  # steps
+    config.eval_every = 500
+    config.eval_images = 0  # images of the evaluation split used while training; 0: all
+    config.checkpoint_every = 500
+    return config.lock()

@@ -1,0 +1,162 @@
+"""Segments photographs.
+
+    python -m experiments.predict --checkpoint=DIR --output=DIR IMAGE...
+
+IMAGE is a file or a folder of them (JPEG, PNG, BMP, WebP, TIFF). Writes NAME.png, the label map with VOC's palette
+(pixels are class ids), and NAME_overlay.jpg: image, prediction and overlay side by side. Photographs are turned upright
+as their EXIF data says. An image that cannot be read is named on stderr and the others are still done; the exit status
+is then 1.
+"""
+
+import itertools
+import struct
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from PIL import Image, ImageOps
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.visualization import result_panel, save_label_png
+from experiments import cli
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    flags.DEFINE_string("output", None, "folder for the label maps and overlays")
+    flags.mark_flags_as_required(["checkpoint", "output"])
+    flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
+
+
+def main(argv: Sequence[str]) -> None:
+    """Segments the images on the command line."""
+    failed = run(flags.FLAGS.checkpoint, flags.FLAGS.output, argv[1:], flags.FLAGS.step)
+    if failed:
+        sys.exit(1)
+
+
+def run(checkpoint: str | Path, output: str | Path, arguments: Sequence[str], step: int | None = None) -> int:
+    """Segments images and prints a line for each, on stderr for those that cannot be read.
+
+    Returns:
+      The number of images that could not be read.
+
+    Raises:
+      InputError: if there is no image, one is missing, the checkpoint or the output folder cannot be used, or a result
+        would overwrite an image.
+    """
+    images = find_images(arguments)
+    folder = cli.output_folder(output)
+    names = result_names(images, folder)
+    segmenter = Segmenter.from_checkpoint(checkpoint, step)
+    failed = 0
+    for path, name in zip(images, names, strict=True):
+        try:
+            print(segment_file(segmenter, path, folder, name), flush=True)
+        except InputError as error:
+            failed += 1
+            print(f"error: {path}: {error}", file=sys.stderr, flush=True)
+    return failed
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """The files that the arguments name, images in folders in alphabetical order, none twice.
+
+    Raises:
+      InputError: if there is none, or an argument does not exist.
+    """
+    if not arguments:
+        raise InputError("no image given; name image files or folders of them after the flags")
+    images = dict.fromkeys(itertools.chain.from_iterable(_images_in(Path(argument)) for argument in arguments))
+    return list({path.resolve(): path for path in reversed(images)}.values())[::-1]
+
+
+def _images_in(path: Path) -> list[Path]:
+    if path.is_dir():
+        images = sorted(child for child in path.iterdir() if child.suffix.lower() in SUFFIXES and child.is_file())
+        if not images:
+            raise InputError(f"no image in the folder {path}; expected files that end in {', '.join(SUFFIXES)}")
+        return images
+    if not path.is_file():
+        raise InputError(f"no file or folder {path}; correct the name")
+    return [path]
+
+
+def result_names(images: Sequence[Path], folder: Path) -> list[str]:
+    """One name an image, its stem, with a number where results would have equal names.
+
+    Raises:
+      InputError: if a result would overwrite one of the images.
+    """
+    inputs = {path.resolve() for path in images}
+    taken: set[str] = set()
+    names = []
+    for path in images:
+        candidates = itertools.chain([path.stem], (f"{path.stem}_{i}" for i in itertools.count(2)))
+        name = next(name for name in candidates if name.casefold() not in taken)
+        for result in _results(folder, name):
+            if result.resolve() in inputs:
+                raise InputError(f"the results would overwrite the image {result}; choose another --output")
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def segment_file(segmenter: Segmenter, path: Path, folder: Path, name: str) -> str:
+    """Writes the results of one image and tells what they show.
+
+    Raises:
+      InputError: if the image cannot be read or is too small.
+    """
+    image = read_photograph(path)
+    labels = segmenter(image).labels
+    label_file, overlay_file = _results(folder, name)
+    save_label_png(label_file, labels)
+    panel = result_panel(image, labels, segmenter.class_names)
+    Image.fromarray(panel).save(overlay_file, quality=92, subsampling=0)
+    return f"{path}: {describe(labels, segmenter.class_names)} -> {label_file}, {overlay_file}"
+
+
+def read_photograph(path: Path) -> np.ndarray:
+    """A photograph, upright, as uint8 RGB [H, W, 3].
+
+    Raises:
+      InputError: if the file is no complete image, has more than 8 bits a channel, or is gigantic.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("ignore")  # about odd EXIF data
+            if image.mode[0] in "IF":
+                raise InputError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise InputError("has too many pixels; reduce it") from error
+    except InputError:
+        raise
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"not a complete image ({reason}); export it again as JPEG or PNG") from error
+
+
+def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """The classes found, the most frequent first, with the share of their pixels."""
+    counts = np.bincount(labels.ravel(), minlength=len(class_names))
+    found: Iterable[int] = (i for i in np.argsort(-counts, kind="stable") if counts[i])
+    return ", ".join(f"{class_names[i]} {100 * counts[i] / labels.size:.1f} %" for i in found)
+
+
+def _results(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / f"{name}.png", folder / f"{name}_overlay.jpg"
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

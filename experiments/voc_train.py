@@ -1,0 +1,111 @@
+"""Trains a DeconvNet.
+
+    python -m experiments.voc_train --config=experiments/configs/NAME.py --workdir=DIR [--config.key=value ...]
+
+The data is any folder in the VOC layout (`--config.data.voc_root`). The run's folder gets config.json, checkpoints/,
+metrics.jsonl, tensorboard/ and pictures/; the same command continues a run that was interrupted.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+
+import chex
+import jax
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from deconvnet_jax.data import class_names as data_class_names
+from deconvnet_jax.data import open_split, prepare_voc_layout, training_batches
+from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
+from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.models import DeconvNet, count_parameters, deconvnet_from_config
+from deconvnet_jax.training import (
+    AXIS_NAME,
+    Evaluation,
+    claim_workdir,
+    init_variables,
+    local_batch_size,
+    train,
+)
+from deconvnet_jax.visualization import result_panel
+from deconvnet_jax.weights import load_vgg16
+from experiments import cli
+
+_CONFIG = config_flags.DEFINE_config_file("config", help_string="a file in experiments/configs")
+_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+flags.mark_flags_as_required(["config", "workdir"])
+
+PICTURES = 4  # images in the picture of an evaluation
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs one training."""
+    cli.no_arguments(argv)
+    run(_CONFIG.value, _WORKDIR.value)
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
+    """Trains as the config says; returns the scores of the last evaluation."""
+    per_process = local_batch_size(config.batch_size)
+    config = cli.resolve_data(config)
+    builder = prepare_voc_layout(config.data.voc_root, config.data.data_dir)
+    class_names = data_class_names(config.data.voc_root)
+    train_source = open_split(builder, config.data.train_split)
+    eval_source = open_split(builder, config.data.eval_split)
+    batches = training_batches(
+        train_source,
+        batch_size=per_process,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **cli.pipeline_options(config),
+    )
+    folder = claim_workdir(workdir, config.to_dict())
+
+    net = deconvnet_from_config(config.model.to_dict(), AXIS_NAME if config.cross_device_bn else None)
+    variables = init_variables(net, config.seed)
+    if config.init.vgg16:
+        variables = load_vgg16(config.init.vgg16, variables)
+    print(
+        f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "
+        f"{jax.device_count()} {jax.devices()[0].platform} device(s); writing to {folder}",
+        file=sys.stderr,
+    )
+    return train(
+        config.to_dict(),
+        folder,
+        net=net,
+        variables=variables,
+        batches=batches,
+        info={"config": config.to_dict(), "class_names": list(class_names)},
+        evaluate=evaluator(deconvnet_from_config(config.model.to_dict()), class_names, eval_source, config),
+    )
+
+
+def evaluator(
+    net: DeconvNet, class_names: Sequence[str], source: Sequence, config: ml_collections.ConfigDict
+) -> Callable[[chex.ArrayTree], Evaluation]:
+    """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with a picture."""
+    count = min(config.eval_images or len(source), len(source))
+    examples = [source[i] for i in range(min(PICTURES, count))]
+
+    def evaluate(variables: chex.ArrayTree) -> Evaluation:
+        segmenter = Segmenter(net, variables, tuple(class_names), input_size=config.data.crop_size)
+        matrix = np.zeros((len(class_names), len(class_names)), np.int64)
+        for i in range(count):
+            example = source[i]
+            matrix += confusion_matrix(example.label, segmenter(example.image).labels, len(class_names))
+        scores = segmentation_scores(matrix, class_names)
+        panels = [result_panel(e.image, segmenter(e.image).labels, class_names, truth=e.label) for e in examples]
+        return Evaluation(
+            {name: scores[name] for name in ("mean_iou", "pixel_accuracy")},
+            {f"image{i}": panel for i, panel in enumerate(panels)},
+        )
+
+    return evaluate
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Fresh machine -> environment -> test suite.
+#   bash launch/test.sh [--reference] [PYTEST_ARGUMENT...]
+# --reference also installs PyTorch, against which layers and gradients are then tested (those tests skip without it).
+# Environment: VENV and PYTHON as in launch/install.sh; DECONVNET_TEST_DATA, a folder with real photographs and weights.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+requirements=(tests/requirements.txt)
+if [ "${1:-}" = "--reference" ]; then
+  requirements+=(tests/requirements-reference.txt)
+  shift
+fi
+bash launch/install.sh "${requirements[@]}"
+venv="${VENV:-.venv}"
+"$venv/bin/python" -m ruff check .
+"$venv/bin/python" -m ruff format --check --quiet . || { echo "error: run 'ruff format .'" >&2; exit 1; }
+exec "$venv/bin/python" -m pytest "$@"

@@ -1,0 +1,140 @@
+"""What goes into the TFDS data set comes out again; it is rebuilt when the folder changes; TensorFlow stays out."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconvnet_jax.data import open_split, prepare_voc_layout, read_example, split_names
+from deconvnet_jax.errors import InputError
+
+
+@pytest.fixture
+def folder(scenes, tmp_path):
+    """A copy of the scenes with two training images, to change."""
+    root = tmp_path / "VOC2012"
+    shutil.copytree(scenes, root)
+    for path in (root / "ImageSets/Segmentation").glob("*.txt"):
+        path.unlink()
+    (root / "ImageSets/Segmentation/train.txt").write_text("train_0003\ntrain_0001\n")
+    return root
+
+
+def build(folder):
+    """Builds; returns the builder and how many examples had to be packed."""
+    seen = []
+    builder = prepare_voc_layout(folder, folder.parent / "tfds", lambda done, total: seen.append((done, total)))
+    return builder, len(seen)
+
+
+def same(one, other):
+    assert one.name == other.name
+    for a, b in zip(one[1:], other[1:], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b)
+
+
+def test_round_trip_in_the_order_of_the_split(folder):
+    builder, packed = build(folder)
+    split = open_split(builder, "train")
+    assert packed == len(split) == 2
+    for i, name in enumerate(split_names(folder, "train")):
+        same(split[i], read_example(folder, name, 6))
+    same(split[-1], split[1])
+    with pytest.raises(IndexError):
+        split[2]
+    assert [example.name for example in split] == ["train_0003", "train_0001"]
+    assert builder.info.metadata["class_names"][1] == "leaf"
+
+
+def test_reused_silently_and_rebuilt_after_a_change(folder, capfd):
+    assert build(folder)[1] == 2
+    assert build(folder)[1] == 0
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    path = folder / "SegmentationClass/train_0003.png"
+    Image.fromarray(np.zeros_like(read_example(folder, "train_0003", 6).label)).save(path)
+    builder, packed = build(folder)
+    assert packed == 2
+    assert not open_split(builder, "train")[0].label.any()
+    (folder / "ImageSets/Segmentation/train.txt").write_text("train_0001\n")
+    assert build(folder)[1] == 1
+
+
+def test_without_instances_and_with_a_grey_image(folder):
+    shutil.rmtree(folder / "SegmentationObject")
+    path = folder / "JPEGImages/train_0001.jpg"
+    Image.open(path).convert("L").save(path)
+    example = open_split(build(folder)[0], "train")[1]
+    assert example.instances is None
+    np.testing.assert_array_equal(example.image[..., 0], example.image[..., 2])
+    same(example, read_example(folder, "train_0001", 6))
+
+
+@pytest.mark.parametrize("damage", ["truncate", "mask", "class"])
+def test_a_bad_file_is_named_and_nothing_is_left(folder, damage):
+    path = folder / ("JPEGImages/train_0001.jpg" if damage == "truncate" else "SegmentationClass/train_0001.png")
+    if damage == "truncate":
+        path.write_bytes(path.read_bytes()[:2000])
+    elif damage == "mask":
+        path.unlink()
+    else:
+        (folder / "classes.txt").write_text("background\nleaf\n")
+    with pytest.raises(InputError) as caught:
+        build(folder)
+    assert "\n" not in str(caught.value)
+    assert ("unknown class ids" if damage == "class" else str(path)) in str(caught.value)
+    assert not [path for path in (folder.parent / "tfds").rglob("*") if path.is_file()]
+
+
+def test_splits(folder):
+    (folder / "ImageSets/Segmentation/test.txt").write_text("unannotated_1\n")
+    (folder / "ImageSets/Segmentation/val.txt").write_text("train_0002\n")
+    builder, _ = build(folder)
+    assert sorted(builder.info.splits) == ["train", "val"]
+    with pytest.raises(InputError, match="no split 'test' in the data set; it has train, val"):
+        open_split(builder, "test")
+
+
+def test_unusable_splits(folder):
+    splits = folder / "ImageSets/Segmentation"
+    (splits / "train.txt").rename(splits / "train-aug.txt")
+    with pytest.raises(InputError, match=r"train-aug\.txt: .* rename the file"):
+        build(folder)
+    (splits / "train-aug.txt").write_text("nothing\n")
+    with pytest.raises(InputError, match="no split whose images have masks"):
+        build(folder)
+
+
+def test_folder_that_cannot_be_written(folder):
+    (folder.parent / "tfds").write_text("a file")
+    with pytest.raises(InputError, match="tfds: cannot write the data set"):
+        build(folder)
+
+
+def test_tensorflow_is_never_imported(folder):
+    code = (
+        "import sys; from deconvnet_jax import data; assert 'grain' not in sys.modules;"
+        "assert 'tensorflow_datasets' not in sys.modules;"
+        f"split = data.open_split(data.prepare_voc_layout({str(folder)!r}, {str(folder.parent / 'tfds')!r}), 'train');"
+        "next(data.training_batches(split, batch_size=2)); assert 'tensorflow' not in sys.modules; print(len(split))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "2\n"), done.stderr
+
+
+def test_real_photographs(real_data, tmp_path):
+    """The VOC sample: 255 borders, no instances, VOC's 21 classes."""
+    root = real_data / "voc2012_sample/VOCdevkit/VOC2012"
+    split = open_split(prepare_voc_layout(root, tmp_path), "train")
+    names = split_names(root, "train")
+    assert len(split) == len(names) == 22
+    for i in (0, 21):
+        same(split[i], read_example(root, names[i], 21))

@@ -1,0 +1,57 @@
+"""The loss against PyTorch and against hand-computed cases."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconvnet_jax.training import segmentation_loss
+from deconvnet_jax.training.loss import pixel_sums
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_equals_pytorch_with_gradients(rng, dtype):
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
+    logits = (rng.standard_normal((2, 9, 7, 5)) * 4).astype(np.float32)
+    labels = rng.integers(0, 5, (2, 9, 7)).astype(dtype)
+    labels[rng.random(labels.shape) < 0.3] = 255
+    t = torch.tensor(logits.transpose(0, 3, 1, 2), requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(t, torch.tensor(labels.astype(np.int64)), ignore_index=255)
+    expected.backward()
+    loss, gradient = jax.value_and_grad(segmentation_loss)(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, t.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-7)
+
+
+def test_by_hand():
+    logits = jnp.log(jnp.asarray([[[[1.0, 3.0], [2.0, 2.0], [9.0, 1.0]]]]))  # probabilities 1/4 3/4, 1/2 1/2, 9/10 1/10
+    labels = jnp.asarray([[[1, 0, 255]]])
+    assert segmentation_loss(logits, labels) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 2)) / 2, rel=1e-6)
+    sums = pixel_sums(logits, labels)
+    assert (sums["pixels"], sums["correct"]) == (2, 2)  # equal scores: the first class is the prediction
+    assert pixel_sums(logits, 1 - labels.at[0, 0, 2].set(1))["correct"] == 1
+
+
+def test_all_ignored_is_zero_with_zero_gradient():
+    """Caffe gives NaN here."""
+    labels = jnp.full((1, 4, 4), 255, jnp.uint8)
+    loss, gradient = jax.value_and_grad(segmentation_loss)(jnp.ones((1, 4, 4, 3)), labels)
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_another_ignore_label_and_extreme_scores():
+    logits = jnp.asarray([[[[1e4, -1e4], [0.0, 0.0]]]])
+    assert segmentation_loss(logits, jnp.asarray([[[1, 0]]]), ignore_label=0) == pytest.approx(2e4)
+
+
+def test_bfloat16_logits_are_summed_in_float32(rng):
+    logits = jnp.asarray(rng.standard_normal((2, 64, 64, 3)), jnp.bfloat16)
+    labels = jnp.asarray(rng.integers(0, 3, (2, 64, 64)))
+    exact = segmentation_loss(logits.astype(jnp.float32), labels)
+    assert segmentation_loss(logits, labels) == exact
+
+
+def test_shapes_must_fit():
+    with pytest.raises(AssertionError):
+        segmentation_loss(jnp.zeros((1, 4, 4, 3)), jnp.zeros((1, 4, 5), int))

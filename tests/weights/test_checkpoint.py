@@ -1,0 +1,134 @@
+"""Checkpoints: what is restored is what was saved, alone where only that is asked for, and never half of it."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.training import create_state, init_variables, make_optimizer
+from deconvnet_jax.weights import load_checkpoint, open_checkpoints, restore_training, save_checkpoint
+
+MODEL = {
+    "num_classes": 3,
+    "width": 1 / 32,
+    "decoder_width": 1.0,
+    "fc_features": 8,
+    "bn_epsilon": 1e-5,
+    "bn_momentum": 0.9,
+    "dtype": "float32",
+}
+INFO = {"config": {"model": MODEL, "seed": 1}, "class_names": ["background", "cat", "dog"]}
+OPTIMIZER = {
+    "learning_rate": 0.1,
+    "drops": [],
+    "drop_factor": 0.1,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "bias_rate": 2.0,
+    "freeze": [],
+}
+
+
+@pytest.fixture(scope="module")
+def state():
+    variables = init_variables(DeconvNet(**{**MODEL, "dtype": jnp.float32}), seed=1)
+    return create_state(variables, make_optimizer(OPTIMIZER, variables["params"]))
+
+
+def scaled(state, factor):
+    return jax.tree.map(lambda leaf: leaf * jnp.asarray(factor, leaf.dtype), state)
+
+
+def save(folder, state, steps):
+    """Saves variables times the step number at every step; steps: number -> mean IoU or None."""
+    with open_checkpoints(folder) as manager:
+        for step, mean_iou in steps.items():
+            now = scaled(state, step)
+            save_checkpoint(
+                manager,
+                step,
+                variables=now.variables,
+                optimizer=now.opt_state,
+                data={"position": step},
+                info=INFO,
+                metrics=None if mean_iou is None else {"mean_iou": mean_iou},
+            )
+
+
+def assert_trees_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_training_resumes_with_exactly_what_was_saved(tmp_path, state):
+    save(tmp_path, state, {2: None, 5: None})
+    with open_checkpoints(tmp_path) as manager:
+        step, variables, optimizer, data = restore_training(manager, state.variables, state.opt_state)
+    assert (step, data) == (5, {"position": 5})
+    assert_trees_equal(variables, scaled(state, 5).variables)
+    assert_trees_equal(optimizer, scaled(state, 5).opt_state)
+
+
+def test_the_best_and_the_last_are_kept_and_the_best_is_loaded(tmp_path, state):
+    save(tmp_path, state, {1: 0.2, 2: 0.7, 3: None, 4: 0.5, 5: None})
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()) == [2, 5]
+    net, variables, info = load_checkpoint(tmp_path)
+    assert (info["step"], info["class_names"]) == (2, INFO["class_names"])
+    assert info["config"] == INFO["config"]
+    assert_trees_equal(variables, scaled(state, 2).variables)
+    assert net == DeconvNet(**{**MODEL, "dtype": jnp.dtype("float32")})
+    assert load_checkpoint(tmp_path, step=5)[2]["step"] == 5
+
+
+def test_variables_alone_are_enough(tmp_path, state):
+    """Evaluation needs neither the optimizer nor the data iterator, nor reads them."""
+    save(tmp_path / "checkpoints", state, {3: None})
+    shutil.rmtree(tmp_path / "checkpoints/3/optimizer")
+    shutil.rmtree(tmp_path / "checkpoints/3/data")
+    _, variables, info = load_checkpoint(tmp_path)  # the run's folder will do
+    assert info["step"] == 3
+    assert_trees_equal(variables, scaled(state, 3).variables)
+
+
+def test_saving_is_not_disturbed_by_steps_that_reuse_the_memory(tmp_path, state):
+    """Steps donate the state's buffers while the checkpoint is still being written."""
+    step = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 3 + 1, tree), donate_argnums=0)
+    variables = jax.tree.map(jnp.copy, state.variables)
+    expected = jax.device_get(jax.tree.map(np.copy, state.variables))
+    with open_checkpoints(tmp_path) as manager:
+        save_checkpoint(manager, 1, variables=variables, optimizer=state.opt_state, data={}, info=INFO)
+        for _ in range(5):
+            variables = step(variables)
+    assert_trees_equal(load_checkpoint(tmp_path)[1], expected)
+
+
+def test_a_half_written_step_is_not_seen(tmp_path, state):
+    save(tmp_path, state, {1: None, 2: None})
+    shutil.copytree(tmp_path / "2", tmp_path / "3.orbax-checkpoint-tmp-0")
+    assert load_checkpoint(tmp_path)[2]["step"] == 2
+
+
+def test_errors_name_the_folder_and_the_remedy(tmp_path, state):
+    with pytest.raises(InputError, match=r"no checkpoint in .*empty; expected the 'checkpoints' folder"):
+        load_checkpoint(tmp_path / "empty")
+    save(tmp_path, state, {4: None})
+    with pytest.raises(InputError, match="no step 7 in .*; there are 4"):
+        load_checkpoint(tmp_path, step=7)
+    foreign = tmp_path / "foreign"
+    (foreign / "1").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"foreign/1 is not a checkpoint of this project|no checkpoint in .*foreign"):
+        load_checkpoint(foreign)
+    info = tmp_path / "4/info/metadata"
+    description = json.loads(info.read_text())
+    description["config"]["model"]["width"] = 1 / 16
+    info.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"the variables in .*4 cannot be read \(.*\); the files are damaged"):
+        load_checkpoint(tmp_path)
+    description["config"]["model"]["colour"] = "green"
+    info.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"4 is not a checkpoint of this project \(.*colour"):
+        load_checkpoint(tmp_path)

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
+from deconvnet_jax.training import init_variables
+from deconvnet_jax.weights import load_vgg16
+
+NET = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return init_variables(NET, seed=0)
+
+
+def layers():
+    return [(block, i) for block, widths in ENCODER_WIDTHS.items() for i in range(1, len(widths) + 1)]
+
+
+def vgg_arrays(variables, rng):
+    return {
+        f"block{block}_conv{i}/{part}": rng.standard_normal(variables["params"][f"conv{block}_{i}"][part].shape)
+        for block, i in layers()
+        for part in ("kernel", "bias")
+    }
+
+
+def test_all_13_convolutions_are_replaced_and_nothing_else(tmp_path, rng, variables):
+    arrays = vgg_arrays(variables, rng)
+    np.savez(tmp_path / "vgg.npz", **{name: value.astype(np.float16) for name, value in arrays.items()})
+    loaded = load_vgg16(tmp_path / "vgg.npz", variables)
+    for block, i in layers():
+        for part in ("kernel", "bias"):
+            value = loaded["params"][f"conv{block}_{i}"][part]
+            assert value.dtype == np.float32
+            np.testing.assert_array_equal(value, arrays[f"block{block}_conv{i}/{part}"].astype(np.float16))
+    replaced = {f"conv{block}_{i}" for block, i in layers()}
+    assert len(replaced) == 13
+    for layer in set(variables["params"]) - replaced:
+        assert loaded["params"][layer] is variables["params"][layer]
+    assert loaded["batch_stats"] is variables["batch_stats"]
+
+
+def test_errors_name_the_file_and_the_layer(tmp_path, rng, variables):
+    with pytest.raises(InputError, match=r"no file .*missing\.npz; give an \.npz as --config\.init\.vgg16"):
+        load_vgg16(tmp_path / "missing.npz", variables)
+    arrays = vgg_arrays(variables, rng)
+    path = tmp_path / "vgg.npz"
+    np.savez(path, **{name: value for name, value in arrays.items() if name != "block4_conv2/kernel"})
+    with pytest.raises(InputError, match=r"vgg\.npz has no array 'block4_conv2/kernel'"):
+        load_vgg16(path, variables)
+    np.savez(path, **{**arrays, "block1_conv1/kernel": np.zeros((3, 3, 3, 64))})
+    with pytest.raises(InputError, match=r"'block1_conv1/kernel' .* has shape \(3, 3, 3, 64\), the network needs \(3, 3, 3, 2\)"):
+        load_vgg16(path, variables)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"vgg\.npz is not a complete \.npz file"):
+        load_vgg16(path, variables)
+    path.write_text("hello")
+    with pytest.raises(InputError, match=r"vgg\.npz is not a complete \.npz file"):
+        load_vgg16(path, variables)
+
+
+def test_real_weights_see_edges(real_data):
+    """ImageNet's first layer answers strongly to an edge and not at all (but its bias) to a flat grey."""
+    import jax
+
+    net = DeconvNet(num_classes=3, decoder_width=1 / 32, fc_features=8)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 224, 224, 3), np.float32))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    loaded = load_vgg16(real_data / "vgg16/vgg16_imagenet_conv_hwio_bgr_f16.npz", zeros)
+    kernel = np.asarray(loaded["params"]["conv1_1"]["kernel"])
+    assert sum(leaf.size for block, i in layers() for leaf in loaded["params"][f"conv{block}_{i}"].values()) == 14_714_688
+    flat = np.abs(kernel.sum((0, 1, 2)))
+    edge = np.abs((kernel * np.array([-1, 0, 1])[None, :, None, None]).sum((0, 1, 2)))
+    assert (edge > flat).mean() > 0.3
