@@ -17,6 +17,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
 
     def guarded(argv: Sequence[str]) -> None:
+        logging.set_verbosity(logging.ERROR)  # Orbax and TFDS log what progress bars and our own lines say better
         try:
             main(argv)
         except InputError as error:
@@ -29,7 +30,6 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             # ml_collections reports a misspelt key by one of several exceptions, some of several lines.
             sys.exit(f"error: {' '.join(str(error).split())} (see --help)")
 
-    logging.set_verbosity(logging.WARNING)  # progress is shown by rich, not by log lines
     app.run(guarded, flags_parser=parse)
 
 

@@ -23,8 +23,10 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
 from experiments import cli
+from experiments.output import output_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+MAX_PIXELS = 50_000_000  # the scores of 21 classes take 84 bytes a pixel
 
 
 def define_flags() -> None:
@@ -54,7 +56,7 @@ def run(checkpoint: str | Path, output: str | Path, arguments: Sequence[str], st
         would overwrite an image.
     """
     images = find_images(arguments)
-    folder = cli.output_folder(output)
+    folder = output_folder(output)
     names = result_names(images, folder)
     segmenter = Segmenter.from_checkpoint(checkpoint, step)
     failed = 0
@@ -136,9 +138,11 @@ def read_photograph(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")  # about odd EXIF data
             if image.mode[0] in "IF":
                 raise InputError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(f"has {image.width}x{image.height} pixels; reduce it to {MAX_PIXELS:,} at most")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Image.DecompressionBombError as error:
-        raise InputError("has too many pixels; reduce it") from error
+        raise InputError(f"has too many pixels; reduce it to {MAX_PIXELS:,} at most") from error
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, struct.error) as error:

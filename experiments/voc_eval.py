@@ -31,6 +31,7 @@ from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli
 from experiments.configs import default
+from experiments.output import output_folder
 
 
 def define_flags() -> None:
@@ -84,7 +85,7 @@ def run(
     Raises:
       InputError: for a checkpoint, data or output folder that cannot be used, or classes that differ.
     """
-    folder = None if output is None else cli.output_folder(output)
+    folder = None if output is None else output_folder(output)
     net, variables, info = load_checkpoint(checkpoint, step)
     config = cli.resolve_data(data_config(config, info["config"], overrides or {}))
     check_classes(class_names(config.data.voc_root), info["class_names"], config.data.voc_root)
@@ -92,7 +93,12 @@ def run(
     writer = ResultWriter(folder, info["class_names"], panels)
     matrix, seconds = score_split(Segmenter.from_loaded(net, variables, info), split, batch_size, writer)
     scores = segmentation_scores(matrix, info["class_names"])
-    scores |= {"step": info["step"], "split": config.data.eval_split, "images": len(split), "seconds_per_image": seconds}
+    scores |= {
+        "step": info["step"],
+        "split": config.data.eval_split,
+        "images": len(split),
+        "seconds_per_image": seconds,
+    }
     if folder:
         (folder / "metrics.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n")
     return scores

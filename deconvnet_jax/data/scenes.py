@@ -1,8 +1,9 @@
 """The embedded data set: photograph-like scenes with five kinds of objects, drawn from a seed.
 
 For machines without data: enough to train, evaluate and picture a small network in minutes. Leaves, fish, kites,
-tyres and flowers of 30 to 200 pixels lie turned, shaded and partly hidden on a cluttered ground. Any object can have
-any colour, so that its outline and its surface have to tell what it is. Written in the VOC layout (`voc_layout`).
+tyres and flowers of 50 to 200 pixels lie turned, shaded and partly hidden on a cluttered ground. Each kind has its
+outline, its surface and, as in nature, a range of colours; ground and clutter share the duller of these. Written in the
+VOC layout (`voc_layout`).
 """
 
 import json
@@ -18,7 +19,7 @@ from PIL import Image
 from deconvnet_jax.errors import InputError
 
 SCENE_CLASSES = ("background", "leaf", "fish", "kite", "tyre", "flower")
-VERSION = 1  # of the pictures: raise it when the same seed gives others
+VERSION = 2  # of the pictures: raise it when the same seed gives others
 
 _SIZES = ((320, 240), (360, 270), (400, 300), (240, 320), (384, 256), (300, 300))  # width, height
 _MAX_COVERED = 0.4  # share of what is seen of an object that a later one may hide
@@ -70,7 +71,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     canvas = _background(rng, height, width)
     label, instances = np.zeros((2, height, width), np.uint8)
     light = rng.uniform(0, 2 * np.pi)
-    for _ in range(rng.integers(4, 10)):
+    for _ in range(rng.integers(4, 9)):
         _add_object(rng, canvas, label, instances, light)
     return _photograph(rng, canvas), label, instances
 
@@ -140,9 +141,10 @@ def _colour(
     rng: np.random.Generator,
     hues: tuple[float, float] = (0, 360),
     saturation: tuple[float, float] = (0.15, 0.8),
+    brightness: tuple[float, float] = (0.3, 0.9),
 ) -> np.ndarray:
-    """A colour of any hue, neither black nor white; float32 [3]."""
-    hsv = np.array([rng.uniform(*hues), rng.uniform(*saturation), rng.uniform(0.3, 0.9)], np.float32)
+    """A random colour with hue (degrees), saturation and brightness in these ranges; float32 RGB [3]."""
+    hsv = np.array([rng.uniform(*hues) % 360, rng.uniform(*saturation), rng.uniform(*brightness)], np.float32)
     return cv2.cvtColor(hsv[None, None], cv2.COLOR_HSV2RGB)[0, 0]
 
 
@@ -160,7 +162,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Sand, grass, gravel or cloth, more or less: one dull colour with texture at several scales; [H, W, 3]."""
-    colour = _colour(rng, hues=(20, 230), saturation=(0.05, 0.4))
+    colour = _colour(rng, hues=(20, 75), saturation=(0.05, 0.4))
     stretch = rng.uniform(0.4, 2.5)
     texture = sum(
         rng.uniform(0.01, 0.06) * cv2.resize(_noise(rng, int(height * stretch), width, cell), (width, height))
@@ -178,7 +180,7 @@ def _add_clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
     mask = np.zeros((height, width), np.uint8)
     _draw_clutter(rng, mask, centre, size)
     texture = 0.06 * _noise(rng, height, width, rng.uniform(2, 12))
-    colour = _colour(rng, saturation=(0.05, 0.5))
+    colour = _colour(rng, hues=(10, 110), saturation=(0.05, 0.4))
     alpha = cv2.GaussianBlur(mask, (0, 0), rng.uniform(0.5, 2))[..., None] / np.float32(255)
     canvas += alpha * (colour + texture - canvas)
 
@@ -225,11 +227,11 @@ def _add_object(
 ) -> None:
     """Draws one object with its shadow, in place; does nothing where it finds no room in 20 tries."""
     class_id = int(rng.integers(1, len(SCENE_CLASSES)))
-    outline, surface = _KINDS[class_id - 1]
+    outline, surface, look = _KINDS[class_id - 1]
     polygons = outline(rng)
     count = int(instances.max())
     for _ in range(20):
-        radius = float(np.exp(rng.uniform(np.log(16), np.log(min(100, 0.45 * label.shape[0])))))
+        radius = float(np.exp(rng.uniform(np.log(25), np.log(min(100, 0.45 * label.shape[0])))))
         place = rng.uniform(0.1, 0.9, 2) * label.shape[::-1]
         turn, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1)
         part, centre = _surroundings(instances, place, 1.4 * radius + 10)
@@ -241,7 +243,7 @@ def _add_object(
     ground, _ = _surroundings(canvas, place, 1.4 * radius + 10)
     u, v = _own_coordinates(*part.shape, centre, radius, turn, squeeze)
     _cast_shadow(ground, alpha, light, radius)
-    ground += alpha[..., None] * (_object_colour(rng, surface(u, v, rng), alpha, light, radius) - ground)
+    ground += alpha[..., None] * (_object_colour(rng, look, surface(u, v, rng), alpha, light, radius) - ground)
     part[alpha >= 0.5] = count + 1
     _surroundings(label, place, 1.4 * radius + 10)[0][alpha >= 0.5] = class_id
 
@@ -296,11 +298,16 @@ def _cast_shadow(canvas: np.ndarray, alpha: np.ndarray, light: float, radius: fl
 
 
 def _object_colour(
-    rng: np.random.Generator, pattern: np.ndarray, alpha: np.ndarray, light: float, radius: float
+    rng: np.random.Generator,
+    look: tuple[tuple[float, float], ...],
+    pattern: np.ndarray,
+    alpha: np.ndarray,
+    light: float,
+    radius: float,
 ) -> np.ndarray:
-    """Two colours mixed by the pattern (0..1), rounded at the rim towards the light; float32 [H, W, 3]."""
-    first = _colour(rng)
-    second = np.clip(0.4 * _colour(rng) + 0.6 * first * rng.choice([0.35, 1.75]), 0.03, 1)
+    """Two colours of a look mixed by the pattern (0..1), rounded at the rim towards the light; float32 [H, W, 3]."""
+    first = _colour(rng, *look)
+    second = np.clip(0.4 * _colour(rng, *look) + 0.6 * first * rng.choice([0.35, 1.75]), 0.03, 1)
     colours = first + pattern[..., None] * (second - first)
     depth = cv2.distanceTransform(np.uint8(alpha >= 0.5), cv2.DIST_L2, 5)
     bulge = cv2.GaussianBlur(1 - np.exp(-depth / (0.18 * radius)), (0, 0), 0.05 * radius + 0.5)
@@ -400,10 +407,11 @@ def _flower_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> n
     return np.where(distance < 0.28, dots, streaks)
 
 
+# Outline, surface, and the ranges of hue, saturation and brightness.
 _KINDS = (
-    (_leaf_outline, _leaf_surface),
-    (_fish_outline, _fish_surface),
-    (_kite_outline, _kite_surface),
-    (_tyre_outline, _tyre_surface),
-    (_flower_outline, _flower_surface),
+    (_leaf_outline, _leaf_surface, ((90, 145), (0.45, 0.85), (0.3, 0.75))),
+    (_fish_outline, _fish_surface, ((185, 225), (0.3, 0.75), (0.45, 0.9))),
+    (_kite_outline, _kite_surface, ((-18, 18), (0.6, 0.9), (0.55, 0.95))),
+    (_tyre_outline, _tyre_surface, ((0, 360), (0.0, 0.15), (0.12, 0.28))),
+    (_flower_outline, _flower_surface, ((270, 325), (0.35, 0.8), (0.5, 0.95))),
 )

@@ -110,8 +110,8 @@ def crop_window(
 def keep_class(label: np.ndarray, instances: np.ndarray | None, instance_id: int, class_id: int) -> np.ndarray:
     """Stage 1's labels: one object's class, everything else background; 255 stays.
 
-    The paper labels a crop by the object in its centre alone, "all other pixels" being background (section 5.1). So
-    other objects of the same class in the window become background too.
+    The paper labels the object that a crop is centred on and makes all other pixels background; we take that to include
+    other objects of the same class. What the released crops contained cannot be told from public text.
 
     Args:
       label: uint8 [H, W] class ids, 255 = ignore.

@@ -15,7 +15,7 @@ def get_config() -> ml_collections.ConfigDict:
     config = default.get_config()
     config.num_steps = 250
     config.batch_size = 8
-    config.data.windows = ("instance", "image")
+    config.data.windows = ("instance",)
     config.data.label_mode = "all"
     config.model.width = 0.25
     config.model.fc_features = 256

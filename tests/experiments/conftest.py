@@ -1,0 +1,62 @@
+"""A checkpoint of a tiny network and a few scenes that it could have been trained on."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from deconvnet_jax.data import class_names, write_scenes
+from deconvnet_jax.models import deconvnet_from_config
+from deconvnet_jax.weights import open_checkpoints, save_checkpoint
+from experiments.configs import default
+
+
+class TinyRun(NamedTuple):
+    """Folder of the run, folder of its data, names of its classes."""
+
+    folder: Path
+    voc_root: Path
+    class_names: tuple[str, ...]
+
+
+def random_variables(model, rng):
+    """As the network would be initialised, but drawn by NumPy: compiling that alone takes JAX seconds."""
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, path[-1].key in ("scale", "var"), np.float32)
+
+    inputs = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+    shapes = jax.eval_shape(deconvnet_from_config(model).init, jax.random.key(0), inputs)
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    scores = variables["params"]["seg-score-voc"]["kernel"]
+    scores -= scores.mean(axis=2, keepdims=True)  # otherwise one class wins everywhere
+    return variables
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """An untrained network at steps 1 and 2; 2 is said to be the worse."""
+    folder = tmp_path_factory.mktemp("run")
+    root = folder / "data/scenes"
+    write_scenes(root, train=1, val=3, seed=5)
+    config = default.get_config()
+    config.data.voc_root, config.data.data_dir = str(root), str(folder / "data/tfds")
+    config.model.update(num_classes=len(class_names(root)), width=1 / 32, fc_features=8)
+    variables = random_variables(config.model.to_dict(), np.random.default_rng(1))
+    info = {"config": config.to_dict(), "class_names": list(class_names(root))}
+    with open_checkpoints(folder / "checkpoints") as manager:
+        for step, mean_iou in ((1, 0.5), (2, 0.4)):
+            save_checkpoint(
+                manager,
+                step,
+                variables=variables,
+                optimizer={"unused": np.zeros(1)},
+                data={},
+                info=info,
+                metrics={"mean_iou": mean_iou},
+            )
+    return TinyRun(folder, root, class_names(root))
