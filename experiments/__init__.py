@@ -1,0 +1,1 @@
+"""Programs that a person runs, one file each: python -m experiments.NAME."""

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import tensorflow_datasets as tfds
 from absl import app, flags, logging
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
@@ -26,7 +29,16 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     def parse(argv: list[str]) -> list[str]:
         try:
             return flags.FLAGS(argv)
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError) as error:
+        except (
+            flags.Error,
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            OSError,
+            ImportError,
+            SyntaxError,
+        ) as error:
             # ml_collections reports a misspelt key by one of several exceptions, some of several lines.
             sys.exit(f"error: {' '.join(str(error).split())} (see --help)")
 
@@ -65,3 +77,30 @@ def pipeline_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The arguments of `data.training_batches` that a config decides."""
     keys = ("resize_size", "crop_size", "windows", "label_mode", "mirror", "random_crop")
     return {key: config.data[key] for key in keys} | {"cache_bytes": config.data.cache_mb * 2**20}
+
+
+def packed_data(voc_root: str | Path, data_dir: str | Path) -> tfds.core.DatasetBuilder:
+    """`data.prepare_voc_layout` with a progress bar while it checks and packs."""
+    with ProgressBar("checking and packing") as bar:
+        return data.prepare_voc_layout(voc_root, data_dir, bar.update)
+
+
+class ProgressBar:
+    """A progress bar on stderr that appears with the first update."""
+
+    def __init__(self, text: str):
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._task = self._bar.add_task(text, total=None)
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar.live.is_started:  # otherwise stopping would write an empty line
+            self._bar.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """Shows `done` of `total`."""
+        self._bar.start()
+        self._bar.update(self._task, completed=done, total=total)

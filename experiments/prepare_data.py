@@ -11,74 +11,55 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
-from deconvnet_jax.data import class_names, prepare_voc_layout, write_scenes
+from deconvnet_jax.data import class_names, write_scenes
 from deconvnet_jax.errors import InputError
 from experiments import cli
 
 DATASETS = ("scenes", "voc_layout")
+TRAIN_SCENES, VAL_SCENES = 200, 40
 
-_DATASET = flags.DEFINE_string("dataset", None, " or ".join(DATASETS))
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "folder that gets the data")
-_VOC_ROOT = flags.DEFINE_string("voc_root", None, "voc_layout: folder with JPEGImages, SegmentationClass, ImageSets")
-_SEED = flags.DEFINE_integer("seed", 0, "scenes: decides what is drawn")
-_TRAIN = flags.DEFINE_integer("train_scenes", 200, "scenes: number for training")
-_VAL = flags.DEFINE_integer("val_scenes", 40, "scenes: number for evaluation")
-flags.mark_flags_as_required(["dataset", "data_dir"])
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    flags.DEFINE_string("dataset", None, " or ".join(DATASETS))
+    flags.DEFINE_string("data_dir", None, "folder that gets the data")
+    flags.DEFINE_string("voc_root", None, "voc_layout: folder with JPEGImages, SegmentationClass, ImageSets")
+    flags.DEFINE_integer("seed", 0, "scenes: decides what is drawn")
+    flags.DEFINE_integer("train_scenes", TRAIN_SCENES, "scenes: number for training")
+    flags.DEFINE_integer("val_scenes", VAL_SCENES, "scenes: number for evaluation")
+    flags.mark_flags_as_required(["dataset", "data_dir"])
 
 
 def main(argv: Sequence[str]) -> None:
     """Prepares one data set."""
     cli.no_arguments(argv)
-    data_dir = Path(_DATA_DIR.value).expanduser().absolute()
-    if _DATASET.value == "scenes":
-        prepare_scenes(data_dir, _TRAIN.value, _VAL.value, _SEED.value)
-    elif _DATASET.value == "voc_layout":
-        if not _VOC_ROOT.value:
+    values = flags.FLAGS
+    data_dir = Path(values.data_dir).expanduser().absolute()
+    if values.dataset == "scenes":
+        prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
+    elif values.dataset == "voc_layout":
+        if not values.voc_root:
             raise InputError("--dataset=voc_layout needs --voc_root=FOLDER, with JPEGImages and SegmentationClass")
-        pack(Path(_VOC_ROOT.value).expanduser().absolute(), data_dir)
+        pack(Path(values.voc_root).expanduser().absolute(), data_dir)
     else:
-        raise InputError(f"--dataset={_DATASET.value}: unknown; expected {' or '.join(DATASETS)}")
+        raise InputError(f"--dataset={values.dataset}: unknown; expected {' or '.join(DATASETS)}")
 
 
 def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> None:
     """Draws the scenes into data_dir/scenes and packs them under data_dir/tfds."""
-    with _Bar("drawing scenes") as bar:
+    with cli.ProgressBar("drawing scenes") as bar:
         write_scenes(data_dir / "scenes", train, val, seed, bar.update)
     pack(data_dir / "scenes", data_dir / "tfds")
 
 
 def pack(voc_root: Path, data_dir: Path) -> None:
     """Checks and packs a folder in the VOC layout; the last line on stdout says what was made and where."""
-    with _Bar("checking and packing") as bar:
-        builder = prepare_voc_layout(voc_root, data_dir, bar.update)
+    builder = cli.packed_data(voc_root, data_dir)
     counts = ", ".join(f"{split} {info.num_examples}" for split, info in sorted(builder.info.splits.items()))
     print(f"{voc_root}: {len(class_names(voc_root))} classes, images: {counts}; packed in {builder.data_dir}")
 
 
-class _Bar:
-    """A progress bar on stderr that appears with the first update."""
-
-    def __init__(self, text: str):
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = RichProgress(*columns, console=Console(stderr=True))
-        self._task = self._bar.add_task(text, total=None)
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar.live.is_started:  # otherwise stopping would write an empty line
-            self._bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        """Shows `done` of `total`."""
-        self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)
-
-
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

@@ -23,7 +23,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deconvnet_jax.data import Example, class_names, open_split, prepare_voc_layout
+from deconvnet_jax.data import Example, class_names, open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, scores_table, segmentation_scores
 from deconvnet_jax.inference import Result, Segmenter
@@ -89,7 +89,7 @@ def run(
     net, variables, info = load_checkpoint(checkpoint, step)
     config = cli.resolve_data(data_config(config, info["config"], overrides or {}))
     check_classes(class_names(config.data.voc_root), info["class_names"], config.data.voc_root)
-    split = open_split(prepare_voc_layout(config.data.voc_root, config.data.data_dir), config.data.eval_split)
+    split = open_split(cli.packed_data(config.data.voc_root, config.data.data_dir), config.data.eval_split)
     writer = ResultWriter(folder, info["class_names"], panels)
     matrix, seconds = score_split(Segmenter.from_loaded(net, variables, info), split, batch_size, writer)
     scores = segmentation_scores(matrix, info["class_names"])

@@ -17,10 +17,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from deconvnet_jax.data import class_names as data_class_names
-from deconvnet_jax.data import open_split, prepare_voc_layout, training_batches
+from deconvnet_jax.data import open_split, training_batches
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
 from deconvnet_jax.inference import Segmenter
-from deconvnet_jax.models import DeconvNet, count_parameters, deconvnet_from_config
+from deconvnet_jax.models import DeconvNet, check_input_size, count_parameters, deconvnet_from_config
 from deconvnet_jax.training import (
     AXIS_NAME,
     Evaluation,
@@ -33,24 +34,28 @@ from deconvnet_jax.visualization import result_panel
 from deconvnet_jax.weights import load_vgg16
 from experiments import cli
 
-_CONFIG = config_flags.DEFINE_config_file("config", help_string="a file in experiments/configs")
-_WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
-flags.mark_flags_as_required(["config", "workdir"])
+PICTURES = 4  # images that every evaluation draws
 
-PICTURES = 4  # images in the picture of an evaluation
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    config_flags.DEFINE_config_file("config", None, "a file in experiments/configs")
+    flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs one training."""
     cli.no_arguments(argv)
-    run(_CONFIG.value, _WORKDIR.value)
+    run(flags.FLAGS.config, flags.FLAGS.workdir)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     """Trains as the config says; returns the scores of the last evaluation."""
     per_process = local_batch_size(config.batch_size)
+    check_crop_size(config)
     config = cli.resolve_data(config)
-    builder = prepare_voc_layout(config.data.voc_root, config.data.data_dir)
+    builder = cli.packed_data(config.data.voc_root, config.data.data_dir)
     class_names = data_class_names(config.data.voc_root)
     train_source = open_split(builder, config.data.train_split)
     eval_source = open_split(builder, config.data.eval_split)
@@ -84,6 +89,17 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     )
 
 
+def check_crop_size(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError unless the network takes the crops; before any work on the data."""
+    size = config.data.crop_size
+    try:
+        check_input_size(size, size, config.model.fc_window)
+    except InputError as error:
+        raise InputError(
+            f"config.data.crop_size={size} with config.model.fc_window={config.model.fc_window}: {error}"
+        ) from error
+
+
 def evaluator(
     net: DeconvNet, class_names: Sequence[str], source: Sequence, config: ml_collections.ConfigDict
 ) -> Callable[[chex.ArrayTree], Evaluation]:
@@ -108,4 +124,5 @@ def evaluator(
 
 
 if __name__ == "__main__":
+    define_flags()
     cli.run(main)

@@ -1,14 +1,22 @@
 """Four virtual CPU devices for every test, fresh random numbers that a failure names, and the way to real data."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # Before JAX starts: the number of devices cannot change later.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile the same small networks again and again, in programs that they start too: once is enough.
+_compiled = tempfile.mkdtemp(prefix="deconvnet_jax_compiled_")
+atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
-import numpy as np
-import pytest
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,5 +35,7 @@ def real_data():
     """The folder with real photographs and weights; skips the test where it is absent."""
     folder = Path(os.environ.get("DECONVNET_TEST_DATA", ROOT / "../shared/data")).resolve()
     if not folder.is_dir():
-        pytest.skip(f"no test data in {folder}: set DECONVNET_TEST_DATA to the folder with real photographs and weights")
+        pytest.skip(
+            f"no test data in {folder}: set DECONVNET_TEST_DATA to the folder with real photographs and weights"
+        )
     return folder

@@ -89,7 +89,7 @@ def training_batches(
       source: annotated images, read from several threads.
       batch_size: crops a batch, of this process.
       resize_size: a window is resized to this square (original: 250),
-      crop_size: of which this is cut out (224); divisible by 32.
+      crop_size: of which this is cut out (224); a multiple of 32.
       windows: see `training_windows`.
       label_mode: "instance": in an object's window that object alone is labelled, all else background (stage 1);
         "all": every class is labelled. Windows of whole images are labelled completely in both.
@@ -184,8 +184,8 @@ def _shift(
 def _check_settings(batch_size: int, resize_size: int, crop_size: int, label_mode: str) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: expected at least 1")
-    if crop_size % 32 or crop_size < 224:
-        raise InputError(f"data.crop_size={crop_size}: the network needs a multiple of 32, at least 224")
+    if crop_size < 1 or crop_size % 32:
+        raise InputError(f"data.crop_size={crop_size}: the network needs a multiple of 32, for example 224")
     if resize_size < crop_size:
         raise InputError(
             f"data.resize_size={resize_size}: smaller than data.crop_size={crop_size}; use {crop_size} or more"

@@ -24,24 +24,21 @@ ENCODER_WIDTHS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 
 DECODER_WIDTHS = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2: (128, 64), 1: (64, 64)}
 
 STRIDE = 32  # five poolings of 2
-FC_WINDOW = 7  # fc6 sees 7x7 of pool5
-MIN_INPUT_SIZE = STRIDE * FC_WINDOW  # 224
+FC_WINDOW = 7  # fc6 sees 7x7 of pool5: all of an input of 224
 
 # The original's Gaussian filler for all it does not take from VGG-16.
 decoder_init = nn.initializers.normal(0.01)
 
 
-def check_input_size(height: int, width: int) -> None:
-    """Raises InputError unless the network accepts images of this size."""
-    if height % STRIDE or width % STRIDE or height < MIN_INPUT_SIZE or width < MIN_INPUT_SIZE:
+def check_input_size(height: int, width: int, fc_window: int = FC_WINDOW) -> None:
+    """Raises InputError unless a network with this window in fc6 accepts images of this size."""
+    least = STRIDE * fc_window
+    if height % STRIDE or width % STRIDE or height < least or width < least:
+        fitting = "x".join(str(max(least, -(-size // STRIDE) * STRIDE)) for size in (height, width))
         raise InputError(
-            f"DeconvNet takes inputs whose height and width are multiples of {STRIDE} and at least {MIN_INPUT_SIZE}, "
-            f"got {height}x{width}; resize or pad the images, for example to {_next_size(height)}x{_next_size(width)}"
+            f"DeconvNet takes inputs whose height and width are multiples of {STRIDE} and at least {least}, got "
+            f"{height}x{width}; resize or pad the images, for example to {fitting}"
         )
-
-
-def _next_size(size: int) -> int:
-    return max(MIN_INPUT_SIZE, -(-size // STRIDE) * STRIDE)
 
 
 class FullConv(nn.Module):
@@ -102,9 +99,11 @@ class DeconvNet(nn.Module):
     Attributes:
       num_classes: classes with the background; 21 for VOC.
       width: multiplies the width of every convolution and deconvolution (not fc6, fc7: see fc_features).
-      decoder_width: multiplies the width of deconvolutions once more, where no unpooling fixes it: all of a block but the
-        last one, and all of block 1. Below 1 it makes a cheaper decoder for an encoder of full width.
+      decoder_width: multiplies the width of deconvolutions once more, where no unpooling fixes it: all of a block but
+        the last one, and all of block 1. Below 1 it makes a cheaper decoder for an encoder of full width.
       fc_features: width of fc6 and fc7.
+      fc_window: side of fc6's window on pool5. 7 sees all of an input of 224, 4 all of one of 128; inputs may be
+        larger.
       bn_epsilon: added to variances. The original has 1e-9, which float32 does not carry safely.
       bn_momentum: share of the old value in the running averages of batch statistics.
       bn_axis_name: name of the mapped axis over which training statistics are averaged; None for each device its own.
@@ -115,10 +114,16 @@ class DeconvNet(nn.Module):
     width: float = 1.0
     decoder_width: float = 1.0
     fc_features: int = 4096
+    fc_window: int = FC_WINDOW
     bn_epsilon: float = 1e-5
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
     dtype: DTypeLike = jnp.float32
+
+    @property
+    def min_input_size(self) -> int:
+        """Least height and width of images in pixels."""
+        return STRIDE * self.fc_window
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
@@ -126,7 +131,7 @@ class DeconvNet(nn.Module):
 
         Args:
           images: [N, H, W, 3] float32, BGR, 0..255 minus mean (`ops.normalize_images`). H and W are multiples of 32
-            and at least 224.
+            and at least `min_input_size`, 224 for the original.
           train: normalise with the batch's statistics and update the running ones (apply with
             `mutable=["batch_stats"]`); otherwise normalise with the running ones.
 
@@ -138,7 +143,7 @@ class DeconvNet(nn.Module):
         """
         chex.assert_shape(images, (None, None, None, 3))
         chex.assert_type(images, float)  # pictures as uint8 still have their mean
-        check_input_size(*images.shape[1:3])
+        check_input_size(*images.shape[1:3], self.fc_window)
         bn_relu = partial(self._bn_relu, train=train)
         x, switches = images.astype(self.dtype), {}
         for block, widths in ENCODER_WIDTHS.items():
@@ -149,9 +154,9 @@ class DeconvNet(nn.Module):
             x, indices = max_pool_with_indices(x, window=2)
             switches[block] = indices, size
 
-        x = bn_relu("bnfc6", _separate(FullConv(self.fc_features, FC_WINDOW, dtype=self.dtype, name="fc6")(x)))
+        x = bn_relu("bnfc6", _separate(FullConv(self.fc_features, self.fc_window, dtype=self.dtype, name="fc6")(x)))
         x = bn_relu("bnfc7", _separate(FullConv(self.fc_features, 1, dtype=self.dtype, name="fc7")(x)))
-        x = FullDeconv(self._scaled(512), FC_WINDOW, dtype=self.dtype, name="fc6-deconv")(x)
+        x = FullDeconv(self._scaled(512), self.fc_window, dtype=self.dtype, name="fc6-deconv")(x)
         x = bn_relu("fc6-deconv-bn", _separate(x))
 
         for block, widths in DECODER_WIDTHS.items():

@@ -74,7 +74,12 @@ def max_pool_with_indices(
     chex.assert_type(x, float)
     window = _pair(window)
     geometry = _pooling_geometry(
-        x.shape[1:3], window, _pair(stride) if stride is not None else window, _pair(padding), _pair(dilation), ceil_mode
+        x.shape[1:3],
+        window,
+        _pair(stride) if stride is not None else window,
+        _pair(padding),
+        _pair(dilation),
+        ceil_mode,
     )
     return _max_pool(x, geometry)
 
@@ -111,7 +116,8 @@ def max_unpool(
     if any(not size // k == small for size, k, small in zip(output_size, window, pooled.shape[1:3], strict=True)):
         raise InputError(
             f"max_unpool: a window of {window} pools {tuple(output_size)} to "
-            f"{tuple(s // k for s, k in zip(output_size, window, strict=True))}, but the values are {pooled.shape[1:3]}; "
+            f"{tuple(s // k for s, k in zip(output_size, window, strict=True))}, but the values are "
+            f"{pooled.shape[1:3]}; "
             "leave the window out for poolings with another stride, padding or ceil_mode"
         )
     return _select_unpool(pooled, indices, tuple(output_size), window)
@@ -129,11 +135,14 @@ def _pooling_geometry(input_size, window, stride, padding, dilation, ceil_mode: 
     for size, k, s, p, d in zip(input_size, window, stride, padding, dilation, strict=True):
         if min(k, s, d) < 1 or p < 0 or 2 * p > k:
             raise InputError(
-                f"max pooling: window {k}, stride {s}, dilation {d} must be positive and padding {p} at most half the window"
+                f"max pooling: window {k}, stride {s}, dilation {d} must be positive and padding {p} at most "
+                "half the window"
             )
         room = size + 2 * p - (d * (k - 1) + 1)
         if room < 0:
-            raise InputError(f"max pooling: a window of {k} (dilation {d}) does not fit an input of {size} with padding {p}")
+            raise InputError(
+                f"max pooling: a window of {k} (dilation {d}) does not fit an input of {size} with padding {p}"
+            )
         count = (-(-room // s) if ceil_mode else room // s) + 1
         if ceil_mode and (count - 1) * s >= size + p:
             count -= 1
@@ -173,16 +182,14 @@ def _max_pool(x: Array, geometry: _Geometry) -> tuple[Array, Array]:
 @_max_pool.defjvp
 def _max_pool_jvp(geometry: _Geometry, primals, tangents):
     pooled, indices = _max_pool(*primals, geometry)
-    if geometry.tiles:
-        tangent = _select_pool(tangents[0], indices, geometry.window)
-    else:
-        tangent = _gather(tangents[0], indices)
+    (dx,) = tangents
+    tangent = _select_pool(dx, indices, geometry.window) if geometry.tiles else _gather(dx, indices)
     return (pooled, indices), (tangent, np.zeros(indices.shape, dtype=jax.dtypes.float0))
 
 
 def _one_hot_windows(indices: Array, width: int, window: tuple[int, int]) -> Array:
     """[N, h, w, C] positions -> [N, h, kh, w, kw, C] bool: which element of its window each names."""
-    (n, h, w, c), (kh, kw) = indices.shape, window
+    (_, h, w, _), (kh, kw) = indices.shape, window
     rows = np.arange(h * kh, dtype=np.int32).reshape(1, h, kh, 1, 1, 1)
     columns = np.arange(w * kw, dtype=np.int32).reshape(1, 1, 1, w, kw, 1)
     return indices[:, :, None, :, None, :] == rows * width + columns

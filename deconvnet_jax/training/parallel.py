@@ -21,9 +21,7 @@ def data_parallel(
     front (`split_batch`). What the step returns must be equal on all devices: pmap does not check it, and hands out
     the first device's. The first call compiles; batches of another shape than the first one's are refused.
     """
-    mapped = jax.pmap(
-        step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices
-    )
+    mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
     compiled: list[jax.stages.Compiled] = []
 
     def run(state: Any, batch: Any) -> tuple[Any, Any]:

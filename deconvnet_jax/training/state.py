@@ -8,7 +8,6 @@ from flax import struct
 from jax import Array
 
 from deconvnet_jax.models import DeconvNet
-from deconvnet_jax.models.deconvnet import MIN_INPUT_SIZE
 
 
 class TrainState(struct.PyTreeNode):
@@ -27,7 +26,7 @@ class TrainState(struct.PyTreeNode):
 
 def init_variables(net: DeconvNet, seed: int) -> chex.ArrayTree:
     """Fresh variables of the network, the same for the same seed."""
-    images = jax.ShapeDtypeStruct((1, MIN_INPUT_SIZE, MIN_INPUT_SIZE, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), jnp.float32)
 
     def init(key: Array) -> chex.ArrayTree:
         return net.init(key, jnp.zeros(images.shape, images.dtype))

@@ -51,7 +51,9 @@ def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -
     keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key not in HARMLESS]
     if keys:
         changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in keys)
-        raise InputError(f"--workdir={workdir} belongs to another config: {changes}; give another --workdir to start anew")
+        raise InputError(
+            f"--workdir={workdir} belongs to another config: {changes}; give another --workdir to start anew"
+        )
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -63,7 +63,10 @@ def save_checkpoint(
 def restore_training(
     manager: ocp.CheckpointManager, variables: chex.ArrayTree, optimizer: chex.ArrayTree
 ) -> tuple[int, chex.ArrayTree, chex.ArrayTree, dict[str, Any]]:
-    """The newest step: (step, variables, optimizer state, data iterator state), shaped like the arguments."""
+    """The newest step: (step, variables, optimizer state, data iterator state), shaped like the arguments.
+
+    Arrays are NumPy's: bound to no device, so that a step over any number of devices takes them.
+    """
     step = manager.latest_step()
     args = ocp.args.Composite(
         variables=ocp.args.StandardRestore(_on_this_device(variables)),
@@ -71,7 +74,7 @@ def restore_training(
         data=ocp.args.JsonRestore(),
     )
     items = manager.restore(step, args=args)
-    return step, items["variables"], items["optimizer"], items["data"]
+    return step, *jax.device_get((items["variables"], items["optimizer"])), items["data"]
 
 
 def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[DeconvNet, chex.ArrayTree, dict[str, Any]]:
@@ -98,8 +101,11 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[DeconvNe
             info = manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
             net = deconvnet_from_config(info["config"]["model"])
         except (KeyError, ValueError, TypeError, OSError) as error:
-            raise InputError(f"{directory / str(step)} is not a checkpoint of this project ({_first_line(error)})") from error
-        shapes = jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), "float32"))
+            raise InputError(
+                f"{directory / str(step)} is not a checkpoint of this project ({_first_line(error)})"
+            ) from error
+        images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), "float32")
+        shapes = jax.eval_shape(net.init, jax.random.key(0), images)
         variables = _restore_variables(manager, step, shapes, directory)
     return net, variables, {**info, "step": step}
 
@@ -108,7 +114,9 @@ def _checkpoint_directory(path: Path) -> Path:
     for directory in (path / "checkpoints", path):
         if directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir()):
             return directory
-    raise InputError(f"no checkpoint in {path}; expected the 'checkpoints' folder of a training run, with one folder per step")
+    raise InputError(
+        f"no checkpoint in {path}; expected the 'checkpoints' folder of a training run, with one folder per step"
+    )
 
 
 def _choose_step(manager: ocp.CheckpointManager, directory: Path, step: int | None) -> int:

@@ -31,24 +31,31 @@ def load_vgg16(path: str | Path, variables: chex.ArrayTree) -> chex.ArrayTree:
         for i in range(1, len(widths) + 1):
             ours = params[f"conv{block}_{i}"]
             params[f"conv{block}_{i}"] = {
-                part: _take(arrays, f"block{block}_conv{i}/{part}", ours[part].shape, path) for part in ("kernel", "bias")
+                part: _take(arrays, f"block{block}_conv{i}/{part}", ours[part].shape, path)
+                for part in ("kernel", "bias")
             }
     return {**variables, "params": params}
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise InputError(f"VGG-16 weights: no file {path}; give an .npz as --config.init.vgg16 (README, 'VGG-16 weights')")
+        raise InputError(
+            f"VGG-16 weights: no file {path}; give an .npz as --config.init.vgg16 (README, 'VGG-16 weights')"
+        )
     try:
         with path.open("rb") as stream, np.load(stream) as file:
             return dict(file)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"VGG-16 weights: {path} is not a complete .npz file ({error}); fetch or write it again") from error
+        raise InputError(
+            f"VGG-16 weights: {path} is not a complete .npz file ({error}); fetch or write it again"
+        ) from error
 
 
 def _take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: str | Path) -> jnp.ndarray:
     if name not in arrays:
-        raise InputError(f"VGG-16 weights: {path} has no array '{name}'; expected Keras's names, blockB_convC/kernel and /bias")
+        raise InputError(
+            f"VGG-16 weights: {path} has no array '{name}'; expected Keras's names, blockB_convC/kernel and /bias"
+        )
     if arrays[name].shape != shape:
         raise InputError(
             f"VGG-16 weights: '{name}' in {path} has shape {arrays[name].shape}, the network needs {shape}; "

@@ -32,6 +32,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.width = 1.0  # multiplies the width of all convolutions
     model.decoder_width = 1.0  # of deconvolutions once more, where no unpooling fixes their width
     model.fc_features = 4096  # width of fc6 and fc7
+    model.fc_window = 7  # fc6's window on pool5: data.crop_size / 32 for one that sees the whole crop
     model.bn_epsilon = 1e-5
     model.bn_momentum = 0.9  # of the running averages of the batch statistics
     model.dtype = "float32"  # or "bfloat16": of the computation; parameters are float32

@@ -120,7 +120,9 @@ def test_batch_statistics_are_running_averages_and_used_only_at_test_time(rng):
     variables = randomized(abstract_variables(net), rng)
     _, updates = net.apply(variables, images, train=True, mutable=["batch_stats"])
     kernel, bias = variables["params"]["conv1_1"]["kernel"], variables["params"]["conv1_1"]["bias"]
-    conv = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+    conv = (
+        jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+    )
     before, after = variables["batch_stats"]["bn1_1"], updates["batch_stats"]["bn1_1"]
     np.testing.assert_allclose(after["mean"], 0.75 * before["mean"] + 0.25 * conv.mean((0, 1, 2)), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(after["var"], 0.75 * before["var"] + 0.25 * conv.var((0, 1, 2)), rtol=1e-3)
@@ -149,7 +151,9 @@ def test_full_deconv_equals_flax_with_gradients(rng, shape):
     expected, expected_vjp = jax.vjp(theirs.apply, variables, x)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     upstream = jnp.asarray(rng.standard_normal(y.shape), jnp.float32)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), vjp(upstream), expected_vjp(upstream))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), vjp(upstream), expected_vjp(upstream)
+    )
 
 
 def torch_forward(torch, variables, x, epsilon):
@@ -190,7 +194,7 @@ def torch_forward(torch, variables, x, epsilon):
 
 
 def test_whole_network_equals_pytorch_with_gradients(rng):
-    """In float64, so that no switch flips by rounding and the tolerance can be tight; layers are compared in float32."""
+    """In float64, so that no switch flips by rounding and the tolerance is tight; layers are compared in float32."""
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
     with jax.enable_x64(True):
         net = DeconvNet(**SMALL, dtype=jnp.float64)
@@ -202,7 +206,9 @@ def test_whole_network_equals_pytorch_with_gradients(rng):
         expected.backward(to_torch(torch, upstream).double())
 
         def forward(params):
-            return net.apply({**variables, "params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"])[0]
+            return net.apply({**variables, "params": params}, jnp.asarray(images), train=True, mutable=["batch_stats"])[
+                0
+            ]
 
         logits, vjp = jax.vjp(jax.jit(forward), variables["params"])
         gradients = vjp(jnp.asarray(upstream))[0]

@@ -44,6 +44,14 @@ def test_contours_are_one_pixel_wide(image, labels):
     np.testing.assert_array_equal(lines, expected)
 
 
+def test_a_hole_of_one_pixel_stays(image):
+    labels = np.ones(image.shape[:2], np.uint8)
+    labels[5, 5] = 0
+    drawn = overlay(image, labels)
+    np.testing.assert_array_equal(drawn[5, 5], image[5, 5])
+    assert ((drawn == WHITE).all(-1)).sum() == 4
+
+
 def test_alpha_zero_leaves_contours_only(image, labels):
     drawn = overlay(image, labels, alpha=0)
     lines = (drawn == WHITE).all(-1)

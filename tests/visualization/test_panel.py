@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.visualization import legend, result_panel, side_by_side, voc_palette
+from deconvnet_jax.visualization import legend, overlay, result_panel, side_by_side, voc_palette
 
 NAMES = ["background", "aeroplane", "bicycle", "bird", "a class with an unusually long name, jpqy"]
 
@@ -33,17 +33,18 @@ def scene(rng, height, width, count):
     return image, np.repeat(np.arange(count), -(-height // count))[:height, None].repeat(width, 1).astype(np.uint8)
 
 
-def test_panel_holds_image_truth_and_prediction(rng):
+def test_panel_holds_image_truth_prediction_and_its_overlay(rng):
     image, labels = scene(rng, 250, 300, 4)
     truth = np.where(labels == 3, 255, labels).astype(np.uint8)
     panel = result_panel(image, labels, NAMES, truth=truth)
     assert panel.dtype == np.uint8
-    found = [places(panel, picture) for picture in (image, voc_palette()[truth], voc_palette()[labels])]
-    assert [len(at) for at in found] == [1, 1, 1]
-    (y0, x0), (y1, x1), (y2, x2) = (at[0] for at in found)
-    assert y0 == y1 == y2 >= 15  # titles above
-    assert x1 >= x0 + 300
-    assert x2 >= x1 + 300
+    pictures = (image, voc_palette()[truth], voc_palette()[labels], overlay(image, labels))
+    found = [places(panel, picture) for picture in pictures]
+    assert [len(at) for at in found] == [1, 1, 1, 1]
+    rows, columns = zip(*(at[0] for at in found), strict=True)
+    assert len(set(rows)) == 1
+    assert rows[0] >= 15  # titles above
+    assert (np.diff(columns) >= 300).all()
 
 
 @pytest.mark.parametrize("size", [(80, 100), (100, 80), (8, 8), (375, 500), (20, 900), (900, 20), (1500, 2000)])

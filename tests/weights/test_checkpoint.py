@@ -116,7 +116,7 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path, state):
     with pytest.raises(InputError, match=r"no checkpoint in .*empty; expected the 'checkpoints' folder"):
         load_checkpoint(tmp_path / "empty")
     save(tmp_path, state, {4: None})
-    with pytest.raises(InputError, match="no step 7 in .*; there are 4"):
+    with pytest.raises(InputError, match=r"no step 7 in .*; there are 4"):
         load_checkpoint(tmp_path, step=7)
     foreign = tmp_path / "foreign"
     (foreign / "1").mkdir(parents=True)

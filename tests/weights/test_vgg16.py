@@ -52,7 +52,9 @@ def test_errors_name_the_file_and_the_layer(tmp_path, rng, variables):
     with pytest.raises(InputError, match=r"vgg\.npz has no array 'block4_conv2/kernel'"):
         load_vgg16(path, variables)
     np.savez(path, **{**arrays, "block1_conv1/kernel": np.zeros((3, 3, 3, 64))})
-    with pytest.raises(InputError, match=r"'block1_conv1/kernel' .* has shape \(3, 3, 3, 64\), the network needs \(3, 3, 3, 2\)"):
+    with pytest.raises(
+        InputError, match=r"'block1_conv1/kernel' .* has shape \(3, 3, 3, 64\), the network needs \(3, 3, 3, 2\)"
+    ):
         load_vgg16(path, variables)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"vgg\.npz is not a complete \.npz file"):
@@ -71,7 +73,9 @@ def test_real_weights_see_edges(real_data):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     loaded = load_vgg16(real_data / "vgg16/vgg16_imagenet_conv_hwio_bgr_f16.npz", zeros)
     kernel = np.asarray(loaded["params"]["conv1_1"]["kernel"])
-    assert sum(leaf.size for block, i in layers() for leaf in loaded["params"][f"conv{block}_{i}"].values()) == 14_714_688
+    assert (
+        sum(leaf.size for block, i in layers() for leaf in loaded["params"][f"conv{block}_{i}"].values()) == 14_714_688
+    )
     flat = np.abs(kernel.sum((0, 1, 2)))
     edge = np.abs((kernel * np.array([-1, 0, 1])[None, :, None, None]).sum((0, 1, 2)))
     assert (edge > flat).mean() > 0.3

@@ -1,0 +1,175 @@
+"""Training as people start it: a small run from end to end, and every kind of bad input as one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconvnet_jax.data import write_scenes
+from deconvnet_jax.errors import InputError
+from experiments import voc_train
+from experiments.configs import coco128, default, demo, voc_stage1
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = {
+    "batch_size": 4,
+    "num_steps": 2,
+    "data.resize_size": 36,
+    "data.crop_size": 32,
+    "model.width": 1 / 32,
+    "model.fc_features": 4,
+    "model.fc_window": 1,
+    "eval_images": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(root, train=4, val=2, seed=2)
+    return root
+
+
+@pytest.fixture
+def own_scenes(scenes, tmp_path):
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(scenes, tmp_path / "scenes"))
+
+
+def settings(voc_root, **changes):
+    config = default.get_config()
+    values = {**TINY, "data.voc_root": str(voc_root), "data.data_dir": str(Path(voc_root).parent / "tfds")}
+    config.update_from_flattened_dict({**values, **changes})
+    return config
+
+
+def program(module, *arguments):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+
+
+def test_train_then_evaluate(scenes, tmp_path):
+    flags = [f"--config.{key}={value}" for key, value in TINY.items()]
+    flags += [f"--config.data.voc_root={scenes}", f"--config.data.data_dir={scenes.parent / 'tfds'}"]
+    command = ("voc_train", "--config=experiments/configs/default.py", f"--workdir={tmp_path}", *flags)
+    done = program(*command)
+    assert done.returncode == 0, done.stderr
+    assert "6 classes, 4 training images, 2 cpu device(s)" in done.stderr
+    assert "step 2/2  loss" in done.stderr
+    assert "evaluation: mean_iou" in done.stderr
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert (saved["model"]["num_classes"], saved["data"]["voc_root"]) == (6, str(scenes))
+    with Image.open(tmp_path / "pictures/step_000002_image1.png") as picture:
+        assert picture.mode == "RGB"
+    again = program(*command)
+    assert again.returncode == 0
+    assert "resumed at step 2 of 2" in again.stderr
+
+    scored = program("voc_eval", f"--checkpoint={tmp_path}")
+    assert scored.returncode == 0, scored.stderr
+    scores = json.loads(scored.stdout.splitlines()[-1])
+    assert (scores["images"], scores["step"]) == (2, 2)
+    assert 0 <= scores["mean_iou"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--config.optimizer.learnin_rate=1"], ["learnin_rate"]),
+        (["--config.num_steps=many"], ["num_steps"]),
+        (["--config=experiments/configs/nothing.py"], ["nothing.py"]),
+        ([], ["data.voc_root"]),
+        (["--config.data.voc_root=no/such/folder"], ["no/such/folder"]),
+        (["--config.data.voc_root={scenes}", "--config.data.train_split=trian"], ["trian.txt"]),
+    ],
+)
+def test_wrong_flags_are_one_line_and_exit_status_1(scenes, tmp_path, flags, words):
+    flags = [flag.format(scenes=scenes) for flag in flags]
+    first = [] if any(flag.startswith("--config=") for flag in flags) else ["--config=experiments/configs/default.py"]
+    done = program("voc_train", *first, f"--workdir={tmp_path / 'run'}", f"--config.data.data_dir={tmp_path}", *flags)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    for word in words:
+        assert word in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def refused(config, workdir):
+    """The one line with which a run is refused."""
+    with pytest.raises(InputError) as error:
+        voc_train.run(config, str(workdir))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_input_size(scenes, tmp_path):
+    message = refused(settings(scenes, **{"data.crop_size": 40, "data.resize_size": 40}), tmp_path / "run")
+    assert "config.data.crop_size=40" in message
+    assert "for example to 64x64" in message
+    message = refused(settings(scenes, **{"model.fc_window": 2}), tmp_path / "run")
+    assert "config.model.fc_window=2" in message
+    assert "at least 64" in message
+
+
+def test_batch_size(scenes, tmp_path):
+    assert "for example 4" in refused(settings(scenes, batch_size=5), tmp_path / "run")
+
+
+def test_no_split_file(own_scenes, tmp_path):
+    (own_scenes / "ImageSets/Segmentation/train.txt").unlink()
+    message = refused(settings(own_scenes), tmp_path / "run")
+    assert "train.txt" in message
+
+
+def test_an_image_without_its_mask(own_scenes, tmp_path):
+    (own_scenes / "SegmentationClass/train_0002.png").unlink()
+    message = refused(settings(own_scenes), tmp_path / "run")
+    assert "train_0002" in message
+    assert "SegmentationClass" in message
+
+
+def test_a_mask_with_an_unknown_id(own_scenes, tmp_path):
+    path = own_scenes / "SegmentationClass/train_0001.png"
+    with Image.open(path) as mask:
+        labels, palette = np.array(mask), mask.getpalette()
+    labels[3, 4] = 77
+    mask = Image.fromarray(labels)
+    mask.putpalette(palette)
+    mask.save(path)
+    message = refused(settings(own_scenes), tmp_path / "run")
+    assert str(path) in message
+    assert "77" in message
+
+
+def test_a_corrupt_jpeg(own_scenes, tmp_path):
+    path = own_scenes / "JPEGImages/train_0003.jpg"
+    path.write_bytes(path.read_bytes()[:2000])
+    assert str(path) in refused(settings(own_scenes), tmp_path / "run")
+
+
+def test_a_workdir_of_another_config(scenes, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"seed": 7}))
+    message = refused(settings(scenes), run)
+    assert "seed is 7 there and 0 now" in message
+    assert "another --workdir" in message
+
+
+def test_vgg16_weights_that_are_no_weights(scenes, tmp_path):
+    (tmp_path / "vgg.npz").write_bytes(b"nothing")
+    message = refused(settings(scenes, **{"init.vgg16": str(tmp_path / "vgg.npz")}), tmp_path / "run")
+    assert "vgg.npz" in message
+
+
+@pytest.mark.parametrize("config", [default, demo, coco128, voc_stage1])
+def test_every_config_fits_together(config):
+    voc_train.check_crop_size(config.get_config())

@@ -1,0 +1,59 @@
+"""Imports point downwards only, and each folder knows only what it needs."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What each folder may import of this project, besides itself and errors.py; bottom first.
+MAY_IMPORT = {
+    "ops": set(),
+    "models": {"ops"},
+    "weights": {"ops", "models"},
+    "data": {"ops"},
+    "training": {"ops", "models", "weights", "data"},
+    "inference": {"ops", "models", "weights", "data"},
+    "evaluation": set(),
+    "visualization": set(),
+}
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write the whole name of the module"
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def project_folders(path):
+    """Folders of deconvnet_jax that a file imports; "experiments" for that."""
+    for module in imported_modules(path):
+        parts = module.split(".")
+        if parts[0] == "experiments":
+            yield "experiments"
+        elif parts[0] == "deconvnet_jax" and len(parts) > 1 and (ROOT / "deconvnet_jax" / parts[1]).is_dir():
+            yield parts[1]
+
+
+def test_every_folder_has_its_place():
+    folders = {path.name for path in (ROOT / "deconvnet_jax").iterdir() if (path / "__init__.py").exists()}
+    assert folders == set(MAY_IMPORT)
+    order = list(MAY_IMPORT)
+    for folder, below in MAY_IMPORT.items():
+        assert all(order.index(other) < order.index(folder) for other in below)
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_point_downwards(folder):
+    for path in (ROOT / "deconvnet_jax" / folder).rglob("*.py"):
+        assert set(project_folders(path)) <= MAY_IMPORT[folder] | {folder}, path
+
+
+def test_the_package_itself_imports_no_folder():
+    for path in (ROOT / "deconvnet_jax").glob("*.py"):
+        assert not set(project_folders(path)), path

@@ -1,0 +1,35 @@
+"""How a batch is divided over four devices."""
+
+import jax
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.training.parallel import first_replica, local_batch_size, split_batch
+
+
+def test_split_batch_keeps_the_order(rng):
+    images = rng.integers(0, 256, (8, 4, 4, 3), np.uint8)
+    split = split_batch({"image": images})["image"]
+    assert split.shape == (4, 2, 4, 4, 3)
+    np.testing.assert_array_equal(split[1, 0], images[2])
+
+
+@pytest.mark.parametrize("size", [4, 12, 64])
+def test_a_divisible_batch_is_accepted(size):
+    assert jax.device_count() == 4
+    assert local_batch_size(size) == size
+
+
+@pytest.mark.parametrize(("size", "remedy"), [(6, 8), (1, 4), (0, 4), (-4, 4)])
+def test_another_batch_is_refused_with_one_that_fits(size, remedy):
+    with pytest.raises(InputError, match=rf"config\.batch_size={size} .* for example {remedy}$"):
+        local_batch_size(size)
+
+
+def test_first_replica_of_a_replicated_tree(rng):
+    value = rng.normal(size=3).astype(np.float32)
+    tree = {"a": jax.pmap(lambda x, _: x, in_axes=(None, 0), out_axes=None)(value, np.zeros(4))}
+    one = first_replica(tree)["a"]
+    assert len(one.devices()) == 1
+    np.testing.assert_array_equal(one, value)

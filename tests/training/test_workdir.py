@@ -1,0 +1,50 @@
+"""The folder of a run: written once, continued with the same config only."""
+
+import json
+
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.training import claim_workdir
+
+CONFIG = {"seed": 0, "num_steps": 10, "optimizer": {"drops": (3, 5), "learning_rate": 0.1}, "data": {"cache_mb": 1}}
+
+
+def test_the_config_is_saved_and_the_same_config_may_continue(tmp_path):
+    folder = claim_workdir(tmp_path / "new/run", CONFIG)
+    saved = json.loads((folder / "config.json").read_text())
+    assert saved == json.loads(json.dumps(CONFIG))
+    assert claim_workdir(folder, CONFIG) == folder
+
+
+def test_what_does_not_change_the_steps_already_done_may_change(tmp_path):
+    claim_workdir(tmp_path, CONFIG)
+    claim_workdir(tmp_path, {**CONFIG, "num_steps": 20, "data": {"cache_mb": 2}})
+    assert json.loads((tmp_path / "config.json").read_text())["num_steps"] == 20
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"seed": 1}, "seed is 0 there and 1 now"),
+        ({"optimizer": {"drops": (3, 6), "learning_rate": 0.1}}, "optimizer.drops is [3, 5] there and [3, 6] now"),
+        ({"extra": 1}, "extra is None there and 1 now"),
+    ],
+)
+def test_another_config_is_refused_and_changes_nothing(tmp_path, changed, named):
+    claim_workdir(tmp_path, CONFIG)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(InputError) as error:
+        claim_workdir(tmp_path, {**CONFIG, **changed})
+    assert str(tmp_path) in str(error.value)
+    assert named in str(error.value)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_damaged_config_and_a_file_as_folder_are_named(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json is not valid JSON"):
+        claim_workdir(tmp_path, CONFIG)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        claim_workdir(tmp_path / "file", CONFIG)
