@@ -17,7 +17,7 @@ from deconvnet_jax.errors import InputError
 from experiments import cli
 
 DATASETS = ("scenes", "voc_layout")
-TRAIN_SCENES, VAL_SCENES = 200, 40
+TRAIN_SCENES, VAL_SCENES = 500, 40
 
 
 def define_flags() -> None:

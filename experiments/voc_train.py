@@ -16,25 +16,28 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from deconvnet_jax.data import Example, class_pixels, crop_window, image_box, open_split, training_batches
 from deconvnet_jax.data import class_names as data_class_names
-from deconvnet_jax.data import open_split, training_batches
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
 from deconvnet_jax.inference import Segmenter
-from deconvnet_jax.models import DeconvNet, check_input_size, count_parameters, deconvnet_from_config
+from deconvnet_jax.models import DeconvNet, check_input_size, compiler_options, count_parameters, deconvnet_from_config
+from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import (
     AXIS_NAME,
     Evaluation,
+    balanced_class_weights,
     claim_workdir,
     init_variables,
     local_batch_size,
     train,
 )
 from deconvnet_jax.visualization import result_panel
-from deconvnet_jax.weights import load_vgg16
+from deconvnet_jax.weights import keep_vgg16_features, load_vgg16
 from experiments import cli
 
 PICTURES = 4  # images that every evaluation draws
+FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
 
 
 def define_flags() -> None:
@@ -67,12 +70,9 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         process_count=jax.process_count(),
         **cli.pipeline_options(config),
     )
-    folder = claim_workdir(workdir, config.to_dict())
-
     net = deconvnet_from_config(config.model.to_dict(), AXIS_NAME if config.cross_device_bn else None)
-    variables = init_variables(net, config.seed)
-    if config.init.vgg16:
-        variables = load_vgg16(config.init.vgg16, variables)
+    variables = initial_variables(net, config, train_source)
+    folder = claim_workdir(workdir, config.to_dict())
     print(
         f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s); writing to {folder}",
@@ -86,7 +86,29 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         batches=batches,
         info={"config": config.to_dict(), "class_names": list(class_names)},
         evaluate=evaluator(deconvnet_from_config(config.model.to_dict()), class_names, eval_source, config),
+        class_weights=class_weights(config, train_source),
     )
+
+
+def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) -> np.ndarray | None:
+    """Weights of the classes in the loss; None if all pixels count alike."""
+    if not config.class_balance:
+        return None
+    return balanced_class_weights(class_pixels(source, config.model.num_classes), config.class_balance)
+
+
+def initial_variables(net: DeconvNet, config: ml_collections.ConfigDict, source: Sequence[Example]) -> chex.ArrayTree:
+    """What `config.init` asks for; the same in every process."""
+    variables = init_variables(net, config.seed)
+    if not config.init.vgg16:
+        return variables
+    variables = load_vgg16(config.init.vgg16, variables)
+    if not config.init.keep_features:
+        return variables
+    images = [source[i].image for i in range(min(FEATURE_IMAGES, len(source)))]
+    crops = [crop_window(image, None, image_box(*image.shape[:2]), config.data.crop_size)[0] for image in images]
+    keep = jax.jit(keep_vgg16_features, static_argnames="epsilon", compiler_options=compiler_options())
+    return keep(variables, normalize_images(np.stack(crops)), epsilon=net.bn_epsilon)
 
 
 def check_crop_size(config: ml_collections.ConfigDict) -> None:

@@ -12,7 +12,7 @@ from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, class_names, rea
 from deconvnet_jax.data.windows import crop_window, enlarge, image_box, instance_boxes, keep_class, square
 
 if TYPE_CHECKING:
-    from deconvnet_jax.data.pipeline import training_batches, training_windows
+    from deconvnet_jax.data.pipeline import class_pixels, training_batches, training_windows
     from deconvnet_jax.data.voc_builder import open_split, prepare_voc_layout
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Example",
     "center_crop",
     "class_names",
+    "class_pixels",
     "crop_window",
     "draw_scene",
     "enlarge",
@@ -40,6 +41,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "class_pixels": "pipeline",
     "open_split": "voc_builder",
     "prepare_voc_layout": "voc_builder",
     "training_batches": "pipeline",

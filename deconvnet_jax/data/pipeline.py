@@ -126,6 +126,13 @@ def training_batches(
     return iter(dataset.to_iter_dataset(options))
 
 
+def class_pixels(source: Sequence[Example], num_classes: int) -> np.ndarray:
+    """How many pixels of each class there are, int64 [num_classes]; 255 is not counted."""
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        counts = pool.map(lambda i: np.bincount(source[i].label.ravel(), minlength=256), range(len(source)))
+        return sum(counts, np.zeros(256, np.int64))[:num_classes]
+
+
 class CachedSource(Sequence[Example]):
     """A source that keeps the examples used last in memory, up to a number of bytes; safe for threads."""
 

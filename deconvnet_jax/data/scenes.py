@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 def write_scenes(
-    root: str | Path, train: int = 200, val: int = 40, seed: int = 0, progress: Progress | None = None
+    root: str | Path, train: int = 500, val: int = 40, seed: int = 0, progress: Progress | None = None
 ) -> None:
     """Writes the data set to a folder, all or nothing; does nothing where it is already there.
 

@@ -169,7 +169,7 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> VocSplit:
     """
     if split not in builder.info.splits:
         have = ", ".join(builder.info.splits)
-        raise InputError(f"no split '{split}' in the data set; it has {have} (ImageSets/Segmentation/*.txt)")
+        raise InputError(f"no split '{split}': there is no ImageSets/Segmentation/{split}.txt; the data set has {have}")
     return VocSplit(builder.as_data_source(split, decoders=_ENCODED))
 
 

@@ -26,8 +26,25 @@ DECODER_WIDTHS = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2:
 STRIDE = 32  # five poolings of 2
 FC_WINDOW = 7  # fc6 sees 7x7 of pool5: all of an input of 224
 
-# The original's Gaussian filler for all it does not take from VGG-16.
-decoder_init = nn.initializers.normal(0.01)
+# The original's Gaussian filler for all it does not take from VGG-16, and its shift of batch normalisation.
+gaussian_init = nn.initializers.normal(0.01)
+BN_SHIFT = 0.001
+
+DECODER_INITS = ("gaussian", "smooth")
+
+
+def smooth_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """A 3x3 kernel that interpolates in space and turns the channels: binomial weights times an orthogonal matrix.
+
+    Unpooling leaves one value in four. Of what the encoder knows about the class, a random kernel hands on a signal a
+    third as strong as the noise of the positions, five times in a row; one that adds up a neighbourhood hands on nearly
+    all. Filters have the norm 1, on average.
+    """
+    binomial = jnp.asarray([1, 2, 1], dtype)
+    profile = jnp.outer(binomial, binomial) / jnp.sum(binomial**2)
+    channels = nn.initializers.orthogonal()(key, shape[2:], dtype)
+    channels *= jnp.sqrt(max(1, shape[3] / shape[2]))
+    return profile[:, :, None, None] * channels
 
 
 def check_input_size(height: int, width: int, fc_window: int = FC_WINDOW) -> None:
@@ -49,7 +66,7 @@ class FullConv(nn.Module):
 
     features: int
     window: int
-    kernel_init: nn.initializers.Initializer = decoder_init
+    kernel_init: nn.initializers.Initializer = gaussian_init
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -73,7 +90,7 @@ class FullDeconv(nn.Module):
 
     features: int
     window: int
-    kernel_init: nn.initializers.Initializer = decoder_init
+    kernel_init: nn.initializers.Initializer = gaussian_init
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -104,6 +121,8 @@ class DeconvNet(nn.Module):
       fc_features: width of fc6 and fc7.
       fc_window: side of fc6's window on pool5. 7 sees all of an input of 224, 4 all of one of 128; inputs may be
         larger.
+      decoder_init: "gaussian", the original's; or "smooth", with which class signals reach the output from the first
+        step on (`smooth_init`, and normalisation shifted by 1, so that ReLUs cut little). Learns at lower rates.
       bn_epsilon: added to variances. The original has 1e-9, which float32 does not carry safely.
       bn_momentum: share of the old value in the running averages of batch statistics.
       bn_axis_name: name of the mapped axis over which training statistics are averaged; None for each device its own.
@@ -115,6 +134,7 @@ class DeconvNet(nn.Module):
     decoder_width: float = 1.0
     fc_features: int = 4096
     fc_window: int = FC_WINDOW
+    decoder_init: str = "gaussian"
     bn_epsilon: float = 1e-5
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
@@ -139,12 +159,17 @@ class DeconvNet(nn.Module):
           logits [N, H, W, num_classes], float32.
 
         Raises:
-          InputError: for another H or W.
+          InputError: for another H or W, or an unknown decoder_init.
         """
         chex.assert_shape(images, (None, None, None, 3))
         chex.assert_type(images, float)  # pictures as uint8 still have their mean
         check_input_size(*images.shape[1:3], self.fc_window)
+        if self.decoder_init not in DECODER_INITS:
+            raise InputError(f"decoder_init='{self.decoder_init}': expected {' or '.join(DECODER_INITS)}")
+        smooth = self.decoder_init == "smooth"
+        kernel_init = smooth_init if smooth else gaussian_init
         bn_relu = partial(self._bn_relu, train=train)
+        decoder_bn_relu = partial(self._bn_relu, train=train, shift=1.0 if smooth else BN_SHIFT)
         x, switches = images.astype(self.dtype), {}
         for block, widths in ENCODER_WIDTHS.items():
             for i, width in enumerate(widths, 1):
@@ -154,10 +179,12 @@ class DeconvNet(nn.Module):
             x, indices = max_pool_with_indices(x, window=2)
             switches[block] = indices, size
 
-        x = bn_relu("bnfc6", _separate(FullConv(self.fc_features, self.fc_window, dtype=self.dtype, name="fc6")(x)))
-        x = bn_relu("bnfc7", _separate(FullConv(self.fc_features, 1, dtype=self.dtype, name="fc7")(x)))
+        x = decoder_bn_relu(
+            "bnfc6", _separate(FullConv(self.fc_features, self.fc_window, dtype=self.dtype, name="fc6")(x))
+        )
+        x = decoder_bn_relu("bnfc7", _separate(FullConv(self.fc_features, 1, dtype=self.dtype, name="fc7")(x)))
         x = FullDeconv(self._scaled(512), self.fc_window, dtype=self.dtype, name="fc6-deconv")(x)
-        x = bn_relu("fc6-deconv-bn", _separate(x))
+        x = decoder_bn_relu("fc6-deconv-bn", _separate(x))
 
         for block, widths in DECODER_WIDTHS.items():
             indices, size = switches[block]
@@ -165,9 +192,9 @@ class DeconvNet(nn.Module):
             for i, width in enumerate(widths, 1):
                 unpooled_next = i == len(widths) and block > 1
                 scaled = width if unpooled_next else width * self.decoder_width
-                x = self._conv3x3(f"deconv{block}_{i}", scaled, decoder_init)(x)
-                x = bn_relu(f"debn{block}_{i}", x)
-        x = nn.Conv(self.num_classes, (1, 1), kernel_init=decoder_init, dtype=self.dtype, name="seg-score-voc")(x)
+                x = self._conv3x3(f"deconv{block}_{i}", scaled, kernel_init)(x)
+                x = decoder_bn_relu(f"debn{block}_{i}", x)
+        x = nn.Conv(self.num_classes, (1, 1), kernel_init=gaussian_init, dtype=self.dtype, name="seg-score-voc")(x)
         return x.astype(jnp.float32)
 
     def _scaled(self, width: float) -> int:
@@ -177,12 +204,12 @@ class DeconvNet(nn.Module):
         """A 3x3 layer; with stride 1 and padding 1 a deconvolution is a convolution with its kernel transposed."""
         return nn.Conv(self._scaled(width), (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=name)
 
-    def _bn_relu(self, name: str, x: Array, train: bool) -> Array:
+    def _bn_relu(self, name: str, x: Array, train: bool, shift: float = BN_SHIFT) -> Array:
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
-            bias_init=nn.initializers.constant(0.001),  # the original's shift filler
+            bias_init=nn.initializers.constant(shift),
             axis_name=self.bn_axis_name,
             dtype=self.dtype,
             name=name,

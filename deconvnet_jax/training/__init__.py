@@ -1,7 +1,7 @@
 """Training: loss, optimizer, the pmapped step, the loop."""
 
 from deconvnet_jax.training.loop import Evaluation, train
-from deconvnet_jax.training.loss import IGNORE_LABEL, segmentation_loss
+from deconvnet_jax.training.loss import IGNORE_LABEL, balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.optimizer import make_optimizer, step_schedule
 from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, local_batch_size, split_batch
 from deconvnet_jax.training.state import TrainState, create_state, init_variables
@@ -13,6 +13,7 @@ __all__ = [
     "IGNORE_LABEL",
     "Evaluation",
     "TrainState",
+    "balanced_class_weights",
     "claim_workdir",
     "create_state",
     "data_parallel",

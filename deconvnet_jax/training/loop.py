@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,7 @@ def train(
     batches: BatchIterator,
     info: dict[str, Any],
     evaluate: Callable[[chex.ArrayTree], Evaluation],
+    class_weights: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Trains up to `config.num_steps`, from the newest checkpoint in `workdir` if there is one.
 
@@ -66,6 +67,7 @@ def train(
       batches: this process's share of every batch.
       info: saved with every checkpoint: "config" and "class_names".
       evaluate: from variables on one device to scores and pictures.
+      class_weights: of the loss; see `segmentation_loss`.
 
     Returns:
       The scores of the last evaluation, empty if there was none in this call.
@@ -75,7 +77,8 @@ def train(
     """
     optimizer = make_optimizer(config["optimizer"], variables["params"])
     freeze = tuple(config["optimizer"]["freeze"])
-    step_fn = data_parallel(partial(train_step, net=net, optimizer=optimizer, axis_name=AXIS_NAME, freeze=freeze))
+    options = {"net": net, "optimizer": optimizer, "freeze": freeze, "class_weights": class_weights}
+    step_fn = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options))
     schedule = step_schedule(*(config["optimizer"][key] for key in ("learning_rate", "drops", "drop_factor")))
     scores: dict[str, float] = {}
     with open_checkpoints(workdir / "checkpoints") as manager, closing(MetricWriter(workdir)) as writer:

@@ -3,30 +3,58 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 IGNORE_LABEL = 255
 
 
-def segmentation_loss(logits: Array, labels: Array, ignore_label: int = IGNORE_LABEL) -> Array:
+def segmentation_loss(
+    logits: Array, labels: Array, ignore_label: int = IGNORE_LABEL, class_weights: ArrayLike | None = None
+) -> Array:
     """Mean cross entropy over the non-ignored pixels of the whole batch; 0 if there is none.
 
     Args:
       logits: [N, H, W, K], floating point; the computation is in float32.
       labels: [N, H, W], integer class ids 0..K-1, or `ignore_label`.
       ignore_label: id of pixels that do not count.
+      class_weights: [K], how much a pixel of each class counts in the (weighted) mean; None: all alike.
 
     Returns:
       A float32 scalar, nats a pixel.
     """
-    sums = pixel_sums(logits, labels, ignore_label)
-    return sums["loss"] / jnp.maximum(sums["pixels"], 1)
+    sums = pixel_sums(logits, labels, ignore_label, class_weights)
+    return sums["loss"] / positive(sums["weight"])
 
 
-def pixel_sums(logits: Array, labels: Array, ignore_label: int = IGNORE_LABEL) -> dict[str, Array]:
+def positive(total: Array) -> Array:
+    """A total to divide by: itself, or 1 where nothing was counted."""
+    return jnp.where(total > 0, total, 1)
+
+
+def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
+    """Weights share ** -balance of classes: 0 gives each pixel the same influence on the loss, 1 each class.
+
+    Args:
+      pixels: [K], how many there are of each class in the training data.
+      balance: 0..1.
+
+    Returns:
+      float32 [K], 1 on average over the pixels; 0 for a class without any.
+    """
+    shares = np.asarray(pixels, np.float64) / max(1, np.sum(pixels))
+    weights = np.where(shares > 0, np.maximum(shares, 1e-12) ** -balance, 0)
+    return (weights / max(1e-12, np.sum(weights * shares))).astype(np.float32)
+
+
+def pixel_sums(
+    logits: Array, labels: Array, ignore_label: int = IGNORE_LABEL, class_weights: ArrayLike | None = None
+) -> dict[str, Array]:
     """What a mean over several devices is made of: sums over the non-ignored pixels, float32 scalars.
 
-    Returns "loss" (cross entropy), "correct" (pixels whose greatest score is the label's) and "pixels" (their number).
+    Returns "loss" (weighted cross entropy), "weight" (of the pixels in it; their number without weights), "correct"
+    (pixels whose greatest score is the label's) and "pixels" (their number).
     """
     chex.assert_rank([logits, labels], [4, 3])
     chex.assert_equal_shape_prefix([logits, labels], 3)
@@ -37,8 +65,13 @@ def pixel_sums(logits: Array, labels: Array, ignore_label: int = IGNORE_LABEL) -
     # The log probability of the label by selection: the gradient of a gather is a scatter, slow on every platform.
     is_label = labels[..., None] == jnp.arange(logits.shape[-1])
     log_likelihood = jnp.sum(jnp.where(is_label, jax.nn.log_softmax(logits), 0), axis=-1)
+    weight = counts.astype(jnp.float32)
+    if class_weights is not None:
+        chex.assert_shape(class_weights, (logits.shape[-1],))
+        weight *= jnp.sum(jnp.where(is_label, jnp.asarray(class_weights, jnp.float32), 0), axis=-1)
     return {
-        "loss": -jnp.sum(jnp.where(counts, log_likelihood, 0)),
+        "loss": -jnp.sum(jnp.where(counts, log_likelihood * weight, 0)),
+        "weight": jnp.sum(weight),
         "correct": jnp.sum(counts & (jnp.argmax(logits, axis=-1) == labels), dtype=jnp.float32),
         "pixels": jnp.sum(counts, dtype=jnp.float32),
     }

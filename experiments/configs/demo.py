@@ -2,7 +2,7 @@
 
     python -m experiments.prepare_data --dataset=scenes --data_dir=runs/demo/data
     python -m experiments.voc_train --config=experiments/configs/demo.py --workdir=runs/demo \
-        --config.data.voc_root=runs/demo/data/scenes
+        --config.data.voc_root=runs/demo/data/scenes --config.data.data_dir=runs/demo/data/tfds
 """
 
 import ml_collections
@@ -11,17 +11,20 @@ from experiments.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """A quarter of the width, whole scenes beside the crops of single objects, all classes labelled."""
+    """A quarter of the width on whole scenes at 96 pixels, all classes labelled."""
     config = default.get_config()
-    config.num_steps = 250
-    config.batch_size = 8
-    config.data.windows = ("instance",)
+    config.num_steps = 3000
+    config.batch_size = 4
+    config.data.windows = ("image",)
     config.data.label_mode = "all"
+    config.data.resize_size = 108
+    config.data.crop_size = 96
     config.model.width = 0.25
     config.model.fc_features = 256
-    config.optimizer.learning_rate = 0.05
-    config.optimizer.drops = (180, 230)
-    config.eval_every = 125
-    config.eval_images = 20
-    config.checkpoint_every = 125
+    config.model.fc_window = 1  # at 96 pixels fc6 sees each cell of the 3x3 of pool5 by itself
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.drops = (2200, 2700)
+    config.log_every = 50
+    config.eval_every = 1000
+    config.checkpoint_every = 1000
     return config

@@ -154,8 +154,8 @@ def test_cache_keeps_what_fits():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop_size": 240}, r"data\.crop_size=240: .* multiple of 32, at least 224"),
-        ({"crop_size": 192}, r"data\.crop_size=192"),
+        ({"crop_size": 240}, r"data\.crop_size=240: .* multiple of 32, for example 224"),
+        ({"crop_size": 0}, r"data\.crop_size=0"),
         ({"resize_size": 200}, r"data\.resize_size=200: smaller than data\.crop_size=224"),
         ({"label_mode": "some"}, r"data\.label_mode='some': expected one of instance, all"),
         ({"windows": ("object",)}, r"data\.windows=\('object',\): expected one or both of instance, image"),

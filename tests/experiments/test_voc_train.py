@@ -66,7 +66,7 @@ def test_train_then_evaluate(scenes, tmp_path):
     assert "evaluation: mean_iou" in done.stderr
     saved = json.loads((tmp_path / "config.json").read_text())
     assert (saved["model"]["num_classes"], saved["data"]["voc_root"]) == (6, str(scenes))
-    with Image.open(tmp_path / "pictures/step_000002_image1.png") as picture:
+    with Image.open(tmp_path / "pictures/step_000002_image0.png") as picture:
         assert picture.mode == "RGB"
     again = program(*command)
     assert again.returncode == 0
@@ -84,7 +84,6 @@ def test_train_then_evaluate(scenes, tmp_path):
     [
         (["--config.optimizer.learnin_rate=1"], ["learnin_rate"]),
         (["--config.num_steps=many"], ["num_steps"]),
-        (["--config=experiments/configs/nothing.py"], ["nothing.py"]),
         ([], ["data.voc_root"]),
         (["--config.data.voc_root=no/such/folder"], ["no/such/folder"]),
         (["--config.data.voc_root={scenes}", "--config.data.train_split=trian"], ["trian.txt"]),
@@ -92,14 +91,23 @@ def test_train_then_evaluate(scenes, tmp_path):
 )
 def test_wrong_flags_are_one_line_and_exit_status_1(scenes, tmp_path, flags, words):
     flags = [flag.format(scenes=scenes) for flag in flags]
-    first = [] if any(flag.startswith("--config=") for flag in flags) else ["--config=experiments/configs/default.py"]
-    done = program("voc_train", *first, f"--workdir={tmp_path / 'run'}", f"--config.data.data_dir={tmp_path}", *flags)
+    first = ("--config=experiments/configs/default.py", f"--workdir={tmp_path / 'run'}")
+    done = program("voc_train", *first, f"--config.data.data_dir={tmp_path}", *flags)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: ")
-    assert len(done.stderr.splitlines()) == 1
+    *before, error = done.stderr.splitlines()
+    assert all(line.startswith("checking and packing") for line in before)
+    assert error.startswith("error: ")
     for word in words:
-        assert word in done.stderr
+        assert word in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_config_that_is_not_there(tmp_path):
+    done = program("voc_train", "--config=experiments/configs/nothing.py", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert "nothing.py" in done.stderr
 
 
 def refused(config, workdir):

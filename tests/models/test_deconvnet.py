@@ -8,7 +8,8 @@ from flax import linen as nn
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, count_parameters, deconvnet_from_config
-from deconvnet_jax.models.deconvnet import FullConv, FullDeconv
+from deconvnet_jax.models.deconvnet import FullConv, FullDeconv, gaussian_init, smooth_init
+from deconvnet_jax.ops import max_unpool
 
 SMALL = {"num_classes": 5, "width": 1 / 16, "fc_features": 32}
 
@@ -285,3 +286,43 @@ def test_deconvolutions_equal_caffe(real_data, case):
 
 def relative_error(x, reference):
     return np.linalg.norm(np.asarray(x, np.float64) - reference) / np.linalg.norm(reference)
+
+
+def test_smooth_init_turns_channels_and_interpolates(rng):
+    kernel = np.asarray(smooth_init(jax.random.key(int(rng.integers(2**31))), (3, 3, 24, 16)))
+    binomial = np.outer([1, 2, 1], [1, 2, 1]) / 6
+    channels = kernel[1, 1] / binomial[1, 1]
+    np.testing.assert_allclose(kernel, binomial[:, :, None, None] * channels, atol=1e-6)
+    np.testing.assert_allclose(channels.T @ channels, np.eye(16), atol=1e-5)
+
+
+def test_smooth_init_hands_on_what_unpooling_scatters(rng):
+    """A map that is constant in space, unpooled to random places: how constant is what a new layer makes of it?"""
+    values = np.broadcast_to(rng.normal(size=64), (1, 16, 16, 64)).astype(np.float32)
+    rows, columns = np.mgrid[:16, :16] * 2
+    within = rng.integers(0, 2, (2, 1, 16, 16, 64))
+    places = (rows[..., None] + within[0]) * 32 + columns[..., None] + within[1]
+    scattered = max_unpool(jnp.asarray(values), jnp.asarray(places, jnp.int32), output_size=(32, 32))
+
+    def signal_to_noise(init):
+        kernel = init(jax.random.key(int(rng.integers(2**31))), (3, 3, 64, 32))
+        y = jax.lax.conv_general_dilated(scattered, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = np.asarray(y)[:, 2:-2, 2:-2]
+        return y.mean((0, 1, 2)).var() / y.var((0, 1, 2)).mean()
+
+    assert signal_to_noise(gaussian_init) < 0.5
+    assert signal_to_noise(smooth_init) > 1.5
+
+
+def test_smooth_network_starts_with_shifted_normalisation_in_the_decoder_only():
+    net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8, fc_window=1, decoder_init="smooth")
+    params = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    for name, layer in params.items():
+        if "bn" in name:
+            expected = 0.001 if name[:3] in ("bn1", "bn2", "bn3", "bn4", "bn5") else 1.0
+            np.testing.assert_allclose(layer["bias"], expected)
+
+
+def test_an_unknown_decoder_init_is_refused():
+    with pytest.raises(InputError, match="decoder_init='bilinear': expected gaussian or smooth"):
+        abstract_variables(DeconvNet(num_classes=3, decoder_init="bilinear"))

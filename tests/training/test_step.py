@@ -12,8 +12,9 @@ from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.training import AXIS_NAME, create_state, data_parallel, init_variables, make_optimizer, train_step
 from deconvnet_jax.training import step as step_module
 
-SMALL = {"num_classes": 4, "width": 1 / 32, "fc_features": 8, "fc_window": 2}
+SMALL = {"num_classes": 4, "width": 1 / 32, "fc_features": 8, "fc_window": 1}
 OPTIMIZER = {
+    "name": "sgd",
     "learning_rate": 0.1,
     "drops": (),
     "drop_factor": 0.1,

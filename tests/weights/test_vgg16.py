@@ -1,11 +1,18 @@
+import re
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
 from deconvnet_jax.training import init_variables
-from deconvnet_jax.weights import load_vgg16
+from deconvnet_jax.weights import keep_vgg16_features, load_vgg16
 
 NET = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
 
@@ -64,10 +71,43 @@ def test_errors_name_the_file_and_the_layer(tmp_path, rng, variables):
         load_vgg16(path, variables)
 
 
+def test_the_network_starts_with_vgg16s_features(rng):
+    """Plain convolutions and ReLUs against the network with its batch normalisation, up to one factor a layer."""
+    net = DeconvNet(num_classes=3, width=1 / 16, fc_features=8, fc_window=1)
+    variables = jax.device_get(init_variables(net, seed=1))
+    for name, layer in variables["params"].items():
+        if re.fullmatch(r"conv\d_\d", name):  # biases that matter, kernels that shrink and grow the values
+            layer["kernel"] = layer["kernel"] * rng.uniform(0.2, 5)
+            layer["bias"] = rng.normal(0, 5, layer["bias"].shape).astype(np.float32)
+    images = rng.uniform(-120, 130, (4, 64, 64, 3)).astype(np.float32)
+    kept = jax.jit(keep_vgg16_features)(variables, images)
+
+    expected = plain_vgg16(variables["params"], images)
+    for train in (True, False):
+        collections = ["batch_stats", "intermediates"]
+        _, state = jax.jit(partial(net.apply, train=train, mutable=collections, capture_intermediates=True))(
+            kept, images
+        )
+        for name, values in expected.items():
+            found = np.maximum(state["intermediates"][name]["__call__"][0], 0)
+            factor = np.linalg.norm(values) / np.linalg.norm(found)
+            np.testing.assert_allclose(found * factor, values, atol=1e-3 * values.max())
+
+
+def plain_vgg16(params, images):
+    """{name of the normalisation: what VGG-16 has there}: convolutions, biases and ReLUs alone."""
+    x, outputs = jnp.asarray(images), {}
+    for block, i in layers():
+        if i == 1 and block > 1:
+            x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        layer = params[f"conv{block}_{i}"]
+        x = lax.conv_general_dilated(x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = outputs[f"bn{block}_{i}"] = nn.relu(x + layer["bias"])
+    return jax.device_get(outputs)
+
+
 def test_real_weights_see_edges(real_data):
     """ImageNet's first layer answers strongly to an edge and not at all (but its bias) to a flat grey."""
-    import jax
-
     net = DeconvNet(num_classes=3, decoder_width=1 / 32, fc_features=8)
     shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 224, 224, 3), np.float32))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
