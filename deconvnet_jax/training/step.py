@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import chex
 import jax
-import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
@@ -29,8 +28,8 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One update of momentum SGD; runs under a mapped axis over devices.
 
-    The loss is the (weighted) mean over the non-ignored pixels of the whole global batch, exact also when devices hold different
-    numbers of them. Everything returned is reduced over the axis, so it is equal on every device.
+    The loss is the (weighted) mean over the non-ignored pixels of the whole global batch, exact also when devices hold
+    different numbers of them. Everything returned is reduced over the axis, so it is equal on every device.
 
     Args:
       state: the same on every device.

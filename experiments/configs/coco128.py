@@ -2,7 +2,7 @@
 
     python -m experiments.voc_train --config=experiments/configs/coco128.py --workdir=runs/coco128 \
         --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.init.vgg16=vgg16.npz
-    python -m experiments.voc_eval --checkpoint=runs/coco128 --step=4000 --split=train
+    python -m experiments.voc_eval --checkpoint=runs/coco128 --step=3000 --split=train
 """
 
 import ml_collections
@@ -13,7 +13,7 @@ from experiments.configs import default
 def get_config() -> ml_collections.ConfigDict:
     """Whole photographs at 128 pixels, all classes labelled, the same every epoch; half the encoder is fixed."""
     config = default.get_config()
-    config.num_steps = 4000
+    config.num_steps = 3000
     config.batch_size = 4
     config.data.windows = ("image",)
     config.data.label_mode = "all"
@@ -28,7 +28,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.init.keep_features = True
     config.class_balance = 0.5
     config.optimizer.learning_rate = 0.01
-    config.optimizer.drops = (3000, 3700)
+    config.optimizer.drops = (2500, 2850)
     config.optimizer.freeze = ("conv1_", "conv2_", "conv3_", "conv4_", "bn1_", "bn2_", "bn3_", "bn4_")
     config.log_every = 50
     config.eval_every = 1000

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import instance_boxes, keep_class, training_batches, training_windows
+from deconvnet_jax.data import class_pixels, instance_boxes, keep_class, training_batches, training_windows
 from deconvnet_jax.data.pipeline import CachedSource
 from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.errors import InputError
@@ -167,6 +167,11 @@ def test_cache_keeps_what_fits():
 def test_bad_settings(options, message):
     with pytest.raises(InputError, match=message):
         training_batches(numbered(2), **{"batch_size": 2} | options)
+
+
+def test_class_pixels(train_split):
+    expected = sum(np.bincount(example.label.ravel(), minlength=6) for example in train_split)
+    np.testing.assert_array_equal(class_pixels(train_split, 6), expected)
 
 
 def test_no_objects():

@@ -1,11 +1,13 @@
 """The loss against PyTorch and against hand-computed cases."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deconvnet_jax.training import segmentation_loss
+from deconvnet_jax.training import balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.loss import pixel_sums
 
 
@@ -21,6 +23,33 @@ def test_equals_pytorch_with_gradients(rng, dtype):
     loss, gradient = jax.value_and_grad(segmentation_loss)(jnp.asarray(logits), jnp.asarray(labels))
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
     np.testing.assert_allclose(gradient, t.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-7)
+
+
+def test_weighted_loss_equals_pytorch(rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
+    logits = (rng.standard_normal((2, 9, 7, 5)) * 4).astype(np.float32)
+    labels = rng.integers(0, 5, (2, 9, 7))
+    labels[rng.random(labels.shape) < 0.3] = 255
+    weights = rng.uniform(0.1, 5, 5).astype(np.float32)
+    t = torch.tensor(logits.transpose(0, 3, 1, 2), requires_grad=True)
+    torch_weights = torch.tensor(weights)
+    expected = torch.nn.functional.cross_entropy(t, torch.tensor(labels), weight=torch_weights, ignore_index=255)
+    expected.backward()
+    weighted = partial(segmentation_loss, class_weights=weights)
+    loss, gradient = jax.value_and_grad(weighted)(jnp.asarray(logits), jnp.asarray(labels))
+    np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
+    np.testing.assert_allclose(gradient, t.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-7)
+
+
+def test_balanced_class_weights():
+    pixels = np.array([900, 90, 0, 10])
+    np.testing.assert_allclose(balanced_class_weights(pixels, 0.0), [1, 1, 0, 1], rtol=1e-6)
+    weights = balanced_class_weights(pixels, 1.0)
+    np.testing.assert_allclose(weights * pixels, [1000 / 3, 1000 / 3, 0, 1000 / 3], rtol=1e-5)
+    half = balanced_class_weights(pixels, 0.5)
+    assert half[1] / half[0] == pytest.approx(np.sqrt(10), rel=1e-5)
+    assert (half * pixels).sum() == pytest.approx(1000, rel=1e-5)
+    np.testing.assert_array_equal(balanced_class_weights(np.zeros(3), 1.0), 0)
 
 
 def test_by_hand():
