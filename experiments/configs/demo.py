@@ -13,7 +13,7 @@ from experiments.configs import default
 def get_config() -> ml_collections.ConfigDict:
     """A quarter of the width on whole scenes at 96 pixels, all classes labelled."""
     config = default.get_config()
-    config.num_steps = 3000
+    config.num_steps = 2400
     config.batch_size = 4
     config.data.windows = ("image",)
     config.data.label_mode = "all"
@@ -22,9 +22,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.width = 0.25
     config.model.fc_features = 256
     config.model.fc_window = 1  # at 96 pixels fc6 sees each cell of the 3x3 of pool5 by itself
-    config.optimizer.learning_rate = 0.1
-    config.optimizer.drops = (2200, 2700)
+    config.model.decoder_init = "smooth"
+    config.optimizer.learning_rate = 0.05
+    config.optimizer.drops = (1800, 2200)
     config.log_every = 50
-    config.eval_every = 1000
-    config.checkpoint_every = 1000
+    config.eval_every = 800
+    config.checkpoint_every = 800
     return config
