@@ -28,7 +28,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            return flags.FLAGS(argv)
+            arguments = flags.FLAGS(argv)
+            if "config" in flags.FLAGS:  # a file that could not be loaded is an error only when it is looked into
+                getattr(flags.FLAGS.config, "to_dict", None)
+            return arguments
         except (
             flags.Error,
             AttributeError,

@@ -139,7 +139,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_outside(rng):
     exact, coarse = net32.apply(variables, images), net16.apply(variables, images)
     assert coarse.dtype == jnp.float32
     error = np.abs(coarse - exact).mean() / np.abs(exact).mean()
-    assert 1e-4 < error < 0.3  # rounded, but the same function; switches that flip cost the most
+    assert 1e-4 < error < 0.7  # rounded, and switches flip; of unrelated functions it would be about 1.4
 
 
 @pytest.mark.parametrize("shape", [(3, 1, 1, 6), (2, 2, 3, 6)])
