@@ -134,12 +134,27 @@ def _restore_variables(
 ) -> chex.ArrayTree:
     args = ocp.args.Composite(variables=ocp.args.StandardRestore(_on_this_device(shapes)))
     try:
+        _check_shapes(directory / str(step) / "variables", shapes)
         return manager.restore(step, args=args)["variables"]
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise InputError(
             f"the variables in {directory / str(step)} cannot be read ({_first_line(error)}); "
             "the files are damaged or were written by another version: use another step"
         ) from error
+
+
+def _check_shapes(directory: Path, shapes: chex.ArrayTree) -> None:
+    """Raises ValueError for the first array that is missing or has another shape; reads no array.
+
+    Orbax would find out too, but from many reads at once, whose other errors it leaves to the garbage collector.
+    """
+    stored = ocp.StandardCheckpointHandler().metadata(directory.absolute())
+    stored = getattr(stored, "tree", stored)
+    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        name = jax.tree_util.keystr(path)
+        if found.get(name) != leaf.shape:
+            raise ValueError(f"{name} has the shape {found.get(name)}, the config's network needs {leaf.shape}")
 
 
 def _on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:

@@ -127,7 +127,7 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path, state):
     description = json.loads(info.read_text())
     description["config"]["model"]["width"] = 1 / 16
     info.write_text(json.dumps(description))
-    with pytest.raises(InputError, match=r"the variables in .*4 cannot be read \(.*\); the files are damaged"):
+    with pytest.raises(InputError, match=r"the variables in .*4 cannot be read \(.* needs .*\); the files are damaged"):
         load_checkpoint(tmp_path)
     description["config"]["model"]["colour"] = "green"
     info.write_text(json.dumps(description))
