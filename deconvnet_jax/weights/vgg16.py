@@ -44,8 +44,8 @@ def keep_vgg16_features(variables: chex.ArrayTree, images: Array, epsilon: float
     """Sets the encoder's batch normalisation so that the network starts with VGG-16's own features.
 
     VGG-16 has no batch normalisation. One with scale 1 and shift 0 after each of its convolutions moves every channel's
-    mean to the ReLU's threshold, and of what VGG-16 detects little is left until training has found it again; the
-    original starts like that. Here scale and shift give every channel its deviation and mean back, divided by one
+    mean to the ReLU's threshold, so that the layers see other features than those they were trained on; the original
+    starts like that. Here scale and shift give every channel its deviation and mean back, divided by one
     number a layer, which the next normalisation takes out again.
 
     Args:
