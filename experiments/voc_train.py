@@ -127,20 +127,19 @@ def evaluator(
 ) -> Callable[[chex.ArrayTree], Evaluation]:
     """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with a picture."""
     count = min(config.eval_images or len(source), len(source))
-    examples = [source[i] for i in range(min(PICTURES, count))]
 
     def evaluate(variables: chex.ArrayTree) -> Evaluation:
         segmenter = Segmenter(net, variables, tuple(class_names), input_size=config.data.crop_size)
         matrix = np.zeros((len(class_names), len(class_names)), np.int64)
+        pictures = {}
         for i in range(count):
             example = source[i]
-            matrix += confusion_matrix(example.label, segmenter(example.image).labels, len(class_names))
+            labels = segmenter(example.image).labels
+            matrix += confusion_matrix(example.label, labels, len(class_names))
+            if i < PICTURES:
+                pictures[f"image{i}"] = result_panel(example.image, labels, class_names, truth=example.label)
         scores = segmentation_scores(matrix, class_names)
-        panels = [result_panel(e.image, segmenter(e.image).labels, class_names, truth=e.label) for e in examples]
-        return Evaluation(
-            {name: scores[name] for name in ("mean_iou", "pixel_accuracy")},
-            {f"image{i}": panel for i, panel in enumerate(panels)},
-        )
+        return Evaluation({name: scores[name] for name in ("mean_iou", "pixel_accuracy")}, pictures)
 
     return evaluate
 

@@ -36,9 +36,9 @@ DECODER_INITS = ("gaussian", "smooth")
 def smooth_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
     """A 3x3 kernel that interpolates in space and turns the channels: binomial weights times an orthogonal matrix.
 
-    Unpooling leaves one value in four. Of what the encoder knows about the class, a random kernel hands on a signal a
-    third as strong as the noise of the positions, five times in a row; one that adds up a neighbourhood hands on nearly
-    all. Filters have the norm 1, on average.
+    Unpooling leaves one value in four, at places that say little about the class. Of a map scattered so, a random
+    kernel hands on less signal than noise, five times in a row; one that adds up a neighbourhood hands on more.
+    Filters have the norm 1, on average.
     """
     binomial = jnp.asarray([1, 2, 1], dtype)
     profile = jnp.outer(binomial, binomial) / jnp.sum(binomial**2)

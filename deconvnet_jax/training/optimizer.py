@@ -1,4 +1,4 @@
-"""Momentum SGD as the original's Caffe does it (training/00*/solver.prototxt), or AdamW; from optax's parts."""
+"""Momentum SGD as the original's Caffe does it, from optax's parts (training/00*/solver.prototxt)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,55 +16,38 @@ def step_schedule(learning_rate: float, drops: Sequence[int], factor: float) -> 
 
 
 def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.GradientTransformation:
-    """The update rule that a config names.
+    """v <- momentum * v + rate * (gradient + decay * w);  w <- w - v.
 
-    "sgd": v <- momentum * v + rate * (gradient + decay * w);  w <- w - v.
-    The learning rate is inside the velocity, so a drop does not shrink the velocity that is under way.
-    "adamw": Adam with decay beside the gradient (Loshchilov and Hutter, 2019); momentum is its b1.
-
-    Biases learn `bias_rate` times as fast as kernels and do not decay; scale and shift of batch normalisation do both
-    like kernels (Caffe's defaults, which the original leaves as they are).
+    The learning rate is inside the velocity, so a drop does not shrink the velocity that is under way. Biases learn
+    `bias_rate` times as fast as kernels and do not decay; scale and shift of batch normalisation do both like kernels
+    (Caffe's defaults, which the original leaves as they are).
 
     Args:
-      config: section "optimizer" of the experiment's config: name, learning_rate, drops, drop_factor, momentum,
+      config: section "optimizer" of the experiment's config: learning_rate, drops, drop_factor, momentum,
         weight_decay, bias_rate, freeze (prefixes of layer names that keep their initial values).
       params: the network's parameters; only their names are used.
 
     Raises:
-      InputError: for another name, or a prefix in `freeze` that no layer has.
+      InputError: for a prefix in `freeze` that no layer has.
     """
-    if config["name"] not in _RULES:
-        raise InputError(f"config.optimizer.name='{config['name']}': expected {' or '.join(_RULES)}")
     for prefix in config["freeze"]:
         if not any(layer.startswith(prefix) for layer in params):
             raise InputError(f"config.optimizer.freeze: no layer begins with '{prefix}'; there are {', '.join(params)}")
     schedule = step_schedule(config["learning_rate"], config["drops"], config["drop_factor"])
 
-    def rule(rate_multiplier: float, weight_decay: float) -> optax.GradientTransformation:
-        rate = optax.scale_by_learning_rate(lambda step: schedule(step) * rate_multiplier)
-        return _RULES[config["name"]](rate, optax.add_decayed_weights(weight_decay), config["momentum"])
+    def sgd(rate_multiplier: float, weight_decay: float) -> optax.GradientTransformation:
+        return optax.chain(
+            optax.add_decayed_weights(weight_decay),
+            optax.scale_by_learning_rate(lambda step: schedule(step) * rate_multiplier),
+            optax.trace(decay=config["momentum"]),
+        )
 
     groups = {
-        "weight": rule(1.0, config["weight_decay"]),
-        "bias": rule(config["bias_rate"], 0.0),
+        "weight": sgd(1.0, config["weight_decay"]),
+        "bias": sgd(config["bias_rate"], 0.0),
         "frozen": optax.set_to_zero(),
     }
     return optax.multi_transform(groups, parameter_groups(params, config["freeze"]))
-
-
-def _sgd(
-    rate: optax.GradientTransformation, decay: optax.GradientTransformation, momentum: float
-) -> optax.GradientTransformation:
-    return optax.chain(decay, rate, optax.trace(decay=momentum))
-
-
-def _adamw(
-    rate: optax.GradientTransformation, decay: optax.GradientTransformation, momentum: float
-) -> optax.GradientTransformation:
-    return optax.chain(optax.scale_by_adam(b1=momentum), decay, rate)
-
-
-_RULES = {"sgd": _sgd, "adamw": _adamw}
 
 
 def parameter_groups(params: chex.ArrayTree, freeze: Sequence[str] = ()) -> chex.ArrayTree:

@@ -26,7 +26,7 @@ def train_step(
     freeze: Sequence[str] = (),
     class_weights: Sequence[float] | None = None,
 ) -> tuple[TrainState, Metrics]:
-    """One update of momentum SGD; runs under a mapped axis over devices.
+    """One update of the parameters; runs under a mapped axis over devices.
 
     The loss is the (weighted) mean over the non-ignored pixels of the whole global batch, exact also when devices hold
     different numbers of them. Everything returned is reduced over the axis, so it is equal on every device.

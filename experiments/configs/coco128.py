@@ -13,7 +13,7 @@ from experiments.configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Whole photographs at 128 pixels, all classes labelled, the same every epoch; half the encoder is fixed."""
+    """Whole photographs at 128 pixels, all classes, the same every epoch; the encoder learns in its last block only."""
     config = default.get_config()
     config.num_steps = 3000
     config.batch_size = 4

@@ -33,7 +33,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.decoder_width = 1.0  # of deconvolutions once more, where no unpooling fixes their width
     model.fc_features = 4096  # width of fc6 and fc7
     model.fc_window = 7  # fc6's window on pool5: data.crop_size / 32 for one that sees the whole crop
-    model.decoder_init = "gaussian"  # the original's; or "smooth": learns within fewer steps, at a low learning rate
+    model.decoder_init = "gaussian"  # the original's; or "smooth": class signals reach the output at once
     model.bn_epsilon = 1e-5
     model.bn_momentum = 0.9  # of the running averages of the batch statistics
     model.dtype = "float32"  # or "bfloat16": of the computation; parameters are float32
@@ -45,11 +45,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.init.keep_features = False  # let batch normalisation begin with VGG-16's own features; the original does not
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
-    optimizer.name = "sgd"  # or "adamw"
     optimizer.learning_rate = 0.01
     optimizer.drops = (9_000, 18_000)  # steps from which the learning rate is
     optimizer.drop_factor = 0.1  # times this
-    optimizer.momentum = 0.9  # b1 of "adamw"
+    optimizer.momentum = 0.9
     optimizer.weight_decay = 5e-4
     optimizer.bias_rate = 2.0  # learning rate of biases, relative
     optimizer.freeze = ()  # prefixes of layers that stay as initialised, e.g. ("conv1_", "bn1_")

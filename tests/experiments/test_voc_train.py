@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconvnet_jax.data import write_scenes
+from deconvnet_jax.data import Example, write_scenes
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import deconvnet_from_config
+from deconvnet_jax.training import init_variables
 from experiments import voc_train
 from experiments.configs import coco128, default, demo, voc_stage1
 
@@ -26,6 +29,7 @@ TINY = {
     "model.fc_features": 4,
     "model.fc_window": 1,
     "eval_images": 1,
+    "class_balance": 0.5,
 }
 
 
@@ -176,6 +180,24 @@ def test_vgg16_weights_that_are_no_weights(scenes, tmp_path):
     (tmp_path / "vgg.npz").write_bytes(b"nothing")
     message = refused(settings(scenes, **{"init.vgg16": str(tmp_path / "vgg.npz")}), tmp_path / "run")
     assert "vgg.npz" in message
+
+
+def test_initial_variables_keep_vgg16s_features_where_asked(tmp_path, rng):
+    config = settings(tmp_path, **{"model.num_classes": 2, "init.vgg16": str(tmp_path / "vgg.npz")})
+    net = deconvnet_from_config(config.model.to_dict())
+    params = init_variables(net, 0)["params"]
+    layers = [name for name in params if re.fullmatch(r"conv\d_\d", name)]
+    arrays = {f"block{n[4]}_conv{n[6]}/{part}": np.asarray(v) for n in layers for part, v in params[n].items()}
+    np.savez(tmp_path / "vgg.npz", **{name: value + 0.5 for name, value in arrays.items()})
+    images = [rng.integers(0, 256, (40, 60, 3), np.uint8) for _ in range(3)]
+    source = [Example(str(i), image, np.zeros((40, 60), np.uint8), None) for i, image in enumerate(images)]
+    plain = voc_train.initial_variables(net, config, source)
+    np.testing.assert_allclose(plain["params"]["conv5_3"]["bias"], 0.5)
+    np.testing.assert_array_equal(plain["params"]["bn5_3"]["scale"], 1)
+    config.init.keep_features = True
+    kept = voc_train.initial_variables(net, config, source)
+    assert (kept["params"]["bn5_3"]["bias"] != plain["params"]["bn5_3"]["bias"]).all()
+    assert (kept["batch_stats"]["bn1_1"]["mean"] != 0).all()
 
 
 @pytest.mark.parametrize("config", [default, demo, coco128, voc_stage1])

@@ -27,7 +27,6 @@ CONFIG = {
     "batch_size": 8,
     "model": MODEL,
     "optimizer": {
-        "name": "sgd",
         "learning_rate": 0.1,
         "drops": (3,),
         "drop_factor": 0.1,

@@ -14,7 +14,6 @@ from deconvnet_jax.training import step as step_module
 
 SMALL = {"num_classes": 4, "width": 1 / 32, "fc_features": 8, "fc_window": 1, "decoder_init": "smooth"}
 OPTIMIZER = {
-    "name": "sgd",
     "learning_rate": 0.01,
     "drops": (),
     "drop_factor": 0.1,
@@ -33,7 +32,7 @@ def global_batch(rng, size=8):
     return {"image": images.astype(np.uint8), "label": labels.astype(np.uint8)}
 
 
-def run(batch, devices, *, cross_device_bn, freeze=()):
+def run(batch, devices, *, cross_device_bn, freeze=(), class_weights=None):
     """State and metrics after one step on the first `devices` devices.
 
     One: the rounding of sums in another order is 1e-6 after it, and every further step multiplies that.
@@ -42,9 +41,8 @@ def run(batch, devices, *, cross_device_bn, freeze=()):
     variables = init_variables(net, seed=3)
     optimizer = make_optimizer({**OPTIMIZER, "freeze": freeze}, variables["params"])
     state = create_state(variables, optimizer)
-    step = data_parallel(
-        partial(train_step, net=net, optimizer=optimizer, axis_name=AXIS_NAME, freeze=freeze), jax.devices()[:devices]
-    )
+    options = {"net": net, "optimizer": optimizer, "freeze": freeze, "class_weights": class_weights}
+    step = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options), jax.devices()[:devices])
     split = {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
     state, metrics = step(state, split)
     return jax.device_get(state), jax.device_get(metrics)
@@ -127,7 +125,9 @@ def test_frozen_layers_do_not_move_and_the_rest_does(batch):
 def test_metrics_are_those_of_the_initial_network(batch):
     net = DeconvNet(**SMALL)
     variables = init_variables(net, seed=3)
+    weights = np.array([0.2, 1.0, 3.0, 0.5], np.float32)
     _, metrics = run(batch, 1, cross_device_bn=False)
+    _, weighted = run(batch, 4, cross_device_bn=True, class_weights=weights)
     images = jnp.asarray(batch["image"][..., ::-1], jnp.float32) - jnp.asarray(
         [104.00698793, 116.66876762, 122.67891434]
     )
@@ -136,4 +136,6 @@ def test_metrics_are_those_of_the_initial_network(batch):
     logp = np.asarray(jax.nn.log_softmax(logits), np.float64)[counts]
     truth = batch["label"][counts]
     assert metrics["loss"] == pytest.approx(-logp[np.arange(len(truth)), truth].mean(), rel=1e-4)
+    of_label = logp[np.arange(len(truth)), truth] * weights[truth]
+    assert weighted["loss"] == pytest.approx(-of_label.sum() / weights[truth].sum(), rel=1e-4)
     assert metrics["pixel_accuracy"] == pytest.approx((logp.argmax(-1) == truth).mean(), abs=1e-4)

@@ -24,7 +24,6 @@ MODEL = {
 }
 INFO = {"config": {"model": MODEL, "seed": 1}, "class_names": ["background", "cat", "dog"]}
 OPTIMIZER = {
-    "name": "sgd",
     "learning_rate": 0.1,
     "drops": [],
     "drop_factor": 0.1,
