@@ -1,10 +1,13 @@
 """Weights from elsewhere into Flax variables: VGG-16 for the encoder, and the project's own checkpoints."""
 
+from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
 from deconvnet_jax.weights.checkpoint import load_checkpoint, open_checkpoints, restore_training, save_checkpoint
 from deconvnet_jax.weights.vgg16 import keep_vgg16_features, load_vgg16
 
 __all__ = [
+    "CaffemodelError",
     "keep_vgg16_features",
+    "load_caffemodel",
     "load_checkpoint",
     "load_vgg16",
     "open_checkpoints",
