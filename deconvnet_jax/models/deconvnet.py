@@ -5,6 +5,7 @@ supplement; original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layer
 the decoder's numbers grow towards the output: deconv4_1, deconv4_2, deconv4_3 (the one that narrows).
 """
 
+import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -56,6 +57,15 @@ def check_input_size(height: int, width: int, fc_window: int = FC_WINDOW) -> Non
             f"DeconvNet takes inputs whose height and width are multiples of {STRIDE} and at least {least}, got "
             f"{height}x{width}; resize or pad the images, for example to {fitting}"
         )
+
+
+def batch_norm_name(layer: str) -> str:
+    """The name of the normalisation after a layer: conv1_1 -> bn1_1, fc6-deconv -> fc6-deconv-bn, deconv5_1 -> debn5_1.
+
+    Every layer has one but the last, seg-score-voc.
+    """
+    special = {"fc6": "bnfc6", "fc7": "bnfc7", "fc6-deconv": "fc6-deconv-bn"}
+    return special.get(layer) or layer.replace("conv", "bn")
 
 
 class FullConv(nn.Module):
@@ -123,6 +133,8 @@ class DeconvNet(nn.Module):
         larger.
       decoder_init: "gaussian", the original's; or "smooth", with which class signals reach the output from the first
         step on (`smooth_init`, and normalisation shifted by 1, so that ReLUs cut little). Learns at lower rates.
+      batch_norm: False leaves batch normalisation out: the network whose normalisation was folded into its
+        convolutions (`fold_batch_norm`), for inference only.
       bn_epsilon: added to variances. The original has 1e-9, which float32 does not carry safely.
       bn_momentum: share of the old value in the running averages of batch statistics.
       bn_axis_name: name of the mapped axis over which training statistics are averaged; None for each device its own.
@@ -135,6 +147,7 @@ class DeconvNet(nn.Module):
     fc_features: int = 4096
     fc_window: int = FC_WINDOW
     decoder_init: str = "gaussian"
+    batch_norm: bool = True
     bn_epsilon: float = 1e-5
     bn_momentum: float = 0.9
     bn_axis_name: str | None = None
@@ -156,16 +169,19 @@ class DeconvNet(nn.Module):
             `mutable=["batch_stats"]`); otherwise normalise with the running ones.
 
         Returns:
-          logits [N, H, W, num_classes], float32.
+          logits [N, H, W, num_classes], float32. With `mutable=["intermediates"]` also the switches, `pool1_mask` to
+          `pool5_mask`, as the original calls them: int32 [N, H/2, W/2, C], ... (`ops.max_pool_with_indices`).
 
         Raises:
-          InputError: for another H or W, or an unknown decoder_init.
+          InputError: for another H or W, an unknown decoder_init, or training without batch normalisation.
         """
         chex.assert_shape(images, (None, None, None, 3))
         chex.assert_type(images, float)  # pictures as uint8 still have their mean
         check_input_size(*images.shape[1:3], self.fc_window)
         if self.decoder_init not in DECODER_INITS:
             raise InputError(f"decoder_init='{self.decoder_init}': expected {' or '.join(DECODER_INITS)}")
+        if train and not self.batch_norm:
+            raise InputError("a network without batch normalisation (batch_norm=False) is for inference only")
         smooth = self.decoder_init == "smooth"
         kernel_init = smooth_init if smooth else gaussian_init
         bn_relu = partial(self._bn_relu, train=train)
@@ -178,6 +194,7 @@ class DeconvNet(nn.Module):
             size = x.shape[1:3]
             x, indices = max_pool_with_indices(x, window=2)
             switches[block] = indices, size
+            self.sow("intermediates", f"pool{block}_mask", indices)
 
         x = decoder_bn_relu(
             "bnfc6", _separate(FullConv(self.fc_features, self.fc_window, dtype=self.dtype, name="fc6")(x))
@@ -205,6 +222,8 @@ class DeconvNet(nn.Module):
         return nn.Conv(self._scaled(width), (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=name)
 
     def _bn_relu(self, name: str, x: Array, train: bool, shift: float = BN_SHIFT) -> Array:
+        if not self.batch_norm:
+            return nn.relu(x)
         x = nn.BatchNorm(
             use_running_average=not train,
             momentum=self.bn_momentum,
@@ -225,6 +244,13 @@ def _separate(x: Array) -> Array:
 def count_parameters(variables: chex.ArrayTree) -> int:
     """Number of trained parameters: everything under "params"."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+def config_from_deconvnet(net: DeconvNet) -> dict[str, Any]:
+    """The section "model" of a config that describes this network: JSON values; inverse of `deconvnet_from_config`."""
+    fields = {field.name: getattr(net, field.name) for field in dataclasses.fields(net)}
+    config = {name: value for name, value in fields.items() if name not in ("parent", "name", "bn_axis_name")}
+    return {**config, "dtype": jnp.dtype(net.dtype).name}
 
 
 def deconvnet_from_config(config: Mapping[str, Any], bn_axis_name: str | None = None) -> DeconvNet:

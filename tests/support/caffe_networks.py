@@ -1,0 +1,118 @@
+"""The original networks as Caffe's prototxts define them: random blobs for a model file, and the same in PyTorch."""
+
+import numpy as np
+
+DECONVNET_BLOCKS = (2, 2, 3, 3, 3)
+
+
+def draw_conv(rng, fan_out, fan_in, k):
+    """A convolution's kernel, such that values neither grow nor vanish; transpose it for a deconvolution."""
+    return rng.normal(0, np.sqrt(2 / (fan_in * k * k)), (fan_out, fan_in, k, k)).astype(np.float32)
+
+
+def draw_bias(rng, count):
+    return rng.uniform(-0.3, 0.3, (1, 1, 1, count)).astype(np.float32)
+
+
+def random_deconvnet(rng, width=1.0, decoder_width=1.0, fc=4096, classes=21, fc_window=7):
+    """[(name, type, blobs)] of DeconvNet_inference_deploy.prototxt, in its order."""
+    layers = []
+
+    def channels(count, factor=1.0):
+        return max(1, round(count * width * factor))
+
+    def add(kind, name, bn, fan_in, fan_out, k):
+        kernel = draw_conv(rng, fan_out, fan_in, k)
+        if kind == "Deconvolution":
+            kernel = np.ascontiguousarray(kernel.swapaxes(0, 1))
+        layers.append((name, kind, [kernel, draw_bias(rng, fan_out)]))
+        if bn:
+            scale, shift = rng.uniform(0.5, 1.5, (1, fan_out, 1, 1)), rng.uniform(-0.3, 0.3, (1, fan_out, 1, 1))
+            layers.append((bn, "BN", [scale.astype(np.float32), shift.astype(np.float32)]))
+            layers.append((bn.replace("bn", "relu"), "ReLU", []))
+        return fan_out
+
+    last = 3
+    for block, (count, out) in enumerate(zip(DECONVNET_BLOCKS, (64, 128, 256, 512, 512), strict=True), 1):
+        for i in range(1, count + 1):
+            last = add("Convolution", f"conv{block}_{i}", f"bn{block}_{i}", last, channels(out), 3)
+        layers.append((f"pool{block}", "Pooling", []))
+    last = add("Convolution", "fc6", "bnfc6", last, fc, fc_window)
+    last = add("Convolution", "fc7", "bnfc7", last, fc, 1)
+    last = add("Deconvolution", "fc6-deconv", "fc6-deconv-bn", last, channels(512), fc_window)
+    outs = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2: (128, 64), 1: (64, 64)}
+    for block, widths in outs.items():
+        layers.append((f"unpool{block}", "Unpooling", []))
+        for i, out in enumerate(widths, 1):
+            fixed = i == len(widths) and block > 1
+            out = channels(out) if fixed else channels(out, decoder_width)
+            last = add("Deconvolution", f"deconv{block}_{i}", f"debn{block}_{i}", last, out, 3)
+    add("Convolution", "seg-score-voc", None, last, classes, 1)
+    return layers
+
+
+class TorchNetwork:
+    """Caffe's layers by PyTorch's, in one floating-point type, from [(name, type, blobs)]."""
+
+    def __init__(self, torch, layers, dtype):
+        self.f = torch.nn.functional
+        self._blobs = {
+            name: [torch.from_numpy(blob.astype(dtype)) for blob in blobs] for name, _, blobs in layers if blobs
+        }
+
+    def _parameters(self, name):
+        kernel, *bias = self._blobs[name]
+        return kernel, bias[0].ravel() if bias else None
+
+    def conv(self, name, x, padding=0):
+        return self.f.conv2d(x, *self._parameters(name), padding=padding)
+
+    def deconv(self, name, x, **options):
+        return self.f.conv_transpose2d(x, *self._parameters(name), **options)
+
+    def bn_relu(self, name, x):
+        scale, shift = self._blobs[name]
+        return self.f.relu(x * scale + shift)
+
+
+def torch_deconvnet(torch, layers, images, switches=None, dtype=np.float64):
+    """The network with folded normalisation.
+
+    Args:
+      images: [N, H, W, 3], BGR minus mean.
+      switches: what unpooling uses instead of the network's own.
+
+    Returns:
+      logits [N, H, W, K]; for every pooling the switches [N, h, w, C] and how far the second of each window is behind
+      the first, as a share of the map's largest value.
+    """
+    net = TorchNetwork(torch, layers, dtype)
+    x = torch.from_numpy(np.asarray(images).transpose(0, 3, 1, 2).astype(dtype))
+    found, gaps = [], []
+    for block, count in enumerate(DECONVNET_BLOCKS, 1):
+        for i in range(1, count + 1):
+            x = net.bn_relu(f"bn{block}_{i}", net.conv(f"conv{block}_{i}", x, 1))
+        gaps.append(_gaps(torch, x))
+        x, indices = net.f.max_pool2d(x, 2, return_indices=True)
+        found.append(indices)
+    used = found if switches is None else [torch.from_numpy(np.array(s).transpose(0, 3, 1, 2)).long() for s in switches]
+    x = net.bn_relu("bnfc6", net.conv("fc6", x))
+    x = net.bn_relu("bnfc7", net.conv("fc7", x))
+    x = net.bn_relu("fc6-deconv-bn", net.deconv("fc6-deconv", x))
+    for block in (5, 4, 3, 2, 1):
+        x = net.f.max_unpool2d(x, used[block - 1], 2)
+        for i in range(1, DECONVNET_BLOCKS[block - 1] + 1):
+            x = net.bn_relu(f"debn{block}_{i}", net.deconv(f"deconv{block}_{i}", x, padding=1))
+    logits = net.conv("seg-score-voc", x)
+    return _channels_last(logits), [_channels_last(s) for s in found], gaps
+
+
+def _gaps(torch, x):
+    n, c, h, w = x.shape
+    windows = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h // 2, w // 2, c, 4)
+    first, second = torch.topk(windows, 2).values.unbind(-1)
+    return ((first - second) / x.abs().max()).numpy()
+
+
+def _channels_last(x):
+    return x.numpy().transpose(0, 2, 3, 1)

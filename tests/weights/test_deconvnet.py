@@ -1,0 +1,190 @@
+"""Import of the authors' DeconvNet: against PyTorch from the same arrays, and against what Caffe itself computed."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from caffe_networks import random_deconvnet, torch_deconvnet
+from caffemodel_writer import encode
+
+from deconvnet_jax.models import DeconvNet, batch_norm_name, count_parameters
+from deconvnet_jax.ops import MEAN_BGR
+from deconvnet_jax.weights import CaffemodelError, deconvnet_from_caffe
+
+NARROW = {"width": 1 / 32, "decoder_width": 0.5, "fc": 24, "classes": 6}
+
+
+def write(path, layers, **options):
+    path.write_bytes(encode(layers, **options))
+    return path
+
+
+def random_images(rng, n=1, size=224):
+    return (rng.integers(0, 256, (n, size, size, 3)) - np.array(MEAN_BGR)).astype(np.float32)
+
+
+def forward(net, variables, images):
+    """Logits, and the switches of the five poolings."""
+    apply = jax.jit(partial(net.apply, train=False, mutable=["intermediates"]))
+    logits, state = apply(variables, images)
+    return np.asarray(logits), [np.asarray(state["intermediates"][f"pool{b}_mask"][0]) for b in range(1, 6)]
+
+
+def assert_same_network(net, variables, layers, images):
+    """Logits to 1e-4 of the largest; all switches, but where a window's two largest values are equal up to rounding.
+
+    The reference computes in float64. Which of two such values wins is then arbitrary: it unpools by our choice.
+    """
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: launch/test.sh --reference")
+    logits, switches = forward(net, variables, images)
+    _, expected_switches, gaps = torch_deconvnet(torch, layers, images)
+    for found, expected, gap in zip(switches, expected_switches, gaps, strict=True):
+        differ = found != expected
+        assert differ.mean() < 1e-4
+        assert (gap[differ] < 1e-5).all()
+    expected, _, _ = torch_deconvnet(torch, layers, images, switches)
+    assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
+    assert expected.std((0, 1, 2)).max() > 1e-2 * np.abs(expected).max()  # the images matter
+
+
+@pytest.mark.parametrize("v1", [True, False])
+def test_narrow_network_equals_pytorch(tmp_path, rng, v1):
+    layers = random_deconvnet(rng, **NARROW)
+    net, variables = deconvnet_from_caffe(write(tmp_path / "net.caffemodel", layers, v1=v1))
+    assert net == DeconvNet(num_classes=6, width=1 / 32, decoder_width=0.5, fc_features=24)
+    assert_same_network(net, variables, layers, random_images(rng, 2))
+
+
+def test_another_window_of_fc6(tmp_path, rng):
+    layers = random_deconvnet(rng, **NARROW, fc_window=3)
+    net, variables = deconvnet_from_caffe(write(tmp_path / "net.caffemodel", layers, doubles=True))
+    assert net.fc_window == 3
+    assert_same_network(net, variables, layers, random_images(rng, size=96))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("v1", [True, False])
+def test_full_network_equals_pytorch(tmp_path, rng, v1):
+    layers = random_deconvnet(rng)
+    net, variables = deconvnet_from_caffe(write(tmp_path / "net.caffemodel", layers, v1=v1))
+    assert net == DeconvNet(num_classes=21)
+    assert count_parameters(variables) == 251_805_653
+    assert_same_network(net, variables, layers, random_images(rng))
+
+
+def test_learned_form_equals_pytorchs_batch_normalisation(tmp_path, rng):
+    """Scale and shift of a training snapshot, with statistics that belong to them."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: launch/test.sh --reference")
+    layers = random_deconvnet(rng, **NARROW)
+    net, variables = deconvnet_from_caffe(write(tmp_path / "net.caffemodel", layers), folded_bn=False)
+    blobs = {name: blobs for name, _, blobs in layers}
+    images = random_images(rng, 2)
+    apply = partial(net.clone(bn_momentum=0.0).apply, train=True, mutable=["batch_stats", "intermediates"])
+    apply = jax.jit(partial(apply, capture_intermediates=lambda module, _: module.name == "bn1_1"))
+    _, state = apply(variables, images)
+    x = torch.from_numpy(images.transpose(0, 3, 1, 2))
+    x = torch.nn.functional.conv2d(x, torch.from_numpy(blobs["conv1_1"][0]), padding=1)  # the bias goes
+    scale, shift = (torch.from_numpy(blob.ravel()) for blob in blobs["bn1_1"])
+    expected = torch.nn.functional.batch_norm(x, None, None, scale, shift, training=True, eps=1e-9).numpy()
+    found = state["intermediates"]["bn1_1"]["__call__"][0]
+    np.testing.assert_allclose(found, expected.transpose(0, 2, 3, 1), atol=1e-4)
+    assert all((s["mean"] == 0).all() and (s["var"] == 1).all() for s in variables["batch_stats"].values())
+
+
+def test_equals_the_authors_caffe(real_data):
+    """The forked Caffe's own outputs of a narrow network."""
+    folder = real_data / "caffe_reference"
+    net, variables = deconvnet_from_caffe(folder / "narrow.caffemodel")
+    assert net == DeconvNet(num_classes=21, width=1 / 16, fc_features=64)
+    assert count_parameters(variables) == 322_049
+    with np.load(folder / "inputs_synth.npz") as inputs:
+        images = inputs[next(key for key in inputs if inputs[key].ndim == 4 and inputs[key].shape[-1] == 3)][:2]
+    images = images.astype(np.float32) - np.asarray(MEAN_BGR, np.float32)
+    logits, switches = forward(net, variables, images)
+    with np.load(folder / "narrow_forward.npz") as expected:
+        for i in range(2):
+            scores = expected[f"img{i}/seg_score_s3"].squeeze()
+            ours = logits[i].transpose(2, 0, 1)
+            assert np.abs(ours[:, ::3, ::3] - scores).max() < 1e-4 * np.abs(scores).max()
+            np.testing.assert_array_equal(ours.argmax(0), expected[f"img{i}/argmax"].squeeze())
+            for block, indices in enumerate(switches, 1):
+                np.testing.assert_array_equal(two_bits(indices[i]), unpack(expected, i, block))
+
+
+def two_bits(indices):
+    """[h, w, C] positions in the plane -> [C, h, w] places in the 2x2 windows, 0 to 3."""
+    h, w, _ = indices.shape
+    rows, columns = indices // (2 * w), indices % (2 * w)
+    places = 2 * (rows - 2 * np.arange(h)[:, None, None]) + columns - 2 * np.arange(w)[:, None]
+    return places.transpose(2, 0, 1)
+
+
+def unpack(expected, image, block):
+    packed = expected[f"img{image}/pool{block}_switch2bit"]
+    shape = expected[f"img{image}/pool{block}_switch_shape"]
+    codes = np.stack([packed >> shift & 3 for shift in (0, 2, 4, 6)], -1).ravel()
+    return codes[: np.prod(shape)].reshape(shape[-3:])
+
+
+def test_a_training_snapshot_that_caffe_wrote(real_data):
+    """Data and loss layers are no obstacle."""
+    folder = real_data / "caffe_reference"
+    net, variables = deconvnet_from_caffe(folder / "narrow_written_by_caffe.caffemodel", folded_bn=False)
+    assert (net.width, net.fc_features, net.num_classes) == (1 / 16, 64, 21)
+    logits, updates = net.apply(variables, jnp.zeros((1, 224, 224, 3)), train=True, mutable=["batch_stats"])
+    assert np.isfinite(logits).all()
+    assert set(updates["batch_stats"]) == {
+        batch_norm_name(n) for n in variables["params"] if "conv" in n or "fc" in n if "bn" not in n
+    }
+
+
+def changed(layers, name, change):
+    return [(n, kind, change(blobs) if n == name else blobs) for n, kind, blobs in layers]
+
+
+def nan_at_end(blobs):
+    return [np.where(np.arange(blobs[0].size).reshape(blobs[0].shape) == blobs[0].size - 1, np.nan, blobs[0])]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda layers: [x for x in layers if x[0] != "deconv4_3"], "lacks the layer 'deconv4_3'; it is a model of"),
+        (lambda layers: layers[:9], "lacks the layer .bn2_2. and 52 more"),
+        (
+            lambda layers: [*layers, ("fc8", "InnerProduct", [np.zeros((1, 1, 5, 5), np.float32)])],
+            "has, unlike this network, the layer 'fc8'",
+        ),
+        (
+            lambda layers: changed(layers, "conv3_2", lambda b: [b[0][:, :, :2], b[1]]),
+            r"kernel of layer 'conv3_2' has the shape \(8, 8, 2, 3\), expected \(8, 8, 3, 3\)",
+        ),
+        (
+            lambda layers: changed(layers, "deconv4_3", lambda b: [b[0].swapaxes(0, 1), b[1]]),
+            r"kernel of layer 'deconv4_3' has the shape \(8, 16, 3, 3\), expected \(16, 8, 3, 3\)",
+        ),
+        (
+            lambda layers: changed(layers, "bn2_1", lambda b: [b[0][:, :3], b[1]]),
+            r"scale of layer 'bn2_1' has the shape \(1, 3, 1, 1\), expected \(4,\)",
+        ),
+        (lambda layers: changed(layers, "conv2_1", lambda b: b[:1]), r"'conv2_1' has 1 blob\(s\), expected 2 \(kernel"),
+        (
+            lambda layers: changed(layers, "fc7", lambda b: nan_at_end(b) + b[1:]),
+            "kernel of layer 'fc7' has values that are no finite numbers",
+        ),
+        (
+            lambda layers: changed(layers, "fc6", lambda b: [b[0].reshape(24, -1), b[1]]),
+            "kernel of layer 'fc6' has the shape .*, expected",
+        ),
+    ],
+)
+def test_one_error_names_the_layer(tmp_path, change, message):
+    layers = random_deconvnet(np.random.default_rng(0), **{**NARROW, "decoder_width": 1.0})
+    path = write(tmp_path / "net.caffemodel", change(layers))
+    with pytest.raises(CaffemodelError, match=message) as error:
+        deconvnet_from_caffe(path)
+    assert re.match(re.escape(str(path)), str(error.value))
+    assert "\n" not in str(error.value)
