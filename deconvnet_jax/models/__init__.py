@@ -1,21 +1,25 @@
-"""Flax linen modules: DeconvNet."""
+"""Flax linen modules: DeconvNet and FCN-8s."""
 
 from deconvnet_jax.models.deconvnet import (
     DeconvNet,
     batch_norm_name,
     check_input_size,
     compiler_options,
-    config_from_deconvnet,
     count_parameters,
     deconvnet_from_config,
 )
+from deconvnet_jax.models.fcn8s import FCN8s
+from deconvnet_jax.models.network import Network, config_from_network, network_from_config
 
 __all__ = [
     "DeconvNet",
+    "FCN8s",
+    "Network",
     "batch_norm_name",
     "check_input_size",
     "compiler_options",
-    "config_from_deconvnet",
+    "config_from_network",
     "count_parameters",
     "deconvnet_from_config",
+    "network_from_config",
 ]

@@ -5,7 +5,6 @@ supplement; original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layer
 the decoder's numbers grow towards the output: deconv4_1, deconv4_2, deconv4_3 (the one that narrows).
 """
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -244,13 +243,6 @@ def _separate(x: Array) -> Array:
 def count_parameters(variables: chex.ArrayTree) -> int:
     """Number of trained parameters: everything under "params"."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-
-def config_from_deconvnet(net: DeconvNet) -> dict[str, Any]:
-    """The section "model" of a config that describes this network: JSON values; inverse of `deconvnet_from_config`."""
-    fields = {field.name: getattr(net, field.name) for field in dataclasses.fields(net)}
-    config = {name: value for name, value in fields.items() if name not in ("parent", "name", "bn_axis_name")}
-    return {**config, "dtype": jnp.dtype(net.dtype).name}
 
 
 def deconvnet_from_config(config: Mapping[str, Any], bn_axis_name: str | None = None) -> DeconvNet:

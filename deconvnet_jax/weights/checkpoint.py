@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet, deconvnet_from_config
+from deconvnet_jax.models import Network, network_from_config
 
 BEST_METRIC = "mean_iou"
 
@@ -77,7 +77,7 @@ def restore_training(
     return step, *jax.device_get((items["variables"], items["optimizer"])), items["data"]
 
 
-def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[DeconvNet, chex.ArrayTree, dict[str, Any]]:
+def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network, chex.ArrayTree, dict[str, Any]]:
     """The network of a training run, for prediction.
 
     Args:
@@ -99,7 +99,7 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[DeconvNe
         step = _choose_step(manager, directory, step)
         try:
             info = manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
-            net = deconvnet_from_config(info["config"]["model"])
+            net = network_from_config(info["config"]["model"])
         except (KeyError, ValueError, TypeError, OSError) as error:
             raise InputError(
                 f"{directory / str(step)} is not a checkpoint of this project ({_first_line(error)})"

@@ -116,3 +116,79 @@ def _gaps(torch, x):
 
 def _channels_last(x):
     return x.numpy().transpose(0, 2, 3, 1)
+
+
+def random_fcn8s(rng, width=1.0, fc=4096, classes=21):
+    """[(name, type, blobs)] of fcn-8s-pascal-deploy.prototxt, in its order."""
+    layers, outs, last = [], [], 3
+
+    def conv(name, fan_in, fan_out, k):
+        layers.append((name, "Convolution", [draw_conv(rng, fan_out, fan_in, k), draw_bias(rng, fan_out)]))
+
+    def deconv(name, k, bias=False):
+        kernel = rng.normal(0, 2 / k / np.sqrt(classes), (classes, classes, k, k)).astype(np.float32)
+        layers.append((name, "Deconvolution", [kernel, draw_bias(rng, classes)] if bias else [kernel]))
+
+    for block, (count, out) in enumerate(zip(DECONVNET_BLOCKS, (64, 128, 256, 512, 512), strict=True), 1):
+        out = max(1, round(out * width))
+        for i in range(1, count + 1):
+            conv(f"conv{block}_{i}", last, out, 3)
+            last = out
+        outs.append(out)
+    conv("fc6", last, fc, 7)
+    conv("fc7", fc, fc, 1)
+    conv("score-fr", fc, classes, 1)
+    deconv("score2", 4, bias=True)
+    conv("score-pool4", outs[3], classes, 1)
+    layers.append(("crop", "Crop", []))
+    deconv("score4", 4)
+    conv("score-pool3", outs[2], classes, 1)
+    layers.append(("crop", "Crop", []))
+    deconv("upsample", 16)
+    layers.append(("crop", "Crop", []))
+    return layers
+
+
+def crop_offset(path, target):
+    """Where Caffe's Crop layer cuts: (stride, offset) maps of the two paths from the image, composed.
+
+    A map (a, b) takes a position x in a layer's output to a * x + b in the image's pixels.
+    """
+    assert path[0] == target[0]
+    offset = (target[1] - path[1]) / path[0]
+    assert offset == round(offset)
+    return round(offset)
+
+
+def torch_fcn8s(torch, layers, images, dtype=np.float64):
+    """Logits [N, H, W, K] for images [N, H, W, 3], BGR minus mean; crops derived from strides, kernels and paddings."""
+    net = TorchNetwork(torch, layers, dtype)
+
+    def filtered(position, k, stride, pad):
+        a, b = position
+        return a * stride, a * ((k - 1) / 2 - pad) + b
+
+    def unfiltered(position, k, stride):
+        a, b = position
+        return a / stride, b - a / stride * (k - 1) / 2
+
+    def cropped(x, position, target, like):
+        offset = crop_offset(position, target)
+        return x[:, :, offset : offset + like.shape[2], offset : offset + like.shape[3]]
+
+    image = torch.from_numpy(np.asarray(images).transpose(0, 3, 1, 2).astype(dtype))
+    x, position, pooled = image, (1, 0), {}
+    for block, count in enumerate(DECONVNET_BLOCKS, 1):
+        for i in range(1, count + 1):
+            pad = 100 if (block, i) == (1, 1) else 1
+            x, position = net.f.relu(net.conv(f"conv{block}_{i}", x, pad)), filtered(position, 3, 1, pad)
+        x, position = net.f.max_pool2d(x, 2, ceil_mode=True), filtered(position, 2, 2, 0)
+        pooled[block] = x, position
+    x, position = net.f.relu(net.conv("fc6", x)), filtered(position, 7, 1, 0)
+    x = net.conv("score-fr", net.f.relu(net.conv("fc7", x)))
+    for name, score, block in (("score2", "score-pool4", 4), ("score4", "score-pool3", 3)):
+        x, position = net.deconv(name, x, stride=2), unfiltered(position, 4, 2)
+        skip, skip_position = pooled[block]
+        x = x + cropped(net.conv(score, skip), skip_position, position, x)
+    x, position = net.deconv("upsample", x, stride=8), unfiltered(position, 16, 8)
+    return _channels_last(cropped(x, position, (1, 0), image))

@@ -1,0 +1,34 @@
+"""Networks described by JSON, as checkpoints keep them beside their variables."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from deconvnet_jax.models.deconvnet import DeconvNet
+from deconvnet_jax.models.fcn8s import FCN8s
+
+Network = DeconvNet | FCN8s
+ARCHITECTURES: dict[str, type[Network]] = {"deconvnet": DeconvNet, "fcn8s": FCN8s}
+NOT_DESCRIBED = ("parent", "name", "bn_axis_name")  # how a module is used, not what it is
+
+
+def network_from_config(config: Mapping[str, Any]) -> Network:
+    """The network that a config's section "model" describes: its fields, dtype by name, "architecture" if no DeconvNet.
+
+    Raises:
+      KeyError: for an unknown architecture.
+      TypeError: for an unknown field.
+    """
+    fields = dict(config)
+    network = ARCHITECTURES[fields.pop("architecture", "deconvnet")]
+    return network(**{**fields, "dtype": jnp.dtype(fields["dtype"])})
+
+
+def config_from_network(net: Network) -> dict[str, Any]:
+    """The description of a network as JSON values; inverse of `network_from_config`."""
+    names = [field.name for field in dataclasses.fields(net) if field.name not in NOT_DESCRIBED]
+    architecture = next(name for name, network in ARCHITECTURES.items() if isinstance(net, network))
+    fields = {name: getattr(net, name) for name in names}
+    return {"architecture": architecture, **fields, "dtype": jnp.dtype(net.dtype).name}
