@@ -33,7 +33,7 @@ from deconvnet_jax.training import (
     train,
 )
 from deconvnet_jax.visualization import result_panel
-from deconvnet_jax.weights import keep_vgg16_features, load_vgg16
+from deconvnet_jax.weights import init_from_checkpoint, keep_vgg16_features, load_vgg16
 from experiments import cli
 
 PICTURES = 4  # images that every evaluation draws
@@ -71,7 +71,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         **cli.pipeline_options(config),
     )
     net = deconvnet_from_config(config.model.to_dict(), AXIS_NAME if config.cross_device_bn else None)
-    variables = initial_variables(net, config, train_source)
+    variables = initial_variables(net, config, train_source, class_names)
     folder = claim_workdir(workdir, config.to_dict())
     print(
         f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "
@@ -97,9 +97,13 @@ def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) 
     return balanced_class_weights(class_pixels(source, config.model.num_classes), config.class_balance)
 
 
-def initial_variables(net: DeconvNet, config: ml_collections.ConfigDict, source: Sequence[Example]) -> chex.ArrayTree:
-    """What `config.init` asks for; the same in every process."""
+def initial_variables(
+    net: DeconvNet, config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
+) -> chex.ArrayTree:
+    """What `config.init_from` or `config.init` asks for; the same in every process."""
     variables = init_variables(net, config.seed)
+    if config.init_from:
+        return _continued(config, variables, class_names)
     if not config.init.vgg16:
         return variables
     variables = load_vgg16(config.init.vgg16, variables)
@@ -109,6 +113,17 @@ def initial_variables(net: DeconvNet, config: ml_collections.ConfigDict, source:
     crops = [crop_window(image, None, image_box(*image.shape[:2]), config.data.crop_size)[0] for image in images]
     keep = jax.jit(keep_vgg16_features, static_argnames="epsilon", compiler_options=compiler_options())
     return keep(variables, normalize_images(np.stack(crops)), epsilon=net.bn_epsilon)
+
+
+def _continued(
+    config: ml_collections.ConfigDict, variables: chex.ArrayTree, class_names: Sequence[str]
+) -> chex.ArrayTree:
+    if config.init.vgg16:
+        raise InputError("--config.init_from and --config.init.vgg16 exclude each other: leave one out")
+    variables, same_classes = init_from_checkpoint(config.init_from, variables, class_names)
+    scores = "" if same_classes else "; it was trained on other classes: the score layer starts anew"
+    print(f"starting from {config.init_from}{scores}", file=sys.stderr)
+    return variables
 
 
 def check_crop_size(config: ml_collections.ConfigDict) -> None:

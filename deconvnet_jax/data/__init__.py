@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from deconvnet_jax.data.augment import center_crop, random_crop, random_mirror
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
-from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, class_names, read_example, split_names
+from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, class_names, read_class_names, read_example, split_names
 from deconvnet_jax.data.windows import crop_window, enlarge, image_box, instance_boxes, keep_class, square
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "prepare_voc_layout",
     "random_crop",
     "random_mirror",
+    "read_class_names",
     "read_example",
     "split_names",
     "square",

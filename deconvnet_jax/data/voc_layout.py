@@ -51,6 +51,18 @@ def class_names(root: str | Path) -> tuple[str, ...]:
     path = root / "classes.txt"
     if not path.exists():
         return VOC_CLASSES
+    return read_class_names(path)
+
+
+def read_class_names(path: str | Path) -> tuple[str, ...]:
+    """Names from a file, one a line in the order of the ids, background first.
+
+    Raises:
+      InputError: if there is no such file, or it is no list of 2 to 255 different names.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"no file {path}; expected a list of class names, one a line, background first")
     names = _lines(path)
     if len(names) < 2 or len(set(names)) < len(names) or len(names) > IGNORE:
         raise InputError(

@@ -9,7 +9,8 @@ from deconvnet_jax.models.deconvnet import (
     deconvnet_from_config,
 )
 from deconvnet_jax.models.fcn8s import FCN8s
-from deconvnet_jax.models.network import Network, config_from_network, network_from_config
+from deconvnet_jax.models.folding import fold_batch_norm, fold_statistics
+from deconvnet_jax.models.network import Network, config_from_network, layer_names, network_from_config
 
 __all__ = [
     "DeconvNet",
@@ -21,5 +22,8 @@ __all__ = [
     "config_from_network",
     "count_parameters",
     "deconvnet_from_config",
+    "fold_batch_norm",
+    "fold_statistics",
+    "layer_names",
     "network_from_config",
 ]

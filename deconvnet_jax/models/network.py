@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from deconvnet_jax.models.deconvnet import DeconvNet
@@ -24,6 +25,18 @@ def network_from_config(config: Mapping[str, Any]) -> Network:
     fields = dict(config)
     network = ARCHITECTURES[fields.pop("architecture", "deconvnet")]
     return network(**{**fields, "dtype": jnp.dtype(fields["dtype"])})
+
+
+def layer_names(net: Network) -> list[str]:
+    """The layers that have parameters, in the order in which the network applies them."""
+    names: list[str] = []
+
+    def init() -> None:
+        images = jnp.zeros((1, net.min_input_size, net.min_input_size, 3))
+        names.extend(net.init(jax.random.key(0), images)["params"])
+
+    jax.eval_shape(init)  # traces only; in what it returns, names would be sorted
+    return names
 
 
 def config_from_network(net: Network) -> dict[str, Any]:

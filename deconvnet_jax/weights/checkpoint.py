@@ -4,6 +4,7 @@ Whoever only predicts reads the variables and the description and nothing else. 
 a half-written one is never listed, so it is never restored.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import Network, network_from_config
+from deconvnet_jax.models import DeconvNet, Network, config_from_network, network_from_config
 
 BEST_METRIC = "mean_iou"
+SCORE_LAYER = "seg-score-voc"
 
 
 def open_checkpoints(directory: str | Path) -> ocp.CheckpointManager:
@@ -60,6 +62,26 @@ def save_checkpoint(
     manager.save(step, args=args, metrics=metrics)
 
 
+def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree, info: dict[str, Any]) -> None:
+    """Writes a network that was not trained here as step 0 of a new folder of checkpoints, and waits for it.
+
+    Args:
+      directory: where; may exist but must hold no checkpoint.
+      net: the module; its description becomes the section "model" of the config.
+      variables: of the network.
+      info: as for `save_checkpoint`; of "config" only other sections than "model" are used.
+
+    Raises:
+      InputError: if the folder holds a checkpoint already.
+    """
+    if _steps(Path(directory)):
+        raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
+    info = {**info, "config": {**info.get("config", {}), "model": config_from_network(net)}}
+    with open_checkpoints(directory) as manager:
+        args = ocp.args.Composite(variables=ocp.args.StandardSave(variables), info=ocp.args.JsonSave(info))
+        manager.save(0, args=args)
+
+
 def restore_training(
     manager: ocp.CheckpointManager, variables: chex.ArrayTree, optimizer: chex.ArrayTree
 ) -> tuple[int, chex.ArrayTree, chex.ArrayTree, dict[str, Any]]:
@@ -85,7 +107,9 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
       step: which step; by default the one with the best evaluation, or the newest if none was evaluated.
 
     Returns:
-      The module, its variables, and the run's description: "config" (dict), "class_names" (list), "step" (int).
+      The module, its variables, and the run's description: "config" (dict), "class_names" (list), "step" (int), and
+      for imported networks "batch_statistics": "folded" if they are part of scale and shift, or "unknown" if they must
+      be measured before the network predicts.
 
     Raises:
       InputError: if there is no checkpoint, no such step, or the folder is not one of this project's.
@@ -110,13 +134,66 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
     return net, variables, {**info, "step": step}
 
 
+def init_from_checkpoint(
+    path: str | Path, variables: chex.ArrayTree, class_names: Sequence[str]
+) -> tuple[chex.ArrayTree, bool]:
+    """Initial variables for a training that goes on from another one's network; its best step.
+
+    Args:
+      path: as for `load_checkpoint`.
+      variables: of the network to be trained, as initialised.
+      class_names: of the data to be trained on.
+
+    Returns:
+      New variables, and whether the score layer is the checkpoint's too: with other classes it stays as initialised.
+
+    Raises:
+      InputError: if the checkpoint cannot be read, is of another network, or cannot be trained on because its batch
+        normalisation is folded.
+    """
+    net, loaded, info = load_checkpoint(path)
+    if not isinstance(net, DeconvNet):
+        raise InputError(f"{path} holds an {type(net).__name__}; training goes on from a DeconvNet only")
+    if info.get("batch_statistics") == "folded" or set(loaded) != set(variables):
+        raise InputError(
+            f"{path} is for inference only: its batch normalisation is folded; start from the result of a training "
+            "(of the authors' files stage_2_train_result.caffemodel)"
+        )
+    same_classes = list(info["class_names"]) == list(class_names)
+    result = {}
+    for collection, layers in variables.items():
+        result[collection] = {
+            name: layer if name == SCORE_LAYER and not same_classes else _fitting(loaded, collection, name, layer, path)
+            for name, layer in layers.items()
+        }
+    return result, same_classes
+
+
+def _fitting(
+    loaded: chex.ArrayTree, collection: str, name: str, layer: chex.ArrayTree, path: str | Path
+) -> chex.ArrayTree:
+    theirs = loaded[collection].get(name, {})
+    for part, leaf in layer.items():
+        found = theirs[part].shape if part in theirs else None
+        if found != leaf.shape:
+            raise InputError(
+                f"--config.init_from={path}: {part} of layer '{name}' has the shape {found}, the config's network "
+                f"needs {leaf.shape}; give the config.model.* of that checkpoint"
+            )
+    return theirs
+
+
 def _checkpoint_directory(path: Path) -> Path:
     for directory in (path / "checkpoints", path):
-        if directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir()):
+        if _steps(directory):
             return directory
     raise InputError(
         f"no checkpoint in {path}; expected the 'checkpoints' folder of a training run, with one folder per step"
     )
+
+
+def _steps(directory: Path) -> list[str]:
+    return [child.name for child in directory.iterdir() if child.name.isdigit()] if directory.is_dir() else []
 
 
 def _choose_step(manager: ocp.CheckpointManager, directory: Path, step: int | None) -> int:

@@ -191,11 +191,11 @@ def test_initial_variables_keep_vgg16s_features_where_asked(tmp_path, rng):
     np.savez(tmp_path / "vgg.npz", **{name: value + 0.5 for name, value in arrays.items()})
     images = [rng.integers(0, 256, (40, 60, 3), np.uint8) for _ in range(3)]
     source = [Example(str(i), image, np.zeros((40, 60), np.uint8), None) for i, image in enumerate(images)]
-    plain = voc_train.initial_variables(net, config, source)
+    plain = voc_train.initial_variables(net, config, source, ("a", "b"))
     np.testing.assert_allclose(plain["params"]["conv5_3"]["bias"], 0.5)
     np.testing.assert_array_equal(plain["params"]["bn5_3"]["scale"], 1)
     config.init.keep_features = True
-    kept = voc_train.initial_variables(net, config, source)
+    kept = voc_train.initial_variables(net, config, source, ("a", "b"))
     assert (kept["params"]["bn5_3"]["bias"] != plain["params"]["bn5_3"]["bias"]).all()
     assert (kept["batch_stats"]["bn1_1"]["mean"] != 0).all()
 

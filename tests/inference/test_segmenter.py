@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from caffe_networks import random_deconvnet, random_fcn8s
+from caffemodel_writer import encode
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import Segmenter
-from deconvnet_jax.ops import MEAN_BGR
+from deconvnet_jax.inference import Segmenter, default_class_names
+from deconvnet_jax.ops import MEAN_BGR, normalize_images
+from deconvnet_jax.weights import fcn8s_from_caffe
 
 NAMES = ("blue", "green", "red")
 VARIABLES = {"params": {"kernel": jnp.eye(3)}}
@@ -145,3 +148,49 @@ def test_from_checkpoint(monkeypatch, config, size):
     assert restored.class_names == NAMES
     assert restored.input_size == size
     assert (restored(np.full((50, 70, 3), (0, 0, 200), np.uint8)).labels == 0).all()
+
+
+NARROW = {"width": 1 / 64, "fc": 8, "classes": 3}
+
+
+def test_fcn8s_sees_the_images_own_pixels_and_the_mean_beyond(tmp_path, rng):
+    """As the original: normalised, then padded with zeros at the bottom and on the right to 500x500."""
+    path = tmp_path / "fcn.caffemodel"
+    path.write_bytes(encode(random_fcn8s(rng, **NARROW)))
+    segmenter = Segmenter.from_caffe(path)
+    assert segmenter.class_names == ("class 0", "class 1", "class 2")
+    images = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((70, 90), (300, 40))]
+    net, variables = fcn8s_from_caffe(path)
+    for image, result in zip(images, segmenter.segment(images, batch_size=2), strict=True):
+        height, width = image.shape[:2]
+        padded = np.zeros((1, 500, 500, 3), np.float32)
+        padded[0, :height, :width] = normalize_images(jnp.asarray(image))
+        expected = np.asarray(net.apply(variables, padded))[0, :height, :width]
+        np.testing.assert_allclose(result.scores, expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_array_equal(result.boxes, [[0, 0, 500, 500]])
+
+
+def test_fcn8s_reduces_larger_images(tmp_path, rng):
+    path = tmp_path / "fcn.caffemodel"
+    path.write_bytes(encode(random_fcn8s(rng, **NARROW)))
+    image = rng.integers(0, 256, (30, 40, 3)).astype(np.uint8).repeat(20, 0).repeat(20, 1)
+    result = Segmenter.from_caffe(path)(image)
+    assert result.labels.shape == (600, 800)
+    np.testing.assert_array_equal(result.boxes, [[0, 0, 800, 800]])
+
+
+def test_deconvnet_from_caffe(tmp_path, rng):
+    path = tmp_path / "net.caffemodel"
+    layers = random_deconvnet(rng, **NARROW, fc_window=1)
+    path.write_bytes(encode(layers))
+    segmenter = Segmenter.from_caffe(path, class_names=("sky", "sea", "land"))
+    assert segmenter.class_names == ("sky", "sea", "land")
+    assert segmenter.input_size == 32
+    assert segmenter(np.zeros((40, 50, 3), np.uint8)).scores.shape == (40, 50, 3)
+    path.write_bytes(encode([*layers, ("loss", "SoftmaxWithLoss", [])]))
+    with pytest.raises(InputError, match=r"batch normalisation are not known: .* experiments\.calibrate_bn"):
+        Segmenter.from_caffe(path)
+
+
+def test_names_for_vocs_number_of_classes():
+    assert default_class_names(21)[15] == "person"

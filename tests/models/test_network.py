@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from deconvnet_jax.models import DeconvNet, FCN8s, config_from_network, network_from_config
+from deconvnet_jax.models import DeconvNet, FCN8s, config_from_network, layer_names, network_from_config
 from experiments.configs import default
 
 
@@ -19,6 +19,13 @@ from experiments.configs import default
 def test_round_trip(net):
     config = json.loads(json.dumps(config_from_network(net)))
     assert network_from_config(config) == net
+
+
+def test_layers_come_in_the_order_of_the_network():
+    names = layer_names(DeconvNet(num_classes=2, width=1 / 32, fc_features=4))
+    assert names[:4] == ["conv1_1", "bn1_1", "conv1_2", "bn1_2"]
+    assert names[-3:] == ["deconv1_2", "debn1_2", "seg-score-voc"]
+    assert layer_names(FCN8s())[-5:] == ["score2", "score-pool4", "score4", "score-pool3", "upsample"]
 
 
 def test_how_a_network_is_used_is_not_part_of_it():

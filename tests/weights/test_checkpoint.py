@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.models import DeconvNet, FCN8s
 from deconvnet_jax.training import create_state, init_variables, make_optimizer
-from deconvnet_jax.weights import load_checkpoint, open_checkpoints, restore_training, save_checkpoint
+from deconvnet_jax.weights import (
+    init_from_checkpoint,
+    load_checkpoint,
+    open_checkpoints,
+    restore_training,
+    save_checkpoint,
+    save_network,
+)
 
 MODEL = {
     "num_classes": 3,
@@ -132,3 +139,72 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path, state):
     info.write_text(json.dumps(description))
     with pytest.raises(InputError, match=r"4 is not a checkpoint of this project \(.*colour"):
         load_checkpoint(tmp_path)
+
+
+NET = DeconvNet(**{**MODEL, "dtype": jnp.dtype("float32")})
+NAMES = {"class_names": INFO["class_names"]}
+
+
+def test_a_network_that_was_not_trained_here(tmp_path, state):
+    save_network(tmp_path / "new", NET, state.variables, {**NAMES, "config": {"data": {"crop_size": 96}}})
+    net, variables, info = load_checkpoint(tmp_path / "new")
+    assert net == NET
+    assert info["config"]["data"] == {"crop_size": 96}
+    assert (info["step"], info["class_names"]) == (0, INFO["class_names"])
+    assert_trees_equal(variables, state.variables)
+    with pytest.raises(InputError, match=r"new holds a checkpoint already; name another folder"):
+        save_network(tmp_path / "new", NET, state.variables, NAMES)
+
+
+def test_fcn8s_too(tmp_path):
+    net = FCN8s(num_classes=3, width=1 / 64, fc_features=4, dtype=jnp.dtype("float32"))
+    variables = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    save_network(tmp_path, net, variables, NAMES)
+    loaded, found, _ = load_checkpoint(tmp_path)
+    assert loaded == net
+    assert_trees_equal(found, variables)
+    with pytest.raises(InputError, match="holds an FCN8s; training goes on from a DeconvNet only"):
+        init_from_checkpoint(tmp_path, variables, INFO["class_names"])
+
+
+def test_training_starts_from_another_ones_network(tmp_path, state):
+    save(tmp_path, state, {7: None})
+    fresh = jax.tree.map(jnp.zeros_like, state.variables)
+    variables, same_classes = init_from_checkpoint(tmp_path, fresh, INFO["class_names"])
+    assert same_classes
+    assert_trees_equal(variables, scaled(state, 7).variables)
+
+
+def test_with_other_classes_the_score_layer_starts_anew(tmp_path, state):
+    save(tmp_path, state, {7: None})
+    for fresh, names in (
+        (init_variables(NET.clone(num_classes=2), seed=3), ("background", "cell")),
+        (jax.tree.map(jnp.zeros_like, state.variables), ("background", "dog", "cat")),
+    ):
+        variables, same_classes = init_from_checkpoint(tmp_path, fresh, names)
+        assert not same_classes
+        assert_trees_equal(variables["params"].pop("seg-score-voc"), fresh["params"]["seg-score-voc"])
+        expected = scaled(state, 7).variables
+        expected["params"].pop("seg-score-voc")
+        assert_trees_equal(variables, expected)
+
+
+def test_what_training_cannot_start_from(tmp_path, state):
+    save_network(tmp_path / "folded", NET, state.variables, {**NAMES, "batch_statistics": "folded"})
+    with pytest.raises(InputError, match=r"folded is for inference only: .*; start from the result of a training"):
+        init_from_checkpoint(tmp_path / "folded", state.variables, INFO["class_names"])
+    save_network(tmp_path / "fused", NET.clone(batch_norm=False), without_batch_norm(state), NAMES)
+    with pytest.raises(InputError, match="fused is for inference only"):
+        init_from_checkpoint(tmp_path / "fused", state.variables, INFO["class_names"])
+    save_network(tmp_path / "other", NET, state.variables, NAMES)
+    wide = init_variables(NET.clone(fc_features=9), seed=0)
+    message = (
+        r"init_from=.*other: .* of layer 'bnfc6' has the shape \(8,\), the config's network needs \(9,\); give the"
+    )
+    with pytest.raises(InputError, match=message):
+        init_from_checkpoint(tmp_path / "other", wide, INFO["class_names"])
+
+
+def without_batch_norm(state):
+    params = {name: layer for name, layer in state.variables["params"].items() if "kernel" in layer}
+    return {"params": params}

@@ -1,0 +1,134 @@
+"""Brings networks trained elsewhere into a checkpoint that voc_eval, predict and voc_train take.
+
+    python -m experiments.import_weights --caffemodel=FILE --output=DIR
+    python -m experiments.import_weights --vgg16=FILE --output=DIR
+
+--caffemodel takes the authors' DeconvNet_trainval_inference.caffemodel and stage_{1,2}_train_result.caffemodel, and
+Berkeley's fcn-8s-pascal.caffemodel and fcn8s-heavy-pascal.caffemodel; --vgg16 an ImageNet VGG-16 (.caffemodel, Keras's
+.h5 or .npz, torchvision's .pth, .safetensors), which becomes the encoder of a DeconvNet that is to be trained. Caffe is
+not needed. Prints every array's layer, shape, mean and standard deviation.
+
+A network of stage_{1,2}_train_result predicts after `python -m experiments.calibrate_bn`; training goes on from it with
+`python -m experiments.voc_train --config.init_from=DIR`.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import chex
+import numpy as np
+from absl import flags
+from rich.console import Console
+from rich.table import Table
+
+from deconvnet_jax.data import read_class_names
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference import default_class_names, default_input_size
+from deconvnet_jax.models import DeconvNet, Network, count_parameters, layer_names
+from deconvnet_jax.training import init_variables
+from deconvnet_jax.weights import load_vgg16, network_from_caffe, save_network
+from experiments import cli
+from experiments.output import output_folder
+
+BN_FORMS = {"auto": None, "folded": True, "learned": False}
+CHUNK = 2**20  # values at a time: fc6 alone has 103 million
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    flags.DEFINE_string("caffemodel", None, "a DeconvNet or FCN-8s of Caffe's")
+    flags.DEFINE_string("vgg16", None, "instead: an ImageNet VGG-16, for the encoder of a DeconvNet")
+    flags.DEFINE_string("output", None, "folder for the checkpoint")
+    flags.DEFINE_enum(
+        "bn",
+        "auto",
+        list(BN_FORMS),
+        "a DeconvNet's batch normalisation: 'folded' as in ..._inference, 'learned' as in stage_*_train_result; by "
+        "default learned if the file has a loss layer",
+    )
+    flags.DEFINE_string("class_names", None, "file with one name a line; default: VOC's for 21 classes, else numbers")
+    flags.mark_flag_as_required("output")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs one import."""
+    cli.no_arguments(argv)
+    values = flags.FLAGS
+    run(values.output, caffemodel=values.caffemodel, vgg16=values.vgg16, bn=values.bn, class_names=values.class_names)
+
+
+def run(
+    output: str | Path,
+    *,
+    caffemodel: str | Path | None = None,
+    vgg16: str | Path | None = None,
+    bn: str = "auto",
+    class_names: str | Path | None = None,
+) -> None:
+    """Imports one file; arguments as the flags.
+
+    Raises:
+      InputError: for a file that cannot be used, or a folder that holds a checkpoint.
+    """
+    if bool(caffemodel) == bool(vgg16):
+        raise InputError("give one of --caffemodel=FILE and --vgg16=FILE")
+    names = read_class_names(class_names) if class_names else None
+    folder = output_folder(output)
+    if caffemodel:
+        net, variables, known = network_from_caffe(caffemodel, BN_FORMS[bn])
+    else:
+        net = DeconvNet(num_classes=len(names or default_class_names(21)))
+        variables, known = load_vgg16(vgg16, init_variables(net, seed=0)), {"batch_statistics": "unknown"}
+    names = names or default_class_names(net.num_classes)
+    if len(names) != net.num_classes:
+        raise InputError(f"{class_names} has {len(names)} names, but the network has {net.num_classes} classes")
+    info = {
+        "config": {"data": {"crop_size": default_input_size(net)}},
+        "class_names": list(names),
+        "imported_from": Path(caffemodel or vgg16).name,
+        **known,
+    }
+    save_network(folder, net, variables, info)
+    print_arrays({name: variables["params"][name] for name in layer_names(net)})
+    print(describe(net, variables, known, folder))
+
+
+def print_arrays(params: chex.ArrayTree) -> None:
+    """A table of all arrays."""
+    table = Table("layer", "array", "shape", "mean", "std")
+    for layer, array, values in arrays(params):
+        mean, std = mean_and_std(values)
+        table.add_row(layer, array, "x".join(map(str, values.shape)), f"{mean:.4g}", f"{std:.4g}")
+    Console(width=None if Console().is_terminal else 120).print(table)
+
+
+def arrays(params: chex.ArrayTree) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Layer, name and values of every array."""
+    for layer, parts in params.items():
+        for part, values in parts.items():
+            yield layer, part, np.asarray(values)
+
+
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Of an array of any size, in float64 but without a copy of it."""
+    flat = values.reshape(-1)
+    chunks = [slice(start, start + CHUNK) for start in range(0, flat.size, CHUNK)]
+    mean = sum(flat[chunk].sum(dtype=np.float64) for chunk in chunks) / flat.size
+    variance = sum(np.square(flat[chunk] - mean).sum(dtype=np.float64) for chunk in chunks) / flat.size
+    return float(mean), float(np.sqrt(variance))
+
+
+def describe(net: Network, variables: chex.ArrayTree, known: dict[str, str], folder: Path) -> str:
+    """What was imported and what it is good for."""
+    what = f"{type(net).__name__}, {count_parameters(variables):,} parameters, {net.num_classes} classes -> {folder}"
+    if known.get("batch_statistics") == "unknown":
+        return (
+            f"{what}\nIts batch statistics are not known. To train it: voc_train --config.init_from={folder}; to "
+            f"predict with it, measure them first: calibrate_bn --checkpoint={folder} --output=DIR"
+        )
+    return f"{what}\nTo predict with it: python -m experiments.predict --checkpoint={folder} --output=DIR IMAGE..."
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
