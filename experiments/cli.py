@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
+from experiments.configs import default
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -52,6 +53,20 @@ def no_arguments(argv: Sequence[str]) -> None:
     """Raises InputError for words on the command line that are no flags."""
     if len(argv) > 1:
         raise InputError(f"unexpected argument '{argv[1]}'; settings are given as --config.key=value")
+
+
+def data_config(
+    config: ml_collections.ConfigDict | None, trained_with: dict[str, Any], overrides: dict[str, str]
+) -> ml_collections.ConfigDict:
+    """The config that names the data: the given one, or else the defaults with the data of the training run."""
+    if config is None:
+        config = default.get_config()
+        saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
+        known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
+        overrides = {key: value for key, value in known.items() if key in config.data} | overrides
+    config = config.copy_and_resolve_references()
+    config.data.update(overrides)
+    return config
 
 
 def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

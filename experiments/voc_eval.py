@@ -30,7 +30,6 @@ from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli
-from experiments.configs import default
 from experiments.output import output_folder
 
 
@@ -87,7 +86,7 @@ def run(
     """
     folder = None if output is None else output_folder(output)
     net, variables, info = load_checkpoint(checkpoint, step)
-    config = cli.resolve_data(data_config(config, info["config"], overrides or {}))
+    config = cli.resolve_data(cli.data_config(config, info["config"], overrides or {}))
     check_classes(class_names(config.data.voc_root), info["class_names"], config.data.voc_root)
     split = open_split(cli.packed_data(config.data.voc_root, config.data.data_dir), config.data.eval_split)
     writer = ResultWriter(folder, info["class_names"], panels)
@@ -102,19 +101,6 @@ def run(
     if folder:
         (folder / "metrics.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n")
     return scores
-
-
-def data_config(
-    config: ml_collections.ConfigDict | None, trained_with: dict[str, Any], overrides: dict[str, str]
-) -> ml_collections.ConfigDict:
-    """The config that names the data: the given one, or else the defaults with the data of the training run."""
-    if config is None:
-        config = default.get_config()
-        saved = trained_with.get("data", {})
-        overrides = {key: saved[key] for key in ("voc_root", "data_dir", "eval_split") if saved.get(key)} | overrides
-    config = config.copy_and_resolve_references()
-    config.data.update(overrides)
-    return config
 
 
 def check_classes(found: Sequence[str], trained: Sequence[str], voc_root: str) -> None:

@@ -1,5 +1,6 @@
-"""Training: loss, optimizer, the pmapped step, the loop."""
+"""Training: loss, optimizer, the pmapped step, the loop, calibration of batch normalisation."""
 
+from deconvnet_jax.training.calibration import calibrate_batch_norm
 from deconvnet_jax.training.loop import Evaluation, train
 from deconvnet_jax.training.loss import IGNORE_LABEL, balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.optimizer import make_optimizer, step_schedule
@@ -14,6 +15,7 @@ __all__ = [
     "Evaluation",
     "TrainState",
     "balanced_class_weights",
+    "calibrate_batch_norm",
     "claim_workdir",
     "create_state",
     "data_parallel",

@@ -26,6 +26,7 @@ def data_parallel(
 
     def run(state: Any, batch: Any) -> tuple[Any, Any]:
         if not compiled:  # ahead of time, because only this way pmap takes compiler options
+            state = jax.device_get(state)  # what a checkpoint was restored to may be bound to one device
             compiled.append(mapped.lower(state, batch).compile(compiler_options=compiler_options()))
         return compiled[0](state, batch)
 
@@ -41,7 +42,7 @@ def local_batch_size(global_batch_size: int) -> int:
     devices = jax.device_count()
     if global_batch_size % devices or global_batch_size < devices:
         raise InputError(
-            f"config.batch_size={global_batch_size} does not divide over {devices} devices; "
+            f"batch_size={global_batch_size} does not divide over {devices} devices; "
             f"give a multiple of {devices}, for example {max(1, round(global_batch_size / devices)) * devices}"
         )
     return global_batch_size // jax.process_count()

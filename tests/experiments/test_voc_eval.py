@@ -15,7 +15,6 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
 from deconvnet_jax.inference import Segmenter
 from experiments import voc_eval
-from experiments.configs import default
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,17 +68,6 @@ def test_panels_of_the_first_images(evaluated, tiny_run):
     for name in panels:
         with Image.open(output / "panels" / name) as panel:
             assert panel.width > 3 * panel.height
-
-
-def test_config_and_overrides_choose_the_data(tiny_run):
-    own = voc_eval.data_config(None, {"data": {"voc_root": "a", "eval_split": "val"}}, {"eval_split": "train"})
-    assert (own.data.voc_root, own.data.eval_split) == ("a", "train")
-    config = default.get_config()
-    config.data.voc_root = "b"
-    given = voc_eval.data_config(config, {"data": {"voc_root": "a"}}, {})
-    assert (given.data.voc_root, given.data.eval_split) == ("b", "val")
-    imported = voc_eval.data_config(None, {"model": {}}, {"voc_root": "c"})
-    assert imported.data.voc_root == "c"
 
 
 def test_another_split_and_step(tiny_run):

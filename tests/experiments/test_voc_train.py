@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from caffe_networks import random_deconvnet
+from caffemodel_writer import encode
 from PIL import Image
 
-from deconvnet_jax.data import Example, write_scenes
+from deconvnet_jax.data import Example, class_names, write_scenes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import deconvnet_from_config
 from deconvnet_jax.training import init_variables
-from experiments import voc_train
+from deconvnet_jax.weights import load_checkpoint
+from experiments import import_weights, voc_train
 from experiments.configs import coco128, default, demo, voc_stage1
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -203,3 +206,27 @@ def test_initial_variables_keep_vgg16s_features_where_asked(tmp_path, rng):
 @pytest.mark.parametrize("config", [default, demo, coco128, voc_stage1])
 def test_every_config_fits_together(config):
     voc_train.check_crop_size(config.get_config())
+
+
+def test_training_goes_on_from_an_imported_network(scenes, tmp_path, rng, capsys):
+    """A training snapshot of Caffe's with other classes, over the devices that tests have."""
+    layers = random_deconvnet(rng, width=1 / 32, fc=4, classes=3, fc_window=1)
+    (tmp_path / "net.caffemodel").write_bytes(encode([*layers, ("loss", "SoftmaxWithLoss", [])]))
+    import_weights.run(tmp_path / "imported", caffemodel=tmp_path / "net.caffemodel")
+    config = settings(scenes, init_from=str(tmp_path / "imported"), num_steps=1, **{"optimizer.learning_rate": 1e-6})
+    voc_train.run(config, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert (
+        f"starting from {tmp_path / 'imported'}; it was trained on other classes: the score layer starts anew" in said
+    )
+    _, trained, _ = load_checkpoint(tmp_path / "run")
+    _, imported, _ = load_checkpoint(tmp_path / "imported")
+    for name in ("conv3_1", "fc6", "deconv4_3"):
+        np.testing.assert_allclose(trained["params"][name]["kernel"], imported["params"][name]["kernel"], atol=1e-3)
+    assert trained["params"]["seg-score-voc"]["kernel"].shape[-1] == len(class_names(scenes))
+
+
+def test_two_ways_to_start_exclude_each_other(scenes, tmp_path):
+    message = refused(settings(scenes, init_from="a", **{"init.vgg16": "b"}), tmp_path / "run")
+    assert "--config.init_from and --config.init.vgg16 exclude each other" in message
+    assert "no checkpoint in none" in refused(settings(scenes, init_from="none"), tmp_path / "run")

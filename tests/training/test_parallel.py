@@ -23,7 +23,7 @@ def test_a_divisible_batch_is_accepted(size):
 
 @pytest.mark.parametrize(("size", "remedy"), [(6, 8), (1, 4), (0, 4), (-4, 4)])
 def test_another_batch_is_refused_with_one_that_fits(size, remedy):
-    with pytest.raises(InputError, match=rf"config\.batch_size={size} .* for example {remedy}$"):
+    with pytest.raises(InputError, match=rf"batch_size={size} .* for example {remedy}$"):
         local_batch_size(size)
 
 

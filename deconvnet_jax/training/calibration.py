@@ -1,0 +1,59 @@
+"""Statistics of batch normalisation measured anew: the original's step "make BN layers testable"."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.ops import normalize_images
+from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, first_replica, split_batch
+
+
+def calibrate_batch_norm(
+    net: DeconvNet,
+    variables: chex.ArrayTree,
+    batches: Iterator[dict[str, np.ndarray]],
+    count: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> chex.ArrayTree:
+    """Replaces running statistics by the mean of batch means and the mean of batch variances.
+
+    As BN_make_INFERENCE_script.py does over 501 batches of 28 crops of the training data: the network normalises with
+    every batch's own statistics while they are measured. Variances are biased and within a batch (the original's
+    correction by m / (m - 1) divides integers, and is 1). Over several devices each device's share is a batch.
+
+    Args:
+      net: with batch normalisation.
+      variables: of it; running statistics are not used.
+      batches: this process's share of batches of the training data: "image" uint8 RGB [B, S, S, 3].
+      count: how many of them to take, at least 1.
+      progress: called with the batches done and `count`.
+
+    Returns:
+      New variables: other "batch_stats".
+    """
+    step = data_parallel(partial(_measure, net=net.clone(bn_momentum=0.0)))  # "running" statistics of one batch alone
+    copies = jax.tree.map(jnp.array, variables)  # the step may reuse the memory of what it is given
+    sums = jax.tree.map(jnp.zeros_like, copies["batch_stats"])
+    state = (copies, sums)
+    for done, batch in enumerate(islice(batches, count), 1):
+        state, _ = step(state, split_batch({"image": batch["image"]}))
+        progress(done, count)
+    sums = first_replica(state[1])
+    return {**variables, "batch_stats": jax.tree.map(lambda total: total / count, sums)}
+
+
+def _measure(
+    state: tuple[chex.ArrayTree, chex.ArrayTree], batch: dict[str, jax.Array], *, net: DeconvNet
+) -> tuple[tuple[chex.ArrayTree, chex.ArrayTree], dict]:
+    variables, sums = state
+    images = normalize_images(batch["image"])
+    _, updates = net.apply(variables, images, train=True, mutable=["batch_stats"])
+    measured = lax.pmean(updates["batch_stats"], AXIS_NAME)
+    return (variables, jax.tree.map(jnp.add, sums, measured)), {}

@@ -1,0 +1,136 @@
+"""Measures the statistics of a network's batch normalisation over training batches, and folds them if asked.
+
+    python -m experiments.calibrate_bn --checkpoint=DIR --output=DIR [--batches=500] [--fold=none|scale|convolutions]
+
+The original's step "make BN layers testable" (BN_make_INFERENCE_script.py): the mean of the means and of the variances
+of many batches, instead of the running averages that training keeps. Needed before an imported stage_*_train_result
+predicts; of use after any training. The crops are those of the training run, unless --config, --voc_root, --split or
+--data_dir says otherwise. Writes a new checkpoint that voc_eval and predict take.
+
+--fold=scale writes the statistics into scale and shift, the form of DeconvNet_trainval_inference.caffemodel;
+--fold=convolutions into the kernels and biases before them, which leaves the network without batch normalisation. Both
+give the same outputs and are for inference only. --batches=0 folds the statistics that the checkpoint has.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import chex
+import jax
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from deconvnet_jax.data import open_split, training_batches
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import DeconvNet, fold_batch_norm, fold_statistics
+from deconvnet_jax.training import calibrate_batch_norm, local_batch_size
+from deconvnet_jax.weights import load_checkpoint, save_network
+from experiments import cli
+from experiments.output import output_folder
+
+FOLDS = ("none", "scale", "convolutions")
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    config_flags.DEFINE_config_file("config", None, "a file in experiments/configs; default: the training run's data")
+    flags.DEFINE_string("checkpoint", None, "folder of a training run, or of an imported network")
+    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    flags.DEFINE_string("output", None, "folder for the new checkpoint")
+    flags.DEFINE_integer("batches", 500, "how many batches are measured", lower_bound=0)
+    flags.DEFINE_integer("batch_size", 28, "crops a batch, over all devices", lower_bound=1)
+    flags.DEFINE_enum("fold", "none", FOLDS, "where the statistics go: stay apart, into scale and shift, into kernels")
+    flags.DEFINE_string("split", None, "split to measure on; default: config.data.train_split")
+    flags.DEFINE_string("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
+    flags.DEFINE_string("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
+    flags.mark_flags_as_required(["checkpoint", "output"])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs one calibration."""
+    cli.no_arguments(argv)
+    values = flags.FLAGS
+    overrides = {"voc_root": values.voc_root, "train_split": values.split, "data_dir": values.data_dir}
+    run(
+        values.checkpoint,
+        values.output,
+        config=values.config,
+        overrides={key: value for key, value in overrides.items() if value},
+        step=values.step,
+        batches=values.batches,
+        batch_size=values.batch_size,
+        fold=values.fold,
+    )
+
+
+def run(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    config: ml_collections.ConfigDict | None = None,
+    overrides: dict[str, str] | None = None,
+    step: int | None = None,
+    batches: int = 500,
+    batch_size: int = 28,
+    fold: str = "none",
+) -> None:
+    """Calibrates a checkpoint; arguments as the flags, `overrides` by their keys in `config.data`.
+
+    Raises:
+      InputError: for a checkpoint whose statistics are folded or, with batches=0, not known; for data or a folder that
+        cannot be used.
+    """
+    folder = output_folder(output)
+    net, variables, info = load_checkpoint(checkpoint, step)
+    check_network(net, info, checkpoint, batches)
+    if batches:
+        config = cli.resolve_data(cli.data_config(config, info["config"], overrides or {}))
+        variables = measure(net, variables, config, batches, batch_size)
+        info = {**info, "calibrated": {"batches": batches, "batch_size": batch_size}}
+    kept = {key: value for key, value in info.items() if key not in ("step", "batch_statistics")}
+    if fold != "none":
+        kept["batch_statistics"] = "folded"
+        net, variables = (
+            fold_batch_norm(net, variables) if fold == "convolutions" else (net, fold_statistics(net, variables))
+        )
+    save_network(folder, net, variables, kept)
+    measured = f"statistics of {batches} batches of {batch_size}" if batches else "the checkpoint's own statistics"
+    print(f"{measured}{'' if fold == 'none' else f', folded into {fold}'} -> {folder}")
+
+
+def check_network(net: object, info: dict, checkpoint: str | Path, batches: int) -> None:
+    """Raises InputError if there is nothing to measure or to fold."""
+    if not isinstance(net, DeconvNet):
+        raise InputError(f"{checkpoint} holds an {type(net).__name__}, which has no batch normalisation")
+    known = info.get("batch_statistics")
+    if known == "folded" or not net.batch_norm:
+        raise InputError(
+            f"{checkpoint}: the statistics are folded already; start from the result of a training (of the authors' "
+            "files stage_2_train_result.caffemodel)"
+        )
+    if known == "unknown" and not batches:
+        raise InputError(f"{checkpoint}: the statistics are not known; measure them first: --batches=500")
+
+
+def measure(
+    net: DeconvNet, variables: chex.ArrayTree, config: ml_collections.ConfigDict, batches: int, batch_size: int
+) -> chex.ArrayTree:
+    """The variables with statistics of the config's training crops."""
+    per_process = local_batch_size(batch_size)
+    source = open_split(cli.packed_data(config.data.voc_root, config.data.data_dir), config.data.train_split)
+    crops = training_batches(
+        source,
+        batch_size=per_process,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        **cli.pipeline_options(config),
+    )
+    with cli.ProgressBar("measuring") as bar:
+        return calibrate_batch_norm(net, variables, crops, batches, bar.update)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
