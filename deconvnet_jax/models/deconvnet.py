@@ -85,7 +85,7 @@ class FullConv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         if x.shape[1:3] == (self.window, self.window):  # as a matrix product; XLA would run its gradient 49 times over
-            return (x.reshape(len(x), -1) @ kernel.reshape(-1, self.features) + bias)[:, None, None, :]
+            return (x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features) + bias)[:, None, None, :]
         return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
 
 
