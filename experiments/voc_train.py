@@ -106,7 +106,9 @@ def initial_variables(
         return _continued(config, variables, class_names)
     if not config.init.vgg16:
         return variables
-    variables = load_vgg16(config.init.vgg16, variables)
+    fresh, variables = variables, load_vgg16(config.init.vgg16, variables)
+    if variables["params"]["fc6"] is fresh["params"]["fc6"]:
+        print(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size", file=sys.stderr)
     if not config.init.keep_features:
         return variables
     images = [source[i].image for i in range(min(FEATURE_IMAGES, len(source)))]

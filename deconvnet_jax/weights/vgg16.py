@@ -1,6 +1,5 @@
 """The encoder's ImageNet weights: VGG-16 (Simonyan and Zisserman, 2015)."""
 
-import zipfile
 from pathlib import Path
 
 import chex
@@ -12,32 +11,43 @@ from jax import Array, lax
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
 from deconvnet_jax.ops import max_pool_with_indices
+from deconvnet_jax.weights.vgg16_files import CONVOLUTIONS, WINDOWS, read_vgg16
 
 
 def load_vgg16(path: str | Path, variables: chex.ArrayTree) -> chex.ArrayTree:
-    """Replaces the encoder's 13 convolutions by those of an ImageNet VGG-16; all else stays as it is.
+    """Replaces the encoder's 13 convolutions by those of an ImageNet VGG-16, and fc6 and fc7 where both are to be had.
+
+    fc6 and fc7 are taken if the file has them and the network's have the same shapes ([7, 7, 512, 4096] and
+    [1, 1, 4096, 4096]). All else stays as it is.
 
     Args:
-      path: .npz with arrays `blockB_convC/kernel` ([3, 3, in, out], input channels blue, green, red, 0..255 minus
-        mean) and `blockB_convC/bias` ([out]) of any float type: the names and layouts of Keras's VGG16.
+      path: .npz, .h5, .hdf5, .pth, .pt, .safetensors or .caffemodel (`vgg16_files.read_vgg16`).
       variables: of a `DeconvNet` of width 1.
 
     Returns:
       New variables; the arrays that are replaced are float32.
 
     Raises:
-      InputError: for a file that is missing or not an .npz, and for a layer that is missing or has another shape.
+      InputError: for a file that cannot be used, and for a convolution of another shape than the network's.
     """
-    arrays = _read_npz(Path(path))
+    layers = read_vgg16(path)
     params = dict(variables["params"])
-    for block, widths in ENCODER_WIDTHS.items():
-        for i in range(1, len(widths) + 1):
-            ours = params[f"conv{block}_{i}"]
-            params[f"conv{block}_{i}"] = {
-                part: _take(arrays, f"block{block}_conv{i}/{part}", ours[part].shape, path)
-                for part in ("kernel", "bias")
-            }
+    if not all(name in layers and _same_shapes(layers[name], params[name]) for name in WINDOWS):
+        layers = {name: layers[name] for name in CONVOLUTIONS}
+    for name in list(layers):
+        parts = layers.pop(name)  # so that the file's fc6 goes when the network's is there
+        for part, values in parts.items():
+            if values.shape != params[name][part].shape:
+                raise InputError(
+                    f"VGG-16 weights: the {part} of {name} in {path} has shape {values.shape}, the network needs "
+                    f"{params[name][part].shape}; the weights fit a network with config.model.width=1.0 only"
+                )
+        params[name] = {part: jnp.asarray(values, jnp.float32) for part, values in parts.items()}
     return {**variables, "params": params}
+
+
+def _same_shapes(parts: dict[str, np.ndarray], ours: dict[str, chex.Array]) -> bool:
+    return all(parts[part].shape == ours[part].shape for part in ("kernel", "bias"))
 
 
 def keep_vgg16_features(variables: chex.ArrayTree, images: Array, epsilon: float = 1e-5) -> chex.ArrayTree:
@@ -71,30 +81,3 @@ def keep_vgg16_features(variables: chex.ArrayTree, images: Array, epsilon: float
             x = nn.relu((y - mean) * lax.rsqrt(var + epsilon) * params[name]["scale"] + params[name]["bias"])
         x = max_pool_with_indices(x, window=2)[0]
     return {**variables, "params": params, "batch_stats": batch_stats}
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise InputError(
-            f"VGG-16 weights: no file {path}; give an .npz as --config.init.vgg16 (README, 'VGG-16 weights')"
-        )
-    try:
-        with path.open("rb") as stream, np.load(stream) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"VGG-16 weights: {path} is not a complete .npz file ({error}); fetch or write it again"
-        ) from error
-
-
-def _take(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, ...], path: str | Path) -> jnp.ndarray:
-    if name not in arrays:
-        raise InputError(
-            f"VGG-16 weights: {path} has no array '{name}'; expected Keras's names, blockB_convC/kernel and /bias"
-        )
-    if arrays[name].shape != shape:
-        raise InputError(
-            f"VGG-16 weights: '{name}' in {path} has shape {arrays[name].shape}, the network needs {shape}; "
-            "the weights fit a network with config.model.width=1.0 only"
-        )
-    return jnp.asarray(arrays[name], jnp.float32)

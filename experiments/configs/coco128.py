@@ -1,7 +1,7 @@
 """A few dozen photographs learnt by heart on two CPU cores, from VGG-16's encoder.
 
     python -m experiments.voc_train --config=experiments/configs/coco128.py --workdir=runs/coco128 \
-        --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.init.vgg16=vgg16.npz
+        --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.init.vgg16=vgg16-397923af.pth
     python -m experiments.voc_eval --checkpoint=runs/coco128 --step=3000 --split=train
 
 About 40 minutes; mean IoU 67.8 % on the training photographs, 9.1 % on those of the split "val".

@@ -42,7 +42,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.init_from = config_dict.placeholder(str)  # checkpoint of another training, or imported, to go on from
     config.init = ml_collections.ConfigDict()
-    config.init.vgg16 = config_dict.placeholder(str)  # .npz with ImageNet weights for the encoder
+    config.init.vgg16 = config_dict.placeholder(str)  # ImageNet VGG-16: .pth, .h5, .npz, .safetensors, .caffemodel
     config.init.keep_features = False  # let batch normalisation begin with VGG-16's own features; the original does not
 
     config.optimizer = optimizer = ml_collections.ConfigDict()

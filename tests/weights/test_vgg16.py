@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from caffemodel_writer import encode
 from jax import lax
 
 from deconvnet_jax.errors import InputError
@@ -50,17 +51,70 @@ def test_all_13_convolutions_are_replaced_and_nothing_else(tmp_path, rng, variab
     assert loaded["batch_stats"] is variables["batch_stats"]
 
 
+def fc_arrays(rng, features=8, channels=16):
+    """Keras's dense layers; the network's are [7, 7, 16, 8] and [1, 1, 8, 8]."""
+    shapes = {"fc1": (49 * channels, features), "fc2": (features, features)}
+    return {
+        **{f"{name}/kernel": rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()},
+        **{f"{name}/bias": rng.standard_normal(features).astype(np.float32) for name in shapes},
+    }
+
+
+def test_fc6_and_fc7_are_taken_where_both_fit(tmp_path, rng, variables):
+    arrays, path = vgg_arrays(variables, rng) | fc_arrays(rng), tmp_path / "vgg.npz"
+    np.savez(path, **arrays)
+    loaded = load_vgg16(path, variables)
+    x = rng.standard_normal((2, 7, 7, 16)).astype(np.float32)
+    for ours, keras, flat in (("fc6", "fc1", x.reshape(2, -1)), ("fc7", "fc2", x[:, 0, 0, :8])):
+        layer = loaded["params"][ours]
+        assert layer["kernel"].shape == variables["params"][ours]["kernel"].shape
+        found = flat @ layer["kernel"].reshape(-1, 8) + layer["bias"]
+        np.testing.assert_allclose(found, flat @ arrays[f"{keras}/kernel"] + arrays[f"{keras}/bias"], rtol=1e-5)
+    others = set(variables["params"]) - {f"conv{block}_{i}" for block, i in layers()} - {"fc6", "fc7"}
+    assert all(loaded["params"][layer] is variables["params"][layer] for layer in others)
+
+
+def test_fc6_and_fc7_stay_where_one_does_not_fit(tmp_path, rng, variables):
+    path, fitting = tmp_path / "vgg.npz", fc_arrays(rng)
+    one = {name: value for name, value in fitting.items() if name.startswith("fc1")}
+    for arrays in (one, fc_arrays(rng, features=9)):
+        np.savez(path, **vgg_arrays(variables, rng), **arrays)
+        loaded = load_vgg16(path, variables)
+        for layer in ("fc6", "fc7"):
+            assert loaded["params"][layer] is variables["params"][layer]
+        assert loaded["params"]["conv1_1"] is not variables["params"]["conv1_1"]
+
+
+def test_the_file_may_be_any_that_is_read(tmp_path, rng, variables):
+    """A caffemodel, here; test_vgg16_files.py has them all."""
+    arrays = vgg_arrays(variables, rng)
+    blobs = {
+        f"conv{block}_{i}": [
+            arrays[f"block{block}_conv{i}/kernel"].transpose(3, 2, 0, 1),
+            arrays[f"block{block}_conv{i}/bias"],
+        ]
+        for block, i in layers()
+    }
+    path = tmp_path / "vgg.caffemodel"
+    path.write_bytes(encode([(name, "Convolution", values) for name, values in blobs.items()]))
+    loaded = load_vgg16(path, variables)
+    kernel = arrays["block4_conv2/kernel"].astype(np.float32)
+    np.testing.assert_array_equal(loaded["params"]["conv4_2"]["kernel"], kernel)
+
+
 def test_errors_name_the_file_and_the_layer(tmp_path, rng, variables):
-    with pytest.raises(InputError, match=r"no file .*missing\.npz; give an \.npz as --config\.init\.vgg16"):
+    with pytest.raises(InputError, match=r"no file .*missing\.npz; give an \.npz, .* as --config\.init\.vgg16"):
         load_vgg16(tmp_path / "missing.npz", variables)
     arrays = vgg_arrays(variables, rng)
     path = tmp_path / "vgg.npz"
     np.savez(path, **{name: value for name, value in arrays.items() if name != "block4_conv2/kernel"})
-    with pytest.raises(InputError, match=r"vgg\.npz has no array 'block4_conv2/kernel'"):
+    with pytest.raises(InputError, match=r"vgg\.npz has no 'block4_conv2/kernel'"):
         load_vgg16(path, variables)
-    np.savez(path, **{**arrays, "block1_conv1/kernel": np.zeros((3, 3, 3, 64))})
+    wide = {"block1_conv1/kernel": np.zeros((3, 3, 3, 64)), "block1_conv1/bias": np.zeros(64)}
+    np.savez(path, **{**arrays, **wide, "block1_conv2/kernel": np.zeros((3, 3, 64, 2))})
     with pytest.raises(
-        InputError, match=r"'block1_conv1/kernel' .* has shape \(3, 3, 3, 64\), the network needs \(3, 3, 3, 2\)"
+        InputError,
+        match=r"kernel of conv1_1 in .* has shape \(3, 3, 3, 64\), the network needs \(3, 3, 3, 2\); .*width=1\.0",
     ):
         load_vgg16(path, variables)
     path.write_bytes(path.read_bytes()[:1000])
