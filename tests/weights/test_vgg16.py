@@ -64,12 +64,12 @@ def test_fc6_and_fc7_are_taken_where_both_fit(tmp_path, rng, variables):
     arrays, path = vgg_arrays(variables, rng) | fc_arrays(rng), tmp_path / "vgg.npz"
     np.savez(path, **arrays)
     loaded = load_vgg16(path, variables)
-    x = rng.standard_normal((2, 7, 7, 16)).astype(np.float32)
+    x = rng.standard_normal((2, 7, 7, 16))
     for ours, keras, flat in (("fc6", "fc1", x.reshape(2, -1)), ("fc7", "fc2", x[:, 0, 0, :8])):
         layer = loaded["params"][ours]
         assert layer["kernel"].shape == variables["params"][ours]["kernel"].shape
-        found = flat @ layer["kernel"].reshape(-1, 8) + layer["bias"]
-        np.testing.assert_allclose(found, flat @ arrays[f"{keras}/kernel"] + arrays[f"{keras}/bias"], rtol=1e-5)
+        found = flat @ np.asarray(layer["kernel"]).reshape(-1, 8) + layer["bias"]
+        np.testing.assert_allclose(found, flat @ arrays[f"{keras}/kernel"] + arrays[f"{keras}/bias"], atol=1e-4)
     others = set(variables["params"]) - {f"conv{block}_{i}" for block, i in layers()} - {"fc6", "fc7"}
     assert all(loaded["params"][layer] is variables["params"][layer] for layer in others)
 
