@@ -27,7 +27,8 @@ def random_deconvnet(rng, width=1.0, decoder_width=1.0, fc=4096, classes=21, fc_
             kernel = np.ascontiguousarray(kernel.swapaxes(0, 1))
         layers.append((name, kind, [kernel, draw_bias(rng, fan_out)]))
         if bn:
-            scale, shift = rng.uniform(0.5, 1.5, (1, fan_out, 1, 1)), rng.uniform(-0.3, 0.3, (1, fan_out, 1, 1))
+            # Shifted upwards: in a narrow network ReLUs that are zero everywhere would make the scores constant.
+            scale, shift = rng.uniform(0.5, 1.5, (1, fan_out, 1, 1)), rng.uniform(0, 0.6, (1, fan_out, 1, 1))
             layers.append((bn, "BN", [scale.astype(np.float32), shift.astype(np.float32)]))
             layers.append((bn.replace("bn", "relu"), "ReLU", []))
         return fan_out
