@@ -8,6 +8,7 @@ metrics.jsonl, tensorboard/ and pictures/; the same command continues a run that
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import chex
 import jax
@@ -33,7 +34,7 @@ from deconvnet_jax.training import (
     train,
 )
 from deconvnet_jax.visualization import result_panel
-from deconvnet_jax.weights import init_from_checkpoint, keep_vgg16_features, load_vgg16
+from deconvnet_jax.weights import has_checkpoint, init_from_checkpoint, keep_vgg16_features, load_vgg16
 from experiments import cli
 
 PICTURES = 4  # images that every evaluation draws
@@ -71,7 +72,10 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         **cli.pipeline_options(config),
     )
     net = deconvnet_from_config(config.model.to_dict(), AXIS_NAME if config.cross_device_bn else None)
-    variables = initial_variables(net, config, train_source, class_names)
+    if has_checkpoint(Path(workdir) / "checkpoints"):  # the run goes on; what it started from may be gone
+        variables = init_variables(net, config.seed)
+    else:
+        variables = initial_variables(net, config, train_source, class_names)
     folder = claim_workdir(workdir, config.to_dict())
     print(
         f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "

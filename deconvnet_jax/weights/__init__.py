@@ -2,6 +2,7 @@
 
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
 from deconvnet_jax.weights.checkpoint import (
+    has_checkpoint,
     init_from_checkpoint,
     load_checkpoint,
     open_checkpoints,
@@ -18,6 +19,7 @@ __all__ = [
     "CaffemodelError",
     "deconvnet_from_caffe",
     "fcn8s_from_caffe",
+    "has_checkpoint",
     "init_from_checkpoint",
     "keep_vgg16_features",
     "load_caffemodel",

@@ -32,6 +32,12 @@ def open_checkpoints(directory: str | Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
 
+def has_checkpoint(directory: str | Path) -> bool:
+    """Whether a folder holds a finished step."""
+    directory = Path(directory)
+    return directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir())
+
+
 def save_checkpoint(
     manager: ocp.CheckpointManager,
     step: int,
@@ -74,7 +80,7 @@ def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree,
     Raises:
       InputError: if the folder holds a checkpoint already.
     """
-    if _steps(Path(directory)):
+    if has_checkpoint(directory):
         raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
     info = {**info, "config": {**info.get("config", {}), "model": config_from_network(net)}}
     with open_checkpoints(directory) as manager:
@@ -185,15 +191,11 @@ def _fitting(
 
 def _checkpoint_directory(path: Path) -> Path:
     for directory in (path / "checkpoints", path):
-        if _steps(directory):
+        if has_checkpoint(directory):
             return directory
     raise InputError(
         f"no checkpoint in {path}; expected the 'checkpoints' folder of a training run, with one folder per step"
     )
-
-
-def _steps(directory: Path) -> list[str]:
-    return [child.name for child in directory.iterdir() if child.name.isdigit()] if directory.is_dir() else []
 
 
 def _choose_step(manager: ocp.CheckpointManager, directory: Path, step: int | None) -> int:

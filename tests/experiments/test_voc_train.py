@@ -224,6 +224,10 @@ def test_training_goes_on_from_an_imported_network(scenes, tmp_path, rng, capsys
     for name in ("conv3_1", "fc6", "deconv4_3"):
         np.testing.assert_allclose(trained["params"][name]["kernel"], imported["params"][name]["kernel"], atol=1e-3)
     assert trained["params"]["seg-score-voc"]["kernel"].shape[-1] == len(class_names(scenes))
+    shutil.rmtree(tmp_path / "imported")  # not needed to go on
+    config.num_steps = 2
+    voc_train.run(config, tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run", step=2)[2]["step"] == 2
 
 
 def test_two_ways_to_start_exclude_each_other(scenes, tmp_path):
