@@ -130,11 +130,14 @@ class Segmenter:
     def _window_scores(self, images: list[np.ndarray], boxes: list[np.ndarray], batch_size: int) -> np.ndarray:
         """Score maps float32 [len(images), S, S, K]; the batch is filled up, so that the network compiles once."""
         size = self.input_size
-        crops, extents = np.zeros((batch_size, size, size, 3), np.uint8), np.zeros((batch_size, 2), np.int32)
-        for i, (image, box) in enumerate(zip(images, boxes, strict=True)):
-            crops[i] = crop_window(image, None, box, size)[0]
-            extents[i] = [_pixels_before(side, box, size) for side in image.shape[:2]]
-        inputs = (crops, extents) if isinstance(self.net, FCN8s) else (crops,)
+        crops = np.zeros((batch_size, size, size, 3), np.uint8)
+        for crop, image, box in zip(crops, images, boxes, strict=False):
+            crop[:] = crop_window(image, None, box, size)[0]
+        inputs = [crops]
+        if isinstance(self.net, FCN8s):
+            extents = np.zeros((batch_size, 2), np.int32)
+            extents[: len(images)] = [_extent(image, box, size) for image, box in zip(images, boxes, strict=True)]
+            inputs.append(extents)
         scores = np.asarray(_score_function(self.net)(self.variables, *inputs))[: len(images)]
         if scores.shape[-1] != len(self.class_names):
             raise InputError(
@@ -176,9 +179,10 @@ def default_class_names(count: int) -> tuple[str, ...]:
     return VOC_CLASSES if count == len(VOC_CLASSES) else tuple(f"class {i}" for i in range(count))
 
 
-def _pixels_before(side: int, box: np.ndarray, size: int) -> int:
-    """How many pixels of a window, which begins with the image, show the image, of which `side` pixels are in it."""
-    return int(np.sum((np.arange(size) + 0.5) * (box[2] - box[0]) / size < side))
+def _extent(image: np.ndarray, box: np.ndarray, size: int) -> list[int]:
+    """How many rows and columns of a window of `size` pixels show the image, which begins where the window does."""
+    centres = (np.arange(size) + 0.5) * (box[2] - box[0]) / size
+    return [int(np.sum(centres < side)) for side in image.shape[:2]]
 
 
 @lru_cache(maxsize=4)
