@@ -4,8 +4,9 @@
 
 The original's step "make BN layers testable" (BN_make_INFERENCE_script.py): the mean of the means and of the variances
 of many batches, instead of the running averages that training keeps. Needed before an imported stage_*_train_result
-predicts; of use after any training. The crops are those of the training run, unless --config, --voc_root, --split or
---data_dir says otherwise. Writes a new checkpoint that voc_eval and predict take.
+predicts; of use after any training. The crops are those of the training run, unless --config (and with it
+--config.data.KEY=VALUE), --voc_root, --split or --data_dir says otherwise. Writes a new checkpoint that voc_eval and
+predict take.
 
 --fold=scale writes the statistics into scale and shift, the form of DeconvNet_trainval_inference.caffemodel;
 --fold=convolutions into the kernels and biases before them, which leaves the network without batch normalisation. Both
@@ -25,7 +26,7 @@ from deconvnet_jax.data import open_split, training_batches
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, fold_batch_norm, fold_statistics
 from deconvnet_jax.training import calibrate_batch_norm, local_batch_size
-from deconvnet_jax.weights import load_checkpoint, save_network
+from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
 from experiments import cli
 from experiments.output import output_folder
 
@@ -39,7 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     flags.DEFINE_string("output", None, "folder for the new checkpoint")
     flags.DEFINE_integer("batches", 500, "how many batches are measured", lower_bound=0)
-    flags.DEFINE_integer("batch_size", 28, "crops a batch, over all devices", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 28, "crops a batch, over all devices", lower_bound=2)
     flags.DEFINE_enum("fold", "none", FOLDS, "where the statistics go: stay apart, into scale and shift, into kernels")
     flags.DEFINE_string("split", None, "split to measure on; default: config.data.train_split")
     flags.DEFINE_string("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
@@ -82,6 +83,7 @@ def run(
         cannot be used.
     """
     folder = output_folder(output)
+    check_vacant(folder)
     net, variables, info = load_checkpoint(checkpoint, step)
     check_network(net, info, checkpoint, batches)
     if batches:
@@ -117,6 +119,8 @@ def measure(
     net: DeconvNet, variables: chex.ArrayTree, config: ml_collections.ConfigDict, batches: int, batch_size: int
 ) -> chex.ArrayTree:
     """The variables with statistics of the config's training crops."""
+    if batch_size < 2:
+        raise InputError("batch_size=1: the values of fc6 and fc7 have no variance in a single crop; give 2 or more")
     per_process = local_batch_size(batch_size)
     source = open_split(cli.packed_data(config.data.voc_root, config.data.data_dir), config.data.train_split)
     crops = training_batches(

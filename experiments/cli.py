@@ -26,6 +26,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             main(argv)
         except InputError as error:
             sys.exit(f"error: {error}")
+        except OSError as error:  # a full disk, a file that others took away: says which and why
+            sys.exit(f"error: {error}")
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -81,6 +83,10 @@ def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
     config.data.voc_root = str(Path(config.data.voc_root).expanduser().absolute())
     data_dir = config.data.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     config.data.data_dir = str(Path(data_dir).expanduser().absolute())
+    if config.init_from:
+        config.init_from = str(Path(config.init_from).expanduser().absolute())
+    if config.init.vgg16:
+        config.init.vgg16 = str(Path(config.init.vgg16).expanduser().absolute())
     found = len(data.class_names(config.data.voc_root))
     if config.model.num_classes not in (None, found):
         raise InputError(

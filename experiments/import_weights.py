@@ -26,7 +26,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import default_class_names, default_input_size
 from deconvnet_jax.models import DeconvNet, Network, count_parameters, layer_names
 from deconvnet_jax.training import init_variables
-from deconvnet_jax.weights import load_vgg16, network_from_caffe, save_network
+from deconvnet_jax.weights import check_vacant, load_vgg16, network_from_caffe, save_network
 from experiments import cli
 from experiments.output import output_folder
 
@@ -74,6 +74,7 @@ def run(
         raise InputError("give one of --caffemodel=FILE and --vgg16=FILE")
     names = read_class_names(class_names) if class_names else None
     folder = output_folder(output)
+    check_vacant(folder)
     if caffemodel:
         net, variables, known = network_from_caffe(caffemodel, BN_FORMS[bn])
     else:

@@ -2,8 +2,10 @@
 
     python -m experiments.voc_eval --checkpoint=DIR [--config=FILE] [--output=DIR] [--split=val] [--voc_root=DIR]
 
-The data is that of the training run, unless --config, --config.data.KEY=VALUE, --voc_root, --split or --data_dir says
-otherwise; the network is the checkpoint's in any case. Prints a table and, as the last line of stdout, one JSON object.
+The data is that of the training run, unless --config (and with it --config.data.KEY=VALUE), --voc_root, --split or
+--data_dir says otherwise; the network is the checkpoint's in any case. Prints a table and, as the last line of stdout,
+one JSON object.
+
 With --output also metrics.json, labels/NAME.png (label maps with VOC's palette, one an image) and panels/NAME.jpg
 (image, truth, prediction and overlay; of the first --panels images).
 """

@@ -22,7 +22,7 @@ from deconvnet_jax.data import class_names as data_class_names
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
 from deconvnet_jax.inference import Segmenter
-from deconvnet_jax.models import DeconvNet, check_input_size, compiler_options, count_parameters, deconvnet_from_config
+from deconvnet_jax.models import DeconvNet, check_input_size, compiler_options, count_parameters, network_from_config
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import (
     AXIS_NAME,
@@ -58,6 +58,11 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     """Trains as the config says; returns the scores of the last evaluation."""
     per_process = local_batch_size(config.batch_size)
     check_crop_size(config)
+    if has_checkpoint(workdir):
+        raise InputError(
+            f"--workdir={workdir} holds a network that was not trained there; name another folder, and start from this "
+            f"one: --config.init_from={workdir}"
+        )
     config = cli.resolve_data(config)
     builder = cli.packed_data(config.data.voc_root, config.data.data_dir)
     class_names = data_class_names(config.data.voc_root)
@@ -71,7 +76,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         process_count=jax.process_count(),
         **cli.pipeline_options(config),
     )
-    net = deconvnet_from_config(config.model.to_dict(), AXIS_NAME if config.cross_device_bn else None)
+    net = network_from_config(config.model.to_dict())
+    net = net.clone(bn_axis_name=AXIS_NAME if config.cross_device_bn else None)
     if has_checkpoint(Path(workdir) / "checkpoints"):  # the run goes on; what it started from may be gone
         variables = init_variables(net, config.seed)
     else:
@@ -89,7 +95,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         variables=variables,
         batches=batches,
         info={"config": config.to_dict(), "class_names": list(class_names)},
-        evaluate=evaluator(deconvnet_from_config(config.model.to_dict()), class_names, eval_source, config),
+        evaluate=evaluator(network_from_config(config.model.to_dict()), class_names, eval_source, config),
         class_weights=class_weights(config, train_source),
     )
 
@@ -107,7 +113,7 @@ def initial_variables(
     """What `config.init_from` or `config.init` asks for; the same in every process."""
     variables = init_variables(net, config.seed)
     if config.init_from:
-        return _continued(config, variables, class_names)
+        return _continued(net, config, variables, class_names)
     if not config.init.vgg16:
         return variables
     fresh, variables = variables, load_vgg16(config.init.vgg16, variables)
@@ -122,11 +128,12 @@ def initial_variables(
 
 
 def _continued(
-    config: ml_collections.ConfigDict, variables: chex.ArrayTree, class_names: Sequence[str]
+    net: DeconvNet, config: ml_collections.ConfigDict, variables: chex.ArrayTree, class_names: Sequence[str]
 ) -> chex.ArrayTree:
-    if config.init.vgg16:
-        raise InputError("--config.init_from and --config.init.vgg16 exclude each other: leave one out")
-    variables, same_classes = init_from_checkpoint(config.init_from, variables, class_names)
+    for key, value in config.init.items():
+        if value:
+            raise InputError(f"--config.init_from and --config.init.{key} exclude each other: leave one out")
+    variables, same_classes = init_from_checkpoint(config.init_from, net, variables, class_names)
     scores = "" if same_classes else "; it was trained on other classes: the score layer starts anew"
     print(f"starting from {config.init_from}{scores}", file=sys.stderr)
     return variables

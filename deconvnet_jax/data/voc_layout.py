@@ -58,12 +58,16 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Names from a file, one a line in the order of the ids, background first.
 
     Raises:
-      InputError: if there is no such file, or it is no list of 2 to 255 different names.
+      InputError: if the file cannot be read, is not UTF-8, or is no list of 2 to 255 different names.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"no file {path}; expected a list of class names, one a line, background first")
-    names = _lines(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text ({_one_line(error)}); save it as such") from error
+    names = [line.strip() for line in text.splitlines() if line.strip()]
     if len(names) < 2 or len(set(names)) < len(names) or len(names) > IGNORE:
         raise InputError(
             f"{path}: expected 2 to {IGNORE} different class names, one a line, background first; got "

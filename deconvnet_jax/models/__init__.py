@@ -6,7 +6,6 @@ from deconvnet_jax.models.deconvnet import (
     check_input_size,
     compiler_options,
     count_parameters,
-    deconvnet_from_config,
 )
 from deconvnet_jax.models.fcn8s import FCN8s
 from deconvnet_jax.models.folding import fold_batch_norm, fold_statistics
@@ -21,7 +20,6 @@ __all__ = [
     "compiler_options",
     "config_from_network",
     "count_parameters",
-    "deconvnet_from_config",
     "fold_batch_norm",
     "fold_statistics",
     "layer_names",

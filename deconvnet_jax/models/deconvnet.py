@@ -5,9 +5,7 @@ supplement; original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layer
 the decoder's numbers grow towards the output: deconv4_1, deconv4_2, deconv4_3 (the one that narrows).
 """
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import chex
 import flax.linen as nn
@@ -243,11 +241,6 @@ def _separate(x: Array) -> Array:
 def count_parameters(variables: chex.ArrayTree) -> int:
     """Number of trained parameters: everything under "params"."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-
-
-def deconvnet_from_config(config: Mapping[str, Any], bn_axis_name: str | None = None) -> DeconvNet:
-    """The network that a config's section "model" describes: fields of DeconvNet, dtype by name."""
-    return DeconvNet(**{**config, "dtype": jnp.dtype(config["dtype"])}, bn_axis_name=bn_axis_name)
 
 
 def compiler_options() -> dict[str, str]:

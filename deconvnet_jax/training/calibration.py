@@ -8,8 +8,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, first_replica, split_batch
@@ -25,8 +25,8 @@ def calibrate_batch_norm(
     """Replaces running statistics by the mean of batch means and the mean of batch variances.
 
     As BN_make_INFERENCE_script.py does over 501 batches of 28 crops of the training data: the network normalises with
-    every batch's own statistics while they are measured. Variances are biased and within a batch (the original's
-    correction by m / (m - 1) divides integers, and is 1). Over several devices each device's share is a batch.
+    every batch's own statistics while they are measured, over all devices together. Variances are biased and within a
+    batch (the original's correction by m / (m - 1) divides integers, and is 1).
 
     Args:
       net: with batch normalisation.
@@ -37,23 +37,30 @@ def calibrate_batch_norm(
 
     Returns:
       New variables: other "batch_stats".
+
+    Raises:
+      InputError: if a statistic is no finite number.
     """
-    step = data_parallel(partial(_measure, net=net.clone(bn_momentum=0.0)))  # "running" statistics of one batch alone
-    copies = jax.tree.map(jnp.array, variables)  # the step may reuse the memory of what it is given
-    sums = jax.tree.map(jnp.zeros_like, copies["batch_stats"])
-    state = (copies, sums)
+    # With this momentum "running" statistics are those of one batch alone.
+    step = data_parallel(partial(_measure, net=net.clone(bn_momentum=0.0, bn_axis_name=AXIS_NAME)))
+    sums = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+    params = jax.tree.map(jnp.array, variables["params"])  # the step may reuse the memory of what it is given
+    state = (params, sums)
     for done, batch in enumerate(islice(batches, count), 1):
         state, _ = step(state, split_batch({"image": batch["image"]}))
         progress(done, count)
-    sums = first_replica(state[1])
-    return {**variables, "batch_stats": jax.tree.map(lambda total: total / count, sums)}
+    means = jax.tree.map(lambda total: total / count, first_replica(state[1]))
+    for name, statistics in means.items():
+        if not all(np.isfinite(values).all() for values in statistics.values()):
+            raise InputError(f"the statistics of '{name}' are no finite numbers: the network's weights are damaged")
+    return {**variables, "batch_stats": means}
 
 
 def _measure(
     state: tuple[chex.ArrayTree, chex.ArrayTree], batch: dict[str, jax.Array], *, net: DeconvNet
 ) -> tuple[tuple[chex.ArrayTree, chex.ArrayTree], dict]:
-    variables, sums = state
+    params, sums = state
+    fresh = jax.tree.map(jnp.zeros_like, sums)
     images = normalize_images(batch["image"])
-    _, updates = net.apply(variables, images, train=True, mutable=["batch_stats"])
-    measured = lax.pmean(updates["batch_stats"], AXIS_NAME)
-    return (variables, jax.tree.map(jnp.add, sums, measured)), {}
+    _, updates = net.apply({"params": params, "batch_stats": fresh}, images, train=True, mutable=["batch_stats"])
+    return (params, jax.tree.map(jnp.add, sums, updates["batch_stats"])), {}

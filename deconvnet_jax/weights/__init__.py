@@ -2,6 +2,7 @@
 
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
 from deconvnet_jax.weights.checkpoint import (
+    check_vacant,
     has_checkpoint,
     init_from_checkpoint,
     load_checkpoint,
@@ -17,6 +18,7 @@ from deconvnet_jax.weights.vgg16 import keep_vgg16_features, load_vgg16
 
 __all__ = [
     "CaffemodelError",
+    "check_vacant",
     "deconvnet_from_caffe",
     "fcn8s_from_caffe",
     "has_checkpoint",

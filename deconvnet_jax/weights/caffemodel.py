@@ -92,7 +92,7 @@ def read_layers(path: str | Path, with_blobs: bool = True) -> Iterator[CaffeLaye
     Raises:
       CaffemodelError: as `load_caffemodel`, on the way.
     """
-    file = _open(Path(path))
+    file = _open(Path(path).expanduser())
     try:
         found = False
         for number, wire_type, start, end in _Message(file, 0, len(file.data)):

@@ -35,7 +35,13 @@ def open_checkpoints(directory: str | Path) -> ocp.CheckpointManager:
 def has_checkpoint(directory: str | Path) -> bool:
     """Whether a folder holds a finished step."""
     directory = Path(directory)
-    return directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir())
+    return directory.is_dir() and any(c.name.isdigit() and c.is_dir() for c in directory.iterdir())
+
+
+def check_vacant(directory: str | Path) -> None:
+    """Raises InputError if a folder holds a checkpoint, or a training run's folder of checkpoints."""
+    if any(has_checkpoint(folder) for folder in (Path(directory), Path(directory) / "checkpoints")):
+        raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
 
 
 def save_checkpoint(
@@ -78,10 +84,9 @@ def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree,
       info: as for `save_checkpoint`; of "config" only other sections than "model" are used.
 
     Raises:
-      InputError: if the folder holds a checkpoint already.
+      InputError: if the folder holds a checkpoint already, or is that of a training run.
     """
-    if has_checkpoint(directory):
-        raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
+    check_vacant(directory)
     info = {**info, "config": {**info.get("config", {}), "model": config_from_network(net)}}
     with open_checkpoints(directory) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardSave(variables), info=ocp.args.JsonSave(info))
@@ -120,7 +125,7 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
     Raises:
       InputError: if there is no checkpoint, no such step, or the folder is not one of this project's.
     """
-    directory = _checkpoint_directory(Path(path))
+    directory = _checkpoint_directory(Path(path).expanduser())
     manager = ocp.CheckpointManager(
         directory.absolute(),
         options=ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_METRIC]),
@@ -130,24 +135,35 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
         try:
             info = manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
             net = network_from_config(info["config"]["model"])
-        except (KeyError, ValueError, TypeError, OSError) as error:
+            images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), "float32")
+            shapes = jax.eval_shape(net.init, jax.random.key(0), images)
+            _check_description(net, info)
+        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
             raise InputError(
                 f"{directory / str(step)} is not a checkpoint of this project ({_first_line(error)})"
             ) from error
-        images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), "float32")
-        shapes = jax.eval_shape(net.init, jax.random.key(0), images)
         variables = _restore_variables(manager, step, shapes, directory)
     return net, variables, {**info, "step": step}
 
 
+def _check_description(net: Network, info: dict[str, Any]) -> None:
+    """Raises ValueError unless what is read later is there."""
+    names, size = info["class_names"], info["config"].get("data", {}).get("crop_size", 1)
+    if not isinstance(names, list) or len(names) != net.num_classes or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"class_names is no list of {net.num_classes} names")
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"config.data.crop_size is {size!r}")
+
+
 def init_from_checkpoint(
-    path: str | Path, variables: chex.ArrayTree, class_names: Sequence[str]
+    path: str | Path, net: DeconvNet, variables: chex.ArrayTree, class_names: Sequence[str]
 ) -> tuple[chex.ArrayTree, bool]:
     """Initial variables for a training that goes on from another one's network; its best step.
 
     Args:
       path: as for `load_checkpoint`.
-      variables: of the network to be trained, as initialised.
+      net: the network to be trained.
+      variables: of it, as initialised.
       class_names: of the data to be trained on.
 
     Returns:
@@ -157,13 +173,18 @@ def init_from_checkpoint(
       InputError: if the checkpoint cannot be read, is of another network, or cannot be trained on because its batch
         normalisation is folded.
     """
-    net, loaded, info = load_checkpoint(path)
-    if not isinstance(net, DeconvNet):
-        raise InputError(f"{path} holds an {type(net).__name__}; training goes on from a DeconvNet only")
+    loaded_net, loaded, info = load_checkpoint(path)
+    if not isinstance(loaded_net, DeconvNet):
+        raise InputError(f"{path} holds an {type(loaded_net).__name__}; training goes on from a DeconvNet only")
     if info.get("batch_statistics") == "folded" or set(loaded) != set(variables):
         raise InputError(
             f"{path} is for inference only: its batch normalisation is folded; start from the result of a training "
             "(of the authors' files stage_2_train_result.caffemodel)"
+        )
+    if loaded_net.bn_epsilon != net.bn_epsilon:
+        raise InputError(
+            f"--config.init_from={path} has bn_epsilon {loaded_net.bn_epsilon}, the config {net.bn_epsilon}; give "
+            f"--config.model.bn_epsilon={loaded_net.bn_epsilon}"
         )
     same_classes = list(info["class_names"]) == list(class_names)
     result = {}

@@ -60,7 +60,7 @@ def read_vgg16(path: str | Path) -> Layers:
       InputError: for a file that is missing, of another kind or damaged, that needs a library which is not installed,
         or whose layers are not VGG-16's.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(
             f"VGG-16 weights: no file {path}; give an .npz, .h5, .pth, .safetensors or .caffemodel as "

@@ -40,7 +40,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.class_balance = 0.0  # of the loss: 0 gives each pixel the same influence, 1 each class; between: between
     config.cross_device_bn = False  # batch statistics over all devices instead of on each
 
-    config.init_from = config_dict.placeholder(str)  # checkpoint of another training, or imported, to go on from
+    config.init_from = config_dict.placeholder(str)  # checkpoint to go on from, of a training or imported; all layers
     config.init = ml_collections.ConfigDict()
     config.init.vgg16 = config_dict.placeholder(str)  # ImageNet VGG-16: .pth, .h5, .npz, .safetensors, .caffemodel
     config.init.keep_features = False  # let batch normalisation begin with VGG-16's own features; the original does not

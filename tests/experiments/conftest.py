@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.data import class_names, write_scenes
-from deconvnet_jax.models import deconvnet_from_config
+from deconvnet_jax.models import network_from_config
 from deconvnet_jax.weights import open_checkpoints, save_checkpoint
 from experiments.configs import default
 
@@ -30,7 +30,7 @@ def random_variables(model, rng):
         return np.full(leaf.shape, path[-1].key in ("scale", "var"), np.float32)
 
     inputs = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
-    shapes = jax.eval_shape(deconvnet_from_config(model).init, jax.random.key(0), inputs)
+    shapes = jax.eval_shape(network_from_config(model).init, jax.random.key(0), inputs)
     variables = jax.tree_util.tree_map_with_path(draw, shapes)
     scores = variables["params"]["seg-score-voc"]["kernel"]
     scores -= scores.mean(axis=2, keepdims=True)  # otherwise one class wins everywhere

@@ -38,16 +38,18 @@ def test_a_snapshot_predicts_after_calibration_and_as_well_when_folded(tmp_path,
     command = [sys.executable, "-m", "experiments.calibrate_bn", f"--checkpoint={snapshot}", "--batches=2"]
     command += [f"--{key}={value}" for key, value in overrides(tiny_run).items()]
     done = subprocess.run(
-        [*command, "--batch_size=4", f"--output={tmp_path / 'calibrated'}"], cwd=ROOT, capture_output=True, text=True
+        [*command, "--batch_size=8", f"--output={tmp_path / 'calibrated'}"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"statistics of 2 batches of 4 -> {tmp_path / 'calibrated'}\n"
+    assert done.stdout == f"statistics of 2 batches of 8 -> {tmp_path / 'calibrated'}\n"
     _, variables, info = load_checkpoint(tmp_path / "calibrated")
-    assert info["calibrated"] == {"batches": 2, "batch_size": 4}
+    assert info["calibrated"] == {"batches": 2, "batch_size": 8}
     assert "batch_statistics" not in info
     before = load_checkpoint(snapshot)[1]
     np.testing.assert_array_equal(variables["params"]["bn3_1"]["scale"], before["params"]["bn3_1"]["scale"])
-    assert (variables["batch_stats"]["bn3_1"]["var"] != 1).all()
+    for name in ("bn3_1", "bnfc6"):
+        assert (variables["batch_stats"][name]["var"] != 1).all()
+        assert (variables["batch_stats"][name]["var"] > 0).any()
 
     image = open_split(cli.packed_data(tiny_run.voc_root, tiny_run.folder / "data/tfds"), "val")[0].image
     expected = Segmenter.from_checkpoint(tmp_path / "calibrated")(image).scores
@@ -68,6 +70,10 @@ def test_what_cannot_be_calibrated(tmp_path, rng, snapshot, tiny_run):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=0, fold="scale")
     with pytest.raises(InputError, match="no data: give"):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=1)
+    with pytest.raises(InputError, match=r"batch_size=1: .* no variance in a single crop; give 2 or more"):
+        calibrate_bn.run(snapshot, tmp_path / "out", batches=1, batch_size=1, overrides=overrides(tiny_run))
+    with pytest.raises(InputError, match=r"snapshot holds a checkpoint already"):  # said before any work
+        calibrate_bn.run(snapshot, snapshot, batches=10**9, overrides=overrides(tiny_run))
     with pytest.raises(InputError, match=r"batch_size=6 does not divide over 4 devices; give a multiple of 4"):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=1, batch_size=6, overrides=overrides(tiny_run))
     (tmp_path / "fcn.caffemodel").write_bytes(encode(random_fcn8s(rng, width=1 / 64, fc=4, classes=3)))

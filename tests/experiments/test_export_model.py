@@ -72,6 +72,8 @@ def test_fcn8s_at_another_size(tmp_path, rng):
     shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     variables = jax.tree.map(lambda leaf: rng.normal(0, 0.2, leaf.shape).astype(np.float32), shapes)
     save_network(tmp_path / "fcn", net, variables, {"class_names": ["a", "b", "c"]})
+    export_model.run(tmp_path / "fcn", tmp_path / "default", platforms=["cpu"])
+    assert json.loads((tmp_path / "default/model.json").read_text())["input_size"] == 500
     export_model.run(tmp_path / "fcn", tmp_path / "model", input_size=75, platforms=["cpu"])
     images = rng.integers(0, 256, (2, 75, 75, 3)).astype(np.uint8)
     (found,) = scores_of_another_process(tmp_path / "model", [images], tmp_path)

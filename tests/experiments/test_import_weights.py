@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.weights import load_checkpoint
 from experiments import import_weights, predict
 
@@ -73,6 +75,22 @@ def test_a_training_snapshot_is_imported_but_does_not_predict(tmp_path, rng, pho
         predict.run(tmp_path / "imported", tmp_path / "out", [str(photo)])
     import_weights.run(tmp_path / "folded", caffemodel=tmp_path / "net.caffemodel", bn="folded")
     assert predict.run(tmp_path / "folded", tmp_path / "out", [str(photo)]) == 0
+
+
+def test_vgg16_becomes_the_encoder_of_a_network_to_train(tmp_path, rng, photo, capsys, monkeypatch):
+    """In a narrow network: that the layers are those of the file, and that nobody predicts with the rest."""
+    narrow = partial(DeconvNet, width=1 / 32, fc_features=4)
+    monkeypatch.setattr(import_weights, "DeconvNet", narrow)
+    vgg16 = [layer for layer in random_deconvnet(rng, width=1 / 32, fc=4) if re.fullmatch(r"conv\d_\d", layer[0])]
+    (tmp_path / "vgg.caffemodel").write_bytes(encode(vgg16))
+    import_weights.run(tmp_path / "imported", vgg16=tmp_path / "vgg.caffemodel")
+    assert "batch statistics are not known" in capsys.readouterr().out
+    net, variables, info = load_checkpoint(tmp_path / "imported")
+    assert net.num_classes == len(info["class_names"]) == 21
+    expected = dict((name, blobs) for name, _, blobs in vgg16)["conv5_3"][0].transpose(2, 3, 1, 0)
+    np.testing.assert_array_equal(variables["params"]["conv5_3"]["kernel"], expected)
+    with pytest.raises(InputError, match="not trained yet"):
+        predict.run(tmp_path / "imported", tmp_path / "out", [str(photo)])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Folders for results."""
 
+import sys
+
 import pytest
 
 from deconvnet_jax.errors import InputError
@@ -16,3 +18,14 @@ def test_a_file_is_refused(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file/below"):
         with pytest.raises(InputError, match="cannot be a folder"):
             output_folder(path)
+
+
+def test_an_empty_name_is_refused():
+    with pytest.raises(InputError, match="--output is empty"):
+        output_folder("")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder that nobody can write to")
+def test_a_folder_that_cannot_be_written_is_refused():
+    with pytest.raises(InputError, match=r"--output=/proc cannot be a folder for results \(.*\); name another"):
+        output_folder("/proc")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from deconvnet_jax.data import Example, class_names, write_scenes
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import deconvnet_from_config
+from deconvnet_jax.models import network_from_config
 from deconvnet_jax.training import init_variables
 from deconvnet_jax.weights import load_checkpoint
 from experiments import import_weights, voc_train
@@ -187,7 +187,7 @@ def test_vgg16_weights_that_are_no_weights(scenes, tmp_path):
 
 def test_initial_variables_keep_vgg16s_features_where_asked(tmp_path, rng):
     config = settings(tmp_path, **{"model.num_classes": 2, "init.vgg16": str(tmp_path / "vgg.npz")})
-    net = deconvnet_from_config(config.model.to_dict())
+    net = network_from_config(config.model.to_dict())
     params = init_variables(net, 0)["params"]
     layers = [name for name in params if re.fullmatch(r"conv\d_\d", name)]
     arrays = {f"block{n[4]}_conv{n[6]}/{part}": np.asarray(v) for n in layers for part, v in params[n].items()}
@@ -233,4 +233,15 @@ def test_training_goes_on_from_an_imported_network(scenes, tmp_path, rng, capsys
 def test_two_ways_to_start_exclude_each_other(scenes, tmp_path):
     message = refused(settings(scenes, init_from="a", **{"init.vgg16": "b"}), tmp_path / "run")
     assert "--config.init_from and --config.init.vgg16 exclude each other" in message
-    assert "no checkpoint in none" in refused(settings(scenes, init_from="none"), tmp_path / "run")
+    message = refused(settings(scenes, init_from="a", **{"init.keep_features": True}), tmp_path / "run")
+    assert "--config.init_from and --config.init.keep_features exclude each other" in message
+    assert f"no checkpoint in {Path('none').absolute()}" in refused(
+        settings(scenes, init_from="none"), tmp_path / "run"
+    )
+
+
+def test_a_workdir_that_is_an_imported_network(scenes, tmp_path, rng):
+    (tmp_path / "net.caffemodel").write_bytes(encode(random_deconvnet(rng, width=1 / 64, fc=4, classes=3)))
+    import_weights.run(tmp_path / "imported", caffemodel=tmp_path / "net.caffemodel")
+    message = refused(settings(scenes), tmp_path / "imported")
+    assert f"start from this one: --config.init_from={tmp_path / 'imported'}" in message

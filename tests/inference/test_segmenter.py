@@ -10,8 +10,9 @@ import pytest
 from caffe_networks import random_deconvnet, random_fcn8s
 from caffemodel_writer import encode
 
+from deconvnet_jax.data import crop_window
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import Segmenter, default_class_names
+from deconvnet_jax.inference import Segmenter, default_class_names, sample_scores
 from deconvnet_jax.ops import MEAN_BGR, normalize_images
 from deconvnet_jax.weights import fcn8s_from_caffe
 
@@ -173,10 +174,16 @@ def test_fcn8s_sees_the_images_own_pixels_and_the_mean_beyond(tmp_path, rng):
 def test_fcn8s_reduces_larger_images(tmp_path, rng):
     path = tmp_path / "fcn.caffemodel"
     path.write_bytes(encode(random_fcn8s(rng, **NARROW)))
-    image = rng.integers(0, 256, (30, 40, 3)).astype(np.uint8).repeat(20, 0).repeat(20, 1)
+    image = rng.integers(0, 256, (300, 1000, 3)).astype(np.uint8).repeat(2, 0)
     result = Segmenter.from_caffe(path)(image)
-    assert result.labels.shape == (600, 800)
-    np.testing.assert_array_equal(result.boxes, [[0, 0, 800, 800]])
+    assert result.labels.shape == (600, 1000)
+    np.testing.assert_array_equal(result.boxes, [[0, 0, 1000, 1000]])
+    net, variables = fcn8s_from_caffe(path)
+    padded = np.zeros((1, 500, 500, 3), np.float32)
+    padded[0, :300] = normalize_images(jnp.asarray(crop_window(image, None, result.boxes[0], 500)[0]))[:300]
+    scores = np.asarray(net.apply(variables, padded))[0]
+    expected = sample_scores(scores, result.boxes[0], 600, 1000)
+    np.testing.assert_allclose(result.scores, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_deconvnet_from_caffe(tmp_path, rng):

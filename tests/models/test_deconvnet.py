@@ -7,7 +7,7 @@ import pytest
 from flax import linen as nn
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet, count_parameters, deconvnet_from_config
+from deconvnet_jax.models import DeconvNet, count_parameters, network_from_config
 from deconvnet_jax.models.deconvnet import FullConv, FullDeconv, gaussian_init, smooth_init
 from deconvnet_jax.ops import max_unpool
 
@@ -133,7 +133,7 @@ def test_batch_statistics_are_running_averages_and_used_only_at_test_time(rng):
 
 def test_bfloat16_computes_in_bfloat16_with_float32_outside(rng):
     images = jnp.asarray(rng.uniform(-120, 150, (1, 224, 224, 3)), jnp.float32)
-    net32, net16 = DeconvNet(**SMALL), deconvnet_from_config({**SMALL, "dtype": "bfloat16"})
+    net32, net16 = DeconvNet(**SMALL), network_from_config({**SMALL, "dtype": "bfloat16"})
     variables = randomized(abstract_variables(net16), rng)
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract_variables(net16))} == {jnp.dtype(jnp.float32)}
     exact, coarse = net32.apply(variables, images), net16.apply(variables, images)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import calibrate_batch_norm, calibration, data_parallel, init_variables
@@ -66,17 +67,25 @@ def test_with_one_batch_inference_is_training(monkeypatch, rng, variables):
     assert np.abs(infer(variables, images) - expected).max() > 0.1 * np.abs(expected).max()
 
 
-def test_mean_over_batches_and_devices(monkeypatch, rng, variables):
-    """Each device's share is a batch, as each card's was in the original; what is passed in stays usable."""
+def test_a_batch_is_one_over_any_number_of_devices(monkeypatch, rng, variables):
+    """Also where a device has one crop alone; what is passed in stays usable, and its old statistics do not matter."""
     assert DEVICES == 4
-    batches = random_batches(rng, 2, size=8)
+    batches = random_batches(rng, 3)
+    variables = {**variables, "batch_stats": jax.tree.map(lambda x: jnp.full_like(x, np.inf), variables["batch_stats"])}
     before = jax.tree.map(np.array, variables)
-    over_devices = calibrate_batch_norm(NET, variables, iter(batches), 2)
+    over_devices = calibrate_batch_norm(NET, variables, iter(batches), 3)
     jax.tree.map(np.testing.assert_array_equal, variables, before)
     on_one_device(monkeypatch)
-    shares = [{"image": share} for batch in batches for share in np.split(batch["image"], DEVICES)]
-    expected = calibrate_batch_norm(NET, variables, iter(shares), len(shares))
+    expected = calibrate_batch_norm(NET, variables, iter(batches), 3)
+    assert (expected["batch_stats"]["bnfc6"]["var"] > 0).all()
     for name, statistics in expected["batch_stats"].items():
         for part, values in statistics.items():
             tolerance = 1e-3 * np.abs(values).max()
             np.testing.assert_allclose(over_devices["batch_stats"][name][part], values, atol=tolerance)
+
+
+def test_statistics_that_are_no_numbers(rng, variables):
+    kernel = variables["params"]["fc6"]["kernel"].at[0, 0, 0, 0].set(np.nan)
+    damaged = {**variables["params"], "fc6": {**variables["params"]["fc6"], "kernel": kernel}}
+    with pytest.raises(InputError, match="the statistics of 'bnfc6' are no finite numbers"):
+        calibrate_batch_norm(NET, {**variables, "params": damaged}, iter(random_batches(rng, 1)), 1)

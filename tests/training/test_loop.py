@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import deconvnet_from_config
+from deconvnet_jax.models import network_from_config
 from deconvnet_jax.training import Evaluation, claim_workdir, init_variables, train
 from deconvnet_jax.weights import load_checkpoint
 
@@ -66,7 +66,7 @@ class CountedBatches:
 
 
 def start(folder, config=CONFIG, batches=None, variables=None):
-    net = deconvnet_from_config(config["model"])
+    net = network_from_config(config["model"])
     return train(
         config,
         claim_workdir(folder, config),
@@ -102,7 +102,7 @@ def test_what_a_run_writes(finished):
         assert picture.size == (7, 5)
     assert list((finished / "tensorboard").iterdir())
     net, variables, info = load_checkpoint(finished, 4)
-    assert net == deconvnet_from_config(MODEL)
+    assert net == network_from_config(MODEL)
     assert info["class_names"] == ["a", "b", "c"]
     assert set(variables) == {"params", "batch_stats"}
 

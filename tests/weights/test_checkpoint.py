@@ -164,13 +164,13 @@ def test_fcn8s_too(tmp_path):
     assert loaded == net
     assert_trees_equal(found, variables)
     with pytest.raises(InputError, match="holds an FCN8s; training goes on from a DeconvNet only"):
-        init_from_checkpoint(tmp_path, variables, INFO["class_names"])
+        init_from_checkpoint(tmp_path, NET, variables, INFO["class_names"])
 
 
 def test_training_starts_from_another_ones_network(tmp_path, state):
     save(tmp_path, state, {7: None})
     fresh = jax.tree.map(jnp.zeros_like, state.variables)
-    variables, same_classes = init_from_checkpoint(tmp_path, fresh, INFO["class_names"])
+    variables, same_classes = init_from_checkpoint(tmp_path, NET, fresh, INFO["class_names"])
     assert same_classes
     assert_trees_equal(variables, scaled(state, 7).variables)
 
@@ -181,7 +181,7 @@ def test_with_other_classes_the_score_layer_starts_anew(tmp_path, state):
         (init_variables(NET.clone(num_classes=2), seed=3), ("background", "cell")),
         (jax.tree.map(jnp.zeros_like, state.variables), ("background", "dog", "cat")),
     ):
-        variables, same_classes = init_from_checkpoint(tmp_path, fresh, names)
+        variables, same_classes = init_from_checkpoint(tmp_path, NET, fresh, names)
         assert not same_classes
         assert_trees_equal(variables["params"].pop("seg-score-voc"), fresh["params"]["seg-score-voc"])
         expected = scaled(state, 7).variables
@@ -192,17 +192,57 @@ def test_with_other_classes_the_score_layer_starts_anew(tmp_path, state):
 def test_what_training_cannot_start_from(tmp_path, state):
     save_network(tmp_path / "folded", NET, state.variables, {**NAMES, "batch_statistics": "folded"})
     with pytest.raises(InputError, match=r"folded is for inference only: .*; start from the result of a training"):
-        init_from_checkpoint(tmp_path / "folded", state.variables, INFO["class_names"])
+        init_from_checkpoint(tmp_path / "folded", NET, state.variables, INFO["class_names"])
     save_network(tmp_path / "fused", NET.clone(batch_norm=False), without_batch_norm(state), NAMES)
     with pytest.raises(InputError, match="fused is for inference only"):
-        init_from_checkpoint(tmp_path / "fused", state.variables, INFO["class_names"])
+        init_from_checkpoint(tmp_path / "fused", NET, state.variables, INFO["class_names"])
     save_network(tmp_path / "other", NET, state.variables, NAMES)
     wide = init_variables(NET.clone(fc_features=9), seed=0)
     message = (
         r"init_from=.*other: .* of layer 'bnfc6' has the shape \(8,\), the config's network needs \(9,\); give the"
     )
     with pytest.raises(InputError, match=message):
-        init_from_checkpoint(tmp_path / "other", wide, INFO["class_names"])
+        init_from_checkpoint(tmp_path / "other", NET, wide, INFO["class_names"])
+
+    with pytest.raises(InputError, match=r"other has bn_epsilon 1e-05, the config 0\.1; give --config\.model\.bn_eps"):
+        init_from_checkpoint(tmp_path / "other", NET.clone(bn_epsilon=0.1), state.variables, INFO["class_names"])
+
+
+def test_a_runs_folder_is_not_mixed_with_a_network_from_elsewhere(tmp_path, state):
+    save(tmp_path / "run/checkpoints", state, {5: None})
+    with pytest.raises(InputError, match="run holds a checkpoint already"):
+        save_network(tmp_path / "run", NET, state.variables, NAMES)
+    assert load_checkpoint(tmp_path / "run")[2]["step"] == 5
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        ("class_names", None, "class_names is no list of 3 names"),
+        ("class_names", ["a", "b"], "class_names is no list of 3 names"),
+        ("width", "abc", ""),
+        ("num_classes", None, ""),
+        ("dtype", "int32", ""),
+        ("data", None, ""),
+        ("data", {"crop_size": "a"}, "crop_size is 'a'"),
+    ],
+)
+def test_a_damaged_description_is_one_line(tmp_path, state, section, value, message):
+    save_network(tmp_path, NET, state.variables, NAMES)
+    path = tmp_path / "0/info/metadata"
+    description = json.loads(path.read_text())
+    config = description["config"]
+    target = config["model"] if section in config["model"] else config if section == "data" else description
+    target[section] = value
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=rf"0 is not a checkpoint of this project \(.*{message}"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_file_is_no_step(tmp_path):
+    (tmp_path / "7").write_text("")
+    with pytest.raises(InputError, match="no checkpoint in"):
+        load_checkpoint(tmp_path)
 
 
 def without_batch_norm(state):
