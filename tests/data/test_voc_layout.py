@@ -157,6 +157,12 @@ def test_bad_class_names(root, text):
         class_names(root)
 
 
+def test_class_names_of_another_encoding(root):
+    (root / "classes.txt").write_bytes("background\ncaf\u00e9".encode("latin-1"))
+    with pytest.raises(InputError, match=r"classes\.txt cannot be read as UTF-8 text"):
+        class_names(root)
+
+
 def test_splits(root):
     assert split_names(root, "train") == [NAME]
     assert list(split_files(root)) == ["train"]
