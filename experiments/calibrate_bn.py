@@ -17,17 +17,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import chex
-import jax
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from deconvnet_jax.data import open_split, training_batches
+from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, fold_batch_norm, fold_statistics
 from deconvnet_jax.training import calibrate_batch_norm, local_batch_size
 from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
-from experiments import cli
+from experiments import cli, dataset
 from experiments.output import output_folder
 
 FOLDS = ("none", "scale", "convolutions")
@@ -87,7 +86,7 @@ def run(
     net, variables, info = load_checkpoint(checkpoint, step)
     check_network(net, info, checkpoint, batches)
     if batches:
-        config = cli.resolve_data(cli.data_config(config, info["config"], overrides or {}))
+        config = dataset.resolve_data(dataset.data_config(config, info["config"], overrides or {}))
         variables = measure(net, variables, config, batches, batch_size)
         info = {**info, "calibrated": {"batches": batches, "batch_size": batch_size}}
     kept = {key: value for key, value in info.items() if key not in ("step", "batch_statistics")}
@@ -122,15 +121,9 @@ def measure(
     if batch_size < 2:
         raise InputError("batch_size=1: the values of fc6 and fc7 have no variance in a single crop; give 2 or more")
     per_process = local_batch_size(batch_size)
-    source = open_split(cli.packed_data(config.data.voc_root, config.data.data_dir), config.data.train_split)
-    crops = training_batches(
-        source,
-        batch_size=per_process,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **cli.pipeline_options(config),
-    )
+    builder = dataset.open_dataset(config)
+    source = open_split(builder, config.data.train_split)
+    crops = dataset.batches_of(config, source, dataset.windows_of(config, builder, source), per_process)
     with cli.ProgressBar("measuring") as bar:
         return calibrate_batch_norm(net, variables, crops, batches, bar.update)
 

@@ -1,20 +1,13 @@
-"""What the programs in this folder share: start-up, errors as one clear line, settings completed from the data."""
+"""What the programs in this folder share: start-up, errors as one clear line, the progress bar."""
 
-import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
-import ml_collections
-import tensorflow_datasets as tfds
 from absl import app, flags, logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
-from experiments.configs import default
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -55,58 +48,6 @@ def no_arguments(argv: Sequence[str]) -> None:
     """Raises InputError for words on the command line that are no flags."""
     if len(argv) > 1:
         raise InputError(f"unexpected argument '{argv[1]}'; settings are given as --config.key=value")
-
-
-def data_config(
-    config: ml_collections.ConfigDict | None, trained_with: dict[str, Any], overrides: dict[str, str]
-) -> ml_collections.ConfigDict:
-    """The config that names the data: the given one, or else the defaults with the data of the training run."""
-    if config is None:
-        config = default.get_config()
-        saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
-        known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
-        overrides = {key: value for key, value in known.items() if key in config.data} | overrides
-    config = config.copy_and_resolve_references()
-    config.data.update(overrides)
-    return config
-
-
-def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy of the config with absolute paths and the number of classes filled in.
-
-    Raises:
-      InputError: if no data is named, or it has another number of classes than `config.model.num_classes`.
-    """
-    config = config.copy_and_resolve_references()
-    if not config.data.voc_root:
-        raise InputError("no data: give --config.data.voc_root=FOLDER, a folder with JPEGImages and SegmentationClass")
-    config.data.voc_root = str(Path(config.data.voc_root).expanduser().absolute())
-    data_dir = config.data.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    config.data.data_dir = str(Path(data_dir).expanduser().absolute())
-    if config.init_from:
-        config.init_from = str(Path(config.init_from).expanduser().absolute())
-    if config.init.vgg16:
-        config.init.vgg16 = str(Path(config.init.vgg16).expanduser().absolute())
-    found = len(data.class_names(config.data.voc_root))
-    if config.model.num_classes not in (None, found):
-        raise InputError(
-            f"config.model.num_classes={config.model.num_classes}, but {config.data.voc_root} has {found} classes "
-            "(classes.txt, or VOC's 21 without it); leave the key out or correct the file"
-        )
-    config.model.num_classes = found
-    return config
-
-
-def pipeline_options(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The arguments of `data.training_batches` that a config decides."""
-    keys = ("resize_size", "crop_size", "windows", "label_mode", "mirror", "random_crop")
-    return {key: config.data[key] for key in keys} | {"cache_bytes": config.data.cache_mb * 2**20}
-
-
-def packed_data(voc_root: str | Path, data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """`data.prepare_voc_layout` with a progress bar while it checks and packs."""
-    with ProgressBar("checking and packing") as bar:
-        return data.prepare_voc_layout(voc_root, data_dir, bar.update)
 
 
 class ProgressBar:

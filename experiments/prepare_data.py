@@ -14,7 +14,7 @@ from absl import flags
 
 from deconvnet_jax.data import class_names, write_scenes
 from deconvnet_jax.errors import InputError
-from experiments import cli
+from experiments import cli, dataset
 
 DATASETS = ("scenes", "voc_layout")
 TRAIN_SCENES, VAL_SCENES = 500, 40
@@ -55,7 +55,7 @@ def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> None:
 
 def pack(voc_root: Path, data_dir: Path) -> None:
     """Checks and packs a folder in the VOC layout; the last line on stdout says what was made and where."""
-    builder = cli.packed_data(voc_root, data_dir)
+    builder = dataset.packed_folder(voc_root, data_dir)
     counts = ", ".join(f"{split} {info.num_examples}" for split, info in sorted(builder.info.splits.items()))
     print(f"{voc_root}: {len(class_names(voc_root))} classes, images: {counts}; packed in {builder.data_dir}")
 

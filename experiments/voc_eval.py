@@ -25,13 +25,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deconvnet_jax.data import Example, class_names, open_split
+from deconvnet_jax.data import Example, open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, scores_table, segmentation_scores
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
-from experiments import cli
+from experiments import cli, dataset
 from experiments.output import output_folder
 
 
@@ -88,9 +88,9 @@ def run(
     """
     folder = None if output is None else output_folder(output)
     net, variables, info = load_checkpoint(checkpoint, step)
-    config = cli.resolve_data(cli.data_config(config, info["config"], overrides or {}))
-    check_classes(class_names(config.data.voc_root), info["class_names"], config.data.voc_root)
-    split = open_split(cli.packed_data(config.data.voc_root, config.data.data_dir), config.data.eval_split)
+    config = dataset.resolve_data(dataset.data_config(config, info["config"], overrides or {}))
+    check_classes(dataset.class_names(config), info["class_names"], dataset.described(config))
+    split = open_split(dataset.open_dataset(config), config.data.eval_split)
     writer = ResultWriter(folder, info["class_names"], panels)
     matrix, seconds = score_split(Segmenter.from_loaded(net, variables, info), split, batch_size, writer)
     scores = segmentation_scores(matrix, info["class_names"])
@@ -105,7 +105,7 @@ def run(
     return scores
 
 
-def check_classes(found: Sequence[str], trained: Sequence[str], voc_root: str) -> None:
+def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> None:
     """Raises InputError unless the data has the classes of the checkpoint, in the same order."""
     if list(found) == list(trained):
         return
@@ -115,7 +115,7 @@ def check_classes(found: Sequence[str], trained: Sequence[str], voc_root: str) -
         i = next(i for i, (ours, theirs) in enumerate(zip(found, trained, strict=True)) if ours != theirs)
         what = f"class {i} = '{found[i]}', which is '{trained[i]}' in the checkpoint"
     raise InputError(
-        f"{voc_root} has {what}; score it on its own data (--voc_root), or correct classes.txt there (VOC's 21 classes "
+        f"{where} has {what}; score it on its own data (--voc_root), or correct classes.txt there (VOC's 21 classes "
         "without that file)"
     )
 

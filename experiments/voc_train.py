@@ -17,8 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from deconvnet_jax.data import Example, class_pixels, crop_window, image_box, open_split, training_batches
-from deconvnet_jax.data import class_names as data_class_names
+from deconvnet_jax.data import Example, Windows, class_pixels, crop_window, image_box, open_split, repeat_rare
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
 from deconvnet_jax.inference import Segmenter
@@ -35,7 +34,7 @@ from deconvnet_jax.training import (
 )
 from deconvnet_jax.visualization import result_panel
 from deconvnet_jax.weights import has_checkpoint, init_from_checkpoint, keep_vgg16_features, load_vgg16
-from experiments import cli
+from experiments import cli, dataset
 
 PICTURES = 4  # images that every evaluation draws
 FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
@@ -63,19 +62,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
             f"--workdir={workdir} holds a network that was not trained there; name another folder, and start from this "
             f"one: --config.init_from={workdir}"
         )
-    config = cli.resolve_data(config)
-    builder = cli.packed_data(config.data.voc_root, config.data.data_dir)
-    class_names = data_class_names(config.data.voc_root)
+    config = dataset.resolve_data(config)
+    builder = dataset.open_dataset(config)
+    class_names = dataset.class_names(config)
     train_source = open_split(builder, config.data.train_split)
     eval_source = open_split(builder, config.data.eval_split)
-    batches = training_batches(
-        train_source,
-        batch_size=per_process,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        **cli.pipeline_options(config),
-    )
+    windows = dataset.windows_of(config, builder, train_source)
+    batches = dataset.batches_of(config, train_source, windows, per_process)
     net = network_from_config(config.model.to_dict())
     net = net.clone(bn_axis_name=AXIS_NAME if config.cross_device_bn else None)
     if has_checkpoint(Path(workdir) / "checkpoints"):  # the run goes on; what it started from may be gone
@@ -85,7 +78,8 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     folder = claim_workdir(workdir, config.to_dict())
     print(
         f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "
-        f"{jax.device_count()} {jax.devices()[0].platform} device(s); writing to {folder}",
+        f"{window_counts(config, windows)}, {jax.device_count()} {jax.devices()[0].platform} device(s); writing to "
+        f"{folder}",
         file=sys.stderr,
     )
     return train(
@@ -98,6 +92,15 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         evaluate=evaluator(network_from_config(config.model.to_dict()), class_names, eval_source, config),
         class_weights=class_weights(config, train_source),
     )
+
+
+def window_counts(config: ml_collections.ConfigDict, windows: Windows) -> str:
+    """The number of windows an epoch has, for the line that a run begins with."""
+    count = len(windows.images)
+    if not config.data.balance:
+        return f"{count:,} windows"
+    repeated = repeat_rare(windows, config.data.balance, config.seed)
+    return f"{len(repeated.images):,} windows ({count:,} before those of rare classes are repeated)"
 
 
 def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) -> np.ndarray | None:

@@ -6,47 +6,68 @@ What needs TFDS or Grain is imported on first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from deconvnet_jax.data.augment import center_crop, random_crop, random_mirror
+from deconvnet_jax.data.augment import crop_place, random_mirror
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
+from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
 from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, class_names, read_class_names, read_example, split_names
-from deconvnet_jax.data.windows import crop_window, enlarge, image_box, instance_boxes, keep_class, square
+from deconvnet_jax.data.window_list import WindowList, listed_windows, read_window_list, write_window_list
+from deconvnet_jax.data.windows import (
+    Objects,
+    crop_window,
+    enlarge,
+    image_box,
+    instance_boxes,
+    keep_class,
+    number_parts,
+    square,
+)
 
 if TYPE_CHECKING:
-    from deconvnet_jax.data.pipeline import class_pixels, training_batches, training_windows
+    from deconvnet_jax.data.pipeline import TrainingBatches, class_pixels, training_batches
     from deconvnet_jax.data.voc_builder import open_split, prepare_voc_layout
 
 __all__ = [
     "SCENE_CLASSES",
     "VOC_CLASSES",
     "Example",
-    "center_crop",
+    "Objects",
+    "Source",
+    "TrainingBatches",
+    "WindowList",
+    "Windows",
     "class_names",
     "class_pixels",
+    "class_windows",
+    "crop_place",
     "crop_window",
     "draw_scene",
     "enlarge",
     "image_box",
     "instance_boxes",
     "keep_class",
+    "listed_windows",
+    "number_parts",
     "open_split",
     "prepare_voc_layout",
-    "random_crop",
     "random_mirror",
     "read_class_names",
     "read_example",
+    "read_window_list",
+    "repeat_rare",
     "split_names",
     "square",
     "training_batches",
     "training_windows",
     "write_scenes",
+    "write_window_list",
 ]
 
 _LAZY = {
+    "TrainingBatches": "pipeline",
     "class_pixels": "pipeline",
     "open_split": "voc_builder",
     "prepare_voc_layout": "voc_builder",
     "training_batches": "pipeline",
-    "training_windows": "pipeline",
 }
 
 

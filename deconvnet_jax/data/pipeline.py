@@ -1,76 +1,139 @@
-"""Batches for training: an endless Grain iterator, the same for the same seed, that can be saved and resumed."""
+"""Batches for training: an endless iterator, the same for the same seed, that can be saved and resumed.
 
-import threading
-from collections import OrderedDict
+Crop k of a run is a pure function of the settings and k. So the batch of a step does not depend on threads, worker
+processes or hosts, and a run that goes on elsewhere goes on with the very next crop.
+"""
+
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
-from deconvnet_jax.data.augment import center_crop, random_crop, random_mirror
+from deconvnet_jax.data.augment import crop_place, random_mirror
+from deconvnet_jax.data.cache import CachedSource
+from deconvnet_jax.data.order import WindowOrder
+from deconvnet_jax.data.training_windows import Windows
 from deconvnet_jax.data.voc_layout import Example
-from deconvnet_jax.data.windows import crop_window, enlarge, image_box, instance_boxes, keep_class, square
+from deconvnet_jax.data.windows import crop_window, keep_class, number_parts
 from deconvnet_jax.errors import InputError
 
-WINDOWS = ("instance", "image")
 LABEL_MODES = ("instance", "all")
 _READ_THREADS = 4
 
 
-class Window(NamedTuple):
-    """A square to cut out of an image of a source.
+class Crops(Sequence[dict[str, np.ndarray]]):
+    """The endless sequence of a process's training crops, with random access; can be sent to other processes."""
 
-    Attributes:
-      index: of the image in the source.
-      box: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; may leave the image.
-      instance_id: the object it was made for, 0 for a whole image.
-      class_id: the object's class, 0 for a whole image.
-    """
+    def __init__(
+        self,
+        source: Sequence[Example],
+        windows: Windows,
+        *,
+        batch_size: int,
+        resize_size: int,
+        crop_size: int,
+        label_mode: str,
+        mirror: bool,
+        random_crop: bool,
+        seed: int,
+        process_index: int,
+        process_count: int,
+        cache_bytes: int,
+        crops_per_decode: int,
+    ):
+        """As for `training_batches`."""
+        self._by_object = label_mode == "instance" and bool(windows.instance_ids.any())
+        self._source = CachedSource(source, cache_bytes, _numbered if self._by_object else _without_instances)
+        self._windows = windows
+        self._order = WindowOrder(windows.images, seed, crops_per_decode)
+        self._batch_size, self._process_index, self._process_count = batch_size, process_index, process_count
+        self._resize_size, self._crop_size = resize_size, crop_size
+        self._mirror, self._random_crop, self._seed = mirror, random_crop, seed
 
-    index: int
-    box: tuple[float, float, float, float]
-    instance_id: int
-    class_id: int
+    def __len__(self) -> int:
+        return sys.maxsize
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        batch, place = divmod(index, self._batch_size)
+        position = (batch * self._process_count + self._process_index) * self._batch_size + place
+        rng = np.random.default_rng([self._seed, position])
+        window = self._order[position]
+        example = self._source[int(self._windows.images[window])]
+        label = self._label(example, window)
+        part = (*crop_place(self._resize_size, self._crop_size, rng if self._random_crop else None), self._crop_size)
+        image, label = crop_window(example.image, label, self._windows.boxes[window], self._resize_size, part)
+        image, label = random_mirror(image, label, rng) if self._mirror else (image, label)
+        return {"image": image, "label": label}
+
+    def _label(self, example: Example, window: int) -> np.ndarray:
+        instance_id = int(self._windows.instance_ids[window])
+        if not (self._by_object and instance_id):
+            return example.label
+        return keep_class(example.label, example.instances, instance_id, int(self._windows.class_ids[window]))
 
 
-def training_windows(
-    source: Sequence[Example], windows: Sequence[str] = ("instance",), image_factor: float = 250 / 224
-) -> list[Window]:
-    """What there is to train on, in the order of the source.
+class TrainingBatches:
+    """The endless iterator that `training_batches` returns."""
 
-    Args:
-      source: annotated images.
-      windows: kinds: "instance", one for every object: its tight box, enlarged 1.2 times and made square (paper,
-        section 5.1); "image", one for every image: the square about it.
-      image_factor: side of an "image" window / longer side of the image; resize size / crop size, so that the random
-        crop shows objects at the scale that a whole image has at test time.
+    def __init__(self, batches: grain.MapDataset, threads: int, workers: int):
+        """
+        Args:
+          batches: with random access.
+          threads: prepare so many batches at a time, in each worker.
+          workers: processes; 0: the threads are this process's own.
+        """
+        self._batches, self._threads, self._workers = batches, threads, workers
+        self._next = 0
+        self._iterator: grain.DatasetIterator | None = None
 
-    Raises:
-      InputError: if a kind is unknown or nothing was found.
-    """
-    unknown = [kind for kind in windows if kind not in WINDOWS]
-    if unknown or not windows:
-        raise InputError(f"data.windows={tuple(windows)}: expected one or both of {', '.join(WINDOWS)}")
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        found = pool.map(lambda i: _windows_of(i, source[i], windows, image_factor), range(len(source)))
-        result = [window for of_image in found for window in of_image]
-    if not result:
-        raise InputError(
-            f"data.windows={tuple(windows)}: no object in any of the {len(source)} training images; "
-            "check the masks, or use windows=('image',)"
-        )
-    return result
+    def __iter__(self) -> "TrainingBatches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        if self._iterator is None:
+            self._iterator = self._start()
+        batch = next(self._iterator)
+        self._next += 1
+        return batch
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, as JSON: {"next_index": number of batches given out}."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position; the number of threads, workers and processes may be another one."""
+        self.close()
+        self._next = int(state["next_index"])
+
+    def close(self) -> None:
+        """Stops threads and workers; the next batch starts them again."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+    def _start(self) -> grain.DatasetIterator:
+        # The buffer counts batches; Grain's default of 500 would take gigabytes.
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=2 * self._threads)
+        dataset = self._batches[self._next :].to_iter_dataset(options)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # Grain's workers read flags; a notebook or another library parses none
+                flags.FLAGS.mark_as_parsed()
+            workers = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
+            dataset = dataset.mp_prefetch(workers)
+        return iter(dataset)
 
 
 def training_batches(
     source: Sequence[Example],
+    windows: Windows,
     *,
     batch_size: int,
     resize_size: int = 250,
     crop_size: int = 224,
-    windows: Sequence[str] = ("instance",),
     label_mode: str = "instance",
     mirror: bool = True,
     random_crop: bool = True,
@@ -78,52 +141,60 @@ def training_batches(
     process_index: int = 0,
     process_count: int = 1,
     cache_bytes: int = 2 << 30,
+    crops_per_decode: int = 8,
     read_threads: int = _READ_THREADS,
-) -> grain.DatasetIterator:
+    workers: int = 0,
+) -> TrainingBatches:
     """An endless iterator over batches of augmented crops.
 
-    Batch i depends on the arguments and i alone, not on threads or timing. Every window comes once an epoch, each
-    epoch in another order. `get_state()` and `set_state(state)` save and restore the position.
+    Every window comes once an epoch, each epoch in another order (`order`). All processes together make one batch of
+    `process_count * batch_size` crops, the same one whatever their number. `get_state()` and `set_state(state)` save
+    and restore the position.
 
     Args:
       source: annotated images, read from several threads.
+      windows: what to cut out of them; see `training_windows`.
       batch_size: crops a batch, of this process.
       resize_size: a window is resized to this square (original: 250),
       crop_size: of which this is cut out (224); a multiple of 32.
-      windows: see `training_windows`.
       label_mode: "instance": in an object's window that object alone is labelled, all else background (stage 1);
-        "all": every class is labelled. Windows of whole images are labelled completely in both.
+        "all": every class is labelled. Other windows are labelled completely in both.
       mirror: mirror half of the crops.
       random_crop: crop at a random place, otherwise from the centre.
       seed: decides order, crops and mirroring.
       process_index: of this process,
-      process_count: among these; each one gets other windows.
-      cache_bytes: memory for decoded images; the least recently used ones go first.
-      read_threads: crops are prepared in so many threads.
+      process_count: among these.
+      cache_bytes: memory for decoded images, over all workers; the least recently used ones go first.
+      crops_per_decode: up to so many windows of an image come soon after each other, so that one decode serves them.
+      read_threads: batches are prepared in so many threads, in each worker.
+      workers: processes that prepare batches; 0: threads of this one.
 
     Returns:
       Iterator over {"image": uint8 RGB [B, crop, crop, 3], "label": uint8 [B, crop, crop], 255 = ignore}.
 
     Raises:
-      InputError: if a size or name is not usable, or there are no objects, or fewer windows than processes.
+      InputError: if a setting is not usable, or there is no window.
     """
-    _check_settings(batch_size, resize_size, crop_size, label_mode)
-    cached = CachedSource(source, cache_bytes)
-    mine = training_windows(cached, windows, resize_size / crop_size)[process_index::process_count]
-    if not mine:
-        raise InputError(f"{process_count} processes, but fewer windows to train on; use fewer processes")
-
-    def crop(window: Window, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        image, label = _cut_out(cached[window.index], window, resize_size, label_mode)
-        image, label = _shift(image, label, crop_size, rng if random_crop else None)
-        image, label = random_mirror(image, label, rng) if mirror else (image, label)
-        return {"image": image, "label": label}
-
-    dataset = grain.MapDataset.range(len(mine)).seed(seed).shuffle().repeat()
-    dataset = dataset.map(mine.__getitem__).random_map(crop).batch(batch_size, drop_remainder=True)
-    # The buffer counts batches; Grain's default of 500 would take gigabytes.
-    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=2 * read_threads)
-    return iter(dataset.to_iter_dataset(options))
+    _check_settings(batch_size, resize_size, crop_size, label_mode, crops_per_decode, read_threads, workers)
+    if not len(windows.images):
+        raise InputError("there is no window to train on; check data.windows and the masks")
+    crops = Crops(
+        source,
+        windows,
+        batch_size=batch_size,
+        resize_size=resize_size,
+        crop_size=crop_size,
+        label_mode=label_mode,
+        mirror=mirror,
+        random_crop=random_crop,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+        cache_bytes=cache_bytes // max(1, workers),
+        crops_per_decode=crops_per_decode,
+    )
+    dataset = grain.MapDataset.source(crops).batch(batch_size, drop_remainder=True)
+    return TrainingBatches(dataset, read_threads, workers)
 
 
 def class_pixels(source: Sequence[Example], num_classes: int) -> np.ndarray:
@@ -133,62 +204,23 @@ def class_pixels(source: Sequence[Example], num_classes: int) -> np.ndarray:
         return sum(counts, np.zeros(256, np.int64))[:num_classes]
 
 
-class CachedSource(Sequence[Example]):
-    """A source that keeps the examples used last in memory, up to a number of bytes; safe for threads."""
-
-    def __init__(self, source: Sequence[Example], capacity: int):
-        self._source, self._capacity = source, capacity
-        self._kept: OrderedDict[int, Example] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> Example:
-        with self._lock:
-            if index in self._kept:
-                self._kept.move_to_end(index)
-                return self._kept[index]
-        example = self._source[index]  # outside of the lock: other threads go on
-        with self._lock:
-            if index not in self._kept:
-                self._kept[index] = example
-                self._bytes += _size(example)
-            while self._bytes > self._capacity:
-                self._bytes -= _size(self._kept.popitem(last=False)[1])
-        return example
+def _numbered(example: Example) -> Example:
+    return example if example.instances is not None else example._replace(instances=number_parts(example.label))
 
 
-def _size(example: Example) -> int:
-    return sum(array.nbytes for array in (example.image, example.label, example.instances) if array is not None)
+def _without_instances(example: Example) -> Example:
+    return example._replace(instances=None)
 
 
-def _windows_of(index: int, example: Example, kinds: Sequence[str], image_factor: float) -> list[Window]:
-    found = []
-    if "instance" in kinds:
-        boxes, class_ids, instance_ids = instance_boxes(example.label, example.instances)
-        for box, class_id, instance_id in zip(square(enlarge(boxes)), class_ids, instance_ids, strict=True):
-            found.append(Window(index, tuple(box.tolist()), int(instance_id), int(class_id)))
-    if "image" in kinds:
-        found.append(Window(index, tuple(image_box(*example.label.shape, image_factor).tolist()), 0, 0))
-    return found
-
-
-def _cut_out(example: Example, window: Window, size: int, label_mode: str) -> tuple[np.ndarray, np.ndarray]:
-    label = example.label
-    if label_mode == "instance" and window.instance_id:
-        label = keep_class(label, example.instances, window.instance_id, window.class_id)
-    return crop_window(example.image, label, np.array(window.box), size)
-
-
-def _shift(
-    image: np.ndarray, label: np.ndarray, size: int, rng: np.random.Generator | None
-) -> tuple[np.ndarray, np.ndarray]:
-    return center_crop(image, label, size) if rng is None else random_crop(image, label, size, rng)
-
-
-def _check_settings(batch_size: int, resize_size: int, crop_size: int, label_mode: str) -> None:
+def _check_settings(
+    batch_size: int,
+    resize_size: int,
+    crop_size: int,
+    label_mode: str,
+    crops_per_decode: int,
+    read_threads: int,
+    workers: int,
+) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: expected at least 1")
     if crop_size < 1 or crop_size % 32:
@@ -199,3 +231,10 @@ def _check_settings(batch_size: int, resize_size: int, crop_size: int, label_mod
         )
     if label_mode not in LABEL_MODES:
         raise InputError(f"data.label_mode='{label_mode}': expected one of {', '.join(LABEL_MODES)}")
+    for name, value, least in (
+        ("crops_per_decode", crops_per_decode, 1),
+        ("read_threads", read_threads, 1),
+        ("workers", workers, 0),
+    ):
+        if value < least:
+            raise InputError(f"data.{name}={value}: expected at least {least}")

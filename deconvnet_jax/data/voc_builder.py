@@ -170,7 +170,9 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> VocSplit:
     if split not in builder.info.splits:
         have = ", ".join(builder.info.splits)
         raise InputError(f"no split '{split}': there is no ImageSets/Segmentation/{split}.txt; the data set has {have}")
-    return VocSplit(builder.as_data_source(split, decoders=_ENCODED))
+    # Read without the builder that wrote it: worker processes get a copy that needs nothing but the files.
+    files = tfds.builder_from_directory(builder.data_path)
+    return VocSplit(files.as_data_source(split, decoders=_ENCODED))
 
 
 def _build(builder: VocLayout) -> None:

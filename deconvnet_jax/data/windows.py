@@ -3,6 +3,8 @@
 Boxes are float64 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; they may reach beyond the image.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 
@@ -12,7 +14,21 @@ from deconvnet_jax.data.voc_layout import IGNORE
 MIN_COMPONENT_PIXELS = 64
 
 
-def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+class Objects(NamedTuple):
+    """The annotated objects of one image.
+
+    Attributes:
+      boxes: float64 [n, 4], tight.
+      class_ids: int64 [n].
+      instance_ids: int64 [n], the objects' numbers in the instance mask, from 1.
+    """
+
+    boxes: np.ndarray
+    class_ids: np.ndarray
+    instance_ids: np.ndarray
+
+
+def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> Objects:
     """The tight box of every object, its class and its number.
 
     Args:
@@ -21,8 +37,8 @@ def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> tuple[np.
         with at least MIN_COMPONENT_PIXELS pixels counts as an object.
 
     Returns:
-      boxes float64 [n, 4], classes int64 [n], numbers int64 [n] (as in `instances`, else counted from 1). The class
-      is the most frequent class id of its pixels; objects without any (all background or ignored) are left out.
+      The objects; numbers as in `instances`, else counted from 1. The class is the most frequent class id of an
+      object's pixels; objects without any (all background or ignored) are left out.
     """
     boxes, classes, numbers = [], [], []
     for number, mask in _object_masks(label, instances):
@@ -34,19 +50,35 @@ def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> tuple[np.
         boxes.append((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
         classes.append(np.bincount(ids).argmax())
         numbers.append(number)
-    return np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64), np.array(numbers, np.int64)
+    return Objects(np.array(boxes, np.float64).reshape(-1, 4), np.array(classes, np.int64), np.array(numbers, np.int64))
 
 
 def _object_masks(label: np.ndarray, instances: np.ndarray | None) -> list[tuple[int, np.ndarray]]:
-    if instances is not None:
-        return [(number, instances == number) for number in np.unique(instances) if number not in (0, IGNORE)]
-    masks = []
+    numbers = number_parts(label) if instances is None else instances
+    return [(number, numbers == number) for number in np.unique(numbers) if number not in (0, IGNORE)]
+
+
+def number_parts(label: np.ndarray) -> np.ndarray:
+    """An instance mask from a class mask alone: its connected parts.
+
+    Args:
+      label: uint8 [H, W] class ids, 255 = ignore.
+
+    Returns:
+      uint16 [H, W], 1, 2, ... (never 255) for connected parts of a class with at least MIN_COMPONENT_PIXELS pixels, 0
+      elsewhere.
+    """
+    numbers = np.zeros(label.shape, np.uint16)
+    number = 0
     for class_id in np.unique(label):
         if class_id in (0, IGNORE):
             continue
         count, parts, stats, _ = cv2.connectedComponentsWithStats((label == class_id).astype(np.uint8))
-        masks += [parts == k for k in range(1, count) if stats[k, cv2.CC_STAT_AREA] >= MIN_COMPONENT_PIXELS]
-    return list(enumerate(masks, 1))
+        for part in range(1, count):
+            if stats[part, cv2.CC_STAT_AREA] >= MIN_COMPONENT_PIXELS:
+                number += 2 if number == IGNORE - 1 else 1
+                numbers[parts == part] = number
+    return numbers
 
 
 def enlarge(boxes: np.ndarray, factor: float = 1.2) -> np.ndarray:
@@ -71,40 +103,58 @@ def image_box(height: int, width: int, factor: float = 1.0) -> np.ndarray:
 
 
 def crop_window(
-    image: np.ndarray, label: np.ndarray | None, box: np.ndarray, size: int
+    image: np.ndarray,
+    label: np.ndarray | None,
+    box: np.ndarray,
+    size: int,
+    part: tuple[int, int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Cuts a box out and resizes it to a square.
+    """Cuts a box out and resizes it to a square, or to a part of that square.
 
     What lies outside the image is black, its label 255 (original: window_seg_data_layer.cpp). Pixel centres are at
-    half-integers, the image is sampled bilinearly without smoothing, as there, and the label by the nearest pixel, at
+    half-integers in the box and in the result, and the box is not rounded: image (bilinear) and label (nearest) sample
     the same points (OpenCV's nearest neighbour, the original's, is up to half a pixel off).
 
     Args:
       image: uint8 RGB [H, W, 3].
       label: uint8 [H, W], or None.
       box: [4], any position and size.
-      size: side of the result.
+      size: side of the square.
+      part: top, left and side of the part of the square that is wanted; only that is computed.
 
     Returns:
-      uint8 [size, size, 3] and uint8 [size, size] (or None).
+      uint8 [side, side, 3] and uint8 [side, side] (or None); side is `size` without `part`.
     """
-    x0, y0, x1, y1 = np.asarray(box, np.float64)
-    # From a pixel of the result to its place in the image: (i + 0.5) * scale + origin - 0.5.
+    top, left, side = part or (0, 0, size)
+    x0, y0, x1, y1 = (float(value) for value in box)
     scale_x, scale_y = (x1 - x0) / size, (y1 - y0) / size
-    inverse = np.array([[scale_x, 0, x0 + scale_x / 2 - 0.5], [0, scale_y, y0 + scale_y / 2 - 0.5]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    # Replicated, then blackened: the image's own border is not mixed with black.
-    crop = cv2.warpAffine(image, inverse, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    steps = np.arange(size) + 0.5
-    columns, rows = (np.floor(start + scale * steps).astype(int) for start, scale in ((x0, scale_x), (y0, scale_y)))
-    height, width = image.shape[:2]
-    outside_rows, outside_columns = (rows < 0) | (rows >= height), (columns < 0) | (columns >= width)
-    crop[outside_rows], crop[:, outside_columns] = 0, 0
+    rows, first_row, end_row = _sampled(y0, scale_y, top, side, image.shape[0])
+    columns, first_column, end_column = _sampled(x0, scale_x, left, side, image.shape[1])
+    crop = np.zeros((side, side, 3), np.uint8)
+    if rows.size and columns.size:
+        # From a pixel of the result to its place in the image: (i + 0.5) * scale + origin - 0.5.
+        origin_x = x0 + (left + first_column + 0.5) * scale_x - 0.5
+        origin_y = y0 + (top + first_row + 0.5) * scale_y - 0.5
+        cv2.warpAffine(
+            image,
+            np.array([[scale_x, 0, origin_x], [0, scale_y, origin_y]]),
+            (columns.size, rows.size),
+            dst=crop[first_row:end_row, first_column:end_column],
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,  # the image's own border is not mixed with black
+        )
     if label is None:
         return crop, None
-    crop_label = label[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)]
-    crop_label[outside_rows], crop_label[:, outside_columns] = IGNORE, IGNORE
+    crop_label = np.full((side, side), IGNORE, np.uint8)
+    crop_label[first_row:end_row, first_column:end_column] = label.take(rows, 0).take(columns, 1)
     return crop, crop_label
+
+
+def _sampled(start: float, scale: float, first: int, count: int, length: int) -> tuple[np.ndarray, int, int]:
+    """Along one side, the pixels of an image of that length that are sampled, and where they begin and end."""
+    pixels = np.floor(start + scale * (np.arange(first, first + count) + 0.5)).astype(np.int64)
+    begin, end = np.searchsorted(pixels, (0, length)).tolist()
+    return pixels[begin:end], begin, end
 
 
 def keep_class(label: np.ndarray, instances: np.ndarray | None, instance_id: int, class_id: int) -> np.ndarray:
@@ -122,5 +172,5 @@ def keep_class(label: np.ndarray, instances: np.ndarray | None, instance_id: int
     Returns:
       uint8 [H, W] of 0, class_id and 255.
     """
-    mask = dict(_object_masks(label, instances))[instance_id] if instances is None else instances == instance_id
+    mask = (number_parts(label) if instances is None else instances) == instance_id
     return np.where((label == IGNORE) | (mask & (label == class_id)), label, 0).astype(np.uint8)

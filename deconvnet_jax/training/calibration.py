@@ -12,7 +12,7 @@ import numpy as np
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import normalize_images
-from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, first_replica, split_batch
+from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, first_replica, place_batch
 
 
 def calibrate_batch_norm(
@@ -47,7 +47,7 @@ def calibrate_batch_norm(
     params = jax.tree.map(jnp.array, variables["params"])  # the step may reuse the memory of what it is given
     state = (params, sums)
     for done, batch in enumerate(islice(batches, count), 1):
-        state, _ = step(state, split_batch({"image": batch["image"]}))
+        state, _ = step(state, place_batch({"image": batch["image"]}))
         progress(done, count)
     means = jax.tree.map(lambda total: total / count, first_replica(state[1]))
     for name, statistics in means.items():

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -17,7 +17,8 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.training.metric_writer import MetricWriter
 from deconvnet_jax.training.optimizer import make_optimizer, step_schedule
-from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, first_replica, split_batch
+from deconvnet_jax.training.parallel import AXIS_NAME, BatchIterator, data_parallel, first_replica
+from deconvnet_jax.training.prefetch import PrefetchedBatches
 from deconvnet_jax.training.progress import Progress
 from deconvnet_jax.training.state import TrainState, create_state
 from deconvnet_jax.training.step import train_step
@@ -29,19 +30,6 @@ class Evaluation(NamedTuple):
 
     scores: dict[str, float]
     images: dict[str, np.ndarray]
-
-
-class BatchIterator(Protocol):
-    """An endless iterator over batches whose position can be saved and restored."""
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        """The next batch: "image" uint8 RGB [B, S, S, 3] and "label" uint8 [B, S, S]."""
-
-    def get_state(self) -> dict[str, Any]:
-        """The position, as JSON."""
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position."""
 
 
 def train(
@@ -80,6 +68,7 @@ def train(
     options = {"net": net, "optimizer": optimizer, "freeze": freeze, "class_weights": class_weights}
     step_fn = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options))
     schedule = step_schedule(*(config["optimizer"][key] for key in ("learning_rate", "drops", "drop_factor")))
+    batches = PrefetchedBatches(batches)
     scores: dict[str, float] = {}
     with open_checkpoints(workdir / "checkpoints") as manager, closing(MetricWriter(workdir)) as writer:
         state = _resume(manager, create_state(variables, optimizer), batches)
@@ -87,7 +76,7 @@ def train(
         recent, since = [], time.perf_counter()
         with Progress(start, last) as progress:
             for step in range(start + 1, last + 1):
-                state, metrics = step_fn(state, split_batch(next(batches)))
+                state, metrics = step_fn(state, next(batches))
                 recent.append(metrics)
                 if step == start + 1:
                     jax.block_until_ready(metrics)  # compiled now; the rate is that of the steps after it

@@ -1,10 +1,11 @@
 """The one place that knows how a step is spread over devices: `jax.pmap`, state replicated, batch divided."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import compiler_options
@@ -12,15 +13,29 @@ from deconvnet_jax.models import compiler_options
 AXIS_NAME = "devices"
 
 
+class BatchIterator(Protocol):
+    """An endless iterator over batches whose position can be saved and restored."""
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        """The next batch: "image" uint8 RGB [B, S, S, 3] and "label" uint8 [B, S, S]."""
+
+    def get_state(self) -> dict[str, Any]:
+        """The position, as JSON."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position."""
+
+
 def data_parallel(
     step: Callable[[Any, Any], tuple[Any, Any]], devices: Sequence[jax.Device] | None = None
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
-    """`step(state, batch)` over all devices, or over those given.
+    """`step(state, batch)` over all devices of all processes, or over those given.
 
     The state is passed and returned without a device axis and its memory is reused; the batch has the device axis in
-    front (`split_batch`). What the step returns must be equal on all devices: pmap does not check it, and hands out
+    front (`place_batch`). What the step returns must be equal on all devices: pmap does not check it, and hands out
     the first device's. The first call compiles; batches of another shape than the first one's are refused.
     """
+    devices = jax.devices() if devices is None else devices
     mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
     compiled: list[jax.stages.Compiled] = []
 
@@ -48,10 +63,23 @@ def local_batch_size(global_batch_size: int) -> int:
     return global_batch_size // jax.process_count()
 
 
-def split_batch(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """[n, ...] -> [local devices, n / local devices, ...]."""
-    devices = jax.local_device_count()
+def split_batch(batch: dict[str, np.ndarray], devices: int) -> dict[str, np.ndarray]:
+    """[n, ...] -> [devices, n / devices, ...]."""
     return {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
+
+
+def place_batch(batch: dict[str, np.ndarray], devices: Sequence[jax.Device] | None = None) -> dict[str, jax.Array]:
+    """Starts copying this process's share of a batch to its devices; the same devices as for `data_parallel`.
+
+    Returns:
+      Arrays [devices of all processes, examples on each, ...], of which this process has its own devices' parts.
+    """
+    mesh = Mesh(np.array(jax.devices() if devices is None else devices), (AXIS_NAME,))
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS_NAME))
+    return {
+        key: jax.make_array_from_process_local_data(sharding, value)
+        for key, value in split_batch(batch, len(mesh.local_devices)).items()
+    }
 
 
 def first_replica(tree: Any) -> Any:

@@ -8,7 +8,17 @@ from typing import Any
 from deconvnet_jax.errors import InputError
 
 # Keys that may change between two starts of a run: they do not change what it computes up to the steps already done.
-HARMLESS = ("num_steps", "log_every", "eval_every", "eval_images", "checkpoint_every", "data.data_dir", "data.cache_mb")
+HARMLESS = (
+    "num_steps",
+    "log_every",
+    "eval_every",
+    "eval_images",
+    "checkpoint_every",
+    "data.data_dir",
+    "data.cache_mb",
+    "data.read_threads",
+    "data.workers",
+)
 
 
 def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> Path:

@@ -1,7 +1,17 @@
 """Visualization: label maps as palette PNGs, over photographs, and beside them."""
 
+from deconvnet_jax.visualization.contact_sheet import contact_sheet
 from deconvnet_jax.visualization.overlay import overlay
 from deconvnet_jax.visualization.palette import save_label_png, voc_palette
-from deconvnet_jax.visualization.panel import legend, result_panel, side_by_side
+from deconvnet_jax.visualization.panel import class_legend, legend, result_panel, side_by_side
 
-__all__ = ["legend", "overlay", "result_panel", "save_label_png", "side_by_side", "voc_palette"]
+__all__ = [
+    "class_legend",
+    "contact_sheet",
+    "legend",
+    "overlay",
+    "result_panel",
+    "save_label_png",
+    "side_by_side",
+    "voc_palette",
+]

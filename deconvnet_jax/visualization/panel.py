@@ -45,13 +45,11 @@ def result_panel(
     for label_map in maps:
         check_pair(image, label_map)
     ids = np.unique(np.concatenate([np.unique(label_map) for label_map in maps]))
-    names = [_name(int(i), class_names) for i in ids]
-    colors = [_color(i) for i in ids]
     image, *maps = _displayed(image, maps)
+    key = class_legend(ids, class_names, max(image.shape[0], MIN_LEGEND_HEIGHT))
     font = _font(image.shape[0])
     pictures = [image, *(voc_palette()[label_map] for label_map in maps), overlay(image, maps[-1])]
     titles = ["image", "prediction", "overlay"] if truth is None else ["image", "truth", "prediction", "overlay"]
-    key = _legend(names, colors, max(image.shape[0], MIN_LEGEND_HEIGHT), font)
     return _arrange([*pictures, key], [*titles, ""], font)
 
 
@@ -74,6 +72,15 @@ def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"picture '{title}' is {image.dtype} {list(image.shape)}; expected uint8 RGB [H, W, 3]")
     return _arrange(images, titles, _font(max(image.shape[0] for image in images)))
+
+
+def class_legend(ids: Sequence[int], class_names: Sequence[str], height: int) -> np.ndarray:
+    """The legend of these class ids, in VOC's colours; 255 is "(ignored)". See `legend`.
+
+    Raises:
+      InputError: if an id has no name.
+    """
+    return legend([_name(int(i), class_names) for i in ids], [_color(int(i)) for i in ids], height)
 
 
 def legend(names: Sequence[str], colors: Sequence[Color], height: int) -> np.ndarray:

@@ -15,17 +15,25 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 64  # crops a step, over all devices
 
     config.data = data = ml_collections.ConfigDict()
+    data.dataset = "voc_layout"  # the folder voc_root; or "voc2012", "camvid", made by experiments.prepare_data
     data.voc_root = config_dict.placeholder(str)  # folder with JPEGImages, SegmentationClass, ImageSets
     data.data_dir = config_dict.placeholder(str)  # where TFDS keeps its copy; default as TFDS: ~/tensorflow_datasets
     data.train_split = "train"
     data.eval_split = "val"
-    data.windows = ("instance",)  # what to crop: "instance" (boxes around objects), "image" (whole images), or both
+    data.windows = ("instance",)  # what to crop: one or several of "instance" (every object), "proposal", "image"
+    data.proposals = config_dict.placeholder(str)  # file of proposals; default: that of experiments.prepare_data
+    data.min_overlap = 0.5  # of a proposal with an object's box, intersection over union
+    data.window_list = config_dict.placeholder(str)  # file of lines "image mask x1 y1 x2 y2"; replaces `windows`
+    data.balance = 0.0  # repeat windows of rare classes: 0 not; 1 until all classes are equally frequent
     data.label_mode = "instance"  # "instance": the object's class alone, all else background; "all": every class
     data.resize_size = 250  # a window is resized to this square,
     data.crop_size = 224  # of which this is cut out: the network's input
     data.random_crop = True  # at a random place; otherwise the centre
     data.mirror = True  # half of the crops are mirrored left to right
     data.cache_mb = 2048  # memory for decoded images
+    data.crops_per_decode = 8  # so many windows of an image come near each other; times the number of hosts
+    data.read_threads = 4  # prepare crops, in each worker
+    data.workers = 0  # processes that prepare crops; 0: threads of this one, which is faster up to about eight cores
 
     config.model = model = ml_collections.ConfigDict()
     model.num_classes = config_dict.placeholder(int)  # with background; default: as many as the data has

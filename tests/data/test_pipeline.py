@@ -1,18 +1,22 @@
 """Batches are the same for the same seed, resume exactly, and are divided among processes."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import class_pixels, instance_boxes, keep_class, training_batches, training_windows
-from deconvnet_jax.data.pipeline import CachedSource
+from deconvnet_jax.data import class_pixels, training_batches, training_windows
 from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.errors import InputError
 
 
+def batches_of(source, kinds=("instance",), **options):
+    return training_batches(source, training_windows(source, kinds), **options)
+
+
 def take(batches, count):
-    return [next(batches) for _ in range(count)]
+    return list(itertools.islice(batches, count))
 
 
 def assert_same(ones, others):
@@ -35,66 +39,87 @@ def numbers(batch):
 
 
 def test_shapes_and_types(train_split):
-    batch = next(training_batches(train_split, batch_size=3))
+    batch = next(batches_of(train_split, batch_size=3))
     assert (batch["image"].shape, batch["image"].dtype) == ((3, 224, 224, 3), np.uint8)
     assert (batch["label"].shape, batch["label"].dtype) == ((3, 224, 224), np.uint8)
     assert batch["label"].max() > 0
-    assert next(training_batches(train_split, batch_size=1, resize_size=300, crop_size=256))["image"].shape[1] == 256
+    assert next(batches_of(train_split, batch_size=1, resize_size=300, crop_size=256))["image"].shape[1] == 256
 
 
 def test_deterministic_whatever_the_threads(train_split):
-    first = take(training_batches(train_split, batch_size=4, seed=1), 6)
-    assert_same(first, take(training_batches(train_split, batch_size=4, seed=1, read_threads=1), 6))
-    assert_same(first, take(training_batches(train_split, batch_size=4, seed=1, read_threads=7, cache_bytes=0), 6))
-    other = next(training_batches(train_split, batch_size=4, seed=2))
+    first = take(batches_of(train_split, batch_size=4, seed=1), 6)
+    assert_same(first, take(batches_of(train_split, batch_size=4, seed=1, read_threads=1), 6))
+    assert_same(first, take(batches_of(train_split, batch_size=4, seed=1, read_threads=7, cache_bytes=0), 6))
+    other = next(batches_of(train_split, batch_size=4, seed=2))
     assert (other["image"] != first[0]["image"]).any()
 
 
 def test_resumes_at_the_very_next_batch(train_split):
-    batches = training_batches(train_split, batch_size=4)
+    batches = batches_of(train_split, batch_size=4)
     take(batches, 3)
     state = json.loads(json.dumps(batches.get_state()))
     following = take(batches, 5)
-    resumed = training_batches(train_split, batch_size=4)
+    resumed = batches_of(train_split, batch_size=4)
     resumed.set_state(state)
     assert_same(following, take(resumed, 5))
 
 
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_stopped_anywhere_the_rest_is_the_same(train_split, rng, workers):
+    """The 1,000 crops after a stop, restored with any number of workers, are those of the uninterrupted run."""
+    small = {"batch_size": 20, "resize_size": 36, "crop_size": 32, "kinds": ("instance", "image"), "seed": 3}
+    stop = int(rng.integers(1, 9))
+    whole = take(batches_of(train_split, **small), stop + 50)
+    batches = batches_of(train_split, **small, workers=workers, crops_per_decode=8, read_threads=2)
+    assert_same(take(batches, stop), whole[:stop])
+    state = json.loads(json.dumps(batches.get_state()))
+    batches.close()
+    resumed = batches_of(train_split, **small, workers=workers, cache_bytes=10**6)
+    next(resumed)
+    resumed.set_state(state)
+    assert_same(take(resumed, 50), whole[stop:])
+    resumed.close()
+
+
 def test_every_window_once_an_epoch_each_epoch_in_another_order():
-    batches = training_batches(numbered(6), batch_size=3)
+    batches = batches_of(numbered(6), batch_size=3)
     epochs = [[n for batch in take(batches, 2) for n in numbers(batch)] for _ in range(6)]
     assert all(sorted(epoch) == [1, 2, 3, 4, 5, 6] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
-def test_processes_get_different_examples():
-    seen = []
-    for process in range(3):
-        batches = training_batches(numbered(10), batch_size=2, process_index=process, process_count=3)
-        seen.append({n for batch in take(batches, 6) for n in numbers(batch)})
-    assert set.union(*seen) == set(range(1, 11))
-    assert sum(map(len, seen)) == 10
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_batch_of_one(train_split, processes):
+    whole = take(batches_of(train_split, batch_size=6), 5)
+    shares = [
+        take(batches_of(train_split, batch_size=6 // processes, process_index=i, process_count=processes), 5)
+        for i in range(processes)
+    ]
+    together = [
+        {key: np.concatenate([one[key] for one in parts]) for key in parts[0]} for parts in zip(*shares, strict=True)
+    ]
+    assert_same(whole, together)
 
 
 def test_fewer_windows_than_the_batch_are_repeated():
-    assert sorted(numbers(next(training_batches(numbered(2), batch_size=6)))) == [1, 1, 1, 2, 2, 2]
+    assert sorted(numbers(next(batches_of(numbered(2), batch_size=6)))) == [1, 1, 1, 2, 2, 2]
 
 
 def test_label_modes():
     fixed = {"batch_size": 2, "mirror": False, "random_crop": False}
     labels = {
-        mode: next(training_batches(numbered(1, objects=2), label_mode=mode, **fixed))["label"]
+        mode: next(batches_of(numbered(1, objects=2), label_mode=mode, **fixed))["label"]
         for mode in ("instance", "all")
     }
     assert sorted((set(np.unique(label)) - {0, 255} for label in labels["instance"]), key=min) == [{1}, {2}]
     assert all(set(np.unique(label)) >= {1, 2} for label in labels["all"])
-    whole = next(training_batches(numbered(1, objects=2), windows=("image",), **fixed))["label"]
+    whole = next(batches_of(numbered(1, objects=2), kinds=("image",), **fixed))["label"]
     assert set(np.unique(whole)) == {0, 1, 2, 255}
 
 
 def test_crops_and_mirroring():
     def first(**options):
-        return np.concatenate([b["label"] for b in take(training_batches(numbered(1), batch_size=8, **options), 4)])
+        return np.concatenate([b["label"] for b in take(batches_of(numbered(1), batch_size=8, **options), 4)])
 
     fixed = first(mirror=False, random_crop=False)
     assert (fixed == fixed[0]).all()
@@ -111,44 +136,10 @@ def test_crops_and_mirroring():
 def test_image_and_label_stay_together(train_split):
     """Redraws the label in the picture's place: both went through the same window, crop and flip."""
     marked = [e._replace(image=np.repeat(np.uint8(200 * (e.label > 0))[..., None], 3, -1)) for e in train_split]
-    for batch in take(training_batches(marked, batch_size=8, label_mode="all", windows=("instance", "image")), 3):
+    for batch in take(batches_of(marked, batch_size=8, label_mode="all", kinds=("instance", "image")), 3):
         known = batch["label"] != 255
         wrong = (batch["image"][..., 0] > 100) != (batch["label"] > 0)
         assert wrong[known].mean() < 0.005
-
-
-def test_windows(train_split):
-    found = training_windows(train_split, ("instance", "image"), image_factor=1.5)
-    objects = [len(instance_boxes(e.label, e.instances)[0]) for e in train_split]
-    assert len(found) == sum(objects) + len(train_split)
-    assert [window.index for window in found] == sorted(window.index for window in found)
-    whole = [window for window in found if window.instance_id == 0]
-    for window, example in zip(whole, train_split, strict=True):
-        assert window.box[2] - window.box[0] == pytest.approx(1.5 * max(example.label.shape))
-    one = found[0]
-    ys, xs = np.nonzero(train_split[0].instances == one.instance_id)
-    sides = np.ptp(xs) + 1, np.ptp(ys) + 1
-    assert one.box[2] - one.box[0] == pytest.approx(one.box[3] - one.box[1]) == pytest.approx(1.2 * max(sides))
-    assert sum(one.box[::2]) / 2 == pytest.approx((xs.min() + xs.max() + 1) / 2)
-    kept = keep_class(train_split[0].label, train_split[0].instances, one.instance_id, one.class_id)
-    np.testing.assert_array_equal(kept > 0, train_split[0].instances == one.instance_id)
-
-
-def test_cache_keeps_what_fits():
-    class Counting(list):
-        reads = 0
-
-        def __getitem__(self, index):
-            Counting.reads += 1
-            return super().__getitem__(index)
-
-    examples = Counting(numbered(4))
-    size = 40 * 60 * 5
-    cached = CachedSource(examples, 2 * size)
-    for index in (0, 1, 0, 2, 0, 1):  # 2 replaces 1, 1 replaces 2
-        assert cached[index].name == str(index)
-    assert Counting.reads == 4
-    assert len(cached) == 4
 
 
 @pytest.mark.parametrize(
@@ -158,15 +149,15 @@ def test_cache_keeps_what_fits():
         ({"crop_size": 0}, r"data\.crop_size=0"),
         ({"resize_size": 200}, r"data\.resize_size=200: smaller than data\.crop_size=224"),
         ({"label_mode": "some"}, r"data\.label_mode='some': expected one of instance, all"),
-        ({"windows": ("object",)}, r"data\.windows=\('object',\): expected one or both of instance, image"),
-        ({"windows": ()}, r"data\.windows=\(\)"),
-        ({"process_count": 9, "process_index": 8}, "fewer windows to train on"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"workers": -1}, r"data\.workers=-1: expected at least 0"),
+        ({"read_threads": 0}, r"data\.read_threads=0: expected at least 1"),
+        ({"crops_per_decode": 0}, r"data\.crops_per_decode=0"),
     ],
 )
 def test_bad_settings(options, message):
     with pytest.raises(InputError, match=message):
-        training_batches(numbered(2), **{"batch_size": 2} | options)
+        batches_of(numbered(2), **{"batch_size": 2} | options)
 
 
 def test_class_pixels(train_split):
@@ -174,7 +165,7 @@ def test_class_pixels(train_split):
     np.testing.assert_array_equal(class_pixels(train_split, 6), expected)
 
 
-def test_no_objects():
-    with pytest.raises(InputError, match="no object in any of the 3 training images"):
-        training_batches(numbered(3, objects=0), batch_size=2)
-    assert len(training_windows(numbered(3, objects=0), ("image",))) == 3
+def test_no_windows():
+    windows = training_windows(numbered(1)).take(np.zeros(0, int))
+    with pytest.raises(InputError, match="no window to train on"):
+        training_batches(numbered(1), windows, batch_size=1)

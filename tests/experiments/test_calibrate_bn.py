@@ -13,7 +13,7 @@ from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.weights import load_checkpoint
-from experiments import calibrate_bn, cli, import_weights
+from experiments import calibrate_bn, dataset, import_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 NARROW = {"width": 1 / 64, "fc": 8, "fc_window": 1}
@@ -51,7 +51,7 @@ def test_a_snapshot_predicts_after_calibration_and_as_well_when_folded(tmp_path,
         assert (variables["batch_stats"][name]["var"] != 1).all()
         assert (variables["batch_stats"][name]["var"] > 0).any()
 
-    image = open_split(cli.packed_data(tiny_run.voc_root, tiny_run.folder / "data/tfds"), "val")[0].image
+    image = open_split(dataset.packed_folder(tiny_run.voc_root, tiny_run.folder / "data/tfds"), "val")[0].image
     expected = Segmenter.from_checkpoint(tmp_path / "calibrated")(image).scores
     for fold in ("scale", "convolutions"):
         calibrate_bn.run(tmp_path / "calibrated", tmp_path / fold, batches=0, fold=fold)

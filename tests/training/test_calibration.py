@@ -10,7 +10,7 @@ import pytest
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import normalize_images
-from deconvnet_jax.training import calibrate_batch_norm, calibration, data_parallel, init_variables
+from deconvnet_jax.training import calibrate_batch_norm, calibration, data_parallel, init_variables, place_batch
 
 NET = DeconvNet(num_classes=3, width=1 / 32, fc_features=8, fc_window=1, decoder_init="smooth")
 DEVICES = jax.device_count()
@@ -29,7 +29,7 @@ def random_batches(rng, count, size=4):
 
 def on_one_device(monkeypatch):
     monkeypatch.setattr(calibration, "data_parallel", lambda step: data_parallel(step, jax.devices()[:1]))
-    monkeypatch.setattr(calibration, "split_batch", lambda batch: {key: value[None] for key, value in batch.items()})
+    monkeypatch.setattr(calibration, "place_batch", lambda batch: place_batch(batch, jax.devices()[:1]))
 
 
 def test_first_layer_by_hand(monkeypatch, rng, variables):

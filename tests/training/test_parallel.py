@@ -5,12 +5,19 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.training.parallel import first_replica, local_batch_size, split_batch
+from deconvnet_jax.training.parallel import (
+    AXIS_NAME,
+    data_parallel,
+    first_replica,
+    local_batch_size,
+    place_batch,
+    split_batch,
+)
 
 
 def test_split_batch_keeps_the_order(rng):
     images = rng.integers(0, 256, (8, 4, 4, 3), np.uint8)
-    split = split_batch({"image": images})["image"]
+    split = split_batch({"image": images}, 4)["image"]
     assert split.shape == (4, 2, 4, 4, 3)
     np.testing.assert_array_equal(split[1, 0], images[2])
 
@@ -33,3 +40,23 @@ def test_first_replica_of_a_replicated_tree(rng):
     one = first_replica(tree)["a"]
     assert len(one.devices()) == 1
     np.testing.assert_array_equal(one, value)
+
+
+def test_place_batch_puts_each_part_on_its_device(rng):
+    images = rng.integers(0, 256, (8, 2, 2, 3), np.uint8)
+    placed = place_batch({"image": images})["image"]
+    assert placed.shape == (4, 2, 2, 2, 3)
+    for shard, device in zip(placed.addressable_shards, jax.devices(), strict=True):
+        assert shard.device == device
+    np.testing.assert_array_equal(np.asarray(placed).reshape(images.shape), images)
+    one = place_batch({"image": images}, jax.devices()[2:3])["image"]
+    assert (one.shape, one.devices()) == ((1, 8, 2, 2, 3), {jax.devices()[2]})
+
+
+def test_a_placed_batch_is_not_copied_again(rng):
+    step = data_parallel(lambda state, batch: (state + jax.lax.psum(batch["x"].sum(), AXIS_NAME), {}))
+    state, _ = step(np.float32(0), place_batch({"x": np.ones((8, 3), np.float32)}))
+    batch = place_batch({"x": rng.normal(size=(8, 3)).astype(np.float32)})
+    with jax.transfer_guard("disallow"):
+        state, _ = step(state, batch)
+    assert float(first_replica(state)) == pytest.approx(24 + float(np.asarray(batch["x"]).sum()), rel=1e-5)

@@ -1,0 +1,126 @@
+"""The original's lists of training windows: one line `image mask x1 y1 x2 y2` a window.
+
+Corners are whole pixels from 0, inclusive; they may be negative or beyond the image (window_seg_data_layer.cpp).
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from deconvnet_jax.data.training_windows import Source, Windows, class_of_windows
+from deconvnet_jax.errors import InputError
+
+_LINE = "'image mask x1 y1 x2 y2'"
+_MAX_COORDINATE = 1_000_000
+
+
+class WindowList(NamedTuple):
+    """The lines of a list.
+
+    Attributes:
+      images: paths as written, [n].
+      masks: paths as written, [n].
+      boxes: float32 [n, 4], x0, y0, x1, y1, x1 and y1 exclusive.
+    """
+
+    images: list[str]
+    masks: list[str]
+    boxes: np.ndarray
+
+
+def read_window_list(path: str | Path) -> WindowList:
+    """Reads a list.
+
+    Raises:
+      InputError: if the file is missing, empty, or a line has another form; names the line.
+    """
+    path = Path(path).expanduser()
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(
+            f"window list {path} cannot be read ({reason}); expected lines 'image mask x1 y1 x2 y2'"
+        ) from error
+    images, masks, corners = [], [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        image, mask, box = _parsed(line, f"{path}, line {number}")
+        images.append(image)
+        masks.append(mask)
+        corners.append(box)
+    if not images:
+        raise InputError(f"window list {path} is empty; expected lines {_LINE}")
+    return WindowList(images, masks, np.array(corners, np.float32) + np.array([0, 0, 1, 1], np.float32))
+
+
+def write_window_list(path: str | Path, windows: Windows, names: Sequence[str], suffix: str = ".jpg") -> None:
+    """Writes windows as a list for the layout of VOC: /JPEGImages/NAME.jpg /SegmentationClass/NAME.png x1 y1 x2 y2.
+
+    Boxes are rounded to whole pixels; squares stay squares. The file appears whole or not at all.
+
+    Args:
+      path: of the file.
+      windows: to write.
+      names: of the images that the windows count.
+      suffix: of the photographs.
+    """
+    path = Path(path)
+    sides = np.maximum(np.rint(windows.boxes[:, 2:] - windows.boxes[:, :2]), 1)
+    low = np.rint(windows.boxes[:, :2])
+    corners = np.concatenate([low, low + sides - 1], axis=1).astype(np.int64)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            for image, box in zip(windows.images.tolist(), corners.tolist(), strict=True):
+                name = names[image]
+                numbers = " ".join(map(str, box))
+                file.write(f"/JPEGImages/{name}{suffix} /SegmentationClass/{name}.png {numbers}\n")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def listed_windows(path: str | Path, source: Source) -> Windows:
+    """The windows of a list on the images of a source; all classes are labelled in them.
+
+    The list's folders and suffixes do not matter: /VOC2012_SEG_AUG/images/2009_004507.png is image 2009_004507.
+
+    Raises:
+      InputError: as `read_window_list`, and for an image that the source does not have.
+    """
+    found = read_window_list(path)
+    index = {source.name(i): i for i in range(len(source))}
+    stems = [PurePosixPath(image).stem for image in found.images]
+    missing = sorted({stem for stem in stems if stem not in index})
+    if missing:
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise InputError(
+            f"window list {path} names image '{missing[0]}'{others}, not in the training split; choose the split that "
+            "the list was made for (data.train_split)"
+        )
+    images = np.array([index[stem] for stem in stems], np.int32)
+    class_ids = np.zeros(len(images), np.int32)
+    order = np.argsort(images, kind="stable")
+    for of_image in np.split(order, np.flatnonzero(np.diff(images[order])) + 1):
+        class_ids[of_image] = class_of_windows(found.boxes[of_image], source.objects(int(images[of_image[0]])))
+    return Windows(images, found.boxes, np.zeros(len(images), np.int32), class_ids)
+
+
+def _parsed(line: str, where: str) -> tuple[str, str, list[int]]:
+    words = line.split()
+    try:
+        image, mask = words[:2]
+        box = [int(word) for word in words[2:]]
+        usable = len(box) == 4 and max(map(abs, box)) <= _MAX_COORDINATE and box[0] <= box[2] and box[1] <= box[3]
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InputError(
+            f"{where}: '{line.strip()[:80]}' is no window; expected {_LINE} in whole pixels with x1 <= x2 and y1 <= y2"
+        )
+    return image, mask, box

@@ -1,0 +1,172 @@
+"""From a config to data: which data set, which split, which windows of it, and batches of crops."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import tensorflow_datasets as tfds
+
+from deconvnet_jax import data
+from deconvnet_jax.errors import InputError
+from experiments import cli
+from experiments.configs import default
+
+DATASETS = ("voc_layout",)
+
+
+def data_config(
+    config: ml_collections.ConfigDict | None, trained_with: dict[str, Any], overrides: dict[str, str]
+) -> ml_collections.ConfigDict:
+    """The config that names the data: the given one, or else the defaults with the data of the training run."""
+    if config is None:
+        config = default.get_config()
+        saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
+        known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
+        config.data.update({key: value for key, value in known.items() if key in config.data})
+    config = config.copy_and_resolve_references()
+    config.data.update(overrides)
+    if "voc_root" in overrides and "dataset" not in overrides:
+        config.data.dataset = "voc_layout"
+    return config
+
+
+def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """A copy of the config with absolute paths and the number of classes filled in.
+
+    Raises:
+      InputError: if no data is named, or it has another number of classes than `config.model.num_classes`.
+    """
+    config = config.copy_and_resolve_references()
+    check_dataset(config)
+    config.data.data_dir = config.data.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    for section, key in (
+        (config.data, "voc_root"),
+        (config.data, "data_dir"),
+        (config.data, "proposals"),
+        (config.data, "window_list"),
+        (config, "init_from"),
+        (config.init, "vgg16"),
+    ):
+        if section[key]:
+            section[key] = str(Path(section[key]).expanduser().absolute())
+    found = len(class_names(config))
+    if config.model.num_classes not in (None, found):
+        raise InputError(
+            f"config.model.num_classes={config.model.num_classes}, but {described(config)} has {found} classes"
+            f"{_CLASSES_HINT if config.data.dataset == 'voc_layout' else ''}; leave the key out or correct it"
+        )
+    config.model.num_classes = found
+    return config
+
+
+_CLASSES_HINT = " (classes.txt, or VOC's 21 without it)"
+
+
+def check_dataset(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError unless the config names data."""
+    if config.data.dataset not in DATASETS:
+        raise InputError(f"config.data.dataset='{config.data.dataset}': unknown; expected {' or '.join(DATASETS)}")
+    if config.data.dataset == "voc_layout" and not config.data.voc_root:
+        raise InputError("no data: give --config.data.voc_root=FOLDER, a folder with JPEGImages and SegmentationClass")
+    if config.data.dataset != "voc_layout" and config.data.voc_root:
+        raise InputError(
+            f"config.data.voc_root and config.data.dataset={config.data.dataset} exclude each other: leave one out"
+        )
+
+
+def described(config: ml_collections.ConfigDict) -> str:
+    """The data's name for messages: its folder, or the data set."""
+    return config.data.voc_root or config.data.dataset
+
+
+def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The classes of the config's data, in the order of their ids."""
+    if config.data.dataset == "voc_layout":
+        return data.class_names(config.data.voc_root)
+    return data.VOC_CLASSES if config.data.dataset == "voc2012" else data.CAMVID_CLASSES
+
+
+def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
+    """The config's data, ready to read; a folder in the VOC layout is checked and packed first.
+
+    Raises:
+      InputError: for data that is not prepared, or a folder that cannot be used.
+    """
+    if config.data.dataset == "voc_layout":
+        return packed_folder(config.data.voc_root, config.data.data_dir)
+    prepare = data.prepare_voc2012 if config.data.dataset == "voc2012" else data.prepare_camvid
+    return prepare(None, config.data.data_dir)
+
+
+def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.DatasetBuilder:
+    """`data.prepare_voc_layout` with a progress bar while it checks and packs."""
+    with cli.ProgressBar("checking and packing") as bar:
+        return data.prepare_voc_layout(voc_root, data_dir, bar.update)
+
+
+def proposals_file(builder: tfds.core.DatasetBuilder, split: str) -> Path:
+    """Where experiments.prepare_data keeps the proposals of a split."""
+    return Path(builder.data_path) / "proposals" / f"{split}.npz"
+
+
+def windows_of(
+    config: ml_collections.ConfigDict, builder: tfds.core.DatasetBuilder, source: data.Source
+) -> data.Windows:
+    """What the config says to train on, rare classes not yet repeated.
+
+    Raises:
+      InputError: if there is nothing to train on, or a file that it takes is missing or not usable.
+    """
+    settings = config.data
+    if settings.window_list:
+        return data.listed_windows(settings.window_list, source)
+    return data.training_windows(
+        source,
+        settings.windows,
+        image_factor=settings.resize_size / settings.crop_size,
+        proposals=proposals_of(config, builder, source) if "proposal" in settings.windows else None,
+        min_overlap=settings.min_overlap,
+    )
+
+
+def proposals_of(
+    config: ml_collections.ConfigDict, builder: tfds.core.DatasetBuilder, source: data.Source
+) -> Sequence[Any]:
+    """The proposals of every image of the source, boxes [n, 4]."""
+    path = config.data.proposals or proposals_file(builder, config.data.train_split)
+    if not config.data.proposals and not Path(path).exists():
+        root = f"--voc_root={config.data.voc_root} " if config.data.voc_root else ""
+        raise InputError(
+            f"no proposals of the split '{config.data.train_split}' yet; compute them: python -m "
+            f"experiments.prepare_data --dataset={config.data.dataset} {root}--data_dir={config.data.data_dir} "
+            f"--proposals={config.data.train_split}"
+        )
+    return data.read_proposals(path, [source.name(i) for i in range(len(source))])
+
+
+def batches_of(
+    config: ml_collections.ConfigDict, source: data.Source, windows: data.Windows, batch_size: int
+) -> data.TrainingBatches:
+    """Batches of augmented crops as the config says, of this process.
+
+    Args:
+      config: the experiment's.
+      source: the images.
+      windows: of these; rare classes are repeated here.
+      batch_size: crops a batch, of this process.
+    """
+    keys = ("resize_size", "crop_size", "label_mode", "mirror", "random_crop", "crops_per_decode", "read_threads")
+    return data.training_batches(
+        source,
+        data.repeat_rare(windows, config.data.balance, config.seed),
+        batch_size=batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        cache_bytes=config.data.cache_mb * 2**20,
+        workers=config.data.workers,
+        **{key: config.data[key] for key in keys},
+    )

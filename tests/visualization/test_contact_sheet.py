@@ -1,0 +1,59 @@
+"""Every picture is on the page, under its title, with its classes; ignored pixels are hatched."""
+
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.visualization import contact_sheet, voc_palette
+
+NAMES = ("background", "cat", "dog")
+
+
+def found(page, picture):
+    """Whether the picture is somewhere on the page."""
+    windows = np.lib.stride_tricks.sliding_window_view(page, picture.shape)[:, :, 0]
+    return bool((windows == picture).all((2, 3, 4)).any())
+
+
+def test_all_pictures_are_there(rng):
+    images = list(rng.integers(0, 256, (7, 20, 24, 3), np.uint8))
+    labels = [np.zeros((20, 24), np.uint8)] * 7
+    page = contact_sheet(images, labels, list("abcdefg"), NAMES, columns=3)
+    assert page.dtype == np.uint8
+    for image in images:
+        assert found(page, image)
+    below = contact_sheet(images, labels, list("abcdefg"), NAMES, columns=1)
+    assert below.shape[0] > 2 * page.shape[0]
+
+
+def test_classes_and_ignored_pixels_show(rng):
+    image = rng.integers(0, 256, (40, 40, 3), np.uint8)
+    label = np.zeros((40, 40), np.uint8)
+    label[:20] = 2
+    label[20:, 20:] = 255
+    page = contact_sheet([image], [label], ["1"], NAMES)
+    color = voc_palette()[2]
+    assert (page == color).all(-1).sum() > 50  # the legend's square
+    assert 40 < (page == (255, 64, 255)).all(-1).sum() < 60  # an eighth of 400 pixels
+    assert found(page, image[21:, :19])  # background as it is
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": []}, "expected pictures, labels and titles, one each; got 0, 1, 1"),
+        ({"titles": ["a", "b"]}, "got 1, 1, 2"),
+        ({"columns": 0}, "columns=0"),
+        ({"labels": [np.full((8, 8), 9, np.uint8)]}, "class id 9 has no name"),
+        ({"labels": [np.zeros((8, 9), np.uint8)]}, "8x9"),
+    ],
+)
+def test_unusable_arguments(changes, message):
+    arguments = {
+        "images": [np.zeros((8, 8, 3), np.uint8)],
+        "labels": [np.zeros((8, 8), np.uint8)],
+        "titles": ["a"],
+        "class_names": NAMES,
+    }
+    with pytest.raises(InputError, match=message):
+        contact_sheet(**arguments | changes)
