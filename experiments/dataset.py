@@ -14,7 +14,7 @@ from deconvnet_jax.errors import InputError
 from experiments import cli
 from experiments.configs import default
 
-DATASETS = ("voc_layout",)
+DATASETS = ("voc_layout", "voc2012", "camvid")
 
 
 def data_config(

@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "ops": set(),
     "models": {"ops"},
     "weights": {"ops", "models"},
-    "data": {"ops"},
+    "data": {"ops", "models"},
     "training": {"ops", "models", "weights", "data"},
     "inference": {"ops", "models", "weights", "data"},
     "evaluation": set(),

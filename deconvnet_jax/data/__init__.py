@@ -1,4 +1,4 @@
-"""Data in the VOC layout: reading, the TFDS data set, crops, the training pipeline, and the embedded scenes.
+"""Data in the VOC layout: reading, TFDS data sets, proposals, windows, the training pipeline, and the embedded scenes.
 
 What needs TFDS or Grain is imported on first use.
 """
@@ -23,12 +23,21 @@ from deconvnet_jax.data.windows import (
 )
 
 if TYPE_CHECKING:
+    from deconvnet_jax.data.camvid_builder import CAMVID_CLASSES, prepare_camvid
     from deconvnet_jax.data.pipeline import TrainingBatches, class_pixels, training_batches
-    from deconvnet_jax.data.voc_builder import open_split, prepare_voc_layout
+    from deconvnet_jax.data.proposal_files import load_proposals, read_proposals, write_proposals
+    from deconvnet_jax.data.proposal_split import compute_proposals
+    from deconvnet_jax.data.proposals import EdgeBoxes, propose_boxes
+    from deconvnet_jax.data.records import DatasetSplit, open_split, split_counts
+    from deconvnet_jax.data.voc2012_builder import prepare_voc2012
+    from deconvnet_jax.data.voc_builder import prepare_voc_layout
 
 __all__ = [
+    "CAMVID_CLASSES",
     "SCENE_CLASSES",
     "VOC_CLASSES",
+    "DatasetSplit",
+    "EdgeBoxes",
     "Example",
     "Objects",
     "Source",
@@ -38,6 +47,7 @@ __all__ = [
     "class_names",
     "class_pixels",
     "class_windows",
+    "compute_proposals",
     "crop_place",
     "crop_window",
     "draw_scene",
@@ -46,26 +56,44 @@ __all__ = [
     "instance_boxes",
     "keep_class",
     "listed_windows",
+    "load_proposals",
     "number_parts",
     "open_split",
+    "prepare_camvid",
+    "prepare_voc2012",
     "prepare_voc_layout",
+    "propose_boxes",
     "random_mirror",
     "read_class_names",
     "read_example",
+    "read_proposals",
     "read_window_list",
     "repeat_rare",
+    "split_counts",
     "split_names",
     "square",
     "training_batches",
     "training_windows",
+    "write_proposals",
     "write_scenes",
     "write_window_list",
 ]
 
 _LAZY = {
+    "CAMVID_CLASSES": "camvid_builder",
+    "prepare_camvid": "camvid_builder",
+    "prepare_voc2012": "voc2012_builder",
+    "EdgeBoxes": "proposals",
+    "compute_proposals": "proposal_split",
+    "load_proposals": "proposal_files",
+    "propose_boxes": "proposals",
+    "read_proposals": "proposal_files",
+    "write_proposals": "proposal_files",
     "TrainingBatches": "pipeline",
     "class_pixels": "pipeline",
-    "open_split": "voc_builder",
+    "DatasetSplit": "records",
+    "open_split": "records",
+    "split_counts": "records",
     "prepare_voc_layout": "voc_builder",
     "training_batches": "pipeline",
 }

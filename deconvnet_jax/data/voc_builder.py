@@ -4,47 +4,29 @@ builder = prepare_voc_layout("VOCdevkit/VOC2012", "~/tensorflow_datasets")
 example = open_split(builder, "train")[0]
 """
 
-import contextlib
 import hashlib
-import io
-import logging
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
-from deconvnet_jax.data.voc_layout import (
-    Example,
-    class_names,
-    image_file,
-    read_example,
-    read_image,
-    read_mask,
-    split_files,
-    split_names,
-)
+from deconvnet_jax.data.records import FORMAT, build, dataset_info, record, silence
+from deconvnet_jax.data.voc_layout import class_names, image_file, read_example, split_files, split_names
 from deconvnet_jax.errors import InputError
 
 Progress = Callable[[int, int], None]
 
 _PARTS = ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation", "classes.txt")
-_ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label", "instances")}
 
 
 class VocLayout(tfds.core.GeneratorBasedBuilder):
-    """A folder in the VOC layout as a TFDS data set, examples in the order of the split files.
-
-    Features: "name"; "image", the original JPEG, or a PNG of what is no RGB JPEG; "label" and "instances", PNGs of
-    mode L (a palette PNG would come out of OpenCV as colours); "has_instances", without which "instances" is zero.
-    """
+    """A folder in the VOC layout as a TFDS data set, examples in the order of the split files; see `dataset_info`."""
 
     name = "voc_layout"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = FORMAT
     code_path = Path(__file__)  # TFDS looks it up with importlib_resources, which it does not depend on
 
     def __init__(self, *, voc_root: str | Path, progress: Progress | None = None, **kwargs: Any):
@@ -53,22 +35,8 @@ class VocLayout(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Photographs with class and instance masks, from a folder in the VOC layout.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "name": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(None, None, 3)),
-                    "label": mask,
-                    "instances": mask,
-                    "has_instances": np.bool_,
-                }
-            ),
-            disable_shuffling=True,
-            metadata=tfds.core.MetadataDict(class_names=list(class_names(self._root))),
-        )
+        description = "Photographs with class and instance masks, from a folder in the VOC layout."
+        return dataset_info(self, description, class_names(self._root))
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         names = annotated_splits(self._root)
@@ -81,25 +49,10 @@ class VocLayout(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, names: Sequence[str], start: int, total: int) -> Iterator[tuple[int, dict[str, Any]]]:
         num_classes = len(class_names(self._root))
         for i, name in enumerate(names):
-            yield i, _record(self._root, read_example(self._root, name, num_classes))
+            example = read_example(self._root, name, num_classes)
+            yield i, record(example, image_file(self._root, name).read_bytes())
             if self._progress:
                 self._progress(start + i + 1, total)
-
-
-class VocSplit(Sequence[Example]):
-    """The examples of one split: `len(split)`, `split[i]`; safe to read from several threads."""
-
-    def __init__(self, records: Sequence[dict[str, Any]]):
-        self._records = records
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: int) -> Example:
-        record = self._records[range(len(self))[index]]
-        instances = read_mask(io.BytesIO(record["instances"])) if record["has_instances"] else None
-        image, label = read_image(io.BytesIO(record["image"])), read_mask(io.BytesIO(record["label"]))
-        return Example(record["name"].decode(), image, label, instances)
 
 
 def prepare_voc_layout(
@@ -123,17 +76,12 @@ def prepare_voc_layout(
     class_names(root)
     config = tfds.core.BuilderConfig(name=f"{_slug(root)}-{_fingerprint(root)}")
     options = {"voc_root": root, "config": config, "data_dir": data_dir, "file_format": "array_record"}
-    with _silence():
+    with silence():
         builder = VocLayout(progress=progress, **options)
         if builder.data_path.exists():
             return builder
         annotated_splits(root)
-        try:
-            _build(builder)
-        except OSError as error:
-            if not builder.data_path.exists():  # it does if another process was faster
-                reason = error.strerror or error
-                raise InputError(f"{data_dir}: cannot write the data set ({reason}); choose another") from error
+        build(builder)
         return VocLayout(**options)
 
 
@@ -159,62 +107,6 @@ def annotated_splits(root: str | Path) -> dict[str, list[str]]:
                 "with letters, digits and _ only, not 'all'"
             )
     return annotated
-
-
-def open_split(builder: tfds.core.DatasetBuilder, split: str) -> VocSplit:
-    """The examples of a split, with random access.
-
-    Raises:
-      InputError: if the data set has no such split.
-    """
-    if split not in builder.info.splits:
-        have = ", ".join(builder.info.splits)
-        raise InputError(f"no split '{split}': there is no ImageSets/Segmentation/{split}.txt; the data set has {have}")
-    # Read without the builder that wrote it: worker processes get a copy that needs nothing but the files.
-    files = tfds.builder_from_directory(builder.data_path)
-    return VocSplit(files.as_data_source(split, decoders=_ENCODED))
-
-
-def _build(builder: VocLayout) -> None:
-    with tempfile.TemporaryDirectory() as unused:  # TFDS insists on a folder for downloads
-        builder.download_and_prepare(download_dir=unused)
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keeps TFDS from writing to the terminal: progress bars, prints, warnings about its own conventions."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _record(root: Path, example: Example) -> dict[str, Any]:
-    instances = np.zeros_like(example.label) if example.instances is None else example.instances
-    return {
-        "name": example.name,
-        "image": _encoded_image(image_file(root, example.name), example.image),
-        "label": _png(example.label),
-        "instances": _png(instances),
-        "has_instances": example.instances is not None,
-    }
-
-
-def _encoded_image(path: Path, image: np.ndarray) -> bytes:
-    with Image.open(path) as file:
-        as_is = file.format == "JPEG" and file.mode == "RGB"
-    return path.read_bytes() if as_is else _png(image)
-
-
-def _png(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
 
 
 def _slug(root: Path) -> str:

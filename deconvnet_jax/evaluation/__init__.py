@@ -1,6 +1,15 @@
-"""Evaluation: the confusion matrix of label maps, and the scores that it holds."""
+"""Evaluation: confusion matrix, scores, recall of boxes, boundaries."""
 
+from deconvnet_jax.evaluation.boundaries import BoundaryScores, boundary_scores
 from deconvnet_jax.evaluation.confusion import confusion_matrix
+from deconvnet_jax.evaluation.recall import box_recall
 from deconvnet_jax.evaluation.scores import scores_table, segmentation_scores
 
-__all__ = ["confusion_matrix", "scores_table", "segmentation_scores"]
+__all__ = [
+    "BoundaryScores",
+    "boundary_scores",
+    "box_recall",
+    "confusion_matrix",
+    "scores_table",
+    "segmentation_scores",
+]

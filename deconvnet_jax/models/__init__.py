@@ -1,4 +1,4 @@
-"""Flax linen modules: DeconvNet and FCN-8s."""
+"""Flax linen modules: DeconvNet, FCN-8s, and the edge network of the proposals."""
 
 from deconvnet_jax.models.deconvnet import (
     DeconvNet,
@@ -7,12 +7,14 @@ from deconvnet_jax.models.deconvnet import (
     compiler_options,
     count_parameters,
 )
+from deconvnet_jax.models.edge_network import EdgeNetwork
 from deconvnet_jax.models.fcn8s import FCN8s
 from deconvnet_jax.models.folding import fold_batch_norm, fold_statistics
 from deconvnet_jax.models.network import Network, config_from_network, layer_names, network_from_config
 
 __all__ = [
     "DeconvNet",
+    "EdgeNetwork",
     "FCN8s",
     "Network",
     "batch_norm_name",

@@ -1,6 +1,30 @@
-"""Pure functions on arrays: pooling with indices, unpooling, image normalisation."""
+"""Pure functions on arrays: pooling with indices, unpooling, image normalisation, boxes, edge maps.
 
+What needs OpenCV is imported on first use.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from deconvnet_jax.ops.boxes import box_iou
 from deconvnet_jax.ops.pooling import max_pool_with_indices, max_unpool
 from deconvnet_jax.ops.preprocess import MEAN_BGR, normalize_images
 
-__all__ = ["MEAN_BGR", "max_pool_with_indices", "max_unpool", "normalize_images"]
+if TYPE_CHECKING:
+    from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
+
+__all__ = [
+    "MEAN_BGR",
+    "box_iou",
+    "edge_normals",
+    "max_pool_with_indices",
+    "max_unpool",
+    "normalize_images",
+    "thin_edges",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("edge_normals", "thin_edges"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("deconvnet_jax.ops.edge_maps"), name)

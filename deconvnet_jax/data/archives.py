@@ -1,0 +1,188 @@
+"""Members of an official archive, or of the folder that it was extracted to. Nothing is ever extracted to disk."""
+
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from deconvnet_jax.errors import InputError
+
+_READ = 1 << 22  # bytes at a time
+
+
+class Archive(NamedTuple):
+    """An archive as its makers published it.
+
+    Attributes:
+      file: its name.
+      size: bytes.
+      sha256: of the whole file.
+      root: the folder inside it that holds the data.
+      url: where it was published.
+    """
+
+    file: str
+    size: int
+    sha256: str
+    root: str
+    url: str
+
+
+class Member(io.BytesIO):
+    """The bytes of a member; as text, where they came from."""
+
+    def __init__(self, content: bytes, where: str):
+        super().__init__(content)
+        self._where = where
+
+    def __str__(self) -> str:
+        return self._where
+
+
+def find_archive(manual_dir: Path, archive: Archive) -> Path | None:
+    """The archive in a folder, or else the folder that holds its data; None if there is neither.
+
+    The folder may be the one that the archive was extracted to, or any between that and the data.
+    """
+    if (manual_dir / archive.file).is_file():
+        return manual_dir / archive.file
+    inside = PurePosixPath(archive.root).parts
+    for depth in range(len(inside) + 1):
+        if depth and manual_dir.resolve().parts[-depth:] != inside[:depth]:
+            continue
+        if manual_dir.joinpath(*inside[depth:]).is_dir():
+            return manual_dir.joinpath(*inside[depth:])
+    return None
+
+
+def verify_archive(path: Path, archive: Archive) -> None:
+    """Compares size and checksum with the published ones.
+
+    Raises:
+      InputError: if they differ.
+    """
+    size = path.stat().st_size
+    if size != archive.size:
+        raise InputError(
+            f"{path} has {size:,} bytes, expected {archive.size:,}: the download is "
+            f"{'incomplete' if size < archive.size else 'another file'}; get it again from {archive.url}"
+        )
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_READ):
+            digest.update(chunk)
+    if digest.hexdigest() != archive.sha256:
+        raise InputError(
+            f"{path} has the sha256 {digest.hexdigest()}, expected {archive.sha256}: it is damaged or another file; "
+            f"get it again from {archive.url}"
+        )
+
+
+class Members:
+    """Random access to the files of an uncompressed archive or a folder, by their path below the data's root."""
+
+    def __init__(self, path: Path, root: str):
+        """
+        Args:
+          path: the archive, or the folder that is `root`.
+          root: folder inside the archive.
+
+        Raises:
+          InputError: if the archive is damaged, or has a member that is not safe.
+        """
+        self._path = path
+        self._tar: tarfile.TarFile | None = None
+        if path.is_dir():
+            self._names = {found.relative_to(path).as_posix(): found for found in path.rglob("*") if found.is_file()}
+            return
+        try:
+            self._tar = tarfile.open(path, "r:")  # noqa: SIM115 closed by close()
+            self._names = {name: member for name, member in _safe_members(self._tar, path, root)}
+        except (tarfile.TarError, EOFError, OSError) as error:
+            self.close()
+            raise _damaged(path, error) from error
+        except InputError:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Members":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the archive."""
+        if self._tar is not None:
+            self._tar.close()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+    def read(self, name: str) -> Member:
+        """The file of that name.
+
+        Raises:
+          InputError: if there is none, or the archive ends within it.
+        """
+        if name not in self._names:
+            raise InputError(f"{self._path} has no {name}; is it the whole data set?")
+        if self._tar is None:
+            return Member(self._names[name].read_bytes(), str(self._names[name]))
+        member = self._names[name]
+        try:
+            content = self._tar.extractfile(member).read()
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise _damaged(self._path, error) from error
+        if len(content) != member.size:
+            raise _damaged(self._path, EOFError(f"it ends within {name}"))
+        return Member(content, f"{self._path}:{name}")
+
+
+def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Member]]:
+    """One pass over the files of a (compressed) archive or a folder.
+
+    Args:
+      path: the archive, or the folder that is `root`.
+      root: folder inside the archive.
+      wanted: whether a file is needed, by its path below the root.
+
+    Yields:
+      (path below the root, content).
+
+    Raises:
+      InputError: if the archive is damaged, or has a member that is not safe.
+    """
+    if path.is_dir():
+        for found in sorted(path.rglob("*")):
+            name = found.relative_to(path).as_posix()
+            if found.is_file() and wanted(name):
+                yield name, Member(found.read_bytes(), str(found))
+        return
+    try:
+        with tarfile.open(path, "r|*") as tar:
+            for name, member in _safe_members(tar, path, root):
+                if wanted(name):
+                    yield name, Member(tar.extractfile(member).read(), f"{path}:{name}")
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise _damaged(path, error) from error
+
+
+def _safe_members(tar: tarfile.TarFile, path: Path, root: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """The regular files below the root; refuses paths that leave the archive, links and devices."""
+    for member in tar:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise InputError(f"{path} has a member '{member.name}' that leaves its folder; do not trust this file")
+        if not (member.isfile() or member.isdir()):
+            raise InputError(f"{path} has a member '{member.name}' that is no file; do not trust this file")
+        if member.isfile() and name.is_relative_to(root):
+            yield name.relative_to(root).as_posix(), member
+
+
+def _damaged(path: Path, error: BaseException) -> InputError:
+    reason = " ".join(str(error).split())[:100] or type(error).__name__
+    return InputError(f"{path} is damaged or no tar archive ({reason}); get it again")

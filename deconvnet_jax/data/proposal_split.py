@@ -1,0 +1,188 @@
+"""Proposals for all images of a split: in parallel processes, and never the same image twice.
+
+Every finished image is a small file in PATH.partial, so a killed run goes on where it was; the last step joins them.
+The edge network runs in this process, in batches on JAX's default device; the workers search for boxes.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from deconvnet_jax.data.proposal_files import Proposals, load_proposals, write_npz, write_proposals
+from deconvnet_jax.data.proposals import EdgeBoxes, propose_boxes, propose_from_edges
+from deconvnet_jax.data.voc_layout import Example
+from deconvnet_jax.errors import InputError
+
+Boxes = tuple[np.ndarray, np.ndarray]
+
+
+class NamedImages(Protocol):
+    """Images with names and random access, as `open_split` returns them."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+
+    def __getitem__(self, index: int) -> Example:
+        """Reads an image."""
+
+    def name(self, index: int) -> str:
+        """Its name."""
+
+
+def compute_proposals(
+    source: NamedImages,
+    path: str | Path,
+    *,
+    count: int = 2000,
+    method: str = "network",
+    settings: EdgeBoxes | None = None,
+    forest: str | None = None,
+    processes: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Writes the proposals of every image of a source to one file; does nothing where that exists.
+
+    The result does not depend on the number of processes or on interruptions.
+
+    Args:
+      source: images with different names.
+      path: the .npz to write.
+      count: boxes an image, at most.
+      method: as for `propose_boxes`,
+      settings: the same,
+      forest: the same.
+      processes: workers; by default one for every core.
+      progress: called with the images done and all images.
+
+    Raises:
+      InputError: for settings or images that cannot be used, or if PATH or PATH.partial was made with other settings.
+    """
+    path = Path(path)
+    names = [source.name(i) for i in range(len(source))]
+    settings = settings or EdgeBoxes()
+    description = {"method": method, "count": count, "settings": settings._asdict(), "forest": forest}
+    if path.exists():
+        check_description(path, description)
+        return
+    partial = path.with_name(f"{path.name}.partial")
+    claim_partial(partial, description, names)
+    parts = [partial / f"{i:06d}.npz" for i in range(len(names))]
+    missing = [i for i, part in enumerate(parts) if not part.exists()]
+    progress(len(names) - len(missing), len(names))
+    processes = min(processes or len(os.sched_getaffinity(0)), max(1, len(missing)))
+    jobs = _jobs(source, missing, method, count, settings, forest)
+    for done, (i, (boxes, scores)) in enumerate(_in_parallel(jobs, names, processes), len(names) - len(missing) + 1):
+        write_npz(parts[i], {"boxes": boxes, "scores": scores})
+        progress(done, len(names))
+    found = [read_part(part) for part in parts]
+    write_proposals(path, Proposals(names, [b for b, _ in found], [s for _, s in found], description))
+    shutil.rmtree(partial)
+
+
+def check_description(path: Path, description: dict[str, Any]) -> None:
+    """Raises InputError unless the finished file was made with these settings."""
+    there = {key: value for key, value in load_proposals(path).description.items() if key != "version"}
+    if there != json.loads(json.dumps(description)):
+        raise InputError(f"{path} was made with other settings, {json.dumps(there)}; delete it to compute it again")
+
+
+def claim_partial(partial: Path, description: dict[str, Any], names: Sequence[str]) -> None:
+    """Makes the folder of finished images, or checks that the one there is of the same work.
+
+    Raises:
+      InputError: if it is of other settings or images.
+    """
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    wanted = json.dumps({**description, "images": digest}, sort_keys=True)
+    marker = partial / "settings.json"
+    if marker.exists() and marker.read_text() != wanted:
+        raise InputError(f"{partial} was begun with other settings or images; delete it to begin anew")
+    partial.mkdir(parents=True, exist_ok=True)
+    temporary = partial / "settings.json.unfinished"
+    temporary.write_text(wanted)
+    temporary.replace(marker)
+
+
+def read_part(path: Path) -> Boxes:
+    """Boxes and scores of a finished image.
+
+    Raises:
+      InputError: if the file is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return file["boxes"], file["scores"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is damaged; delete it and run again: that image is computed anew") from error
+
+
+def _jobs(
+    source: NamedImages, missing: Sequence[int], method: str, count: int, settings: EdgeBoxes, forest: str | None
+) -> Iterator[tuple[int, Callable[..., Boxes], tuple]]:
+    """Per image its number, and what a worker has to call; edge maps of the network are made on the way."""
+    if method != "network":
+        for i in missing:
+            yield i, _propose, (source[i].image, count, method, settings, forest)
+        return
+    from deconvnet_jax.data.network_edges import BATCH, network_edges_batch
+
+    for start in range(0, len(missing), BATCH):
+        batch = missing[start : start + BATCH]
+        for i, edges in zip(batch, network_edges_batch([source[i].image for i in batch]), strict=True):
+            yield i, _propose_from_edges, (edges, count, settings)
+
+
+def _propose(image: np.ndarray, count: int, method: str, settings: EdgeBoxes, forest: str | None) -> Boxes:
+    cv2.setNumThreads(1)  # one worker, one core
+    return propose_boxes(image, count, method=method, settings=settings, forest=forest)
+
+
+def _propose_from_edges(edges: np.ndarray, count: int, settings: EdgeBoxes) -> Boxes:
+    cv2.setNumThreads(1)
+    return propose_from_edges(edges, count, settings)
+
+
+def _in_parallel(
+    jobs: Iterator[tuple[int, Callable[..., Boxes], tuple]], names: Sequence[str], processes: int
+) -> Iterator[tuple[int, Boxes]]:
+    """Results as they come; a few jobs a worker wait, so that not all edge maps are in memory."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads
+    waiting: dict[Future[Boxes], int] = {}
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        try:
+            for i, function, arguments in jobs:
+                waiting[pool.submit(function, *arguments)] = i
+                if len(waiting) >= 4 * processes:
+                    yield from _finished(waiting, names)
+            while waiting:
+                yield from _finished(waiting, names)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _finished(waiting: dict[Future[Boxes], int], names: Sequence[str]) -> Iterator[tuple[int, Boxes]]:
+    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+    for future in done:
+        i = waiting.pop(future)
+        try:
+            result = future.result()
+        except InputError as error:
+            raise InputError(f"image '{names[i]}': {error}") from error
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a worker process was killed, perhaps for its memory; run again, with fewer processes: finished images "
+                "are kept"
+            ) from error
+        yield i, result

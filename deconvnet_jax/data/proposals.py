@@ -1,0 +1,196 @@
+"""Object proposals: boxes of an image that are likely to hold an object, best first (paper, section 4.3).
+
+The paper takes the best 50 of about 2,000 Edge Boxes (Zitnick, Dollar; ECCV 2014). Edge Boxes score a box by the
+contours that lie within it wholly; the contours come from an edge map. OpenCV's implementation is used, on the edge map
+of a small network; the authors' structured forest is for research only and must be brought along.
+"""
+
+from functools import cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from deconvnet_jax.data.gradient_edges import gradient_edges
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
+
+METHODS = ("network", "gradient", "structured_forest", "selective_search", "grid")
+EDGE_METHODS = METHODS[:3]
+MIN_SIDE = 24  # of images that Edge Boxes are asked about; smaller ones get a grid
+GRID_SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18)  # sides of the grid's boxes / sides of the image
+GRID_ASPECTS = (1.0, 0.5, 2.0)
+
+
+class EdgeBoxes(NamedTuple):
+    """Settings of Edge Boxes; `beta` and `eta` are ours, the others those of pdollar/edges and OpenCV.
+
+    Attributes:
+      alpha: overlap of neighbouring boxes in the search (original 0.65).
+      beta: boxes that overlap a better one by more are left out (original 0.75; below, the best 50 are more varied).
+      eta: beta is multiplied by this after every box (original 1).
+      min_score: boxes with a lower score are left out.
+      max_boxes: so many at most.
+      max_aspect_ratio: of the sides.
+      min_box_area: in pixels.
+      gamma: how much contours that change direction still belong together.
+      kappa: how much less large boxes count.
+    """
+
+    alpha: float = 0.65
+    beta: float = 0.6
+    eta: float = 1.0
+    min_score: float = 0.01
+    max_boxes: int = 2000
+    max_aspect_ratio: float = 3.0
+    min_box_area: float = 1000.0
+    gamma: float = 2.0
+    kappa: float = 1.5
+
+
+def propose_boxes(
+    image: np.ndarray,
+    count: int = 50,
+    *,
+    method: str = "network",
+    settings: EdgeBoxes | None = None,
+    forest: str | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes likely to hold an object. The same image gives the same boxes.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+      count: of boxes, at most.
+      method: "network": Edge Boxes on the edge map of the network that comes with this package; "gradient": on one that
+        needs no weights; "structured_forest": on that of OpenCV's structured forest, with `forest`;
+        "selective_search": Uijlings et al., fast mode; "grid": boxes of a few sizes and shapes everywhere.
+      settings: of Edge Boxes.
+      forest: the model file of the structured forest (model.yml.gz).
+
+    Returns:
+      boxes float32 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive, within the image, no two alike; and scores
+      float32 [n], falling. 1 <= n <= count; scores of different methods cannot be compared.
+
+    Raises:
+      InputError: for another image, count or method, or where OpenCV lacks its contributed modules.
+    """
+    _check(image, count, method)
+    if method == "grid" or min(image.shape[:2]) < MIN_SIDE:
+        return _ranked(*_grid(*image.shape[:2]), image.shape, count)
+    if method == "selective_search":
+        return _ranked(*_selective_search(image), image.shape, count)
+    return propose_from_edges(edge_map(image, method, forest), count, settings)
+
+
+def edge_map(image: np.ndarray, method: str = "network", forest: str | None = None) -> np.ndarray:
+    """The edge map of a method, float32 [H, W] in 0..1; arguments as for `propose_boxes`.
+
+    Raises:
+      InputError: if the structured forest's file is not given or not one.
+    """
+    if method == "network":
+        from deconvnet_jax.data.network_edges import network_edges  # JAX; the other methods need none
+
+        return network_edges(image)
+    if method == "gradient":
+        return gradient_edges(image)
+    return _forest(forest).detectEdges(image.astype(np.float32) / 255)
+
+
+def propose_from_edges(
+    edges: np.ndarray, count: int, settings: EdgeBoxes | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`propose_boxes` from an edge map, float32 [H, W] in 0..1."""
+    height, width = edges.shape
+    if min(height, width) < MIN_SIDE:
+        return _ranked(*_grid(height, width), edges.shape, count)
+    settings = settings or EdgeBoxes()
+    edges = np.asarray(edges, np.float32)
+    normals = edge_normals(edges)
+    finder = _ximgproc().createEdgeBoxes(
+        alpha=settings.alpha,
+        beta=settings.beta,
+        eta=settings.eta,
+        minScore=settings.min_score,
+        maxBoxes=settings.max_boxes,
+        maxAspectRatio=settings.max_aspect_ratio,
+        minBoxArea=settings.min_box_area,
+        gamma=settings.gamma,
+        kappa=settings.kappa,
+    )
+    boxes, scores = finder.getBoundingBoxes(thin_edges(edges, normals), normals)
+    boxes, scores = np.reshape(boxes, (-1, 4)).astype(np.float64), np.ravel(scores)
+    boxes[:, 2:] += boxes[:, :2]
+    if not len(boxes):  # nothing in sight: at least the image as a whole
+        boxes, scores = np.array([[0, 0, width, height]]), np.zeros(1)
+    return _ranked(boxes, scores, edges.shape, count)
+
+
+def _ranked(boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Within the image, best first, each box once."""
+    height, width = shape[:2]
+    boxes = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
+    proper = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    order = proper[np.argsort(-scores[proper], kind="stable")]
+    _, first = np.unique(boxes[order], axis=0, return_index=True)
+    order = order[np.sort(first)][:count]
+    return boxes[order], scores[order].astype(np.float32)
+
+
+def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes of several sizes and shapes, a third of their side apart; larger ones and those in the middle first."""
+    boxes, scores = [], []
+    for scale in GRID_SCALES:
+        for aspect in GRID_ASPECTS:
+            box_width = min(width, scale * np.sqrt(height * width * aspect))
+            box_height = min(height, scale * np.sqrt(height * width / aspect))
+            for y in np.linspace(0, height - box_height, 1 + int(np.ceil(3 * (height - box_height) / box_height))):
+                for x in np.linspace(0, width - box_width, 1 + int(np.ceil(3 * (width - box_width) / box_width))):
+                    boxes.append((x, y, x + box_width, y + box_height))
+                    offset = np.hypot((x + box_width / 2) / width - 0.5, (y + box_height / 2) / height - 0.5)
+                    scores.append(scale * (1 - offset))
+    return np.array(boxes), np.array(scores)
+
+
+def _selective_search(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """OpenCV's order is random over its strategies; boxes that several of them find come first, then larger ones."""
+    search = _ximgproc().segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
+    search.switchToSelectiveSearchFast()
+    cv2.setRNGSeed(0)
+    boxes, found = np.unique(np.asarray(search.process()), axis=0, return_counts=True)
+    boxes = boxes.astype(np.float64)
+    areas = boxes[:, 2] * boxes[:, 3] / image[..., 0].size
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes, found + np.sqrt(areas)
+
+
+def _check(image: np.ndarray, count: int, method: str) -> None:
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"expected an image, uint8 RGB [H, W, 3], got {got}; convert it first")
+    if not image.size:
+        raise InputError(f"the image is empty, {list(image.shape)}; expected a pixel at least")
+    if count < 1:
+        raise InputError(f"count={count}: expected at least 1 box")
+    if method not in METHODS:
+        raise InputError(f"method='{method}': expected one of {', '.join(METHODS)}")
+
+
+def _ximgproc() -> object:
+    if not hasattr(cv2, "ximgproc"):
+        raise InputError(
+            "this OpenCV has no Edge Boxes: pip uninstall opencv-python opencv-python-headless, then pip install "
+            "opencv-contrib-python-headless; or use method='grid'"
+        )
+    return cv2.ximgproc
+
+
+@cache
+def _forest(path: str | None) -> object:
+    if not path:
+        raise InputError("method='structured_forest' needs the model file: forest='model.yml.gz'")
+    try:
+        return _ximgproc().createStructuredEdgeDetection(str(path))
+    except cv2.error as error:
+        raise InputError(f"{path} is no structured forest for OpenCV; expected a model.yml.gz") from error

@@ -1,0 +1,189 @@
+"""What our TFDS data sets have in common: the features of a record, building without TensorFlow, random access."""
+
+import contextlib
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from deconvnet_jax.data.voc_layout import Example, read_image, read_mask
+from deconvnet_jax.data.windows import Objects, instance_boxes
+from deconvnet_jax.errors import InputError
+
+FORMAT = tfds.core.Version("1.1.0")  # of the records: raise it when they change
+_ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label", "instances")}
+
+
+def dataset_info(
+    builder: tfds.core.DatasetBuilder, description: str, class_names: Sequence[str], **metadata: Any
+) -> tfds.core.DatasetInfo:
+    """The description of a data set of ours.
+
+    Features: "name"; "image", the original JPEG, or a PNG of what is no RGB JPEG; "label" and "instances", PNGs of
+    mode L (a palette PNG would come out of OpenCV as colours); "has_instances", without which "instances" is zero;
+    "height" and "width"; and of the objects "boxes" (tight; x0, y0, x1, y1 in pixels, x1 and y1 exclusive),
+    "class_ids", and "instance_ids", their numbers in "instances" (`windows.instance_boxes`).
+    """
+    mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        features=tfds.features.FeaturesDict(
+            {
+                "name": tfds.features.Text(),
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": mask,
+                "instances": mask,
+                "has_instances": np.bool_,
+                "height": np.int32,
+                "width": np.int32,
+                "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
+                "class_ids": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+                "instance_ids": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+            }
+        ),
+        disable_shuffling=True,
+        metadata=tfds.core.MetadataDict(class_names=list(class_names), **metadata),
+    )
+
+
+def record(example: Example, encoded: bytes) -> dict[str, Any]:
+    """The record of an example whose image file has these bytes."""
+    instances = np.zeros_like(example.label) if example.instances is None else example.instances
+    objects = instance_boxes(example.label, example.instances)
+    height, width = example.label.shape
+    return {
+        "name": example.name,
+        "image": encoded if _is_rgb_jpeg(encoded) else _png(example.image),
+        "label": _png(example.label),
+        "instances": _png(instances),
+        "has_instances": example.instances is not None,
+        "height": height,
+        "width": width,
+        "boxes": objects.boxes.astype(np.float32),
+        "class_ids": objects.class_ids.astype(np.int32),
+        "instance_ids": objects.instance_ids.astype(np.int32),
+    }
+
+
+class DatasetSplit(Sequence[Example]):
+    """The examples of one split: `len(split)`, `split[i]`; safe for threads, and can be sent to other processes."""
+
+    def __init__(self, parts: Sequence[Sequence[dict[str, Any]]]):
+        """`parts` are read one after the other."""
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Example:
+        found = self._record(index)
+        instances = read_mask(io.BytesIO(found["instances"])) if found["has_instances"] else None
+        return Example(found["name"].decode(), _decoded(found["image"]), self._label(found), instances)
+
+    def objects(self, index: int) -> Objects:
+        """The annotated objects of an image; no pixels are decoded."""
+        found = self._record(index)
+        ids = (found[key].astype(np.int64) for key in ("class_ids", "instance_ids"))
+        return Objects(found["boxes"].astype(np.float64).reshape(-1, 4), *ids)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image; no pixels are decoded."""
+        found = self._record(index)
+        return int(found["height"]), int(found["width"])
+
+    def name(self, index: int) -> str:
+        """The name of an image in the split's file."""
+        return self._record(index)["name"].decode()
+
+    def label(self, index: int) -> np.ndarray:
+        """The class mask alone, uint8 [H, W]."""
+        return self._label(self._record(index))
+
+    def _record(self, index: int) -> dict[str, Any]:
+        index = range(len(self))[index]
+        part = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[part][index - (int(self._ends[part - 1]) if part else 0)]
+
+    @staticmethod
+    def _label(found: dict[str, Any]) -> np.ndarray:
+        return read_mask(io.BytesIO(found["label"]))
+
+
+def open_split(builder: tfds.core.DatasetBuilder, split: str) -> DatasetSplit:
+    """The examples of a split, with random access.
+
+    Raises:
+      InputError: if the data set has no such split.
+    """
+    # Read without the builder that wrote it: a copy in another process needs nothing but the files.
+    files = tfds.builder_from_directory(builder.data_path)
+    combined = (files.info.metadata or {}).get("combined_splits", {})
+    if split not in files.info.splits and split not in combined:
+        have = ", ".join([*files.info.splits, *combined])
+        raise InputError(f"no split '{split}' in {builder.name}; there are {have}")
+    parts = combined.get(split, [split])
+    return DatasetSplit([files.as_data_source(part, decoders=_ENCODED) for part in parts])
+
+
+def split_counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
+    """The number of examples of every split."""
+    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
+    combined = (builder.info.metadata or {}).get("combined_splits", {})
+    return counts | {split: sum(counts[part] for part in parts) for split, parts in combined.items()}
+
+
+def build(builder: tfds.core.DatasetBuilder) -> None:
+    """Builds a data set whose generators need no download; all or nothing.
+
+    Raises:
+      InputError: if it cannot be written.
+    """
+    try:
+        with silence(), tempfile.TemporaryDirectory() as unused:  # TFDS insists on a folder for downloads
+            builder.download_and_prepare(download_dir=unused)
+    except OSError as error:
+        if not builder.data_path.exists():  # it does if another process was faster
+            reason = error.strerror or error
+            raise InputError(f"{builder.data_path}: cannot write the data set ({reason}); choose another") from error
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keeps TFDS from writing to the terminal: progress bars, prints, warnings about its own conventions."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _is_rgb_jpeg(encoded: bytes) -> bool:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return image.format == "JPEG" and image.mode == "RGB"
+
+
+def _decoded(encoded: bytes) -> np.ndarray:
+    """As `read_image`, which checked the file when it was packed; OpenCV decodes JPEGs faster, to the same pixels."""
+    if encoded.startswith(b"\xff\xd8"):
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is not None:
+            return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return read_image(io.BytesIO(encoded))
+
+
+def _png(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG", compress_level=3)
+    return buffer.getvalue()

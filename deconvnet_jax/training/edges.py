@@ -1,0 +1,114 @@
+"""Training of the small edge network (`models.EdgeNetwork`) on photographs with drawn boundaries."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import chex
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from deconvnet_jax.data.bsds500 import BoundaryExample
+from deconvnet_jax.models import EdgeNetwork, compiler_options
+
+CROP = 256
+SCALES = (0.6, 1.5)
+WEIGHT_DECAY = 1e-4
+_AHEAD = 2  # batches
+
+
+def train_edge_network(
+    examples: Sequence[BoundaryExample],
+    *,
+    steps: int,
+    batch_size: int = 8,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
+) -> chex.ArrayTree:
+    """Trains from nothing; returns the parameters.
+
+    The loss is the cross-entropy with the share of people who drew a boundary within a pixel: what the network learns
+    is a probability. AdamW, learning rate warmed up over a twentieth of the steps and then falling along a cosine.
+
+    Args:
+      examples: photographs with boundaries.
+      steps: updates.
+      batch_size: crops of 256x256 a step.
+      learning_rate: its maximum.
+      seed: decides initial weights, crops and augmentation.
+      progress: called after every step with the steps done, all steps, and the loss.
+    """
+    net = EdgeNetwork()
+    params = jax.jit(net.init)(jax.random.key(seed), np.zeros((1, CROP, CROP, 3), np.uint8))["params"]
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(1, steps // 20), steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=WEIGHT_DECAY))
+
+    def step(params: chex.ArrayTree, state: Any, images: jax.Array, targets: jax.Array) -> tuple:
+        loss, gradients = jax.value_and_grad(edge_loss)(params, net, images, targets)
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state, loss
+
+    step = jax.jit(step, donate_argnums=(0, 1), compiler_options=compiler_options())
+    state = optimizer.init(params)
+    for done, (images, targets) in enumerate(augmented_batches(examples, steps, batch_size, seed), 1):
+        params, state, loss = step(params, state, images, targets)
+        progress(done, steps, float(loss))
+    return jax.device_get(params)
+
+
+def edge_loss(params: chex.ArrayTree, net: EdgeNetwork, images: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean cross-entropy over pixels; targets float32 [N, H, W] in 0..1, negative where a pixel does not count."""
+    logits = net.apply({"params": params}, images)
+    chex.assert_equal_shape((logits, targets))
+    losses = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
+    counted = targets >= 0
+    return jnp.sum(jnp.where(counted, losses, 0)) / jnp.maximum(jnp.sum(counted), 1)
+
+
+def near_share(share: np.ndarray) -> np.ndarray:
+    """The share of people who drew a boundary within about a pixel: [H, W], 0..1.
+
+    People agree on a boundary, not on its pixels. A line has three pixels in a 3x3 window, hence the sum over three.
+    """
+    return np.minimum(cv2.boxFilter(np.float32(share), -1, (3, 3), normalize=False) / 3, 1)
+
+
+def augmented_batches(
+    examples: Sequence[BoundaryExample], count: int, batch_size: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`count` batches of images uint8 [B, 256, 256, 3] and targets float32 [B, 256, 256], prepared ahead in threads."""
+    targets = [near_share(example.share) for example in examples]
+
+    def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([seed, number])
+        chosen = rng.integers(len(examples), size=batch_size)
+        crops = [_augmented(examples[i].image, targets[i], rng) for i in chosen]
+        return np.stack([image for image, _ in crops]), np.stack([target for _, target in crops])
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(batch, number) for number in range(min(_AHEAD, count))]
+        for number in range(count):
+            if number + _AHEAD < count:
+                waiting.append(pool.submit(batch, number + _AHEAD))
+            yield waiting.pop(0).result()
+
+
+def _augmented(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A random part at a random scale, turned by a multiple of 90 degrees, mirrored, in other light."""
+    scale = np.exp(rng.uniform(*np.log(SCALES)))
+    height, width = image.shape[:2]
+    x, y = (rng.uniform(min(0, length - CROP / scale), max(0, length - CROP / scale)) for length in (width, height))
+    inverse = np.array([[1 / scale, 0, x], [0, 1 / scale, y]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    image = cv2.warpAffine(image, inverse, (CROP, CROP), flags=flags, borderMode=cv2.BORDER_REFLECT)
+    target = cv2.warpAffine(target, inverse, (CROP, CROP), flags=flags, borderValue=-1)
+    turns, mirror = int(rng.integers(4)), rng.random() < 0.5
+    image, target = np.rot90(image, turns), np.rot90(target, turns)
+    if mirror:
+        image, target = image[:, ::-1], target[:, ::-1]
+    gain, offset = rng.uniform(0.7, 1.3, 3) * rng.uniform(0.8, 1.2), rng.uniform(-25, 25)
+    return np.uint8(np.clip(image * gain + offset, 0, 255)), np.ascontiguousarray(target)

@@ -1,0 +1,54 @@
+"""Measurements beside their alternatives, in one run on one machine.
+
+    python -m experiments.benchmark input [--json=FILE]
+    python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--json=FILE]
+
+"input": training crops a second, beside PyTorch's DataLoader with OpenCV. "proposals": recall and time of every method
+of object proposals on the objects of a folder in the VOC layout. Each is a file of experiments/benchmarks, which says
+how it measures. Tables go to stderr; the last line of stdout is one JSON object.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from deconvnet_jax.errors import InputError
+from experiments import cli
+from experiments.benchmarks import input as input_benchmark
+from experiments.benchmarks import proposals as proposals_benchmark
+
+NAMES = ("input", "proposals")
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    flags.DEFINE_string("json", None, "file for the numbers")
+    flags.DEFINE_string("voc_root", None, "proposals: folder with JPEGImages, SegmentationClass, ImageSets")
+    flags.DEFINE_string("split", "val", "proposals: whose objects to find")
+    flags.DEFINE_string("forest", None, "proposals: model file of a structured forest, to be compared too")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs one benchmark."""
+    values = flags.FLAGS
+    if len(argv) != 2 or argv[1] not in NAMES:
+        given = " ".join(argv[1:]) or "nothing"
+        raise InputError(f"expected the name of one benchmark, {' or '.join(NAMES)}; got {given}")
+    path = Path(values.json).expanduser() if values.json else None
+    if path and not path.parent.is_dir():
+        raise InputError(f"--json={values.json}: there is no folder {path.parent}; make it first")
+    if argv[1] == "input":
+        numbers = input_benchmark.run()
+    else:
+        numbers = proposals_benchmark.run(values.voc_root, values.split, values.forest)
+    text = json.dumps(numbers)
+    if path:
+        path.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

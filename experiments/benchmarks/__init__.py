@@ -1,0 +1,1 @@
+"""Measurements beside their alternatives; run by experiments.benchmark."""

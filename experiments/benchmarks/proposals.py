@@ -1,0 +1,96 @@
+"""Recall of object proposals: how many objects the first 50, 200 and 2,000 boxes of each method find, and the time.
+
+An object is an instance of more than 1,000 pixels (without instance masks: a connected part of a class). It is found
+when a box overlaps its tight box by an intersection over union of 0.5 or 0.7. Times are those of one thread, the edge
+network's included.
+"""
+
+import statistics
+import time
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from deconvnet_jax.data import class_names, instance_boxes, propose_boxes, read_example, split_names
+from deconvnet_jax.data.proposals import METHODS
+from deconvnet_jax.data.windows import number_parts
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.evaluation import box_recall
+from deconvnet_jax.ops import box_iou
+from experiments import cli
+
+COUNTS, THRESHOLDS = (50, 200, 2000), (0.5, 0.7)
+MIN_AREA = 1000  # pixels of an object
+
+
+def run(voc_root: str | None, split: str, forest: str | None = None) -> dict[str, Any]:
+    """Measures all methods and prints a table; returns its numbers.
+
+    Raises:
+      InputError: without data or objects in it.
+    """
+    if not voc_root:
+        raise InputError("this benchmark needs photographs with masks: --voc_root=FOLDER in the VOC layout")
+    images = load(voc_root, split)
+    objects = sum(len(boxes) for _, boxes in images)
+    if not objects:
+        raise InputError(f"{voc_root}, split '{split}': no object of more than {MIN_AREA} pixels")
+    cv2.setNumThreads(1)
+    methods = [method for method in METHODS if method != "structured_forest" or forest]
+    results = {method: measure(images, method, forest) for method in methods}
+    error = 100 * 0.5 / np.sqrt(objects)
+    numbers = {"split": split, "images": len(images), "objects": objects, "standard_error": error, "methods": results}
+    print_table(numbers)
+    return numbers
+
+
+def load(voc_root: str, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Photographs and the boxes [n, 4] of their objects."""
+    images = []
+    num_classes = len(class_names(voc_root))
+    for name in split_names(voc_root, split):
+        example = read_example(voc_root, name, num_classes)
+        numbers = number_parts(example.label) if example.instances is None else example.instances
+        found = instance_boxes(example.label, numbers)
+        areas = np.array([np.count_nonzero(numbers == i) for i in found.instance_ids])
+        images.append((example.image, found.boxes[areas > MIN_AREA]))
+    return images
+
+
+def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: str | None) -> dict[str, Any]:
+    """Recall in percent, [counts][thresholds], and the median time for an image in seconds."""
+    overlaps, seconds = [], []
+    for image, _ in images:  # compilation, caches
+        propose_boxes(image, 1, method=method, forest=forest)
+    with cli.ProgressBar(method) as bar:
+        for done, (image, truth) in enumerate(images, 1):
+            start = time.perf_counter()
+            boxes, _ = propose_boxes(image, max(COUNTS), method=method, forest=forest)
+            seconds.append(time.perf_counter() - start)
+            overlaps.append(box_iou(boxes, truth))
+            bar.update(done, len(images))
+    recall = 100 * box_recall(overlaps, COUNTS, THRESHOLDS)
+    return {
+        "recall": {
+            str(threshold): {str(count): round(float(recall[i, j]), 1) for i, count in enumerate(COUNTS)}
+            for j, threshold in enumerate(THRESHOLDS)
+        },
+        "seconds": statistics.median(seconds),
+    }
+
+
+def print_table(numbers: dict[str, Any]) -> None:
+    """On stderr: stdout is for the JSON."""
+    title = (
+        f"{numbers['objects']} objects in {numbers['images']} images of '{numbers['split']}'; recall in %, standard "
+        f"error up to {numbers['standard_error']:.1f}"
+    )
+    columns = [f"{count} at {threshold}" for threshold in THRESHOLDS for count in COUNTS]
+    table = Table("method", *columns, "s/image", title=title)
+    for method, result in numbers["methods"].items():
+        cells = [f"{result['recall'][str(t)][str(c)]:.0f}" for t in THRESHOLDS for c in COUNTS]
+        table.add_row(method, *cells, f"{result['seconds']:.2f}")
+    Console(stderr=True).print(table)

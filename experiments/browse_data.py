@@ -1,0 +1,146 @@
+"""What a network is going to be trained on: the first thing to look at when training fails.
+
+    python -m experiments.browse_data --config=experiments/configs/NAME.py --output=FOLDER [--count=36] \
+        [--config.data.KEY=VALUE ...]
+
+Writes FOLDER/examples.png, a contact sheet of crops exactly as the training gets them: classes in colour, ignored
+pixels hatched. Prints how often each class occurs, in windows and in pixels of the crops, and how large the windows
+are; the last line of stdout is the same as one JSON object.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any
+
+import ml_collections
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from deconvnet_jax.data import Source, Windows, class_windows, open_split, repeat_rare
+from deconvnet_jax.visualization import contact_sheet
+from experiments import cli, dataset
+from experiments.output import output_folder
+
+IGNORE = 255
+BATCH = 16
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    config_flags.DEFINE_config_file("config", None, "a file in experiments/configs")
+    flags.DEFINE_string("output", None, "folder for examples.png")
+    flags.DEFINE_integer("count", 36, "crops on the sheet", lower_bound=1)
+    flags.DEFINE_integer("sample", 512, "crops whose pixels are counted", lower_bound=1)
+    flags.mark_flags_as_required(["config", "output"])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draws the sheet and prints the statistics."""
+    cli.no_arguments(argv)
+    values = flags.FLAGS
+    statistics = run(values.config, values.output, count=values.count, sample=values.sample)
+    print(json.dumps(statistics))
+
+
+def run(config: ml_collections.ConfigDict, output: str, *, count: int = 36, sample: int = 512) -> dict[str, Any]:
+    """Arguments as the flags; returns what the JSON line says.
+
+    Raises:
+      InputError: for data or a folder that cannot be used.
+    """
+    folder = output_folder(output)
+    config = dataset.resolve_data(config)
+    names = dataset.class_names(config)
+    builder = dataset.open_dataset(config)
+    source = open_split(builder, config.data.train_split)
+    windows = dataset.windows_of(config, builder, source)
+    crops = first_crops(config, source, windows, max(count, sample))
+    page = contact_sheet(crops["image"][:count], crops["label"][:count], [str(i + 1) for i in range(count)], names)
+    Image.fromarray(page).save(folder / "examples.png")
+    repeated = repeat_rare(windows, config.data.balance, config.seed)
+    statistics = {
+        "images": len(source),
+        "images_without_windows": len(source) - len(np.unique(windows.images)),
+        "windows": len(windows.images),
+        "windows_with_repetitions": len(repeated.images),
+        "classes": class_statistics(windows, repeated, crops["label"], names),
+        "ignored_pixels": float(np.mean(crops["label"] == IGNORE)),
+        "boxes": box_statistics(windows, source),
+        "picture": str(folder / "examples.png"),
+    }
+    print_tables(statistics)
+    return statistics
+
+
+def first_crops(
+    config: ml_collections.ConfigDict, source: Source, windows: Windows, count: int
+) -> dict[str, np.ndarray]:
+    """The first crops of a training with this config: "image" [count, S, S, 3] and "label" [count, S, S]."""
+    batches = dataset.batches_of(config, source, windows, BATCH)
+    taken = list(islice(batches, -(-count // BATCH)))
+    batches.close()
+    return {key: np.concatenate([batch[key] for batch in taken])[:count] for key in taken[0]}
+
+
+def class_statistics(
+    windows: Windows, repeated: Windows, labels: np.ndarray, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Of every class: its windows, with repetitions, and its share of the pixels that are not ignored."""
+    pixels = np.bincount(labels[labels != IGNORE].ravel(), minlength=len(names))
+    counts, repetitions = (class_windows(found, len(names)) for found in (windows, repeated))
+    return {
+        name: {
+            "windows": int(counts[i]),
+            "windows_with_repetitions": int(repetitions[i]),
+            "pixels": float(pixels[i] / max(1, pixels.sum())),
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def box_statistics(windows: Windows, source: Source) -> dict[str, list[float]]:
+    """The 5 %, 25 %, 50 %, 75 % and 95 % points of the windows' sides and of their share outside of the image."""
+    sizes = np.array([source.size(i) for i in range(len(source))], np.float64)[windows.images]  # height, width
+    sides = windows.boxes[:, 2:] - windows.boxes[:, :2]
+    low, high = np.maximum(windows.boxes[:, :2], 0), np.minimum(windows.boxes[:, 2:], sizes[:, ::-1])
+    inside = np.prod(np.maximum(high - low, 0), axis=1) / np.prod(sides, axis=1)
+    points = (5, 25, 50, 75, 95)
+    return {
+        "percent": list(points),
+        "side_pixels": np.percentile(sides.max(axis=1), points).round(1).tolist(),
+        "share_outside": np.percentile(1 - inside, points).round(3).tolist(),
+    }
+
+
+def print_tables(statistics: dict[str, Any]) -> None:
+    """Two tables and a line, on stderr: stdout is for the JSON."""
+    console = Console(stderr=True)
+    classes = Table("class", "windows", "with repetitions", "pixels of crops")
+    for column in classes.columns[1:]:
+        column.justify = "right"
+    for name, row in statistics["classes"].items():
+        classes.add_row(
+            name, f"{row['windows']:,}", f"{row['windows_with_repetitions']:,}", f"{100 * row['pixels']:.2f} %"
+        )
+    console.print(classes)
+    boxes = Table("of the windows", *(f"{percent} %" for percent in statistics["boxes"]["percent"]))
+    boxes.add_row("side, pixels", *(f"{value:.0f}" for value in statistics["boxes"]["side_pixels"]))
+    boxes.add_row("outside the image", *(f"{100 * value:.0f} %" for value in statistics["boxes"]["share_outside"]))
+    console.print(boxes)
+    print(
+        f"{statistics['windows']:,} windows in {statistics['images']:,} images, "
+        f"{statistics['images_without_windows']:,} of which have none; {100 * statistics['ignored_pixels']:.1f} % of "
+        f"the crops' pixels are ignored; picture: {statistics['picture']}",
+        file=sys.stderr,
+    )
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
