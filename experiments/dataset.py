@@ -107,9 +107,9 @@ def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.Datas
         return data.prepare_voc_layout(voc_root, data_dir, bar.update)
 
 
-def proposals_file(builder: tfds.core.DatasetBuilder, split: str) -> Path:
-    """Where experiments.prepare_data keeps the proposals of a split."""
-    return Path(builder.data_path) / "proposals" / f"{split}.npz"
+def proposals_file(builder: tfds.core.DatasetBuilder, part: str) -> Path:
+    """Where experiments.prepare_data keeps the proposals of a stored split (`data.split_parts`)."""
+    return Path(builder.data_path) / "proposals" / f"{part}.npz"
 
 
 def windows_of(
@@ -135,16 +135,32 @@ def windows_of(
 def proposals_of(
     config: ml_collections.ConfigDict, builder: tfds.core.DatasetBuilder, source: data.Source
 ) -> Sequence[Any]:
-    """The proposals of every image of the source, boxes [n, 4]."""
-    path = config.data.proposals or proposals_file(builder, config.data.train_split)
-    if not config.data.proposals and not Path(path).exists():
+    """The proposals of every image of the source, boxes [n, 4].
+
+    Raises:
+      InputError: if they are not yet computed, or the config's file has none for an image.
+    """
+    split = config.data.train_split
+    if config.data.proposals:
+        indices = range(len(source))
+        names, sizes = [source.name(i) for i in indices], [source.size(i) for i in indices]
+        return data.read_proposals(config.data.proposals, names, sizes)
+    if not all(proposals_file(builder, part).exists() for part in data.split_parts(builder, split)):
         root = f"--voc_root={config.data.voc_root} " if config.data.voc_root else ""
         raise InputError(
-            f"no proposals of the split '{config.data.train_split}' yet; compute them: python -m "
-            f"experiments.prepare_data --dataset={config.data.dataset} {root}--data_dir={config.data.data_dir} "
-            f"--proposals={config.data.train_split}"
+            f"no proposals of the split '{split}' yet; compute them: python -m experiments.prepare_data "
+            f"--dataset={config.data.dataset} {root}--data_dir={config.data.data_dir} --proposals={split}"
         )
-    return data.read_proposals(path, [source.name(i) for i in range(len(source))])
+    return packed_proposals(builder, split)
+
+
+def packed_proposals(builder: tfds.core.DatasetBuilder, split: str) -> list[Any]:
+    """The boxes [n, 4] of every image of a split, from the files that experiments.prepare_data made."""
+    boxes = []
+    for part in data.split_parts(builder, split):
+        images = data.open_split(builder, part)
+        boxes += data.read_proposals(proposals_file(builder, part), [images.name(i) for i in range(len(images))])
+    return boxes
 
 
 def batches_of(

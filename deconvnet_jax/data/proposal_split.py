@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from deconvnet_jax.data.proposal_files import Proposals, load_proposals, write_npz, write_proposals
-from deconvnet_jax.data.proposals import EdgeBoxes, propose_boxes, propose_from_edges
+from deconvnet_jax.data.proposals import EdgeBoxes, check_method, propose_boxes, propose_from_edges
 from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.errors import InputError
 
@@ -71,7 +71,12 @@ def compute_proposals(
     path = Path(path)
     names = [source.name(i) for i in range(len(source))]
     settings = settings or EdgeBoxes()
-    description = {"method": method, "count": count, "settings": settings._asdict(), "forest": forest}
+    description = {
+        "method": method,
+        "count": count,
+        "settings": settings._asdict(),
+        "weights": weights_digest(method, forest),
+    }
     if path.exists():
         check_description(path, description)
         return
@@ -88,6 +93,19 @@ def compute_proposals(
     found = [read_part(part) for part in parts]
     write_proposals(path, Proposals(names, [b for b, _ in found], [s for _, s in found], description))
     shutil.rmtree(partial)
+
+
+def weights_digest(method: str, forest: str | None) -> str | None:
+    """The sha256 of the file that the edge maps of a method come from; None if it needs none.
+
+    Raises:
+      InputError: for an unknown method, or a structured forest whose file is not there.
+    """
+    from deconvnet_jax.data.network_edges import WEIGHTS  # not at the top: workers need no JAX
+
+    check_method(method, forest)
+    path = {"network": WEIGHTS, "structured_forest": forest}.get(method)
+    return hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest() if path else None
 
 
 def check_description(path: Path, description: dict[str, Any]) -> None:

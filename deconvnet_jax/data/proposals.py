@@ -6,6 +6,7 @@ of a small network; the authors' structured forest is for research only and must
 """
 
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -74,7 +75,8 @@ def propose_boxes(
     Raises:
       InputError: for another image, count or method, or where OpenCV lacks its contributed modules.
     """
-    _check(image, count, method)
+    check_method(method, forest)
+    _check(image, count)
     if method == "grid" or min(image.shape[:2]) < MIN_SIDE:
         return _ranked(*_grid(*image.shape[:2]), image.shape, count)
     if method == "selective_search":
@@ -82,18 +84,34 @@ def propose_boxes(
     return propose_from_edges(edge_map(image, method, forest), count, settings)
 
 
+def check_method(method: str, forest: str | None = None) -> None:
+    """Raises InputError for an unknown method, or a structured forest that is missing or not asked for."""
+    if method not in METHODS:
+        raise InputError(f"method='{method}': expected one of {', '.join(METHODS)}")
+    if (method == "structured_forest") != bool(forest):
+        raise InputError(
+            f"method='{method}' with forest='{forest or ''}': the structured forest needs its model file "
+            "(model.yml.gz), other methods take none"
+        )
+    if forest and not Path(forest).expanduser().is_file():
+        raise InputError(f"no file {forest}; expected the model of a structured forest (model.yml.gz)")
+
+
 def edge_map(image: np.ndarray, method: str = "network", forest: str | None = None) -> np.ndarray:
-    """The edge map of a method, float32 [H, W] in 0..1; arguments as for `propose_boxes`.
+    """The edge map of one of EDGE_METHODS, float32 [H, W] in 0..1; arguments as for `propose_boxes`.
 
     Raises:
-      InputError: if the structured forest's file is not given or not one.
+      InputError: for another method, or if the structured forest's file is not given or not one.
     """
+    check_method(method, forest)
     if method == "network":
         from deconvnet_jax.data.network_edges import network_edges  # JAX; the other methods need none
 
         return network_edges(image)
     if method == "gradient":
         return gradient_edges(image)
+    if method not in EDGE_METHODS:
+        raise InputError(f"method='{method}' has no edge map; expected one of {', '.join(EDGE_METHODS)}")
     return _forest(forest).detectEdges(image.astype(np.float32) / 255)
 
 
@@ -165,7 +183,7 @@ def _selective_search(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes, found + np.sqrt(areas)
 
 
-def _check(image: np.ndarray, count: int, method: str) -> None:
+def _check(image: np.ndarray, count: int) -> None:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"expected an image, uint8 RGB [H, W, 3], got {got}; convert it first")
@@ -173,8 +191,6 @@ def _check(image: np.ndarray, count: int, method: str) -> None:
         raise InputError(f"the image is empty, {list(image.shape)}; expected a pixel at least")
     if count < 1:
         raise InputError(f"count={count}: expected at least 1 box")
-    if method not in METHODS:
-        raise InputError(f"method='{method}': expected one of {', '.join(METHODS)}")
 
 
 def _ximgproc() -> object:
@@ -187,10 +203,8 @@ def _ximgproc() -> object:
 
 
 @cache
-def _forest(path: str | None) -> object:
-    if not path:
-        raise InputError("method='structured_forest' needs the model file: forest='model.yml.gz'")
+def _forest(path: str) -> object:
     try:
-        return _ximgproc().createStructuredEdgeDetection(str(path))
+        return _ximgproc().createStructuredEdgeDetection(str(Path(path).expanduser()))
     except cv2.error as error:
         raise InputError(f"{path} is no structured forest for OpenCV; expected a model.yml.gz") from error

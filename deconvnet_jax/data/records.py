@@ -125,12 +125,20 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> DatasetSplit:
     """
     # Read without the builder that wrote it: a copy in another process needs nothing but the files.
     files = tfds.builder_from_directory(builder.data_path)
-    combined = (files.info.metadata or {}).get("combined_splits", {})
-    if split not in files.info.splits and split not in combined:
-        have = ", ".join([*files.info.splits, *combined])
+    return DatasetSplit([files.as_data_source(part, decoders=_ENCODED) for part in split_parts(files, split)])
+
+
+def split_parts(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
+    """The stored splits that a split consists of: itself, or those that it combines.
+
+    Raises:
+      InputError: if the data set has no such split.
+    """
+    combined = (builder.info.metadata or {}).get("combined_splits", {})
+    if split not in builder.info.splits and split not in combined:
+        have = ", ".join([*builder.info.splits, *combined])
         raise InputError(f"no split '{split}' in {builder.name}; there are {have}")
-    parts = combined.get(split, [split])
-    return DatasetSplit([files.as_data_source(part, decoders=_ENCODED) for part in parts])
+    return list(combined.get(split, [split]))
 
 
 def split_counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from deconvnet_jax.data.archives import Archive, Member, Members, find_archive, stream_members, verify_archive
@@ -78,29 +79,34 @@ class Voc2012Seg(tfds.core.GeneratorBasedBuilder):
         total = len(train) + len(val) + len(extra)
         if self._official:
             _check_counts({"train": len(train), "val": len(val), "train_aug": len(train) + len(extra)}, bool(sbd))
+
+        def voc_masks(name: str) -> tuple[np.ndarray, np.ndarray]:
+            files = (f"SegmentationClass/{name}.png", f"SegmentationObject/{name}.png")
+            return tuple(read_mask(members.read(file)) for file in files)
+
         splits = {
-            "train": self._voc_examples(members, train, 0, total),
-            "val": self._voc_examples(members, val, len(train), total),
+            "train": self._generate_examples(members, train, voc_masks, 0, total),
+            "val": self._generate_examples(members, val, voc_masks, len(train), total),
         }
         if sbd:
-            splits["train_extra"] = self._sbd_examples(members, sbd, len(train) + len(val), total)
+            splits["train_extra"] = self._generate_examples(members, extra, sbd.read, len(train) + len(val), total)
         return splits
 
-    def _voc_examples(self, members: Members, names: Sequence[str], start: int, total: int) -> Iterator:
+    def _generate_examples(
+        self,
+        members: Members,
+        names: Sequence[str],
+        masks: Callable[[str], tuple[np.ndarray, np.ndarray]],
+        start: int,
+        total: int,
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, name in enumerate(names):
-            masks = []
-            for folder in ("SegmentationClass", "SegmentationObject"):
-                masks.append(read_mask(members.read(f"{folder}/{name}.png")))
-            yield i, self._record(members, name, *masks)
-            self._done(start + i + 1, total)
-
-    def _sbd_examples(self, members: Members, sbd: "_SbdMats", start: int, total: int) -> Iterator:
-        for i, name in enumerate(sbd.names):
-            yield i, self._record(members, name, *sbd.read(name))
-            self._done(start + i + 1, total)
+            yield i, self._record(members, name, *masks(name))
+            if self._progress:
+                self._progress(start + i + 1, total)
 
     @staticmethod
-    def _record(members: Members, name: str, label: Any, instances: Any) -> dict[str, Any]:
+    def _record(members: Members, name: str, label: np.ndarray, instances: np.ndarray) -> dict[str, Any]:
         encoded = members.read(f"JPEGImages/{name}.jpg")
         image = read_image(encoded)
         for what, mask in (("class", label), ("object", instances)):
@@ -111,10 +117,6 @@ class Voc2012Seg(tfds.core.GeneratorBasedBuilder):
                 )
         check_label(Path(f"{name}.png"), label, image, len(VOC_CLASSES))
         return record(Example(name, image, label, instances), encoded.getvalue())
-
-    def _done(self, done: int, total: int) -> None:
-        if self._progress:
-            self._progress(done, total)
 
 
 class _SbdMats:
@@ -140,7 +142,7 @@ class _SbdMats:
         self._path = path
         self.names = sorted({*lists["train.txt"], *lists["val.txt"]} - known)
 
-    def read(self, name: str) -> tuple[Any, Any]:
+    def read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         files = [f"cls/{name}.mat", f"inst/{name}.mat"]
         for file in files:
             if file not in self._mats:

@@ -123,7 +123,8 @@ def test_tensorflow_is_never_imported(folder):
         "import sys; from deconvnet_jax import data; assert 'grain' not in sys.modules;"
         "assert 'tensorflow_datasets' not in sys.modules;"
         f"split = data.open_split(data.prepare_voc_layout({str(folder)!r}, {str(folder.parent / 'tfds')!r}), 'train');"
-        "next(data.training_batches(split, data.training_windows(split), batch_size=2)); assert 'tensorflow' not in sys.modules; print(len(split))"
+        "next(data.training_batches(split, data.training_windows(split), batch_size=2));"
+        "assert 'tensorflow' not in sys.modules; print(len(split))"
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, capture_output=True, text=True)
