@@ -172,15 +172,16 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
 
 
 def _safe_members(tar: tarfile.TarFile, path: Path, root: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """The regular files below the root; refuses paths that leave the archive, links and devices."""
+    """The files below the root; refuses paths that leave the archive, and links and devices below the root."""
     for member in tar:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
             raise InputError(f"{path} has a member '{member.name}' that leaves its folder; do not trust this file")
-        if not (member.isfile() or member.isdir()):
+        if not name.is_relative_to(root) or member.isdir():
+            continue
+        if not member.isfile():
             raise InputError(f"{path} has a member '{member.name}' that is no file; do not trust this file")
-        if member.isfile() and name.is_relative_to(root):
-            yield name.relative_to(root).as_posix(), member
+        yield name.relative_to(root).as_posix(), member
 
 
 def _damaged(path: Path, error: BaseException) -> InputError:

@@ -55,7 +55,7 @@ class Voc2012Seg(tfds.core.GeneratorBasedBuilder):
     def __init__(
         self,
         *,
-        voc: Path | None = None,
+        voc: Members | None = None,
         sbd: Path | None = None,
         official: bool = False,
         progress: Progress | None = None,
@@ -72,7 +72,7 @@ class Voc2012Seg(tfds.core.GeneratorBasedBuilder):
         return dataset_info(self, description, VOC_CLASSES, combined_splits=combined)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        members = Members(self._voc, VOC.root)
+        members = self._voc
         train, val = (_split_list(members, split) for split in ("train", "val"))
         sbd = _SbdMats(self._sbd, {*train, *val}) if self._sbd else None
         extra = sbd.names if sbd else []
@@ -184,7 +184,8 @@ def prepare_voc2012(
     for path, archive in found:
         if verify and path.is_file():
             verify_archive(path, archive)
-    build(_builder(sbd is not None, data_dir, voc=voc, sbd=sbd, official=official, progress=progress))
+    with Members(voc, VOC.root) as members:
+        build(_builder(sbd is not None, data_dir, voc=members, sbd=sbd, official=official, progress=progress))
     return _builder(sbd is not None, data_dir)
 
 

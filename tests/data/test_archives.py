@@ -1,0 +1,121 @@
+"""Members of archives and folders: the same files either way, and nothing that a damaged or hostile archive holds."""
+
+import hashlib
+import io
+import tarfile
+
+import pytest
+from voc_archives import write_folder, write_tar
+
+from deconvnet_jax.data.archives import Archive, Members, find_archive, stream_members, verify_archive
+from deconvnet_jax.errors import InputError
+
+ROOT = "kit/data"
+
+
+@pytest.fixture
+def files(rng):
+    """Two files of the data, and one outside of its root."""
+    names = (f"{ROOT}/a.txt", f"{ROOT}/deep/b.bin", "kit/readme")
+    return {name: rng.bytes(int(rng.integers(100, 20_000))) for name in names}
+
+
+def streamed(path, wanted=lambda name: True):
+    return {name: member.getvalue() for name, member in stream_members(path, ROOT, wanted)}
+
+
+def test_the_same_members_of_archive_and_folder(files, tmp_path):
+    inside = {name.removeprefix(f"{ROOT}/"): content for name, content in files.items() if name.startswith(ROOT)}
+    plain, packed = write_tar(tmp_path / "a.tar", files), write_tar(tmp_path / "a.tgz", files, compress=True)
+    write_folder(tmp_path, files)
+    for path in (plain, packed, tmp_path / ROOT):
+        assert streamed(path) == inside
+        assert list(streamed(path, lambda name: name.startswith("deep/"))) == ["deep/b.bin"]
+    for path in (plain, tmp_path / ROOT):
+        with Members(path, ROOT) as members:
+            assert {name: members.read(name).getvalue() for name in ("deep/b.bin", "a.txt")} == inside
+            assert "a.txt" in members
+            assert "readme" not in members
+            with pytest.raises(InputError, match=r"has no b\.txt; is it the whole data set"):
+                members.read("b.txt")
+            assert str(path) in str(members.read("a.txt"))
+
+
+def test_archives_and_extracted_folders_are_found(files, tmp_path):
+    archive = Archive("a.tar", 0, "", ROOT, "http://example.org/a.tar")
+    assert find_archive(tmp_path, archive) is None
+    write_folder(tmp_path, files)
+    for folder in ("", "kit", ROOT):
+        assert find_archive(tmp_path / folder, archive) == tmp_path / ROOT
+    assert find_archive(tmp_path / ROOT / "deep", archive) is None
+    write_tar(tmp_path / "a.tar", files)
+    assert find_archive(tmp_path, archive) == tmp_path / "a.tar"
+
+
+def test_size_and_checksum(files, tmp_path):
+    path = write_tar(tmp_path / "a.tar", files)
+    content = path.read_bytes()
+    right = Archive("a.tar", len(content), hashlib.sha256(content).hexdigest(), ROOT, "http://example.org/a.tar")
+    verify_archive(path, right)
+    with pytest.raises(InputError, match=r"the download is incomplete; get it again from http://example\.org"):
+        verify_archive(path, right._replace(size=len(content) + 1))
+    with pytest.raises(InputError, match="the download is another file"):
+        verify_archive(path, right._replace(size=len(content) - 1))
+    path.write_bytes(content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
+    with pytest.raises(InputError, match=f"expected {right.sha256}: it is damaged or another file"):
+        verify_archive(path, right)
+
+
+def hostile(path, member):
+    with tarfile.open(path, "w") as tar:
+        tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return path
+
+
+def entry(name, kind=tarfile.REGTYPE, **fields):
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    for key, value in fields.items():
+        setattr(member, key, value)
+    return member
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (entry("../evil", size=4), "'../evil' that leaves its folder; do not trust this file"),
+        (entry(f"{ROOT}/../../../evil", size=4), "that leaves its folder"),
+        (entry("/etc/evil", size=4), "'/etc/evil' that leaves its folder"),
+        (entry(f"{ROOT}/link", tarfile.SYMTYPE, linkname="/etc/passwd"), "link' that is no file; do not trust"),
+        (entry(f"{ROOT}/link", tarfile.LNKTYPE, linkname="../secret"), "link' that is no file; do not trust"),
+        (entry(f"{ROOT}/pipe", tarfile.FIFOTYPE), "pipe' that is no file"),
+    ],
+)
+def test_hostile_members_are_refused(member, message, tmp_path):
+    path = hostile(tmp_path / "evil.tar", member)
+    for read in (streamed, lambda path: Members(path, ROOT)):
+        with pytest.raises(InputError) as caught:
+            read(path)
+        assert message in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_damaged_archives(files, tmp_path):
+    plain, packed = write_tar(tmp_path / "a.tar", files), write_tar(tmp_path / "a.tgz", files, compress=True)
+    (tmp_path / "cut.tar").write_bytes(plain.read_bytes()[: len(files[f"{ROOT}/a.txt"]) // 2 + 2048])
+    (tmp_path / "cut.tgz").write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
+    (tmp_path / "noise.tar").write_bytes(files[f"{ROOT}/a.txt"])
+    (tmp_path / "empty.tar").write_bytes(b"")
+    for name in ("cut.tar", "cut.tgz", "noise.tar", "empty.tar"):
+        with pytest.raises(InputError, match=rf"{name} is damaged or no tar archive .*; get it again"):
+            streamed(tmp_path / name)
+    for name in ("cut.tar", "noise.tar", "a.tgz", "empty.tar"):
+        with pytest.raises(InputError, match=rf"{name} is damaged or no tar archive"), Members(tmp_path / name, ROOT):
+            pass
+    # Cut within a member: the index is whole, its content is not.
+    content = plain.read_bytes()
+    with Members(plain, ROOT) as members:
+        plain.write_bytes(content[: content.index(files[f"{ROOT}/deep/b.bin"][:64]) + 10])
+        with pytest.raises(InputError, match="is damaged"):
+            members.read("deep/b.bin")

@@ -1,0 +1,270 @@
+"""VOC 2012 and SBD from archives in the official layout: every pixel, every split, every way they can be broken."""
+
+import hashlib
+import io
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from voc_archives import (
+    EXTRA,
+    SBD_FILE,
+    SBD_ROOT,
+    TRAIN,
+    VAL,
+    VOC_FILE,
+    VOC_ROOT,
+    class_mat,
+    jpeg,
+    palette_png,
+    random_examples,
+    sbd_members,
+    voc_members,
+    write_folder,
+    write_tar,
+)
+
+from deconvnet_jax.data import instance_boxes, open_split, prepare_voc2012, split_counts, split_parts, voc2012_builder
+from deconvnet_jax.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Archives:
+    """The files of both archives, to be changed before they are written."""
+
+    def __init__(self, rng, folder):
+        self.examples = random_examples(rng)
+        self.voc, self.sbd = voc_members(self.examples), sbd_members(self.examples)
+        self.folder, self.data_dir = folder / "downloads", folder / "tfds"
+        self.folder.mkdir()
+
+    def write(self):
+        write_tar(self.folder / VOC_FILE, self.voc)
+        write_tar(self.folder / SBD_FILE, self.sbd, compress=True)
+        return self
+
+    def build(self, verify=False):
+        return prepare_voc2012(self.folder, self.data_dir, verify=verify)
+
+    def check(self, split, names):
+        """Every pixel of every example, and the objects."""
+        assert [split.name(i) for i in range(len(split))] == names
+        for i, name in enumerate(names):
+            source, found = self.examples[name], split[i]
+            image = np.array(Image.open(io.BytesIO(jpeg(source.image))))
+            for mine, wanted in zip(found[1:], (image, *source[2:]), strict=True):
+                assert mine.dtype == np.uint8
+                np.testing.assert_array_equal(mine, wanted)
+            wanted = instance_boxes(source.label, source.instances)
+            for mine, field in zip(split.objects(i), wanted, strict=True):
+                np.testing.assert_array_equal(mine, field)
+            assert split.size(i) == source.label.shape
+
+
+@pytest.fixture
+def archives(rng, tmp_path):
+    return Archives(rng, tmp_path)
+
+
+def files_below(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_every_pixel_and_split(archives, capfd):
+    seen = []
+    builder = prepare_voc2012(
+        archives.write().folder, archives.data_dir, lambda done, total: seen.append((done, total)), verify=False
+    )
+    splits = {
+        "train": TRAIN,
+        "val": VAL,
+        "train_extra": EXTRA,
+        "trainval": TRAIN + VAL,
+        "train_aug": TRAIN + EXTRA,
+    }
+    for split, names in splits.items():
+        archives.check(open_split(builder, split), names)
+    assert split_counts(builder) == {split: len(names) for split, names in splits.items()}
+    assert split_parts(builder, "train_aug") == ["train", "train_extra"]
+    assert seen == [(i + 1, 7) for i in range(7)]
+    borders = [(example.label == 255).any() for example in open_split(builder, "train_aug")]
+    assert borders == [True] * len(TRAIN) + [False] * len(EXTRA)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_built_once(archives):
+    first = archives.write().build()
+    for path in archives.folder.iterdir():
+        path.write_bytes(b"changed")
+    assert archives.build().data_path == first.data_path
+    archives.check(open_split(prepare_voc2012(None, archives.data_dir), "val"), VAL)
+
+
+@pytest.mark.parametrize("where", ["", "VOCdevkit", VOC_ROOT])
+def test_extracted_folders(archives, where):
+    write_folder(archives.folder, archives.voc | archives.sbd)
+    builder = prepare_voc2012(archives.folder / where, archives.data_dir)
+    if not where:
+        archives.check(open_split(builder, "train_aug"), TRAIN + EXTRA)
+    archives.check(open_split(builder, "train"), TRAIN)
+
+
+def test_voc_alone_and_sbd_later(archives):
+    archives.write()
+    sbd = (archives.folder / SBD_FILE).rename(archives.folder.parent / SBD_FILE)
+    builder = archives.build()
+    archives.check(open_split(builder, "trainval"), TRAIN + VAL)
+    with pytest.raises(InputError, match="no split 'train_aug' in voc2012_seg; there are train, val, trainval"):
+        open_split(builder, "train_aug")
+    sbd.rename(archives.folder / SBD_FILE)
+    archives.check(open_split(archives.build(), "train_aug"), TRAIN + EXTRA)
+    archives.check(open_split(prepare_voc2012(None, archives.data_dir), "train_aug"), TRAIN + EXTRA)
+
+
+def test_nothing_to_build_from(archives):
+    with pytest.raises(InputError, match=r"has neither VOCtrainval_11-May-2012\.tar nor VOCdevkit/VOC2012; get http"):
+        archives.build()
+    with pytest.raises(InputError, match=r"is not built in .* yet: python -m experiments\.prepare_data --dataset=voc"):
+        prepare_voc2012(None, archives.data_dir)
+
+
+def published(archives, monkeypatch, counts):
+    """Declares the test's archives the official ones."""
+    for name, file in (("VOC", VOC_FILE), ("SBD", SBD_FILE)):
+        content = (archives.folder / file).read_bytes()
+        archive = getattr(voc2012_builder, name)
+        declared = archive._replace(size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        monkeypatch.setattr(voc2012_builder, name, declared)
+    monkeypatch.setattr(voc2012_builder, "COUNTS", counts)
+
+
+def test_official_archives_are_verified(archives, monkeypatch):
+    archives.write()
+    with pytest.raises(InputError, match=r"VOCtrainval_11-May-2012\.tar has .* bytes, expected 1,999,639,040: the dow"):
+        archives.build(verify=True)
+    assert not files_below(archives.data_dir)
+    published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 9})
+    with pytest.raises(InputError, match="the split 'train_aug' has 5 images, expected 9; please report this"):
+        archives.build(verify=True)
+    assert not files_below(archives.data_dir)
+    published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 5})
+    content = (archives.folder / SBD_FILE).read_bytes()
+    (archives.folder / SBD_FILE).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(InputError, match=r"benchmark\.tgz has the sha256 .*: it is damaged or another file"):
+        archives.build(verify=True)
+    assert not files_below(archives.data_dir)
+    (archives.folder / SBD_FILE).write_bytes(content)
+    archives.check(open_split(archives.build(verify=True), "train_aug"), TRAIN + EXTRA)
+
+
+def drop(archive, key):
+    return lambda archives: getattr(archives, archive).pop(key)
+
+
+def put(archive, key, content):
+    return lambda archives: getattr(archives, archive).update({key: content})
+
+
+def cut_voc(archives):
+    """Within a photograph."""
+    path = archives.folder / VOC_FILE
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(archives.voc[f"{VOC_ROOT}/JPEGImages/{VAL[0]}.jpg"]) + 100])
+
+
+def cut_sbd(archives):
+    path = archives.folder / SBD_FILE
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def escape(archives):
+    with tarfile.open(archives.folder / VOC_FILE, "a") as tar:
+        tar.addfile(tarfile.TarInfo("../../evil.sh"), io.BytesIO())
+
+
+AFTER_WRITING = (escape, cut_voc, cut_sbd)
+SMALL = np.zeros((30, 30), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (escape, "has a member '../../evil.sh' that leaves its folder; do not trust this file"),
+        (cut_voc, "VOCtrainval_11-May-2012.tar is damaged or no tar archive"),
+        (cut_sbd, "benchmark.tgz is damaged or no tar archive"),
+        (drop("voc", f"{VOC_ROOT}/ImageSets/Segmentation/val.txt"), "has no ImageSets/Segmentation/val.txt"),
+        (put("voc", f"{VOC_ROOT}/ImageSets/Segmentation/val.txt", b"\n"), "val.txt is empty; expected one image name"),
+        (drop("voc", f"{VOC_ROOT}/JPEGImages/{TRAIN[1]}.jpg"), f"has no JPEGImages/{TRAIN[1]}.jpg"),
+        (drop("voc", f"{VOC_ROOT}/SegmentationObject/{VAL[0]}.png"), f"has no SegmentationObject/{VAL[0]}.png"),
+        (put("voc", f"{VOC_ROOT}/JPEGImages/{VAL[0]}.jpg", b"\xff\xd8 no"), f"{VAL[0]}.jpg is not a complete image"),
+        (put("voc", f"{VOC_ROOT}/SegmentationClass/{VAL[0]}.png", palette_png(SMALL)), "is 30x30 pixels, but the im"),
+        (put("voc", f"{VOC_ROOT}/JPEGImages/{EXTRA[0]}.jpg", jpeg(np.zeros((9, 9, 3), np.uint8))), "the image is 9x9"),
+        (drop("sbd", f"{SBD_ROOT}/train.txt"), "has no benchmark_RELEASE/dataset/train.txt; is it the whole of SBD?"),
+        (drop("sbd", f"{SBD_ROOT}/cls/{EXTRA[0]}.mat"), f"has no {SBD_ROOT}/cls/{EXTRA[0]}.mat; is it the whole of"),
+        (put("sbd", f"{SBD_ROOT}/inst/{EXTRA[1]}.mat", b"MATLAB"), f"{EXTRA[1]}.mat is no MATLAB file with GTinst"),
+        (put("sbd", f"{SBD_ROOT}/cls/{EXTRA[1]}.mat", class_mat(SMALL)), "is 30x30; get SBD again"),
+        (put("sbd", f"{SBD_ROOT}/cls/{EXTRA[1]}.mat", class_mat(SMALL[None])), "expected uint8 [H, W]"),
+    ],
+)
+def test_one_clear_error_and_nothing_half_built(archives, change, message):
+    steps = (archives.write, lambda: change(archives))
+    for step in steps if change in AFTER_WRITING else reversed(steps):
+        step()
+    with pytest.raises(InputError) as caught:
+        archives.build()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not files_below(archives.data_dir)
+    with pytest.raises(InputError, match="is not built"):
+        prepare_voc2012(None, archives.data_dir)
+
+
+def test_unknown_class_ids(archives):
+    name = VAL[1]
+    label = archives.examples[name].label.copy()
+    label[0, 0] = 77
+    archives.voc[f"{VOC_ROOT}/SegmentationClass/{name}.png"] = palette_png(label)
+    with pytest.raises(InputError, match=f"{name}.png has unknown class ids 77; expected 0 to 20"):
+        archives.write().build()
+    assert not files_below(archives.data_dir)
+
+
+def in_a_new_process(code, *arguments):
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_tensorflow_is_never_imported(archives):
+    code = (
+        "import sys; from deconvnet_jax import data;"
+        "split = data.open_split(data.prepare_voc2012(*sys.argv[1:3], verify=False), 'train_aug');"
+        "windows = data.training_windows(split); next(data.training_batches(split, windows, batch_size=2));"
+        "assert 'tensorflow' not in sys.modules; print(len(split))"
+    )
+    assert in_a_new_process(code, archives.write().folder, archives.data_dir) == "5"
+
+
+@pytest.mark.parametrize("opencv", ["with OpenCV", "without OpenCV"])
+def test_read_with_tfds_alone(archives, opencv, tmp_path):
+    """Masks come out as class ids, not as the colours of a palette, whatever TFDS decodes them with."""
+    builder = archives.write().build()
+    code = (
+        "import sys;"
+        f"{'' if opencv == 'with OpenCV' else 'sys.modules.update(cv2=None);'}"
+        "import numpy as np, tensorflow_datasets as tfds;"
+        "data = tfds.builder_from_directory(sys.argv[1]).as_data_source('val');"
+        "np.savez(sys.argv[2], *[data[i][key] for i in range(2) for key in ('label', 'instances')])"
+    )
+    in_a_new_process(code, builder.data_path, tmp_path / "masks.npz")
+    with np.load(tmp_path / "masks.npz") as file:
+        found = [file[name][..., 0] for name in file.files]
+    wanted = [mask for name in VAL for mask in archives.examples[name][2:]]
+    for mask, source in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(mask, source)
