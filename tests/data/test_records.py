@@ -1,0 +1,98 @@
+"""What is in a record, and random access to records from threads and other processes."""
+
+import io
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from deconvnet_jax.data import Example, instance_boxes, open_split, prepare_voc_layout
+from deconvnet_jax.data.records import DatasetSplit, record
+from deconvnet_jax.data.voc_layout import read_image
+
+FEATURES = ("image", "label", "instances")
+
+
+def encoded(image, **options):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, **options)
+    return file.getvalue()
+
+
+def test_what_is_known_without_pixels(scenes, train_split):
+    for i, example in enumerate(train_split):
+        assert train_split.name(i) == example.name
+        assert train_split.size(i) == example.label.shape
+        np.testing.assert_array_equal(train_split.label(i), example.label)
+        for mine, wanted in zip(train_split.objects(i), instance_boxes(example.label, example.instances), strict=True):
+            np.testing.assert_array_equal(mine, wanted)
+    with pytest.raises(IndexError):
+        train_split[len(train_split)]
+    with pytest.raises(IndexError):
+        train_split.objects(-len(train_split) - 1)
+
+
+def test_threads_and_other_processes(train_split):
+    wanted = [example.image.sum() for example in train_split]
+    copy = pickle.loads(pickle.dumps(train_split))
+    with ThreadPoolExecutor(4) as pool:
+        for split in (train_split, copy):
+            indices = list(range(len(split))) * 5
+            assert list(pool.map(lambda i, split=split: split[i].image.sum(), indices)) == wanted * 5
+
+
+def test_parts_are_read_one_after_the_other(scenes):
+    builder = prepare_voc_layout(scenes, scenes.parent / "tfds")
+    train, val = (open_split(builder, split) for split in ("train", "val"))
+    both = DatasetSplit([*train._parts, *val._parts])
+    names = [split.name(i) for split in (train, val) for i in range(len(split))]
+    assert [both.name(i) for i in range(len(both))] == names
+    assert both[-1].name == val[len(val) - 1].name
+    assert both[len(train)].name == val[0].name
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_are_kept_and_decoded_as_pillow_does(rng, subsampling, progressive):
+    shape = (*rng.integers(17, 70, 2), 3)
+    image = rng.integers(0, 256, shape, np.uint8)
+    options = {"format": "JPEG", "quality": int(rng.integers(30, 98)), "progressive": progressive}
+    content = encoded(image, subsampling=subsampling, **options)
+    stored = record(Example("a", read_image(io.BytesIO(content)), image[..., 0], None), content)
+    assert stored["image"] == content
+    found = DatasetSplit([[stored | {"name": b"a"}]])[0]
+    np.testing.assert_array_equal(found.image, read_image(io.BytesIO(content)))
+    assert found.instances is None
+
+
+def test_an_orientation_in_the_file_is_not_applied(rng):
+    image = rng.integers(0, 256, (20, 30, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    content = encoded(image, format="JPEG", exif=exif)
+    stored = record(Example("a", read_image(io.BytesIO(content)), image[..., 0], None), content)
+    assert DatasetSplit([[stored | {"name": b"a"}]])[0].image.shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "RGBA", "PNG"])
+def test_other_photographs_become_pngs_of_the_same_pixels(rng, mode):
+    picture = Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8))
+    file = io.BytesIO()
+    picture.convert("RGB" if mode == "PNG" else mode).save(file, "JPEG" if mode in ("L", "CMYK") else "PNG")
+    image = read_image(io.BytesIO(file.getvalue()))
+    stored = record(Example("a", image, image[..., 0], None), file.getvalue())
+    assert stored["image"].startswith(b"\x89PNG")
+    np.testing.assert_array_equal(DatasetSplit([[stored | {"name": b"a"}]])[0].image, image)
+
+
+def test_tfds_itself_reads_the_same(scenes, train_split):
+    builder = prepare_voc_layout(scenes, scenes.parent / "tfds")
+    plain = tfds.builder_from_directory(builder.data_path).as_data_source("train")
+    for i in (0, 7):
+        for feature in FEATURES:
+            wanted = getattr(train_split[i], feature)
+            np.testing.assert_array_equal(plain[i][feature].reshape(wanted.shape), wanted)
+        assert plain[i]["has_instances"]
