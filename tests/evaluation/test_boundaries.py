@@ -1,0 +1,68 @@
+"""Scores of boundaries: hand-made cases, and all distances by brute force."""
+
+import numpy as np
+import pytest
+
+from deconvnet_jax.evaluation import boundary_scores
+
+SIZE = 120  # 0.75 % of the diagonal: 1.27 pixels
+
+
+def column(x, value=1.0):
+    picture = np.zeros((SIZE, SIZE), np.float32)
+    picture[:, x] = value
+    return picture
+
+
+def test_hand_made():
+    found = boundary_scores([(column(40), column(41))])  # within the tolerance
+    assert (found.ods, found.ois, found.precision, found.recall) == (1, 1, 1, 1)
+    assert boundary_scores([(column(40), column(43))]).ods == 0
+    # Half of what is drawn is found, and a third of what is predicted is wrong.
+    found = boundary_scores([(column(10) + column(20) + column(90), column(10) + column(20) + column(50) + column(60))])
+    assert (found.precision, found.recall) == (pytest.approx(2 / 3), pytest.approx(1 / 2))
+    assert found.ods == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
+
+
+def test_lines_that_many_people_drew_count_more():
+    share = column(30, 0.8) + column(70, 0.2)
+    assert boundary_scores([(column(30), share)]).recall == pytest.approx(0.8)
+    assert boundary_scores([(column(70), share)]).recall == pytest.approx(0.2)
+
+
+def test_one_threshold_for_all_and_one_for_each():
+    dim, bright = column(30, 0.3), column(30, 0.9) + column(90, 0.3)  # 0.3 is right in one, wrong in the other
+    found = boundary_scores([(dim, column(30)), (bright, column(30))])
+    assert found.ois == 1
+    assert found.ods == pytest.approx(0.8)  # three lines, one wrong; or one line of two
+    assert 0 < found.threshold <= 0.3
+
+
+def test_nothing_predicted_or_drawn():
+    nothing = np.zeros((SIZE, SIZE), np.float32)
+    assert boundary_scores([(nothing, column(3))]).ods == 0
+    assert boundary_scores([(column(3), nothing)]).ods == 0
+
+
+def test_brute_force(rng):
+    thresholds = np.array([0.25, 0.5, 0.75])
+    pairs = []
+    for _ in range(3):
+        edges = np.where(rng.random((60, 80)) < 0.03, rng.random((60, 80)), 0)
+        share = np.where(rng.random((60, 80)) < 0.02, rng.integers(1, 6, (60, 80)) / 5, 0)
+        pairs.append((edges, share))
+    best = []
+    for threshold in thresholds:
+        right = predicted = found = drawn = 0
+        for edges, share in pairs:
+            mine, its = np.argwhere(edges >= threshold), np.argwhere(share > 0)
+            near = np.linalg.norm(mine[:, None] - its[None], axis=2) <= 0.0075 * np.hypot(60, 80)
+            right, predicted = right + near.any(axis=1).sum(), predicted + len(mine)
+            weights = share[share > 0]
+            found, drawn = found + weights[near.any(axis=0)].sum(), drawn + weights.sum()
+        precision, recall = right / predicted, found / drawn
+        best.append(2 * precision * recall / (precision + recall))
+    found = boundary_scores(pairs, thresholds)
+    assert found.ods == pytest.approx(max(best))
+    assert found.threshold == thresholds[np.argmax(best)]
+    assert found.ois >= found.ods
