@@ -65,7 +65,7 @@ def read_edge_network(path: str | Path) -> chex.ArrayTree:
       InputError: if the file is missing, damaged, or of another network.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             flat = {name: file[name].astype(np.float32) for name in file.files}
     except Exception as error:  # NumPy raises whatever a damaged file leads it to
         raise InputError(

@@ -65,7 +65,7 @@ def load_proposals(path: str | Path) -> Proposals:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             names, offsets, boxes, scores, description = (file[field] for field in _FIELDS)
         described = json.loads(str(description))
     except FileNotFoundError as error:

@@ -139,7 +139,7 @@ def read_part(path: Path) -> Boxes:
       InputError: if the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             return file["boxes"], file["scores"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is damaged; delete it and run again: that image is computed anew") from error

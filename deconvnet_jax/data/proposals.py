@@ -204,7 +204,16 @@ def _ximgproc() -> object:
 
 @cache
 def _forest(path: str) -> object:
+    path = str(Path(path).expanduser())
     try:
-        return _ximgproc().createStructuredEdgeDetection(str(Path(path).expanduser()))
-    except cv2.error as error:
-        raise InputError(f"{path} is no structured forest for OpenCV; expected a model.yml.gz") from error
+        # OpenCV divides by the number of trees without looking, which ends the process.
+        file = cv2.FileStorage(path, cv2.FILE_STORAGE_READ)
+        parts = [
+            file.getNode(part).size() for part in ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
+        ]
+        trees = file.getNode("options").getNode("numberOfTrees").real()
+        if trees >= 1 and all(parts):
+            return _ximgproc().createStructuredEdgeDetection(path)
+    except (cv2.error, SystemError):
+        pass
+    raise InputError(f"{path} is no structured forest for OpenCV; expected a model.yml.gz")
