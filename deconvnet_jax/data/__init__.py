@@ -24,6 +24,7 @@ from deconvnet_jax.data.windows import (
 
 if TYPE_CHECKING:
     from deconvnet_jax.data.camvid_builder import CAMVID_CLASSES, prepare_camvid
+    from deconvnet_jax.data.coco import import_coco
     from deconvnet_jax.data.pipeline import TrainingBatches, class_pixels, training_batches
     from deconvnet_jax.data.proposal_files import load_proposals, read_proposals, write_proposals
     from deconvnet_jax.data.proposal_split import compute_proposals
@@ -53,6 +54,7 @@ __all__ = [
     "draw_scene",
     "enlarge",
     "image_box",
+    "import_coco",
     "instance_boxes",
     "keep_class",
     "listed_windows",
@@ -83,6 +85,7 @@ __all__ = [
 _LAZY = {
     "CAMVID_CLASSES": "camvid_builder",
     "prepare_camvid": "camvid_builder",
+    "import_coco": "coco",
     "prepare_voc2012": "voc2012_builder",
     "EdgeBoxes": "proposals",
     "compute_proposals": "proposal_split",

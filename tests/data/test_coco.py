@@ -1,0 +1,388 @@
+"""Masks pixel by pixel, and folders that grow split by split, all or nothing."""
+
+import copy
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coco_files import HEIGHT, WIDTH, annotation, fails, import_content, rectangle, snapshot, write_photographs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from deconvnet_jax.data import class_names, import_coco, open_split, prepare_voc_layout, read_example, split_names
+from deconvnet_jax.data.coco import ClassCount, paint
+from deconvnet_jax.data.coco_json import CocoImage, CocoObject
+from deconvnet_jax.data.scenes import voc_palette
+from deconvnet_jax.errors import InputError
+
+
+@pytest.fixture
+def source(tmp_path, rng):
+    """Content of a JSON; its photographs lie in tmp_path/photos."""
+    return write_photographs(tmp_path, rng)
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Writes a JSON and imports it into tmp_path/out."""
+    return functools.partial(import_content, tmp_path)
+
+
+# What is written.
+
+
+def test_the_folder(tmp_path, source, load):
+    done = []
+    summary = load(source, progress=lambda *counts: done.append(counts))
+    root = tmp_path / "out"
+    assert class_names(root) == ("background", "cat", "lion", "dog")  # by id
+    assert split_names(root, "train") == ["a", "b", "c"]
+    assert done == [(1, 3), (2, 3), (3, 3)]
+    for stored, given_name in (("a.jpg", "a.jpg"), ("b.png", "sub/b.png"), ("c.jpeg", "c.jpeg")):
+        assert (root / "JPEGImages" / stored).read_bytes() == (tmp_path / "photos" / given_name).read_bytes()
+    label, instances = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    label[3:9, 2:12], label[10:20, 20:30] = 3, 1
+    instances[3:9, 2:12], instances[10:20, 20:30] = 1, 2
+    a, b, c = (read_example(root, name, 4) for name in "abc")
+    np.testing.assert_array_equal(a.label, label)
+    np.testing.assert_array_equal(a.instances, instances)
+    np.testing.assert_array_equal(b.label[:5, :10], [[2] * 5 + [255] * 5] * 5)
+    np.testing.assert_array_equal(b.instances[:5, :10], [[1] * 5 + [255] * 5] * 5)
+    assert b.label.astype(int).sum() == 25 * (2 + 255)
+    assert not c.label.any()
+    assert not c.instances.any()
+    assert (summary.images, summary.left_out, summary.objects, summary.hidden) == (3, 0, 3, 0)
+    assert summary.ignored_pixels == 25
+    empty = 3 * HEIGHT * WIDTH - 60 - 100 - 25 - 25
+    assert summary.classes == (
+        ClassCount("background", 3, 0, empty),
+        ClassCount("cat", 1, 1, 100),
+        ClassCount("lion", 1, 1, 25),
+        ClassCount("dog", 1, 1, 60),
+    )
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_masks_have_the_palette_of_voc(tmp_path, source, load):
+    load(source)
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        with Image.open(tmp_path / "out" / folder / "b.png") as mask:
+            assert mask.mode == "P"
+            palette = mask.getpalette()
+            assert palette == voc_palette()[: len(palette)]
+
+
+def test_tfds_packs_the_folder(tmp_path, source, load):
+    load(source)
+    load({**source, "images": source["images"][:1], "annotations": source["annotations"][:2]}, split="val")
+    builder = prepare_voc_layout(tmp_path / "out", tmp_path / "tfds")
+    train, val = open_split(builder, "train"), open_split(builder, "val")
+    assert [example.name for example in train] == ["a", "b", "c"]
+    assert [example.name for example in val] == ["a"]
+    expected = read_example(tmp_path / "out", "b", 4)
+    np.testing.assert_array_equal(train[1].label, expected.label)
+    np.testing.assert_array_equal(train[1].instances, expected.instances)
+    np.testing.assert_array_equal(train[1].image, expected.image)
+
+
+# Segmentations.
+
+
+def compressed(mask):
+    runs = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {"size": list(mask.shape), "counts": runs["counts"].decode()}
+
+
+def uncompressed(mask):
+    column_by_column = np.concatenate([[0], mask.ravel("F"), [2]])
+    ends = np.flatnonzero(np.diff(column_by_column.astype(int)))
+    counts = np.diff(ends, prepend=0).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if mask[0, 0] and ends[0] else counts}
+
+
+def painted(*items, height=HEIGHT, width=WIDTH):
+    """Masks of an image with objects (class id, crowd, segmentation)."""
+    objects = [CocoObject(f"annotations[{i}]", *item) for i, item in enumerate(items)]
+    return paint(CocoImage("images[0]", Path("a.jpg"), "a", height, width, objects))
+
+
+corner = st.tuples(st.integers(0, WIDTH - 1), st.integers(0, HEIGHT - 1), st.integers(1, 9), st.integers(1, 9))
+
+
+@given(st.lists(corner, min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_rectangles_of_whole_pixels(corners):
+    """Against slices of an array, overlaps included: drawn one by one, the largest first."""
+    boxes = [(x, y, min(x + w, WIDTH), min(y + h, HEIGHT)) for x, y, w, h in corners]
+    masks = painted(*((i % 3 + 1, False, rectangle(*box)) for i, box in enumerate(boxes)))
+    order = sorted(range(len(boxes)), key=lambda i: -(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]))
+    owner = np.full((HEIGHT, WIDTH), -1)
+    for i in order:
+        x0, y0, x1, y1 = boxes[i]
+        owner[y0:y1, x0:x1] = i
+    visible = [i for i in range(len(boxes)) if (owner == i).any()]
+    for number, i in enumerate(visible, start=1):
+        np.testing.assert_array_equal(masks.instances == number, owner == i)
+        assert (masks.label[owner == i] == i % 3 + 1).all()
+    assert not masks.label[owner < 0].any()
+    assert masks.class_ids.tolist() == [i % 3 + 1 for i in visible]
+    assert masks.hidden == len(boxes) - len(visible)
+
+
+@pytest.mark.parametrize("encode", [compressed, uncompressed])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_run_lengths_give_the_mask(encode, share, rng):
+    for height, width in ((1, 1), (1, 40), (37, 1), (23, 41), (200, 310)):
+        mask = rng.random((height, width)) < share
+        np.testing.assert_array_equal(painted((2, False, encode(mask)), height=height, width=width).label, 2 * mask)
+
+
+def test_several_polygons_are_one_object():
+    masks = painted((4, False, [*rectangle(0, 0, 4, 4), *rectangle(2, 2, 8, 6), *rectangle(20, 10, 25, 15)]))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[:4, :4] = expected[2:6, 2:8] = expected[10:15, 20:25] = 1
+    np.testing.assert_array_equal(masks.instances, expected)
+    np.testing.assert_array_equal(masks.label, 4 * expected)
+
+
+def test_polygons_of_any_shape_cover_what_they_cover_for_pycocotools(rng):
+    for _ in range(50):
+        polygons = [rng.uniform(-3, 33, 2 * rng.integers(3, 20)).tolist() for _ in range(rng.integers(1, 4))]
+        expected = coco_mask.merge(coco_mask.frPyObjects(polygons, HEIGHT, WIDTH))
+        label = painted((1, False, polygons)).label
+        assert coco_mask.encode(np.asfortranarray(label))["counts"] == expected["counts"]
+
+
+def test_polygon_that_leaves_the_image():
+    masks = painted((1, False, rectangle(-5, -4, 8, 6)), (2, False, rectangle(25, 15, 40, 33)))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[:6, :8], expected[15:, 25:] = 1, 2
+    np.testing.assert_array_equal(masks.label, expected)
+
+
+def test_the_smaller_object_wins():
+    large, small = (1, False, rectangle(0, 0, 20, 20)), (2, False, rectangle(15, 5, 25, 10))
+    for items in ((large, small), (small, large)):
+        label = painted(*items).label
+        assert (label[5:10, 15:25] == 2).all()
+        assert (label == 1).sum() == 400 - 25
+    same = (1, False, rectangle(0, 0, 5, 5)), (2, False, rectangle(0, 0, 5, 5))
+    masks = painted(*same)
+    assert (masks.label[:5, :5] == 2).all()
+    assert (masks.hidden, masks.class_ids.tolist(), int(masks.instances.max())) == (1, [2], 1)
+
+
+def test_crowds_are_ignored_where_no_object_is():
+    crowd = np.zeros((HEIGHT, WIDTH), bool)
+    crowd[:10] = True
+    masks = painted((1, True, compressed(crowd)), (2, False, rectangle(5, 5, 15, 15)))
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[5:15, 5:15] = True
+    for mask, value in ((masks.label, 2), (masks.instances, 1)):
+        np.testing.assert_array_equal(mask, np.where(inside, value, np.where(crowd, 255, 0)))
+
+
+def test_254_objects_and_no_more(tmp_path, source, load):
+    pixels = [annotation(1, 3, rectangle(i % 30, i // 30, i % 30 + 1, i // 30 + 1)) for i in range(255)]
+    source["annotations"] = pixels
+    fails(tmp_path, lambda: load(source), "images[0] (id 1)", "image 'a'", "255 objects", "at most 254")
+    source["annotations"] = pixels[:254]
+    assert load(source).objects == 254
+    assert sorted(np.unique(read_example(tmp_path / "out", "a", 4).instances)) == list(range(255))
+
+
+# Categories.
+
+
+def test_categories_chosen_renamed_and_merged(tmp_path, source, load):
+    summary = load(source, categories=["dog", "cat=feline", "lion = feline"])
+    root = tmp_path / "out"
+    assert class_names(root) == ("background", "dog", "feline")
+    assert [count.objects for count in summary.classes] == [0, 1, 2]
+    a, b = (read_example(root, name, 3) for name in "ab")
+    assert (a.label[5, 5], a.label[15, 25], b.label[2, 2]) == (1, 2, 2)
+
+
+def test_other_categories_are_background_crowds_too(tmp_path, source, load):
+    source["annotations"][2]["segmentation"] = "nonsense that nobody looks at"
+    summary = load(source, categories=["dog"])
+    assert (summary.images, summary.objects, summary.ignored_pixels) == (3, 1, 0)
+    assert sorted(np.unique(read_example(tmp_path / "out", "a", 2).label)) == [0, 1]
+
+
+def test_category_with_an_equals_sign(tmp_path, source, load):
+    source["categories"][0]["name"] = "a=b"
+    load(source, categories=["a=b", "cat"])
+    assert class_names(tmp_path / "out") == ("background", "a=b", "cat")
+
+
+def test_skip_empty(tmp_path, source, load):
+    (tmp_path / "photos/c.jpeg").unlink()  # nothing is needed of an image that is left out
+    summary = load(source, categories=["cat", "dog"], skip_empty=True)  # b shows a crowd only
+    assert (summary.images, summary.left_out) == (1, 2)
+    assert split_names(tmp_path / "out", "train") == ["a"]
+    assert [path.name for path in (tmp_path / "out/JPEGImages").iterdir()] == ["a.jpg"]
+
+
+def test_254_classes(tmp_path, source, load):
+    source["categories"] = [{"id": i, "name": f"class {i}"} for i in range(255)]
+    fails(tmp_path, lambda: load(source), "255 classes", "1 to 254", "--categories")
+    source["categories"].pop()
+    load(source)
+    assert len(class_names(tmp_path / "out")) == 255
+
+
+# A folder that is there.
+
+
+@pytest.fixture
+def halves(source):
+    """Two JSONs: of a alone, and of the others."""
+    first, second = copy.deepcopy(source), copy.deepcopy(source)
+    del first["images"][1:], first["annotations"][2:]
+    del second["images"][0], second["annotations"][:2]
+    return first, second
+
+
+def test_second_split(tmp_path, halves, load):
+    load(halves[0])
+    before = snapshot(tmp_path / "out")
+    load(halves[1], split="val")
+    root = tmp_path / "out"
+    assert split_names(root, "train") == ["a"]
+    assert split_names(root, "val") == ["b", "c"]
+    after = snapshot(root)
+    assert {path: after[path] for path in before if path.is_file()} == {
+        path: state for path, state in before.items() if path.is_file()
+    }
+    for name in "abc":
+        read_example(root, name, 4)
+    assert not [path for path in root.iterdir() if path.name.startswith(".")]
+
+
+def test_same_images_in_another_split(tmp_path, source, load):
+    load(source)
+    before = snapshot(tmp_path / "out")
+    load(source, split="again")
+    new = set(snapshot(tmp_path / "out")) - set(before)
+    assert [path.name for path in new] == ["again.txt"]
+    assert split_names(tmp_path / "out", "again") == ["a", "b", "c"]
+
+
+def test_split_that_is_there(tmp_path, source, load):
+    load(source)
+    fails(tmp_path, lambda: load(source), "--split=train", "train.txt is already there")
+
+
+def test_other_classes(tmp_path, halves, load):
+    load(halves[0])
+    fails(
+        tmp_path,
+        lambda: load(halves[1], split="val", categories=["lion", "cat", "dog"]),
+        "classes.txt",
+        "background, cat, lion, dog",
+        "background, lion, cat, dog",
+    )
+
+
+def test_other_image_of_the_same_name(tmp_path, source, load, rng):
+    load(source)
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photos/a.png")
+    source["images"][0]["file_name"] = "a.png"
+    parts = (str(tmp_path / "photos/a.png"), str(tmp_path / "out/JPEGImages/a.jpg"), "(split train)", "different")
+    fails(tmp_path, lambda: load(source, split="val"), *parts)
+
+
+@pytest.mark.parametrize("category", [3, 18])
+def test_other_masks_of_the_same_image(tmp_path, source, load, category):
+    load(source)
+    source["annotations"][0]["category_id"] = category
+    source["annotations"].insert(1, annotation(1, category, rectangle(2, 3, 5, 6)))
+    folder = "SegmentationClass" if category == 3 else "SegmentationObject"
+    parts = (f"{folder}/a.png (split train)", str(tmp_path / "photos/a.jpg"), "another mask")
+    fails(tmp_path, lambda: load(source, split="val"), *parts)
+
+
+def test_folder_that_is_empty(tmp_path, source, load):
+    (tmp_path / "out").mkdir()
+    before = (tmp_path / "out").stat().st_ino
+    load(source)
+    assert (tmp_path / "out").stat().st_ino == before  # it may be a disk of its own
+    assert split_names(tmp_path / "out", "train") == ["a", "b", "c"]
+
+
+def test_output_in_a_folder_that_is_not_there_yet(tmp_path, source):
+    (tmp_path / "a.json").write_text(json.dumps(source))
+    import_coco(str(tmp_path / "a.json"), str(tmp_path / "photos"), str(tmp_path / "new/out"), "train")
+    assert split_names(tmp_path / "new/out", "train") == ["a", "b", "c"]
+
+
+def test_folder_of_something_else(tmp_path, source, load):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/letter.txt").write_text("dear")
+    fails(tmp_path, lambda: load(source), str(tmp_path / "out"), "not a folder in the VOC layout")
+
+
+def test_output_that_is_a_file(tmp_path, source, load):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match=r"--output: .*out is a file"):
+        load(source)
+
+
+def test_folder_without_object_masks(tmp_path, halves, load):
+    load(halves[0])
+    (tmp_path / "out/SegmentationObject/a.png").unlink()
+    (tmp_path / "out/SegmentationObject").rmdir()
+    fails(tmp_path, lambda: load(halves[1], split="val"), "no folder SegmentationObject")
+
+
+@pytest.fixture
+def failing_move():
+    """Lets the nth file that is moved fail."""
+
+    def install(patch, number, error):
+        rename, calls = Path.rename, []
+
+        def failing(self, target):
+            calls.append(self)
+            if len(calls) == number:
+                raise error
+            return rename(self, target)
+
+        patch.setattr(Path, "rename", failing)
+
+    return install
+
+
+@pytest.mark.parametrize("number", [1, 3, 7])
+def test_disk_full_while_moving(tmp_path, halves, load, monkeypatch, failing_move, number):
+    load(halves[0])
+    before = {path: state[1] for path, state in snapshot(tmp_path / "out").items()}
+    with monkeypatch.context() as patch:
+        failing_move(patch, number, OSError(28, "No space left on device"))
+        with pytest.raises(OSError, match="No space"):
+            load(halves[1], split="val")
+    assert {path: state[1] for path, state in snapshot(tmp_path / "out").items()} == before
+    load(halves[1], split="val")
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_killed_while_moving_then_run_again(tmp_path, source, load, monkeypatch, failing_move, number):
+    """Without the split file nobody looks at what was moved, and the second run takes it as its own."""
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patch:
+        failing_move(patch, number, KeyboardInterrupt())
+        for undo in ("unlink", "rmdir"):  # a killed process undoes nothing
+            patch.setattr(Path, undo, lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            load(source)
+    moved = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(moved) == number - 1
+    assert not (tmp_path / "out/ImageSets/Segmentation/train.txt").exists()
+    load(source)
+    assert split_names(tmp_path / "out", "train") == ["a", "b", "c"]
+    assert all(read_example(tmp_path / "out", name, 4).instances is not None for name in "abc")
