@@ -90,6 +90,7 @@ def print_table(numbers: dict[str, Any]) -> None:
     )
     columns = [f"{count} at {threshold}" for threshold in THRESHOLDS for count in COUNTS]
     table = Table("method", *columns, "s/image", title=title)
+    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
     for method, result in numbers["methods"].items():
         cells = [f"{result['recall'][str(t)][str(c)]:.0f}" for t in THRESHOLDS for c in COUNTS]
         table.add_row(method, *cells, f"{result['seconds']:.2f}")
