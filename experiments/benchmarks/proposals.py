@@ -1,8 +1,8 @@
 """Recall of object proposals: how many objects the first 50, 200 and 2,000 boxes of each method find, and the time.
 
-An object is an instance of more than 1,000 pixels (without instance masks: a connected part of a class). It is found
-when a box overlaps its tight box by an intersection over union of 0.5 or 0.7. Times are those of one thread, the edge
-network's included.
+An object is an instance of more than 1,000 pixels (without instance masks: a connected part of a class). "50@0.5" is
+the share of objects whose tight box one of the first 50 boxes overlaps by an intersection over union of 0.5. Times are
+those of one thread, the edge network's included.
 """
 
 import statistics
@@ -88,7 +88,7 @@ def print_table(numbers: dict[str, Any]) -> None:
         f"{numbers['objects']} objects in {numbers['images']} images of '{numbers['split']}'; recall in %, standard "
         f"error up to {numbers['standard_error']:.1f}"
     )
-    columns = [f"{count} at {threshold}" for threshold in THRESHOLDS for count in COUNTS]
+    columns = [f"{count}@{threshold}" for threshold in THRESHOLDS for count in COUNTS]
     table = Table("method", *columns, "s/image", title=title)
     table.columns[0].no_wrap = table.columns[-1].no_wrap = True
     for method, result in numbers["methods"].items():
