@@ -70,7 +70,7 @@ def run(config: ml_collections.ConfigDict, output: str, *, count: int = 36, samp
         "windows": len(windows.images),
         "windows_with_repetitions": len(repeated.images),
         "classes": class_statistics(windows, repeated, crops["label"], names),
-        "ignored_pixels": float(np.mean(crops["label"] == IGNORE)),
+        "ignored_pixels": round(float(np.mean(crops["label"] == IGNORE)), 6),
         "boxes": box_statistics(windows, source),
         "picture": str(folder / "examples.png"),
     }
@@ -98,7 +98,7 @@ def class_statistics(
         name: {
             "windows": int(counts[i]),
             "windows_with_repetitions": int(repetitions[i]),
-            "pixels": float(pixels[i] / max(1, pixels.sum())),
+            "pixels": round(float(pixels[i] / max(1, pixels.sum())), 6),
         }
         for i, name in enumerate(names)
     }
@@ -109,7 +109,7 @@ def box_statistics(windows: Windows, source: Source) -> dict[str, list[float]]:
     sizes = np.array([source.size(i) for i in range(len(source))], np.float64)[windows.images]  # height, width
     sides = windows.boxes[:, 2:] - windows.boxes[:, :2]
     low, high = np.maximum(windows.boxes[:, :2], 0), np.minimum(windows.boxes[:, 2:], sizes[:, ::-1])
-    inside = np.prod(np.maximum(high - low, 0), axis=1) / np.prod(sides, axis=1)
+    inside = np.minimum(np.prod(np.maximum(high - low, 0), axis=1) / np.prod(sides, axis=1), 1)
     points = (5, 25, 50, 75, 95)
     return {
         "percent": list(points),

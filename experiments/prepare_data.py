@@ -149,10 +149,12 @@ def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Pat
         source = data.open_split(builder, split)
         names = [source.name(i) for i in range(len(source))]
         proposals = dataset.packed_proposals(builder, split)
-        for stage, windows in (
-            ("stage1", data.training_windows(source, ("instance",))),
-            ("stage2", data.training_windows(source, ("proposal",), proposals=proposals)),
-        ):
+        for stage, kind in (("stage1", "instance"), ("stage2", "proposal")):
+            try:
+                windows = data.training_windows(source, (kind,), proposals=proposals)
+            except InputError as error:  # nothing to train on: the proposals may be of use all the same
+                print(f"no list {split}_{stage}.txt: {error}")
+                continue
             data.write_window_list(folder / f"{split}_{stage}.txt", windows, names)
     return folder
 

@@ -88,9 +88,8 @@ def print_table(numbers: dict[str, Any]) -> None:
         f"{numbers['objects']} objects in {numbers['images']} images of '{numbers['split']}'; recall in %, standard "
         f"error up to {numbers['standard_error']:.1f}"
     )
-    columns = [f"{count}@{threshold}" for threshold in THRESHOLDS for count in COUNTS]
-    table = Table("method", *columns, "s/image", title=title)
-    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
+    columns = [f"{count}@{threshold:g}" for threshold in THRESHOLDS for count in COUNTS]
+    table = Table("method", *columns, "s/image", title=title, padding=0)
     for method, result in numbers["methods"].items():
         cells = [f"{result['recall'][str(t)][str(c)]:.0f}" for t in THRESHOLDS for c in COUNTS]
         table.add_row(method, *cells, f"{result['seconds']:.2f}")

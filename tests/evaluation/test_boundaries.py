@@ -48,21 +48,24 @@ def test_brute_force(rng):
     thresholds = np.array([0.25, 0.5, 0.75])
     pairs = []
     for _ in range(3):
-        edges = np.where(rng.random((60, 80)) < 0.03, rng.random((60, 80)), 0)
-        share = np.where(rng.random((60, 80)) < 0.02, rng.integers(1, 6, (60, 80)) / 5, 0)
+        edges = np.where(rng.random((150, 200)) < 0.03, rng.random((150, 200)), 0)
+        share = np.where(rng.random((150, 200)) < 0.02, rng.integers(1, 6, (150, 200)) / 5, 0)
         pairs.append((edges, share))
-    best = []
-    for threshold in thresholds:
-        right = predicted = found = drawn = 0
-        for edges, share in pairs:
+    counts = np.zeros((3, 3, 4))  # images, thresholds
+    for i, (edges, share) in enumerate(pairs):
+        for j, threshold in enumerate(thresholds):
             mine, its = np.argwhere(edges >= threshold), np.argwhere(share > 0)
-            near = np.linalg.norm(mine[:, None] - its[None], axis=2) <= 0.0075 * np.hypot(60, 80)
-            right, predicted = right + near.any(axis=1).sum(), predicted + len(mine)
+            near = np.linalg.norm(mine[:, None] - its[None], axis=2) <= 0.0075 * np.hypot(150, 200)
             weights = share[share > 0]
-            found, drawn = found + weights[near.any(axis=0)].sum(), drawn + weights.sum()
+            counts[i, j] = near.any(axis=1).sum(), len(mine), weights[near.any(axis=0)].sum(), weights.sum()
+
+    def f_measure(right, predicted, found, drawn):
         precision, recall = right / predicted, found / drawn
-        best.append(2 * precision * recall / (precision + recall))
+        return 2 * precision * recall / max(precision + recall, 1e-12)
+
     found = boundary_scores(pairs, thresholds)
-    assert found.ods == pytest.approx(max(best))
-    assert found.threshold == thresholds[np.argmax(best)]
-    assert found.ois >= found.ods
+    of_all = [f_measure(*counts[:, j].sum(axis=0)) for j in range(3)]
+    assert found.ods == pytest.approx(max(of_all))
+    assert found.threshold == thresholds[np.argmax(of_all)]
+    best = [max(of_image, key=lambda row: f_measure(*row)) for of_image in counts]
+    assert found.ois == pytest.approx(f_measure(*np.sum(best, axis=0)))

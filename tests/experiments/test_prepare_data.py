@@ -4,6 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import voc_archives
+from voc_archives import SBD_FILE, VOC_FILE, write_tar
+
+from deconvnet_jax.data import listed_windows, open_split, prepare_voc2012, training_windows
+from experiments import dataset
+from experiments.configs import default
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,3 +45,67 @@ def test_wrong_use_is_one_line(tmp_path):
         assert done.stderr.startswith("error: ")
         assert len(done.stderr.splitlines()) == 1
         assert message in done.stderr
+
+
+def test_voc2012_with_proposals_and_window_lists(rng, tmp_path):
+    """The whole command on small archives in the official layout; again, it has nothing to do."""
+    examples = voc_archives.random_examples(rng, scale=4)
+    write_tar(tmp_path / VOC_FILE, voc_archives.voc_members(examples))
+    write_tar(tmp_path / SBD_FILE, voc_archives.sbd_members(examples), compress=True)
+    flags = ("--dataset=voc2012", f"--manual_dir={tmp_path}", f"--data_dir={tmp_path / 'tfds'}")
+    refused = prepare(*flags)
+    assert refused.returncode == 1
+    assert "bytes, expected 1,999,639,040: the download is incomplete" in refused.stderr
+    done = prepare(*flags, "--noverify", "--processes=1")
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()
+    assert first[0] == "voc2012: 21 classes, images: train 3, train_aug 5, train_extra 2, trainval 5, val 2"
+    assert len(first) == 6
+    builder = prepare_voc2012(None, tmp_path / "tfds")
+    assert {path.name for path in (builder.data_path / "proposals").iterdir()} == {
+        "train.npz", "train_extra.npz", "val.npz",
+    }  # fmt: skip
+    folder = builder.data_path / "windows"
+    assert {path.name for path in folder.iterdir()} == {
+        f"{split}_{stage}.txt" for split in ("train_aug", "val") for stage in ("stage1", "stage2")
+    }
+    source = open_split(builder, "train_aug")
+    listed, made = listed_windows(folder / "train_aug_stage1.txt", source), training_windows(source)
+    np.testing.assert_array_equal(listed.images, made.images)
+    assert np.abs(listed.boxes - made.boxes).max() <= 1
+    assert len(listed_windows(folder / "train_aug_stage2.txt", source).images) > 0
+    again = prepare("--dataset=voc2012", f"--data_dir={tmp_path / 'tfds'}")
+    assert (again.returncode, again.stdout, again.stderr) == (0, done.stdout, "")
+    config = default.get_config()
+    config.data.update(dataset="voc2012", data_dir=str(tmp_path / "tfds"), windows=("proposal",))
+    config.data.train_split = "trainval"
+    proposals = dataset.proposals_of(config, builder, open_split(builder, "trainval"))
+    assert len(proposals) == 5
+    assert all(len(boxes) for boxes in proposals)
+
+
+def test_flags_without_meaning_are_refused(tmp_path):
+    cases = {
+        "--manual_dir has no meaning for --dataset=scenes, only for voc2012 and camvid": (
+            "--dataset=scenes", "--manual_dir=x",
+        ),
+        "--seed has no meaning for --dataset=camvid": ("--dataset=camvid", "--seed=1"),
+        "CamVid is not built": ("--dataset=camvid",),
+    }  # fmt: skip
+    for message, flags in cases.items():
+        done = prepare(*flags, f"--data_dir={tmp_path}")
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1
+        assert message in done.stderr
+
+
+def test_proposals_of_unknown_splits_and_methods(tmp_path):
+    flags = ("--dataset=scenes", f"--data_dir={tmp_path}", "--train_scenes=1", "--val_scenes=1")
+    for more, message in (
+        (("--proposals=train,test",), "no split 'test' in voc_layout; there are"),
+        (("--proposals=val", "--method=edges"), "method='edges': expected one of"),
+    ):
+        done = prepare(*flags, *more)
+        assert done.returncode == 1
+        assert message in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.rglob("*.partial"))

@@ -18,11 +18,10 @@ EXTRA = ["2008_000002", "2010_000002"]  # of SBD, in neither of VOC's splits
 PALETTE = [value for i in range(256) for value in ((37 * i) % 256, (91 * i + 13) % 256, (200 - 7 * i) % 256)]
 
 
-def random_example(name: str, rng: np.random.Generator, border: bool) -> Example:
-    """A photograph of noise and rectangles; two or three objects, with VOC's border of 255 or without."""
+def random_example(name: str, rng: np.random.Generator, border: bool, scale: int = 1) -> Example:
+    """Two or three rectangles of other colours before noise, with VOC's border of 255 or without."""
     height, width = rng.integers(40, 90, 2)
-    image = rng.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), np.uint8)
-    image = image.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
+    image = rng.integers(90, 110, (height, width, 3), np.uint8)
     label, instances = np.zeros((2, height, width), np.uint8)
     for number in range(1, rng.integers(3, 5)):
         top, left = rng.integers(0, 20, 2)
@@ -32,7 +31,9 @@ def random_example(name: str, rng: np.random.Generator, border: bool) -> Example
         for mask, value in ((label, rng.integers(1, 21)), (instances, number)):
             mask[edge] = 255 if border else value
             mask[inner] = value
-    return Example(name, image, label, instances)
+        image[inner] = rng.integers(0, 256, 3)
+    enlarged = (array.repeat(scale, axis=0).repeat(scale, axis=1) for array in (image, label, instances))
+    return Example(name, *enlarged)
 
 
 def jpeg(image: np.ndarray) -> bytes:
@@ -108,9 +109,9 @@ def sbd_members(examples: dict[str, Example]) -> dict[str, bytes]:
     return files
 
 
-def random_examples(rng: np.random.Generator) -> dict[str, Example]:
+def random_examples(rng: np.random.Generator, scale: int = 1) -> dict[str, Example]:
     """By name: those of VOC's splits with borders, those that SBD adds without."""
-    return {name: random_example(name, rng, border=name not in EXTRA) for name in [*TRAIN, *VAL, *EXTRA]}
+    return {name: random_example(name, rng, name not in EXTRA, scale) for name in [*TRAIN, *VAL, *EXTRA]}
 
 
 def write_tar(path: Path, files: dict[str, bytes], compress: bool = False) -> Path:

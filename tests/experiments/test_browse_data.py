@@ -1,0 +1,92 @@
+"""The contact sheet and its numbers, against a count by hand; what cannot be browsed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
+from deconvnet_jax.errors import InputError
+from experiments import browse_data, prepare_data
+from experiments.configs import default
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six scenes with the proposals of their training split."""
+    folder = tmp_path_factory.mktemp("browse")
+    write_scenes(folder / "scenes", train=6, val=1, seed=2)
+    builder = prepare_voc_layout(folder / "scenes", folder / "tfds")
+    prepare_data.compute(builder, "train", "gradient", None, 1)
+    return folder
+
+
+def config_of(folder, **data):
+    config = default.get_config()
+    config.data.voc_root, config.data.data_dir = str(folder / "scenes"), str(folder / "tfds")
+    config.data.update(data)
+    return config
+
+
+def test_statistics_and_sheet(folder, tmp_path, capsys):
+    found = browse_data.run(config_of(folder, balance=1.0), str(tmp_path / "out"), count=10, sample=60)
+    split = open_split(prepare_voc_layout(folder / "scenes", folder / "tfds"), "train")
+    objects = [instance_boxes(example.label, example.instances) for example in split]
+    counts = np.bincount(np.concatenate([one.class_ids for one in objects]), minlength=6)
+    assert [row["windows"] for row in found["classes"].values()] == counts.tolist()
+    assert {row["windows_with_repetitions"] for row in found["classes"].values() if row["windows"]} == {counts.max()}
+    assert found["windows"] == counts.sum()
+    assert found["images"] == 6
+    assert found["images_without_windows"] == 0
+    assert sum(row["pixels"] for row in found["classes"].values()) == pytest.approx(1, abs=1e-4)
+    assert 0 <= found["ignored_pixels"] < 0.5
+    sides = [1.2 * max(box[2:] - box[:2]) for one in objects for box in one.boxes]
+    assert found["boxes"]["side_pixels"][2] == pytest.approx(np.median(sides), abs=0.1)
+    assert min(found["boxes"]["share_outside"]) >= 0
+    with Image.open(found["picture"]) as picture:
+        assert picture.width > 224 * 4
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert f"{counts.sum()} windows in 6 images" in captured.err
+
+
+def test_the_sheet_shows_the_first_crops_of_the_training(folder, tmp_path):
+    """The same crops again: the sheet is a function of the config alone."""
+    pages = []
+    for name in ("a", "b"):
+        browse_data.run(
+            config_of(folder, read_threads=1 if name == "a" else 3), str(tmp_path / name), count=4, sample=4
+        )
+        pages.append(np.asarray(Image.open(tmp_path / name / "examples.png")))
+    np.testing.assert_array_equal(*pages)
+    browse_data.run(config_of(folder).copy_and_resolve_references(), str(tmp_path / "c"), count=5, sample=4)
+    assert np.asarray(Image.open(tmp_path / "c/examples.png")).shape != pages[0].shape
+
+
+def test_proposals(folder, tmp_path):
+    found = browse_data.run(
+        config_of(folder, windows=("proposal",), label_mode="all"), str(tmp_path), count=4, sample=16
+    )
+    assert found["windows"] > 6
+    with pytest.raises(InputError, match="no proposals of the split 'val' yet; compute them: python -m experiments"):
+        browse_data.run(config_of(folder, windows=("proposal",), train_split="val"), str(tmp_path))
+
+
+def test_the_command(folder, tmp_path):
+    command = [sys.executable, "-m", "experiments.browse_data", "--config=experiments/configs/demo.py"]
+    data = [f"--config.data.voc_root={folder / 'scenes'}", f"--config.data.data_dir={folder / 'tfds'}"]
+    done = subprocess.run(
+        [*command, *data, f"--output={tmp_path}", "--sample=32"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["picture"] == str(tmp_path / "examples.png")
+    wrong = subprocess.run([*command, *data[1:], f"--output={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: no data: give --config.data.voc_root=FOLDER")
+    assert len(wrong.stderr.splitlines()) == 1
