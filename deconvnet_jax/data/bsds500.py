@@ -66,8 +66,10 @@ def _annotators_share(path: Path) -> np.ndarray:
     """From an official file: a cell array of structs, one a person, with the field Boundaries."""
     try:
         people = scipy.io.loadmat(_existing(path))["groundTruth"].ravel()
-        maps = [np.asarray(person["Boundaries"][0, 0]) for person in people]
-        return np.mean([drawn > 0 for drawn in maps], axis=0, dtype=np.float32)
+        drawn = np.stack([person["Boundaries"][0, 0] for person in people]) > 0
+        if drawn.ndim != 3:
+            raise ValueError("not one map a person")
+        return drawn.mean(axis=0, dtype=np.float32)
     except InputError:
         raise
     except Exception as error:  # SciPy raises whatever a damaged file leads it to

@@ -16,6 +16,7 @@ from absl import flags
 from deconvnet_jax.data.augment import crop_place, random_mirror
 from deconvnet_jax.data.cache import CachedSource
 from deconvnet_jax.data.order import WindowOrder
+from deconvnet_jax.data.records import DatasetSplit
 from deconvnet_jax.data.training_windows import Windows
 from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.data.windows import crop_window, keep_class, number_parts
@@ -199,8 +200,9 @@ def training_batches(
 
 def class_pixels(source: Sequence[Example], num_classes: int) -> np.ndarray:
     """How many pixels of each class there are, int64 [num_classes]; 255 is not counted."""
+    label = source.label if isinstance(source, DatasetSplit) else lambda i: source[i].label
     with ThreadPoolExecutor(_READ_THREADS) as pool:
-        counts = pool.map(lambda i: np.bincount(source[i].label.ravel(), minlength=256), range(len(source)))
+        counts = pool.map(lambda i: np.bincount(label(i).ravel(), minlength=256), range(len(source)))
         return sum(counts, np.zeros(256, np.int64))[:num_classes]
 
 
