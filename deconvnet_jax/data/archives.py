@@ -167,7 +167,7 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
             for name, member in _safe_members(tar, path, root):
                 if wanted(name):
                     yield name, Member(tar.extractfile(member).read(), f"{path}:{name}")
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error, TypeError) as error:  # TypeError: a cut gzip header
         raise _damaged(path, error) from error
 
 
@@ -176,11 +176,11 @@ def _safe_members(tar: tarfile.TarFile, path: Path, root: str) -> Iterator[tuple
     for member in tar:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(f"{path} has a member '{member.name}' that leaves its folder; do not trust this file")
+            raise InputError(f"{path} has a member {member.name!r} that leaves its folder; do not trust this file")
         if not name.is_relative_to(root) or member.isdir():
             continue
         if not member.isfile():
-            raise InputError(f"{path} has a member '{member.name}' that is no file; do not trust this file")
+            raise InputError(f"{path} has a member {member.name!r} that is no file; do not trust this file")
         yield name.relative_to(root).as_posix(), member
 
 

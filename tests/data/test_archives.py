@@ -85,6 +85,7 @@ def entry(name, kind=tarfile.REGTYPE, **fields):
     [
         (entry("../evil", size=4), "'../evil' that leaves its folder; do not trust this file"),
         (entry(f"{ROOT}/../../../evil", size=4), "that leaves its folder"),
+        (entry("../two\nlines", size=4), "'../two\\nlines' that leaves its folder"),
         (entry("/etc/evil", size=4), "'/etc/evil' that leaves its folder"),
         (entry(f"{ROOT}/link", tarfile.SYMTYPE, linkname="/etc/passwd"), "link' that is no file; do not trust"),
         (entry(f"{ROOT}/link", tarfile.LNKTYPE, linkname="../secret"), "link' that is no file; do not trust"),
@@ -105,9 +106,10 @@ def test_damaged_archives(files, tmp_path):
     plain, packed = write_tar(tmp_path / "a.tar", files), write_tar(tmp_path / "a.tgz", files, compress=True)
     (tmp_path / "cut.tar").write_bytes(plain.read_bytes()[: len(files[f"{ROOT}/a.txt"]) // 2 + 2048])
     (tmp_path / "cut.tgz").write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
+    (tmp_path / "header.tgz").write_bytes(packed.read_bytes()[:5])
     (tmp_path / "noise.tar").write_bytes(files[f"{ROOT}/a.txt"])
     (tmp_path / "empty.tar").write_bytes(b"")
-    for name in ("cut.tar", "cut.tgz", "noise.tar", "empty.tar"):
+    for name in ("cut.tar", "cut.tgz", "header.tgz", "noise.tar", "empty.tar"):
         with pytest.raises(InputError, match=rf"{name} is damaged or no tar archive .*; get it again"):
             streamed(tmp_path / name)
     for name in ("cut.tar", "noise.tar", "a.tgz", "empty.tar"):
