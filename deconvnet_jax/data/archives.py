@@ -41,6 +41,8 @@ class Member(io.BytesIO):
     def __str__(self) -> str:
         return self._where
 
+    __repr__ = __str__
+
 
 def find_archive(manual_dir: Path, archive: Archive) -> Path | None:
     """The archive in a folder, or else the folder that holds its data; None if there is neither.
@@ -131,15 +133,11 @@ class Members:
         if name not in self._names:
             raise InputError(f"{self._path} has no {name}; is it the whole data set?")
         if self._tar is None:
-            return Member(self._names[name].read_bytes(), str(self._names[name]))
-        member = self._names[name]
+            return _read(self._names[name])
         try:
-            content = self._tar.extractfile(member).read()
+            return Member(self._tar.extractfile(self._names[name]).read(), f"{self._path}:{name}")
         except (tarfile.TarError, EOFError, OSError) as error:
             raise _damaged(self._path, error) from error
-        if len(content) != member.size:
-            raise _damaged(self._path, EOFError(f"it ends within {name}"))
-        return Member(content, f"{self._path}:{name}")
 
 
 def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Member]]:
@@ -160,7 +158,7 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
         for found in sorted(path.rglob("*")):
             name = found.relative_to(path).as_posix()
             if found.is_file() and wanted(name):
-                yield name, Member(found.read_bytes(), str(found))
+                yield name, _read(found)
         return
     try:
         with tarfile.open(path, "r|*") as tar:
@@ -182,6 +180,15 @@ def _safe_members(tar: tarfile.TarFile, path: Path, root: str) -> Iterator[tuple
         if not member.isfile():
             raise InputError(f"{path} has a member {member.name!r} that is no file; do not trust this file")
         yield name.relative_to(root).as_posix(), member
+
+
+def _read(path: Path) -> Member:
+    try:
+        return Member(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); correct its permissions, or get it again"
+        ) from error
 
 
 def _damaged(path: Path, error: BaseException) -> InputError:

@@ -147,7 +147,7 @@ def read_image(path: str | Path | BinaryIO) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
+            if image.mode.startswith(("I", "F")) or any(";16" in str(tile.args) for tile in image.tile):
                 raise InputError(f"{path} has more than 8 bits a channel; save it as an 8-bit image")
             return np.array(image.convert("RGB"))
     except InputError:

@@ -121,3 +121,11 @@ def test_damaged_archives(files, tmp_path):
         plain.write_bytes(content[: content.index(files[f"{ROOT}/deep/b.bin"][:64]) + 10])
         with pytest.raises(InputError, match="is damaged"):
             members.read("deep/b.bin")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a")
+    with Members(tmp_path, ROOT) as members:
+        (tmp_path / "a.txt").unlink()
+        with pytest.raises(InputError, match=r"a\.txt cannot be read \(No such file or directory\)"):
+            members.read("a.txt")

@@ -91,7 +91,7 @@ def test_every_pixel_and_split(archives, capfd):
         archives.check(open_split(builder, split), names)
     assert split_counts(builder) == {split: len(names) for split, names in splits.items()}
     assert split_parts(builder, "train_aug") == ["train", "train_extra"]
-    assert seen == [(i + 1, 7) for i in range(7)]
+    assert seen == [(i + 1, 9) for i in range(9)]
     borders = [(example.label == 255).any() for example in open_split(builder, "train_aug")]
     assert borders == [True] * len(TRAIN) + [False] * len(EXTRA)
     assert capfd.readouterr() == ("", "")
@@ -149,10 +149,10 @@ def test_official_archives_are_verified(archives, monkeypatch):
         archives.build(verify=True)
     assert not files_below(archives.data_dir)
     published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 9})
-    with pytest.raises(InputError, match="the split 'train_aug' has 5 images, expected 9; please report this"):
+    with pytest.raises(InputError, match="the split 'train_aug' has 7 images, expected 9; please report this"):
         archives.build(verify=True)
     assert not files_below(archives.data_dir)
-    published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 5})
+    published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 7})
     content = (archives.folder / SBD_FILE).read_bytes()
     (archives.folder / SBD_FILE).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
     with pytest.raises(InputError, match=r"benchmark\.tgz has the sha256 .*: it is damaged or another file"):
@@ -248,7 +248,7 @@ def test_tensorflow_is_never_imported(archives):
         "windows = data.training_windows(split); next(data.training_batches(split, windows, batch_size=2));"
         "assert 'tensorflow' not in sys.modules; print(len(split))"
     )
-    assert in_a_new_process(code, archives.write().folder, archives.data_dir) == "5"
+    assert in_a_new_process(code, archives.write().folder, archives.data_dir) == "7"
 
 
 @pytest.mark.parametrize("opencv", ["with OpenCV", "without OpenCV"])

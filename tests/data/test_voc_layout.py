@@ -3,12 +3,13 @@
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from deconvnet_jax.data import VOC_CLASSES, class_names, read_example, split_names
-from deconvnet_jax.data.voc_layout import split_files
+from deconvnet_jax.data.voc_layout import read_image, split_files
 from deconvnet_jax.errors import InputError
 
 NAME = "a_1"
@@ -200,3 +201,13 @@ def test_real_photographs(real_data):
             assert example.image.shape == (*example.label.shape, 3)
             assert example.label.any()
             assert (example.instances is None) == (folder == "voc2012_sample")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_photographs_of_16_bits_are_refused(tmp_path, rng, channels):
+    """Pillow would drop the lower half of the numbers of coloured ones without a word."""
+    path = tmp_path / "deep.png"
+    picture = rng.integers(0, 2**16, (20, 30, channels)).astype(np.uint16)
+    assert cv2.imwrite(str(path), picture)
+    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits a channel; save it as an 8-bit image"):
+        read_image(path)

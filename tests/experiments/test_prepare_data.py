@@ -59,7 +59,7 @@ def test_voc2012_with_proposals_and_window_lists(rng, tmp_path):
     done = prepare(*flags, "--noverify", "--processes=1")
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()
-    assert first[0] == "voc2012: 21 classes, images: train 3, train_aug 5, train_extra 2, trainval 5, val 2"
+    assert first[0] == "voc2012: 21 classes, images: train 3, train_aug 7, train_extra 4, trainval 5, val 2"
     assert len(first) == 6
     builder = prepare_voc2012(None, tmp_path / "tfds")
     assert {path.name for path in (builder.data_path / "proposals").iterdir()} == {

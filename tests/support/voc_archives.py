@@ -13,8 +13,9 @@ from deconvnet_jax.data import Example
 VOC_FILE, SBD_FILE = "VOCtrainval_11-May-2012.tar", "benchmark.tgz"
 VOC_ROOT, SBD_ROOT = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
 TRAIN, VAL = ["2007_000032", "2008_000008", "2011_003271"], ["2007_000033", "2009_000001"]
-SBD_TRAIN, SBD_VAL = ["2010_000002", "2008_000008", "2007_000033"], ["2008_000002", "2007_000032"]
-EXTRA = ["2008_000002", "2010_000002"]  # of SBD, in neither of VOC's splits
+SBD_TRAIN = ["2011_000006", "2010_000002", "2008_000008", "2007_000033"]
+SBD_VAL = ["2009_000100", "2008_000002", "2007_000032"]
+EXTRA = ["2008_000002", "2009_000100", "2010_000002", "2011_000006"]  # of SBD, in neither of VOC's splits
 PALETTE = [value for i in range(256) for value in ((37 * i) % 256, (91 * i + 13) % 256, (200 - 7 * i) % 256)]
 
 
