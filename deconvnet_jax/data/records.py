@@ -29,6 +29,13 @@ def dataset_info(
     mode L (a palette PNG would come out of OpenCV as colours); "has_instances", without which "instances" is zero;
     "height" and "width"; and of the objects "boxes" (tight; x0, y0, x1, y1 in pixels, x1 and y1 exclusive),
     "class_ids", and "instance_ids", their numbers in "instances" (`windows.instance_boxes`).
+
+    Args:
+      builder: of the data set.
+      description: of it, a line.
+      class_names: in the order of their ids.
+      **metadata: "combined_splits", the stored splits that others consist of; "split_files", the folder with the files
+        that name a split's images.
     """
     mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
     return tfds.core.DatasetInfo(
@@ -134,10 +141,13 @@ def split_parts(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
     Raises:
       InputError: if the data set has no such split.
     """
-    combined = (builder.info.metadata or {}).get("combined_splits", {})
+    metadata = builder.info.metadata or {}
+    combined = metadata.get("combined_splits", {})
     if split not in builder.info.splits and split not in combined:
         have = ", ".join([*builder.info.splits, *combined])
-        raise InputError(f"no split '{split}' in {builder.name}; there are {have}")
+        folder = metadata.get("split_files")
+        remedy = f"; write {folder}/{split}.txt, one image name a line" if folder else ""
+        raise InputError(f"no split '{split}' in {builder.name}; there are {have}{remedy}")
     return list(combined.get(split, [split]))
 
 

@@ -36,7 +36,8 @@ class VocLayout(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         description = "Photographs with class and instance masks, from a folder in the VOC layout."
-        return dataset_info(self, description, class_names(self._root))
+        folder = str(self._root / "ImageSets/Segmentation")
+        return dataset_info(self, description, class_names(self._root), split_files=folder)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         names = annotated_splits(self._root)

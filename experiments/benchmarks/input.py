@@ -117,7 +117,9 @@ def theirs(root: Path, names: Sequence[str], windows: Windows) -> Callable[[], I
     def start() -> Iterator[Any]:
         sampler = RandomSampler(dataset, num_samples=10**9 // BATCH * BATCH, replacement=True)
         workers = len(os.sched_getaffinity(0))
-        return iter(DataLoader(dataset, BATCH, sampler=sampler, num_workers=workers, prefetch_factor=4))
+        # Not forked: a program that has used JAX, as this may have, has threads that do not survive that.
+        options = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "spawn"}
+        return iter(DataLoader(dataset, BATCH, sampler=sampler, **options))
 
     return start
 
