@@ -22,6 +22,7 @@ import numpy as np
 from deconvnet_jax.data.proposal_files import Proposals, load_proposals, write_npz, write_proposals
 from deconvnet_jax.data.proposals import EdgeBoxes, check_method, propose_boxes, propose_from_edges
 from deconvnet_jax.data.voc_layout import Example
+from deconvnet_jax.data.workers import end_with_parent
 from deconvnet_jax.errors import InputError
 
 Boxes = tuple[np.ndarray, np.ndarray]
@@ -177,7 +178,7 @@ def _in_parallel(
     """Results as they come; a few jobs a worker wait, so that not all edge maps are in memory."""
     context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads
     waiting: dict[Future[Boxes], int] = {}
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
+    with ProcessPoolExecutor(processes, context, end_with_parent) as pool:
         try:
             for i, function, arguments in jobs:
                 waiting[pool.submit(function, *arguments)] = i

@@ -1,0 +1,20 @@
+"""Worker processes that do not outlive the program they work for."""
+
+import multiprocessing
+import os
+import threading
+
+
+def end_with_parent(*_: object) -> None:
+    """To be called in a worker process when it starts: ends it when the parent process ends, however that happens.
+
+    A parent that is killed (preemption, no memory left) cannot tell its workers, which would wait for it for ever.
+    """
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:  # there is none in a thread of the program itself
+        parent.join()
+        os._exit(1)
