@@ -21,6 +21,9 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             sys.exit(f"error: {error}")
         except OSError as error:  # a full disk, a file that others took away: says which and why
             sys.exit(f"error: {error}")
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            sys.exit(130)  # as the shell says it of a program that Ctrl-C has ended
 
     def parse(argv: list[str]) -> list[str]:
         try:
