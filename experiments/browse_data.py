@@ -11,6 +11,7 @@ are; the last line of stdout is the same as one JSON object.
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -36,7 +37,7 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "a file in experiments/configs")
     flags.DEFINE_string("output", None, "folder for examples.png")
     flags.DEFINE_integer("count", 36, "crops on the sheet", lower_bound=1)
-    flags.DEFINE_integer("sample", 512, "crops whose pixels are counted", lower_bound=1)
+    flags.DEFINE_integer("sample", 512, "crops whose pixels are counted", lower_bound=1, upper_bound=20_000)
     flags.mark_flags_as_required(["config", "output"])
 
 
@@ -82,9 +83,8 @@ def first_crops(
     config: ml_collections.ConfigDict, source: Source, windows: Windows, count: int
 ) -> dict[str, np.ndarray]:
     """The first crops of a training with this config: "image" [count, S, S, 3] and "label" [count, S, S]."""
-    batches = dataset.batches_of(config, source, windows, BATCH)
-    taken = list(islice(batches, -(-count // BATCH)))
-    batches.close()
+    with closing(dataset.batches_of(config, source, windows, BATCH)) as batches:
+        taken = list(islice(batches, -(-count // BATCH)))
     return {key: np.concatenate([batch[key] for batch in taken])[:count] for key in taken[0]}
 
 

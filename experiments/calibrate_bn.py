@@ -14,6 +14,7 @@ give the same outputs and are for inference only. --batches=0 folds the statisti
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import chex
@@ -124,7 +125,7 @@ def measure(
     builder = dataset.open_dataset(config)
     source = open_split(builder, config.data.train_split)
     crops = dataset.batches_of(config, source, dataset.windows_of(config, builder, source), per_process)
-    with cli.ProgressBar("measuring") as bar:
+    with closing(crops), cli.ProgressBar("measuring") as bar:
         return calibrate_batch_norm(net, variables, crops, batches, bar.update)
 
 

@@ -26,6 +26,7 @@ def data_config(
         saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
         known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
         config.data.update({key: value for key, value in known.items() if key in config.data})
+        config.seed = trained_with.get("seed", config.seed)  # of the order of crops
     config = config.copy_and_resolve_references()
     config.data.update(overrides)
     if "voc_root" in overrides and "dataset" not in overrides:
@@ -121,6 +122,8 @@ def windows_of(
       InputError: if there is nothing to train on, or a file that it takes is missing or not usable.
     """
     settings = config.data
+    if settings.crop_size < 1:
+        raise InputError(f"config.data.crop_size={settings.crop_size}: expected a multiple of 32, for example 224")
     if settings.window_list:
         return data.listed_windows(settings.window_list, source)
     return data.training_windows(

@@ -8,6 +8,7 @@ metrics.jsonl, tensorboard/ and pictures/; the same command continues a run that
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import chex
@@ -17,10 +18,19 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from deconvnet_jax.data import Example, Windows, class_pixels, crop_window, image_box, open_split, repeat_rare
+from deconvnet_jax.data import (
+    DatasetSplit,
+    Example,
+    Windows,
+    class_pixels,
+    crop_window,
+    image_box,
+    open_split,
+    repeat_rare,
+)
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
-from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.inference import MAX_SIDE, MIN_SIDE, Segmenter
 from deconvnet_jax.models import DeconvNet, check_input_size, compiler_options, count_parameters, network_from_config
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import (
@@ -56,6 +66,7 @@ def main(argv: Sequence[str]) -> None:
 def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     """Trains as the config says; returns the scores of the last evaluation."""
     per_process = local_batch_size(config.batch_size)
+    check_numbers(config)
     check_crop_size(config)
     if has_checkpoint(workdir):
         raise InputError(
@@ -67,6 +78,7 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
     class_names = dataset.class_names(config)
     train_source = open_split(builder, config.data.train_split)
     eval_source = open_split(builder, config.data.eval_split)
+    check_evaluation(config, eval_source)
     windows = dataset.windows_of(config, builder, train_source)
     batches = dataset.batches_of(config, train_source, windows, per_process)
     net = network_from_config(config.model.to_dict())
@@ -82,16 +94,17 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
         f"{folder}",
         file=sys.stderr,
     )
-    return train(
-        config.to_dict(),
-        folder,
-        net=net,
-        variables=variables,
-        batches=batches,
-        info={"config": config.to_dict(), "class_names": list(class_names)},
-        evaluate=evaluator(network_from_config(config.model.to_dict()), class_names, eval_source, config),
-        class_weights=class_weights(config, train_source),
-    )
+    with closing(batches):
+        return train(
+            config.to_dict(),
+            folder,
+            net=net,
+            variables=variables,
+            batches=batches,
+            info={"config": config.to_dict(), "class_names": list(class_names)},
+            evaluate=evaluator(network_from_config(config.model.to_dict()), class_names, eval_source, config),
+            class_weights=class_weights(config, train_source),
+        )
 
 
 def window_counts(config: ml_collections.ConfigDict, windows: Windows) -> str:
@@ -142,6 +155,29 @@ def _continued(
     return variables
 
 
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError for settings of the loop that are out of range; before any work."""
+    least = {"seed": 0, "num_steps": 1, "log_every": 1, "eval_every": 0, "eval_images": 0, "checkpoint_every": 0}
+    for key, value in least.items():
+        if config[key] < value:
+            raise InputError(f"config.{key}={config[key]}: expected at least {value}")
+
+
+def check_evaluation(config: ml_collections.ConfigDict, source: DatasetSplit) -> None:
+    """Raises InputError for images that cannot be predicted; rather now than after the first steps."""
+    for i in range(_evaluated(config, source)):
+        height, width = source.size(i)
+        if not MIN_SIDE <= min(height, width) <= max(height, width) <= MAX_SIDE:
+            raise InputError(
+                f"image '{source.name(i)}' of the split '{config.data.eval_split}' is {width}x{height} pixels; "
+                f"expected sides of {MIN_SIDE} to {MAX_SIDE}: take it out of the split"
+            )
+
+
+def _evaluated(config: ml_collections.ConfigDict, source: Sequence[Example]) -> int:
+    return min(config.eval_images or len(source), len(source)) if config.eval_every else 0
+
+
 def check_crop_size(config: ml_collections.ConfigDict) -> None:
     """Raises InputError unless the network takes the crops; before any work on the data."""
     size = config.data.crop_size
@@ -157,7 +193,7 @@ def evaluator(
     net: DeconvNet, class_names: Sequence[str], source: Sequence, config: ml_collections.ConfigDict
 ) -> Callable[[chex.ArrayTree], Evaluation]:
     """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with a picture."""
-    count = min(config.eval_images or len(source), len(source))
+    count = _evaluated(config, source)
 
     def evaluate(variables: chex.ArrayTree) -> Evaluation:
         segmenter = Segmenter(net, variables, tuple(class_names), input_size=config.data.crop_size)

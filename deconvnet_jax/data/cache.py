@@ -22,7 +22,7 @@ class CachedSource(Sequence[Example]):
         capacity: int,
         prepare: Callable[[Example], Example] | None = None,
     ):
-        """`prepare` is applied to an example before it is kept."""
+        """`prepare` is applied to an example before it is kept; `capacity` is in bytes, from 0."""
         self._source, self._capacity, self._prepare = source, capacity, prepare
         self._kept: OrderedDict[int, Example] = OrderedDict()
         self._awaited: dict[int, Future[Example]] = {}
@@ -48,12 +48,12 @@ class CachedSource(Sequence[Example]):
         try:
             example = self._source[index]  # outside of the lock: other threads go on
             example = self._prepare(example) if self._prepare else example
+            self._keep(index, example)
         except BaseException as error:
             with self._lock:
-                del self._awaited[index]
-            mine.set_exception(error)
+                self._awaited.pop(index, None)
+            mine.set_exception(error)  # whoever waits for it must not wait for ever
             raise
-        self._keep(index, example)
         mine.set_result(example)
         return example
 

@@ -8,7 +8,9 @@ import threading
 
 import numpy as np
 
-BLOCK = 512  # handfuls in a block: so many decoded images, half a gigabyte of VOC's, are in use at a time
+# Full handfuls in a block. So many decoded images, half a gigabyte of VOC's, are in use at a time; more where images
+# have few windows: with two windows each, four times as many.
+BLOCK = 512
 
 
 class WindowOrder:

@@ -4,6 +4,7 @@ Crop k of a run is a pure function of the settings and k. So the batch of a step
 processes or hosts, and a run that goes on elsewhere goes on with the very next crop.
 """
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,17 +79,26 @@ class Crops(Sequence[dict[str, np.ndarray]]):
         return keep_class(example.label, example.instances, instance_id, int(self._windows.class_ids[window]))
 
 
+def windows_digest(windows: Windows) -> str:
+    """Changes with the windows."""
+    digest = hashlib.sha256()
+    for field in windows:
+        digest.update(np.ascontiguousarray(field).tobytes())
+    return digest.hexdigest()[:16]
+
+
 class TrainingBatches:
     """The endless iterator that `training_batches` returns."""
 
-    def __init__(self, batches: grain.MapDataset, threads: int, workers: int):
+    def __init__(self, batches: grain.MapDataset, threads: int, workers: int, digest: str):
         """
         Args:
           batches: with random access.
           threads: prepare so many batches at a time, in each worker.
           workers: processes; 0: the threads are this process's own.
+          digest: of the windows; a position is one among these windows only.
         """
-        self._batches, self._threads, self._workers = batches, threads, workers
+        self._batches, self._threads, self._workers, self._digest = batches, threads, workers, digest
         self._next = 0
         self._iterator: grain.DatasetIterator | None = None
 
@@ -103,11 +113,20 @@ class TrainingBatches:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """The position, as JSON: {"next_index": number of batches given out}."""
-        return {"next_index": self._next}
+        """The position, as JSON: {"next_index": number of batches given out, "windows": digest of the windows}."""
+        return {"next_index": self._next, "windows": self._digest}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position; the number of threads, workers and processes may be another one."""
+        """Goes to a position; the number of threads, workers and processes may be another one.
+
+        Raises:
+          InputError: if it is a position among other windows.
+        """
+        if state.get("windows", self._digest) != self._digest:  # saved states of before have none
+            raise InputError(
+                "the windows to train on are not those of the checkpoint: images, masks, proposals or the window list "
+                "have changed since; begin anew in another folder, from this run's weights: --config.init_from"
+            )
         self.close()
         self._next = int(state["next_index"])
 
@@ -167,7 +186,8 @@ def training_batches(
       process_index: of this process,
       process_count: among these.
       cache_bytes: memory for decoded images, over all workers; the least recently used ones go first.
-      crops_per_decode: up to so many windows of an image come soon after each other, so that one decode serves them.
+      crops_per_decode: up to so many windows of an image come soon after each other, so that one decode serves them;
+        one in each worker that they are dealt to.
       read_threads: batches are prepared in so many threads, in each worker.
       workers: processes that prepare batches; 0: threads of this one.
 
@@ -177,7 +197,8 @@ def training_batches(
     Raises:
       InputError: if a setting is not usable, or there is no window.
     """
-    _check_settings(batch_size, resize_size, crop_size, label_mode, crops_per_decode, read_threads, workers)
+    _check_sizes(batch_size, resize_size, crop_size, label_mode)
+    _check_numbers(seed, cache_bytes, crops_per_decode, read_threads, workers)
     if not len(windows.images):
         raise InputError("there is no window to train on; check data.windows and the masks")
     crops = Crops(
@@ -196,7 +217,7 @@ def training_batches(
         crops_per_decode=crops_per_decode,
     )
     dataset = grain.MapDataset.source(crops).batch(batch_size, drop_remainder=True)
-    return TrainingBatches(dataset, read_threads, workers)
+    return TrainingBatches(dataset, read_threads, workers, windows_digest(windows))
 
 
 def class_pixels(source: Sequence[Example], num_classes: int) -> np.ndarray:
@@ -215,15 +236,7 @@ def _without_instances(example: Example) -> Example:
     return example._replace(instances=None)
 
 
-def _check_settings(
-    batch_size: int,
-    resize_size: int,
-    crop_size: int,
-    label_mode: str,
-    crops_per_decode: int,
-    read_threads: int,
-    workers: int,
-) -> None:
+def _check_sizes(batch_size: int, resize_size: int, crop_size: int, label_mode: str) -> None:
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: expected at least 1")
     if crop_size < 1 or crop_size % 32:
@@ -234,10 +247,15 @@ def _check_settings(
         )
     if label_mode not in LABEL_MODES:
         raise InputError(f"data.label_mode='{label_mode}': expected one of {', '.join(LABEL_MODES)}")
-    for name, value, least in (
-        ("crops_per_decode", crops_per_decode, 1),
-        ("read_threads", read_threads, 1),
-        ("workers", workers, 0),
+
+
+def _check_numbers(seed: int, cache_bytes: int, crops_per_decode: int, read_threads: int, workers: int) -> None:
+    for name, value, least, most in (
+        ("seed", seed, 0, 2**63),
+        ("data.cache_mb", cache_bytes >> 20, 0, 2**40),
+        ("data.crops_per_decode", crops_per_decode, 1, 2**20),
+        ("data.read_threads", read_threads, 1, 2**10),
+        ("data.workers", workers, 0, 2**10),
     ):
-        if value < least:
-            raise InputError(f"data.{name}={value}: expected at least {least}")
+        if not least <= value <= most:
+            raise InputError(f"{name}={value}: expected {least} to {most}")

@@ -83,8 +83,8 @@ def training_windows(
       InputError: if a kind is unknown, or one finds nothing.
     """
     unknown = [kind for kind in kinds if kind not in WINDOWS]
-    if unknown or not kinds:
-        raise InputError(f"data.windows={tuple(kinds)}: expected one or several of {', '.join(WINDOWS)}")
+    if unknown or not kinds or len(set(kinds)) < len(kinds):
+        raise InputError(f"data.windows={tuple(kinds)}: expected one or several of {', '.join(WINDOWS)}, each once")
     if "proposal" in kinds and (proposals is None or len(proposals) != len(source)):
         raise InputError("data.windows with 'proposal' needs the proposals of every training image; compute them first")
     if not 0 < min_overlap <= 1:
@@ -117,7 +117,9 @@ def repeat_rare(windows: Windows, strength: float, seed: int = 0) -> Windows:
         raise InputError(f"data.balance={strength}: expected 0 (as annotated) to 1 (every class equally often)")
     if strength and not windows.class_ids.any():
         raise InputError(f"data.balance={strength}: no window has a class; use windows of instances or proposals, or 0")
-    counts = np.bincount(windows.class_ids)
+    if seed < 0:
+        raise InputError(f"seed={seed}: expected a number from 0")
+    counts = np.bincount(windows.class_ids, minlength=1)
     counts[0] = 0
     rng = np.random.default_rng([seed, 0xBA1A])
     times = np.ones(len(windows.images), np.int64)

@@ -68,8 +68,14 @@ def write_window_list(path: str | Path, windows: Windows, names: Sequence[str], 
       windows: to write.
       names: of the images that the windows count.
       suffix: of the photographs.
+
+    Raises:
+      InputError: if a name has a space, which separates the parts of a line.
     """
     path = Path(path)
+    spaced = [names[i] for i in np.unique(windows.images) if len(names[i].split()) != 1]
+    if spaced:
+        raise InputError(f"image '{spaced[0]}' has a space in its name, which a window list cannot hold; rename it")
     sides = np.maximum(np.rint(windows.boxes[:, 2:] - windows.boxes[:, :2]), 1)
     low = np.rint(windows.boxes[:, :2])
     corners = np.concatenate([low, low + sides - 1], axis=1).astype(np.int64)
@@ -94,21 +100,34 @@ def listed_windows(path: str | Path, source: Source) -> Windows:
       InputError: as `read_window_list`, and for an image that the source does not have.
     """
     found = read_window_list(path)
-    index = {source.name(i): i for i in range(len(source))}
-    stems = [PurePosixPath(image).stem for image in found.images]
-    missing = sorted({stem for stem in stems if stem not in index})
+    numbers = _numbers(set(found.images), [source.name(i) for i in range(len(source))])
+    missing = sorted(image for image, number in numbers.items() if number is None)
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise InputError(
-            f"window list {path} names image '{missing[0]}'{others}, not in the training split; choose the split that "
-            "the list was made for (data.train_split)"
+            f"window list {path} names image '{PurePosixPath(missing[0]).stem}'{others}, not in the training split or "
+            "more than once; choose the split that the list was made for (data.train_split)"
         )
-    images = np.array([index[stem] for stem in stems], np.int32)
+    images = np.array([numbers[image] for image in found.images], np.int32)
     class_ids = np.zeros(len(images), np.int32)
     order = np.argsort(images, kind="stable")
     for of_image in np.split(order, np.flatnonzero(np.diff(images[order])) + 1):
         class_ids[of_image] = class_of_windows(found.boxes[of_image], source.objects(int(images[of_image[0]])))
     return Windows(images, found.boxes, np.zeros(len(images), np.int32), class_ids)
+
+
+def _numbers(images: set[str], names: Sequence[str]) -> dict[str, int | None]:
+    """The image of the source that each path of a list means; None if there is none, or if it could be several."""
+    whole = {name: i for i, name in enumerate(names)}
+    by_stem: dict[str, list[int]] = {}
+    for name, i in whole.items():
+        by_stem.setdefault(PurePosixPath(name).name, []).append(i)
+    found: dict[str, int | None] = {}
+    for image in images:
+        name = image.rpartition("JPEGImages/")[2].rpartition(".")[0]  # names may have folders, and dots
+        candidates = by_stem.get(PurePosixPath(image).stem, [])
+        found[image] = whole.get(name, candidates[0] if len(candidates) == 1 else None)
+    return found
 
 
 def _parsed(line: str, where: str) -> tuple[str, str, list[int]]:

@@ -2,9 +2,18 @@
 
 from deconvnet_jax.inference.export import PLATFORMS, export_network, flat_weights
 from deconvnet_jax.inference.sampling import sample_scores
-from deconvnet_jax.inference.segmenter import Result, Segmenter, default_class_names, default_input_size
+from deconvnet_jax.inference.segmenter import (
+    MAX_SIDE,
+    MIN_SIDE,
+    Result,
+    Segmenter,
+    default_class_names,
+    default_input_size,
+)
 
 __all__ = [
+    "MAX_SIDE",
+    "MIN_SIDE",
     "PLATFORMS",
     "Result",
     "Segmenter",

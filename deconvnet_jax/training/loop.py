@@ -94,7 +94,7 @@ def train(
                 if evaluated:
                     scores = _evaluate(evaluate, state, step, workdir, writer)
                     progress.evaluated(step, scores)
-                if evaluated or _due(step, config["checkpoint_every"], last):
+                if evaluated or step == last or _due(step, config["checkpoint_every"], last):
                     save_checkpoint(
                         manager,
                         step,

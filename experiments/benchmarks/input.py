@@ -148,7 +148,7 @@ class WindowFiles:
         label = cv2.copyMakeBorder(label[inside], *border, cv2.BORDER_CONSTANT, value=255)
         image = cv2.resize(image, (RESIZE, RESIZE), interpolation=cv2.INTER_LINEAR)
         label = cv2.resize(label, (RESIZE, RESIZE), interpolation=cv2.INTER_NEAREST)
-        top, left, mirror = (int(torch.randint(high, ())) for high in (27, 27, 2))
+        top, left, mirror = (int(torch.randint(high, ())) for high in (RESIZE - CROP + 1, RESIZE - CROP + 1, 2))
         image, label = image[top : top + CROP, left : left + CROP], label[top : top + CROP, left : left + CROP]
         if mirror:
             image, label = image[:, ::-1], label[:, ::-1]

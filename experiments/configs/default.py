@@ -33,7 +33,9 @@ def get_config() -> ml_collections.ConfigDict:
     data.cache_mb = 2048  # memory for decoded images
     data.crops_per_decode = 8  # so many windows of an image come near each other; times the number of hosts
     data.read_threads = 4  # prepare crops, in each worker
-    data.workers = 0  # processes that prepare crops; 0: threads of this one, which is faster up to about eight cores
+    # Processes that prepare crops. 0: threads of this one, faster up to about eight cores, because every worker has its
+    # part of the cache only, and decodes for itself.
+    data.workers = 0
 
     config.model = model = ml_collections.ConfigDict()
     model.num_classes = config_dict.placeholder(int)  # with background; default: as many as the data has
@@ -63,7 +65,7 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.freeze = ()  # prefixes of layers that stay as initialised, e.g. ("conv1_", "bn1_")
 
     config.log_every = 10  # steps
-    config.eval_every = 500
+    config.eval_every = 500  # steps, and at the end; 0: never
     config.eval_images = 0  # images of the evaluation split used while training; 0: all
-    config.checkpoint_every = 500
+    config.checkpoint_every = 500  # steps, and at the end; every evaluation writes one too
     return config.lock()

@@ -84,3 +84,20 @@ def test_keeps_what_was_prepared_and_is_sent_empty():
 
 def _without_instances(example):
     return example._replace(instances=None)
+
+
+def test_an_error_while_keeping_reaches_all_who_wait(monkeypatch):
+    """As when memory runs out: nobody waits for ever."""
+    cached = CachedSource(Slow(1, seconds=0.05), 99 * SIZE)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(cached, "_keep", fail)
+
+    def read(_):
+        with pytest.raises(MemoryError):
+            cached[0]
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(read, range(3), timeout=20))

@@ -64,6 +64,16 @@ def test_resumes_at_the_very_next_batch(train_split):
     assert_same(following, take(resumed, 5))
 
 
+def test_a_position_is_one_among_the_same_windows(train_split):
+    batches = batches_of(train_split, batch_size=4)
+    state = batches.get_state()
+    others = batches_of(train_split, batch_size=4, kinds=("instance", "image"))
+    with pytest.raises(InputError, match="the windows to train on are not those of the checkpoint: images, masks, pro"):
+        others.set_state(state)
+    others.set_state({"next_index": 3})  # saved by an earlier version
+    assert others.get_state()["next_index"] == 3
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_stopped_anywhere_the_rest_is_the_same(train_split, rng, workers):
     """The 1,000 crops after a stop, restored with any number of workers, are those of the uninterrupted run."""
@@ -150,8 +160,11 @@ def test_image_and_label_stay_together(train_split):
         ({"resize_size": 200}, r"data\.resize_size=200: smaller than data\.crop_size=224"),
         ({"label_mode": "some"}, r"data\.label_mode='some': expected one of instance, all"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"workers": -1}, r"data\.workers=-1: expected at least 0"),
-        ({"read_threads": 0}, r"data\.read_threads=0: expected at least 1"),
+        ({"workers": -1}, r"data\.workers=-1: expected 0 to"),
+        ({"read_threads": 0}, r"data\.read_threads=0: expected 1 to 1024"),
+        ({"seed": -1}, "seed=-1: expected 0 to"),
+        ({"cache_bytes": -1}, r"data\.cache_mb=-1: expected 0 to"),
+        ({"crops_per_decode": 10**21}, r"data\.crops_per_decode=1000000000000000000000: expected 1 to"),
         ({"crops_per_decode": 0}, r"data\.crops_per_decode=0"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
-from experiments import browse_data, prepare_data
+from experiments import browse_data, dataset, prepare_data
 from experiments.configs import default
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +58,16 @@ def test_statistics_and_sheet(folder, tmp_path, capsys):
 
 
 def test_the_sheet_shows_the_first_crops_of_the_training(folder, tmp_path):
-    """The same crops again: the sheet is a function of the config alone."""
+    """Crop for crop, although the training's batches have another size."""
+    config = dataset.resolve_data(config_of(folder))
+    builder = dataset.open_dataset(config)
+    source = open_split(builder, "train")
+    windows = dataset.windows_of(config, builder, source)
+    shown = browse_data.first_crops(config, source, windows, 10)
+    with closing(dataset.batches_of(config, source, windows, 5)) as batches:
+        trained = [next(batches) for _ in range(2)]
+    for key in ("image", "label"):
+        np.testing.assert_array_equal(shown[key], np.concatenate([batch[key] for batch in trained]))
     pages = []
     for name in ("a", "b"):
         browse_data.run(

@@ -125,6 +125,36 @@ def refused(config, workdir):
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": -1}, "config.seed=-1: expected at least 0"),
+        ({"num_steps": 0}, "config.num_steps=0: expected at least 1"),
+        ({"log_every": 0}, "config.log_every=0: expected at least 1"),
+        ({"eval_images": -5}, "config.eval_images=-5: expected at least 0"),
+        ({"data.cache_mb": -1}, "data.cache_mb=-1: expected 0 to"),
+    ],
+)
+def test_numbers_out_of_range(scenes, tmp_path, change, message):
+    assert message in refused(settings(scenes, **change), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_cannot_be_evaluated_are_refused_before_training(own_scenes, tmp_path):
+    """Not after the first steps, which would be lost."""
+    name = (own_scenes / "ImageSets/Segmentation/val.txt").read_text().split()[0]
+    for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png"), ("SegmentationObject", "png")):
+        path = own_scenes / folder / f"{name}.{suffix}"
+        Image.open(path).crop((0, 0, 5, 5)).save(path)
+    message = refused(settings(own_scenes, eval_every=1), tmp_path / "run")
+    assert f"image '{name}' of the split 'val' is 5x5 pixels; expected sides of 8 to 32766" in message
+
+
+def test_without_evaluation_the_last_step_is_saved(scenes, tmp_path):
+    voc_train.run(settings(scenes, eval_every=0, checkpoint_every=0, num_steps=1), str(tmp_path / "run"))
+    load_checkpoint(tmp_path / "run")
+
+
 def test_input_size(scenes, tmp_path):
     message = refused(settings(scenes, **{"data.crop_size": 40, "data.resize_size": 40}), tmp_path / "run")
     assert "config.data.crop_size=40" in message
