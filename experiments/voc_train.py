@@ -1,11 +1,15 @@
-"""Trains a DeconvNet.
+"""Trains a network: DeconvNet, or the FCN-8s of the paper's ensemble.
 
     python -m experiments.voc_train --config=experiments/configs/NAME.py --workdir=DIR [--config.key=value ...]
 
-The data is any folder in the VOC layout (`--config.data.voc_root`). The run's folder gets config.json, checkpoints/,
-metrics.jsonl, tensorboard/ and pictures/; the same command continues a run that was interrupted.
+The run's folder gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/; the same command continues a
+run that was interrupted. On SIGTERM a run saves a checkpoint and ends with status 0. With --accept_changes it goes on
+with other settings of learning and arithmetic than before.
+
+On several hosts the same command is started on each of them, with a folder that all of them see: experiments/hosts.py.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -18,93 +22,170 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from deconvnet_jax.data import (
-    DatasetSplit,
-    Example,
-    Windows,
-    class_pixels,
-    crop_window,
-    image_box,
-    open_split,
-    repeat_rare,
-)
+from deconvnet_jax.data import Example, Windows, class_pixels, crop_window, image_box, open_split, repeat_rare
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
-from deconvnet_jax.inference import MAX_SIDE, MIN_SIDE, Segmenter
-from deconvnet_jax.models import DeconvNet, check_input_size, compiler_options, count_parameters, network_from_config
+from deconvnet_jax.models import (
+    DeconvNet,
+    Network,
+    check_input_size,
+    compiler_options,
+    count_parameters,
+    network_from_config,
+)
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import (
-    AXIS_NAME,
     Evaluation,
+    Preempted,
     balanced_class_weights,
+    batch_layout,
     claim_workdir,
+    flatten,
     init_variables,
     local_batch_size,
     train,
 )
-from deconvnet_jax.visualization import result_panel
-from deconvnet_jax.weights import has_checkpoint, init_from_checkpoint, keep_vgg16_features, load_vgg16
-from experiments import cli, dataset
+from deconvnet_jax.weights import (
+    has_checkpoint,
+    init_from_checkpoint,
+    keep_vgg16_features,
+    load_checkpoint,
+    load_vgg16,
+    save_network,
+)
+from experiments import calibrate_bn, cli, dataset, evaluation, hosts
 
-PICTURES = 4  # images that every evaluation draws
 FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
+CHOICES = {
+    "optimizer.schedule": ("step", "plateau"),
+    "optimizer.plateau_metric": ("pixel_accuracy", "mean_iou"),
+    "all_reduce_dtype": ("float32", "bfloat16"),
+    "model.dtype": ("float32", "bfloat16"),
+}
 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     config_flags.DEFINE_config_file("config", None, "a file in experiments/configs")
     flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.DEFINE_boolean("accept_changes", False, "go on with changed settings of learning and arithmetic")
+    hosts.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs one training."""
     cli.no_arguments(argv)
-    run(flags.FLAGS.config, flags.FLAGS.workdir)
+    hosts.initialize(flags.FLAGS)
+    try:
+        run(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.accept_changes)
+    except Preempted as stop:
+        if jax.process_index() == 0:
+            print(f"asked to stop: step {stop.step} is saved; the same command goes on from there", file=sys.stderr)
 
 
-def run(config: ml_collections.ConfigDict, workdir: str) -> dict[str, float]:
-    """Trains as the config says; returns the scores of the last evaluation."""
-    per_process = local_batch_size(config.batch_size)
-    check_numbers(config)
-    check_crop_size(config)
+def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = False) -> dict[str, float]:
+    """Trains as the config says, stage 1 first if it has one; returns the scores of the last evaluation.
+
+    Raises:
+      InputError: for settings, data or a folder that cannot be used, and for a training that diverges.
+      Preempted: after SIGTERM, when the last step is saved.
+    """
+    use_compilation_cache(config, workdir)
+    if "stage1" not in config:
+        return run_stage(config, workdir, accept_changes)
+    config = config.copy_and_resolve_references()
+    first = config.stage1
+    with config.unlocked():
+        del config.stage1
+    run_stage(first, str(Path(workdir) / "stage1"), accept_changes)
+    config.init_from = str(Path(workdir) / "stage1")
+    config.init.vgg16, config.init.keep_features = None, False  # stage 1's
+    return run_stage(config, workdir, accept_changes)
+
+
+def use_compilation_cache(config: ml_collections.ConfigDict, workdir: str) -> None:
+    """Keeps compiled programs in a folder, so that a run that goes on starts at once."""
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = config.compilation_cache or Path(workdir) / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()))
+
+
+def run_stage(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = False) -> dict[str, float]:
+    """Trains one stage; returns the scores of the last evaluation."""
+    per_process = check_settings(config)
     if has_checkpoint(workdir):
         raise InputError(
             f"--workdir={workdir} holds a network that was not trained there; name another folder, and start from this "
             f"one: --config.init_from={workdir}"
         )
     config = dataset.resolve_data(config)
-    builder = dataset.open_dataset(config)
+    builder = hosts.first_process_first(lambda: dataset.open_dataset(config))
     class_names = dataset.class_names(config)
     train_source = open_split(builder, config.data.train_split)
     eval_source = open_split(builder, config.data.eval_split)
-    check_evaluation(config, eval_source)
+    evaluation.check_images(config, eval_source)
     windows = dataset.windows_of(config, builder, train_source)
     batches = dataset.batches_of(config, train_source, windows, per_process)
     net = network_from_config(config.model.to_dict())
-    net = net.clone(bn_axis_name=AXIS_NAME if config.cross_device_bn else None)
     if has_checkpoint(Path(workdir) / "checkpoints"):  # the run goes on; what it started from may be gone
         variables = init_variables(net, config.seed)
     else:
         variables = initial_variables(net, config, train_source, class_names)
-    folder = claim_workdir(workdir, config.to_dict())
-    print(
-        f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "
-        f"{window_counts(config, windows)}, {jax.device_count()} {jax.devices()[0].platform} device(s); writing to "
-        f"{folder}",
-        file=sys.stderr,
-    )
+    folder = claim_workdir(workdir, config.to_dict(), accept_changes)
+    if jax.process_index() == 0:
+        print(
+            f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training "
+            f"images, {window_counts(config, windows)}, {jax.device_count()} {jax.devices()[0].platform} device(s); "
+            f"writing to {folder}",
+            file=sys.stderr,
+        )
+    evaluate = evaluation.evaluator(net, class_names, eval_source, config)
     with closing(batches):
-        return train(
+        scores = train(
             config.to_dict(),
             folder,
             net=net,
-            variables=variables,
+            variables=jax.device_get(variables),
             batches=batches,
             info={"config": config.to_dict(), "class_names": list(class_names)},
-            evaluate=evaluator(network_from_config(config.model.to_dict()), class_names, eval_source, config),
+            evaluate=evaluate,
             class_weights=class_weights(config, train_source),
         )
+    return calibrated_scores(config, folder, evaluate) or scores
+
+
+def calibrated_scores(
+    config: ml_collections.ConfigDict, folder: Path, evaluate: Callable[[chex.ArrayTree], Evaluation]
+) -> dict[str, float]:
+    """Measures batch statistics of the last step anew and scores the result, if the config says so and it is not done.
+
+    Returns:
+      The scores; empty if nothing was done.
+    """
+    target = folder / "calibrated"
+    if not config.calibrate.batches or has_checkpoint(target):
+        return {}
+    net, variables, info = load_checkpoint(folder, config.num_steps)
+    variables = calibrate_bn.measure(net, variables, config, config.calibrate.batches, config.calibrate.batch_size)
+    kept = {key: value for key, value in info.items() if key != "step"}
+    save_network(target, net, variables, {**kept, "calibrated": config.calibrate.to_dict()})
+    scores = {name: value for name, value in evaluate(variables).scores.items() if "/" not in name}
+    if jax.process_index() == 0:
+        found = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        print(f"statistics measured over {config.calibrate.batches} batches: {found}; {target}", file=sys.stderr)
+    return scores
+
+
+def check_settings(config: ml_collections.ConfigDict) -> int:
+    """The crops of a batch that this process reads.
+
+    Raises:
+      InputError: for settings that are out of range or do not fit; before any work.
+    """
+    check_numbers(config)
+    batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
+    check_crop_size(config)
+    return local_batch_size(config.batch_size)
 
 
 def window_counts(config: ml_collections.ConfigDict, windows: Windows) -> str:
@@ -124,7 +205,7 @@ def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) 
 
 
 def initial_variables(
-    net: DeconvNet, config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
+    net: Network, config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
 ) -> chex.ArrayTree:
     """What `config.init_from` or `config.init` asks for; the same in every process."""
     variables = init_variables(net, config.seed)
@@ -132,6 +213,8 @@ def initial_variables(
         return _continued(net, config, variables, class_names)
     if not config.init.vgg16:
         return variables
+    if config.init.keep_features and not isinstance(net, DeconvNet):
+        raise InputError("config.init.keep_features is about batch normalisation, which an FCN-8s does not have")
     fresh, variables = variables, load_vgg16(config.init.vgg16, variables)
     if variables["params"]["fc6"] is fresh["params"]["fc6"]:
         print(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size", file=sys.stderr)
@@ -144,7 +227,7 @@ def initial_variables(
 
 
 def _continued(
-    net: DeconvNet, config: ml_collections.ConfigDict, variables: chex.ArrayTree, class_names: Sequence[str]
+    net: Network, config: ml_collections.ConfigDict, variables: chex.ArrayTree, class_names: Sequence[str]
 ) -> chex.ArrayTree:
     for key, value in config.init.items():
         if value:
@@ -158,57 +241,31 @@ def _continued(
 def check_numbers(config: ml_collections.ConfigDict) -> None:
     """Raises InputError for settings of the loop that are out of range; before any work."""
     least = {"seed": 0, "num_steps": 1, "log_every": 1, "eval_every": 0, "eval_images": 0, "checkpoint_every": 0}
+    least |= {"profile": 0, "calibrate.batches": 0, "calibrate.batch_size": 2, "optimizer.plateau_patience": 1}
+    values = flatten(config.to_dict())
     for key, value in least.items():
-        if config[key] < value:
-            raise InputError(f"config.{key}={config[key]}: expected at least {value}")
-
-
-def check_evaluation(config: ml_collections.ConfigDict, source: DatasetSplit) -> None:
-    """Raises InputError for images that cannot be predicted; rather now than after the first steps."""
-    for i in range(_evaluated(config, source)):
-        height, width = source.size(i)
-        if not MIN_SIDE <= min(height, width) <= max(height, width) <= MAX_SIDE:
-            raise InputError(
-                f"image '{source.name(i)}' of the split '{config.data.eval_split}' is {width}x{height} pixels; "
-                f"expected sides of {MIN_SIDE} to {MAX_SIDE}: take it out of the split"
-            )
-
-
-def _evaluated(config: ml_collections.ConfigDict, source: Sequence[Example]) -> int:
-    return min(config.eval_images or len(source), len(source)) if config.eval_every else 0
+        if values[key] < value:
+            raise InputError(f"config.{key}={values[key]}: expected at least {value}")
+    for key, choices in CHOICES.items():
+        if values.get(key, choices[0]) not in choices:
+            raise InputError(f"config.{key}='{values[key]}': expected {' or '.join(choices)}")
+    if config.optimizer.schedule == "plateau" and not config.eval_every:
+        raise InputError("config.optimizer.schedule=plateau needs evaluations: give --config.eval_every=STEPS")
+    if config.calibrate.batches and config.model.get("architecture") == "fcn8s":
+        raise InputError("config.calibrate.batches: an FCN-8s has no batch normalisation; leave it at 0")
 
 
 def check_crop_size(config: ml_collections.ConfigDict) -> None:
     """Raises InputError unless the network takes the crops; before any work on the data."""
     size = config.data.crop_size
+    if "fc_window" not in config.model:  # an FCN-8s takes any size
+        return
     try:
         check_input_size(size, size, config.model.fc_window)
     except InputError as error:
         raise InputError(
             f"config.data.crop_size={size} with config.model.fc_window={config.model.fc_window}: {error}"
         ) from error
-
-
-def evaluator(
-    net: DeconvNet, class_names: Sequence[str], source: Sequence, config: ml_collections.ConfigDict
-) -> Callable[[chex.ArrayTree], Evaluation]:
-    """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with a picture."""
-    count = _evaluated(config, source)
-
-    def evaluate(variables: chex.ArrayTree) -> Evaluation:
-        segmenter = Segmenter(net, variables, tuple(class_names), input_size=config.data.crop_size)
-        matrix = np.zeros((len(class_names), len(class_names)), np.int64)
-        pictures = {}
-        for i in range(count):
-            example = source[i]
-            labels = segmenter(example.image).labels
-            matrix += confusion_matrix(example.label, labels, len(class_names))
-            if i < PICTURES:
-                pictures[f"image{i}"] = result_panel(example.image, labels, class_names, truth=example.label)
-        scores = segmentation_scores(matrix, class_names)
-        return Evaluation({name: scores[name] for name in ("mean_iou", "pixel_accuracy")}, pictures)
-
-    return evaluate
 
 
 if __name__ == "__main__":

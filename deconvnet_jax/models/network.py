@@ -12,7 +12,7 @@ from deconvnet_jax.models.fcn8s import FCN8s
 
 Network = DeconvNet | FCN8s
 ARCHITECTURES: dict[str, type[Network]] = {"deconvnet": DeconvNet, "fcn8s": FCN8s}
-NOT_DESCRIBED = ("parent", "name", "bn_axis_name")  # how a module is used, not what it is
+NOT_DESCRIBED = ("parent", "name", "bn_axis_name", "bn_axis_groups", "remat")  # how a module is used, not what it is
 
 
 def network_from_config(config: Mapping[str, Any]) -> Network:

@@ -1,30 +1,44 @@
 """Training: loss, optimizer, the pmapped step, the loop, calibration of batch normalisation."""
 
 from deconvnet_jax.training.calibration import calibrate_batch_norm
-from deconvnet_jax.training.loop import Evaluation, train
+from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
+from deconvnet_jax.training.interruption import Preempted
+from deconvnet_jax.training.layout import BatchLayout, batch_layout
+from deconvnet_jax.training.loop import Evaluation, make_step, train
 from deconvnet_jax.training.loss import IGNORE_LABEL, balanced_class_weights, segmentation_loss
-from deconvnet_jax.training.optimizer import make_optimizer, step_schedule
-from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, local_batch_size, place_batch
+from deconvnet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule, step_schedule
+from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, local_batch_size, place_batch, replicate
 from deconvnet_jax.training.prefetch import PrefetchedBatches
 from deconvnet_jax.training.state import TrainState, create_state, init_variables
 from deconvnet_jax.training.step import train_step
-from deconvnet_jax.training.workdir import claim_workdir
+from deconvnet_jax.training.workdir import claim_workdir, flatten
 
 __all__ = [
     "AXIS_NAME",
     "IGNORE_LABEL",
+    "BatchLayout",
     "Evaluation",
+    "Preempted",
     "PrefetchedBatches",
     "TrainState",
+    "add_metrics",
     "balanced_class_weights",
+    "batch_layout",
     "calibrate_batch_norm",
     "claim_workdir",
     "create_state",
     "data_parallel",
+    "flatten",
     "init_variables",
     "local_batch_size",
     "make_optimizer",
+    "make_plateau",
+    "make_schedule",
+    "make_step",
     "place_batch",
+    "replicate",
+    "restore_newest",
+    "save_checkpoint",
     "segmentation_loss",
     "step_schedule",
     "train",

@@ -1,32 +1,38 @@
-"""The training loop: steps, metrics, evaluation, checkpoints; resumes what it finds in the run's folder."""
+"""The training loop: steps, metrics, checkpoints, evaluation; resumes what it finds in the run's folder."""
 
-import math
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.models import DeconvNet, Network
+from deconvnet_jax.training.checkpoints import add_metrics, finish_saving, restore_newest, save_checkpoint
+from deconvnet_jax.training.interruption import Interruption, Preempted
+from deconvnet_jax.training.layout import BatchLayout, batch_layout
 from deconvnet_jax.training.metric_writer import MetricWriter
-from deconvnet_jax.training.optimizer import make_optimizer, step_schedule
-from deconvnet_jax.training.parallel import AXIS_NAME, BatchIterator, data_parallel, first_replica
+from deconvnet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
+from deconvnet_jax.training.parallel import AXIS_NAME, BatchIterator, data_parallel, first_replica, replicate
 from deconvnet_jax.training.prefetch import PrefetchedBatches
+from deconvnet_jax.training.profiling import ProfilerWindow
 from deconvnet_jax.training.progress import Progress
 from deconvnet_jax.training.state import TrainState, create_state
 from deconvnet_jax.training.step import train_step
-from deconvnet_jax.weights import open_checkpoints, restore_training, save_checkpoint
+from deconvnet_jax.training.step_monitor import StepMonitor
+from deconvnet_jax.weights import open_checkpoints
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found: scalars, with "mean_iou" among them, and pictures, uint8 RGB [H, W, 3]."""
+    """What an evaluation found: scores, with "mean_iou" among them, and pictures, uint8 RGB [H, W, 3], by name.
+
+    Scores of a class are named "iou/CLASS", and NaN if it does not occur. The same in every process.
+    """
 
     scores: dict[str, float]
     images: dict[str, np.ndarray]
@@ -36,7 +42,7 @@ def train(
     config: Mapping[str, Any],
     workdir: Path,
     *,
-    net: DeconvNet,
+    net: Network,
     variables: chex.ArrayTree,
     batches: BatchIterator,
     info: dict[str, Any],
@@ -50,98 +56,162 @@ def train(
     Args:
       config: the experiment's settings (experiments/configs/default.py).
       workdir: the run's folder.
-      net: the network, with the axis name that its batch statistics are averaged over, if any.
-      variables: initial values.
+      net: the network.
+      variables: initial values, on the host.
       batches: this process's share of every batch.
       info: saved with every checkpoint: "config" and "class_names".
       evaluate: from variables on one device to scores and pictures.
       class_weights: of the loss; see `segmentation_loss`.
 
     Returns:
-      The scores of the last evaluation, empty if there was none in this call.
+      The scores of the last evaluation, empty if there was none.
 
     Raises:
-      InputError: if the loss is no longer a number.
+      InputError: if a loss or a gradient is no longer a number, a checkpoint cannot be written or none can be read.
+      Preempted: after SIGTERM, when the last step is saved.
     """
+    layout = batch_layout(config["batch_size"], jax.device_count(), config["micro_batch"], config["bn_group"])
     optimizer = make_optimizer(config["optimizer"], variables["params"])
-    freeze = tuple(config["optimizer"]["freeze"])
-    options = {"net": net, "optimizer": optimizer, "freeze": freeze, "class_weights": class_weights}
-    step_fn = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options))
-    schedule = step_schedule(*(config["optimizer"][key] for key in ("learning_rate", "drops", "drop_factor")))
-    batches = PrefetchedBatches(batches)
-    scores: dict[str, float] = {}
-    with open_checkpoints(workdir / "checkpoints") as manager, closing(MetricWriter(workdir)) as writer:
-        state = _resume(manager, create_state(variables, optimizer), batches)
-        start, last = int(state.step), config["num_steps"]
-        recent, since = [], time.perf_counter()
-        with Progress(start, last) as progress:
-            for step in range(start + 1, last + 1):
-                state, metrics = step_fn(state, next(batches))
-                recent.append(metrics)
-                if step == start + 1:
-                    jax.block_until_ready(metrics)  # compiled now; the rate is that of the steps after it
-                    since, timed = time.perf_counter(), 0
-                else:
-                    timed += 1
-                if step % config["log_every"] == 0 or step == last:
-                    scalars = _mean(recent) | {"learning_rate": float(schedule(step - 1))}
-                    scalars["images_per_second"] = timed * config["batch_size"] / (time.perf_counter() - since)
-                    _check_finite(scalars["loss"], step, manager.latest_step())
-                    writer.write_scalars(step, {f"train/{name}": value for name, value in scalars.items()})
-                    progress.update(step, scalars)
-                    recent, since, timed = [], time.perf_counter(), 0
-                evaluated = _due(step, config["eval_every"], last)
-                if evaluated:
-                    scores = _evaluate(evaluate, state, step, workdir, writer)
-                    progress.evaluated(step, scores)
-                if evaluated or step == last or _due(step, config["checkpoint_every"], last):
-                    save_checkpoint(
-                        manager,
-                        step,
-                        variables=state.variables,
-                        optimizer=state.opt_state,
-                        data=batches.get_state(),
-                        info=info,
-                        metrics=scores if evaluated else None,
-                    )
-                    since, timed = time.perf_counter(), 0
-    return scores
+    step_fn = make_step(config, net, optimizer, layout, class_weights)
+    state, batches = create_state(variables, optimizer), PrefetchedBatches(batches)
+    with ExitStack() as stack:
+        manager = stack.enter_context(open_checkpoints(workdir / "checkpoints"))
+        state = replicate(_resume(manager, state, batches))
+        start = int(first_replica(state.step))
+        run = _Run(
+            config=config,
+            info=info,
+            evaluate=evaluate,
+            manager=manager,
+            batches=batches,
+            writer=stack.enter_context(closing(MetricWriter(workdir, start))),
+            monitor=StepMonitor(workdir, config["batch_size"]),
+            interruption=stack.enter_context(Interruption()),
+            profiler=stack.enter_context(closing(ProfilerWindow(workdir, start, config["profile"]))),
+            progress=stack.enter_context(Progress(start, config["num_steps"])),
+        )
+        return run.go(step_fn, state, start)
+
+
+def make_step(
+    config: Mapping[str, Any],
+    net: Network,
+    optimizer: Any,
+    layout: BatchLayout,
+    class_weights: Sequence[float] | None = None,
+) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
+    """`train_step` over all devices, as the config says."""
+    if isinstance(net, DeconvNet):
+        over_devices = layout.devices_a_group > 1
+        net = net.clone(
+            remat=config["remat"],
+            bn_axis_name=AXIS_NAME if over_devices else None,
+            bn_axis_groups=layout.device_groups if over_devices else None,
+        )
+    step = partial(
+        train_step,
+        net=net,
+        optimizer=optimizer,
+        axis_name=AXIS_NAME,
+        layout=layout,
+        seed=config["seed"],
+        freeze=tuple(config["optimizer"]["freeze"]),
+        class_weights=class_weights,
+        caffe_gradients=config["caffe_gradients"],
+        all_reduce_dtype=jnp.dtype(config["all_reduce_dtype"]),
+    )
+    return data_parallel(step)
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: Mapping[str, Any]
+    info: dict[str, Any]
+    evaluate: Callable[[chex.ArrayTree], Evaluation]
+    manager: Any
+    batches: PrefetchedBatches
+    writer: MetricWriter
+    monitor: StepMonitor
+    interruption: Interruption
+    profiler: ProfilerWindow
+    progress: Progress
+
+    def go(self, step_fn: Callable[..., Any], state: TrainState, start: int) -> dict[str, float]:
+        last, scores = self.config["num_steps"], {}
+        if start and _due(start, self.config["eval_every"], last):
+            scores, state = self._evaluated(state, start)
+        for step in range(start + 1, last + 1):
+            self.profiler.before(step)
+            with jax.transfer_guard("disallow"):  # nothing is copied between host and devices but the batches
+                batch = next(self.batches)
+                state, metrics = step_fn(state, batch)
+            self.profiler.after(step, metrics)
+            self.monitor.add(step, metrics, batch)
+            if step % self.config["log_every"] == 0 or step == last:
+                self._log(step, state)
+            stop = self.interruption.requested(step)
+            evaluate = _due(step, self.config["eval_every"], last)
+            if stop or evaluate or step == last or _due(step, self.config["checkpoint_every"], last):
+                self._save(step, state)
+            if stop:
+                finish_saving(self.manager)
+                raise Preempted(step)
+            if evaluate:
+                scores, state = self._evaluated(state, step)
+        finish_saving(self.manager)
+        return scores
+
+    def _log(self, step: int, state: TrainState) -> None:
+        scalars = self.monitor.take()
+        rate = make_schedule(self.config["optimizer"])(step - 1) * first_replica(state.plateau.scale)
+        scalars["learning_rate"] = float(rate)
+        self.writer.write_scalars(step, {f"train/{name}": value for name, value in scalars.items()})
+        self.progress.update(step, scalars)
+
+    def _save(self, step: int, state: TrainState) -> None:
+        with self.monitor.paused():  # has read all steps: a state that diverged is never saved
+            save_checkpoint(
+                self.manager,
+                step,
+                variables=state.variables,
+                optimizer=_optimizer_item(state),
+                data=self.batches.get_state(),
+                info=self.info,
+            )
+
+    def _evaluated(self, state: TrainState, step: int) -> tuple[dict[str, float], TrainState]:
+        """The scores of a saved step, found now or kept with it, and the state that has taken note of them."""
+        scores = self.manager.metrics(step)
+        if scores is None:
+            with self.monitor.paused(), self.interruption.at_once(step):
+                evaluation = self.evaluate(first_replica(state.variables))
+                scores = {name: value for name, value in evaluation.scores.items() if "/" not in name}
+                self.writer.write_scalars(step, {f"eval/{name}": value for name, value in evaluation.scores.items()})
+                self.writer.write_images(step, {f"eval/{name}": image for name, image in evaluation.images.items()})
+                add_metrics(self.manager, step, scores)
+            self.progress.evaluated(step, scores)
+        settings = self.config["optimizer"]
+        if settings["schedule"] == "plateau":
+            metric = settings["plateau_metric"]
+            plateau = jax.device_get(first_replica(state.plateau))
+            plateau = make_plateau(settings).update({}, plateau, value=-scores[metric])[1]
+            state = state.replace(plateau=replicate(plateau))
+        return scores, state
 
 
 def _resume(manager: Any, state: TrainState, batches: BatchIterator) -> TrainState:
-    if manager.latest_step() is None:
+    restored = restore_newest(manager, state.variables, _optimizer_item(state))
+    if restored is None:
         return state
-    step, variables, opt_state, position = restore_training(manager, state.variables, state.opt_state)
+    step, variables, optimizer, position = restored
     batches.set_state(position)
-    return TrainState(state.step + step, variables, opt_state)
+    return TrainState(state.step + step, variables, optimizer["momentum"], optimizer["plateau"])
+
+
+def _optimizer_item(state: TrainState) -> dict[str, Any]:
+    return {"momentum": state.opt_state, "plateau": state.plateau}
 
 
 def _due(step: int, every: int, last: int) -> bool:
     """Every so many steps and at the end; never for 0."""
     return every > 0 and (step % every == 0 or step == last)
-
-
-def _mean(metrics: list[dict[str, jax.Array]]) -> dict[str, float]:
-    values = jax.device_get(metrics)
-    return {name: float(np.mean([value[name] for value in values])) for name in values[0]}
-
-
-def _check_finite(loss: float, step: int, saved: int | None) -> None:
-    if not math.isfinite(loss):
-        kept = f"the checkpoint of step {saved} is kept" if saved else "there is no checkpoint yet"
-        raise InputError(
-            f"training diverged: the loss is {loss} at step {step}; lower config.optimizer.learning_rate ({kept})"
-        )
-
-
-def _evaluate(
-    evaluate: Callable[[chex.ArrayTree], Evaluation], state: TrainState, step: int, workdir: Path, writer: MetricWriter
-) -> dict[str, float]:
-    evaluation = evaluate(first_replica(state.variables))
-    writer.write_scalars(step, {f"eval/{name}": value for name, value in evaluation.scores.items()})
-    writer.write_images(step, {f"eval/{name}": image for name, image in evaluation.images.items()})
-    folder = workdir / "pictures"
-    folder.mkdir(exist_ok=True)
-    for name, image in evaluation.images.items():
-        Image.fromarray(image).save(folder / f"step_{step:06d}_{name}.png")
-    return evaluation.scores

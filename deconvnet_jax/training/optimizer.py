@@ -6,8 +6,12 @@ from typing import Any
 import chex
 import jax
 import optax
+from jax.typing import ArrayLike
 
 from deconvnet_jax.errors import InputError
+
+SCHEDULES = ("step", "plateau")
+_BETTER = 1e-6  # a score of 0..1 is better than another by at least this
 
 
 def step_schedule(learning_rate: float, drops: Sequence[int], factor: float) -> optax.Schedule:
@@ -15,49 +19,100 @@ def step_schedule(learning_rate: float, drops: Sequence[int], factor: float) -> 
     return optax.piecewise_constant_schedule(learning_rate, {step: factor for step in drops})
 
 
-def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.GradientTransformation:
+def make_schedule(config: Mapping[str, Any]) -> optax.Schedule:
+    """The learning rate at a step as section "optimizer" of the config says; a plateau's drops come on top of it.
+
+    Raises:
+      InputError: for an unknown schedule.
+    """
+    if config["schedule"] not in SCHEDULES:
+        raise InputError(
+            f"config.optimizer.schedule='{config['schedule']}': unknown; expected {' or '.join(SCHEDULES)}"
+        )
+    drops = config["drops"] if config["schedule"] == "step" else ()
+    return step_schedule(config["learning_rate"], drops, config["drop_factor"])
+
+
+def make_plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
+    """For schedule "plateau": `update({}, state, value=-score)` after an evaluation gives a state with a new `scale`.
+
+    The learning rate is multiplied by `drop_factor` after `plateau_patience` evaluations in a row whose score is not
+    better than the best before them (paper, section 4.2: "whenever the validation accuracy does not improve").
+
+    Raises:
+      InputError: for a drop_factor that is no fraction.
+    """
+    if not 0 < config["drop_factor"] < 1:
+        raise InputError(f"config.optimizer.drop_factor={config['drop_factor']}: expected more than 0 and less than 1")
+    return optax.contrib.reduce_on_plateau(
+        factor=config["drop_factor"], patience=config["plateau_patience"], rtol=0.0, atol=_BETTER
+    )
+
+
+def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.GradientTransformationExtraArgs:
     """v <- momentum * v + rate * (gradient + decay * w);  w <- w - v.
 
     The learning rate is inside the velocity, so a drop does not shrink the velocity that is under way. Biases learn
-    `bias_rate` times as fast as kernels and do not decay; scale and shift of batch normalisation do both like kernels
-    (Caffe's defaults, which the original leaves as they are).
+    `bias_rate` times as fast as kernels and do not decay; scale and shift of batch normalisation learn like kernels,
+    and decay like them if `decay_bn` (Caffe's defaults, which the original leaves as they are).
 
     Args:
-      config: section "optimizer" of the experiment's config: learning_rate, drops, drop_factor, momentum,
-        weight_decay, bias_rate, freeze (prefixes of layer names that keep their initial values).
+      config: section "optimizer" of the experiment's config: learning_rate, schedule, drops, drop_factor, momentum,
+        weight_decay, decay_bn, bias_rate, freeze (prefixes of layer names that keep their initial values).
       params: the network's parameters; only their names are used.
 
+    Returns:
+      A transformation whose `update` takes `rate_scale`, which multiplies the learning rate.
+
     Raises:
-      InputError: for a prefix in `freeze` that no layer has.
+      InputError: for a prefix in `freeze` that no layer has, or an unknown schedule.
     """
     for prefix in config["freeze"]:
         if not any(layer.startswith(prefix) for layer in params):
             raise InputError(f"config.optimizer.freeze: no layer begins with '{prefix}'; there are {', '.join(params)}")
-    schedule = step_schedule(config["learning_rate"], config["drops"], config["drop_factor"])
+    schedule = make_schedule(config)
 
     def sgd(rate_multiplier: float, weight_decay: float) -> optax.GradientTransformation:
         return optax.chain(
             optax.add_decayed_weights(weight_decay),
             optax.scale_by_learning_rate(lambda step: schedule(step) * rate_multiplier),
+            _scale_by_argument(),
             optax.trace(decay=config["momentum"]),
         )
 
     groups = {
         "weight": sgd(1.0, config["weight_decay"]),
         "bias": sgd(config["bias_rate"], 0.0),
+        "batch_norm": sgd(1.0, config["weight_decay"] if config["decay_bn"] else 0.0),
         "frozen": optax.set_to_zero(),
     }
     return optax.multi_transform(groups, parameter_groups(params, config["freeze"]))
 
 
+def _scale_by_argument() -> optax.GradientTransformationExtraArgs:
+    def update(
+        updates: optax.Updates,
+        state: optax.EmptyState,
+        params: optax.Params | None = None,
+        *,
+        rate_scale: ArrayLike = 1.0,
+        **_: Any,
+    ) -> tuple[optax.Updates, optax.EmptyState]:
+        return jax.tree.map(lambda u: u * rate_scale, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
 def parameter_groups(params: chex.ArrayTree, freeze: Sequence[str] = ()) -> chex.ArrayTree:
-    """The group of every parameter, by layer name and part: "weight", "bias" or "frozen"."""
+    """The group of every parameter, by layer name and part: "weight", "bias", "batch_norm" or "frozen"."""
 
     def group(path: tuple[Any, ...], _: chex.Array) -> str:
         layer, part = path[0].key, path[1].key
         if is_frozen(layer, freeze):
             return "frozen"
-        return "bias" if part == "bias" and "bn" not in layer else "weight"
+        if is_batch_norm(layer):
+            return "batch_norm"
+        return "bias" if part == "bias" else "weight"
 
     return jax.tree_util.tree_map_with_path(group, params)
 
@@ -65,3 +120,8 @@ def parameter_groups(params: chex.ArrayTree, freeze: Sequence[str] = ()) -> chex
 def is_frozen(layer: str, freeze: Sequence[str]) -> bool:
     """True if the layer's name begins with one of the prefixes."""
     return layer.startswith(tuple(freeze))
+
+
+def is_batch_norm(layer: str) -> bool:
+    """True for the layers that hold scale and shift."""
+    return "bn" in layer

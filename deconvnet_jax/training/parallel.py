@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import compiler_options
+from deconvnet_jax.training.layout import batch_layout
 
 AXIS_NAME = "devices"
 
@@ -33,7 +33,8 @@ def data_parallel(
 
     The state is passed and returned without a device axis and its memory is reused; the batch has the device axis in
     front (`place_batch`). What the step returns must be equal on all devices: pmap does not check it, and hands out
-    the first device's. The first call compiles; batches of another shape than the first one's are refused.
+    the first device's. The first call compiles, and takes a state from anywhere; the later ones take what the call
+    before returned, and batches of another shape than the first one's are refused.
     """
     devices = jax.devices() if devices is None else devices
     mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
@@ -41,7 +42,7 @@ def data_parallel(
 
     def run(state: Any, batch: Any) -> tuple[Any, Any]:
         if not compiled:  # ahead of time, because only this way pmap takes compiler options
-            state = jax.device_get(state)  # what a checkpoint was restored to may be bound to one device
+            state = replicate(state, devices)
             compiled.append(mapped.lower(state, batch).compile(compiler_options=compiler_options()))
         return compiled[0](state, batch)
 
@@ -54,12 +55,7 @@ def local_batch_size(global_batch_size: int) -> int:
     Raises:
       InputError: if the global batch does not divide evenly over the devices.
     """
-    devices = jax.device_count()
-    if global_batch_size % devices or global_batch_size < devices:
-        raise InputError(
-            f"batch_size={global_batch_size} does not divide over {devices} devices; "
-            f"give a multiple of {devices}, for example {max(1, round(global_batch_size / devices)) * devices}"
-        )
+    batch_layout(global_batch_size, jax.device_count())
     return global_batch_size // jax.process_count()
 
 
@@ -80,6 +76,21 @@ def place_batch(batch: dict[str, np.ndarray], devices: Sequence[jax.Device] | No
         key: jax.make_array_from_process_local_data(sharding, value)
         for key, value in split_batch(batch, len(mesh.local_devices)).items()
     }
+
+
+def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:
+    """Copies a tree, the same in every process, to all devices; what is there already stays."""
+    sharding = NamedSharding(
+        Mesh(np.array(jax.devices() if devices is None else devices), (AXIS_NAME,)), PartitionSpec()
+    )
+
+    def copy(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array) and leaf.sharding == sharding:
+            return leaf
+        values = np.asarray(jax.device_get(leaf))  # what a checkpoint was restored to may be bound to one device
+        return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+    return jax.tree.map(copy, tree)
 
 
 def first_replica(tree: Any) -> Any:

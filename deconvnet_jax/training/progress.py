@@ -4,16 +4,20 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 
 class Progress:
-    """A context manager that shows loss, learning rate, images a second and the time left, on stderr."""
+    """A context manager that shows loss, learning rate, images a second and the time left, on stderr.
+
+    With several processes the first one does.
+    """
 
     def __init__(self, start: int, last: int):
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, quiet=jax.process_index() != 0)
         self._start, self._last, self._began = start, last, time.perf_counter()
         columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         self._bar = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
@@ -31,9 +35,10 @@ class Progress:
     def update(self, step: int, scalars: Mapping[str, float]) -> None:
         """Shows the scalars of the last steps: loss, pixel_accuracy, learning_rate, images_per_second."""
         text = (
-            f"loss {scalars['loss']:.3f}  accuracy {scalars['pixel_accuracy']:.3f}  "
-            f"rate {scalars['learning_rate']:.2g}  {scalars['images_per_second']:.1f} images/s"
+            f"loss {scalars['loss']:.3f}  accuracy {scalars['pixel_accuracy']:.3f}  rate {scalars['learning_rate']:.2g}"
         )
+        if "images_per_second" in scalars:  # the first step compiles
+            text += f"  {scalars['images_per_second']:.1f} images/s"
         self._bar.update(self._task, completed=step, description=text)
         if not self._console.is_terminal:
             each = (time.perf_counter() - self._began) / (step - self._start)

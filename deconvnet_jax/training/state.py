@@ -7,7 +7,7 @@ import optax
 from flax import struct
 from jax import Array
 
-from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.models import Network
 
 
 class TrainState(struct.PyTreeNode):
@@ -15,16 +15,18 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
       step: int32 scalar, updates done.
-      variables: {"params": ..., "batch_stats": ...}.
+      variables: {"params": ..., "batch_stats": ...}; without the latter if the network has no batch normalisation.
       opt_state: the optimizer's state.
+      plateau: how evaluations have gone; its `scale` multiplies the learning rate (`optimizer.make_plateau`).
     """
 
     step: Array
     variables: chex.ArrayTree
     opt_state: optax.OptState
+    plateau: optax.contrib.ReduceLROnPlateauState
 
 
-def init_variables(net: DeconvNet, seed: int) -> chex.ArrayTree:
+def init_variables(net: Network, seed: int) -> chex.ArrayTree:
     """Fresh variables of the network, the same for the same seed."""
     images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), jnp.float32)
 
@@ -36,4 +38,5 @@ def init_variables(net: DeconvNet, seed: int) -> chex.ArrayTree:
 
 def create_state(variables: chex.ArrayTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]))
+    plateau = optax.contrib.reduce_on_plateau().init(jnp.zeros(()))
+    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), plateau)

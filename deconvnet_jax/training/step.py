@@ -1,16 +1,20 @@
 """One update of the network from one batch, as each device runs it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.typing import DTypeLike
 
-from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.models import Network
 from deconvnet_jax.ops import normalize_images
+from deconvnet_jax.training.layout import BatchLayout
 from deconvnet_jax.training.loss import pixel_sums, positive
-from deconvnet_jax.training.optimizer import is_frozen
+from deconvnet_jax.training.optimizer import is_batch_norm, is_frozen
 from deconvnet_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
@@ -20,53 +24,142 @@ def train_step(
     state: TrainState,
     batch: dict[str, Array],
     *,
-    net: DeconvNet,
-    optimizer: optax.GradientTransformation,
+    net: Network,
+    optimizer: optax.GradientTransformationExtraArgs,
     axis_name: str,
+    layout: BatchLayout | None = None,
+    seed: int = 0,
     freeze: Sequence[str] = (),
     class_weights: Sequence[float] | None = None,
+    caffe_gradients: bool = False,
+    all_reduce_dtype: DTypeLike = jnp.float32,
 ) -> tuple[TrainState, Metrics]:
     """One update of the parameters; runs under a mapped axis over devices.
 
-    The loss is the (weighted) mean over the non-ignored pixels of the whole global batch, exact also when devices hold
-    different numbers of them. Everything returned is reduced over the axis, so it is equal on every device.
+    The loss is the (weighted) mean over the non-ignored pixels of the whole global batch, exact also when devices or
+    micro-batches hold different numbers of them. Everything returned is reduced over the axis, so it is equal on every
+    device.
 
     Args:
       state: the same on every device.
       batch: this device's share: "image" uint8 RGB [n, H, W, 3], "label" uint8 [n, H, W] class ids or 255.
-      net, optimizer: what to train, and how.
+      net, optimizer: what to train, and how (`make_optimizer`).
       axis_name: the mapped axis.
+      layout: of the batch (`batch_layout`); None: what a device has is one micro-batch and one group. Running
+        statistics move once a step, by the mean over all groups.
+      seed: of dropout, where the network has it.
       freeze: prefixes of layer names that get no gradient; `make_optimizer` leaves them unchanged.
       class_weights: see `segmentation_loss`.
+      caffe_gradients: as the original's Caffe accumulates groups: the loss is the mean over groups of each one's mean
+        over pixels, and scale and shift of batch normalisation learn from the last group alone (solver.cpp,
+        bn_layer.cpp).
+      all_reduce_dtype: of the gradients while they are summed over devices; bfloat16 halves what is sent.
 
     Returns:
-      The new state, and float32 scalars: "loss" (nats a pixel), "pixel_accuracy" (0..1), "gradient_norm".
+      The new state, and float32 scalars: "loss" (nats a pixel), "pixel_accuracy" (0..1), "gradient_norm" (of the loss
+      alone), "parameter_norm" and "update_norm" (after and of the update), "finite" (1, or 0 if any of these or of the
+      statistics is no finite number).
     """
     chex.assert_rank([batch["image"], batch["label"]], [4, 3])
-    images = normalize_images(batch["image"])
-    params, batch_stats = state.variables["params"], state.variables["batch_stats"]
+    layout = layout or BatchLayout(devices=lax.axis_size(axis_name))
+    params, batch_stats = state.variables["params"], state.variables.get("batch_stats", {})
+    groups = jax.tree.map(partial(_divide, layout=layout), batch)
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), lax.axis_index(axis_name))
 
-    def loss_sum(params: chex.ArrayTree) -> tuple[Array, tuple[Metrics, chex.ArrayTree]]:
-        variables = {"params": _stop_gradients(params, freeze), "batch_stats": batch_stats}
-        logits, updates = net.apply(variables, images, train=True, mutable=["batch_stats"])
-        sums = pixel_sums(logits, batch["label"], class_weights=class_weights)
-        return sums["loss"], (sums, updates["batch_stats"])
+    def micro_batch(index: Array, crops: dict[str, Array]) -> chex.ArrayTree:
+        """Sums over a micro-batch: gradients, parts of the metrics, running statistics."""
+        keys = jax.random.split(jax.random.fold_in(key, index), layout.groups)
+        last = _is_last(layout, index, axis_name) if caffe_gradients else None
 
-    gradients, (sums, batch_stats) = jax.grad(loss_sum, has_aux=True)(params)
-    gradients, sums = lax.psum((gradients, sums), axis_name)
-    batch_stats = lax.pmean(batch_stats, axis_name)
-    weight = positive(sums["weight"])
-    gradients = jax.tree.map(lambda g: g / weight, gradients)
+        def loss(params: chex.ArrayTree) -> tuple[Array, chex.ArrayTree]:
+            forward = partial(_group_sums, net=net, batch_stats=batch_stats, freeze=freeze, class_weights=class_weights)
+            sums, stats = jax.vmap(partial(forward, params))(crops, keys, last)
+            if caffe_gradients:
+                sums["loss"] /= positive(_over_group(sums["weight"], layout, axis_name)) * layout.total_groups
+            sums, stats = jax.tree.map(lambda values: values.sum(axis=0), (sums, stats))
+            return sums["loss"], (sums, stats)
 
-    updates, opt_state = optimizer.update(gradients, state.opt_state, params)
-    variables = {"params": optax.apply_updates(params, updates), "batch_stats": batch_stats}
+        return jax.grad(loss, has_aux=True)(params)
+
+    gradients, (sums, stats) = _sum_over(micro_batch, groups, layout.micro_batches)
+    reduced = jax.tree.map(lambda g: g.astype(all_reduce_dtype), gradients)
+    reduced, sums, stats = lax.psum((reduced, sums, stats), axis_name)
+    weight = jnp.ones(()) if caffe_gradients else positive(sums["weight"])
+    gradients = jax.tree.map(lambda g, p: g.astype(p.dtype) / weight, reduced, params)
+    batch_stats = jax.tree.map(lambda s: s / (layout.micro_batches * layout.groups * lax.axis_size(axis_name)), stats)
+
+    updates, opt_state = optimizer.update(gradients, state.opt_state, params, rate_scale=state.plateau.scale)
+    params = optax.apply_updates(params, updates)
     metrics = {
         "loss": sums["loss"] / weight,
         "pixel_accuracy": sums["correct"] / positive(sums["pixels"]),
         "gradient_norm": optax.tree.norm(gradients),
+        "parameter_norm": optax.tree.norm(params),
+        "update_norm": optax.tree.norm(updates),
     }
-    return TrainState(state.step + 1, variables, opt_state), metrics
+    checked = jnp.stack([*metrics.values(), optax.tree.norm(batch_stats) if batch_stats else jnp.zeros(())])
+    metrics["finite"] = jnp.all(jnp.isfinite(checked)).astype(jnp.float32)
+    variables = {**state.variables, "params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
+    return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state), metrics
 
 
-def _stop_gradients(params: chex.ArrayTree, freeze: Sequence[str]) -> chex.ArrayTree:
-    return {name: lax.stop_gradient(layer) if is_frozen(name, freeze) else layer for name, layer in params.items()}
+def _divide(x: Array, layout: BatchLayout) -> Array:
+    """[n, ...] -> [micro-batches, groups, crops, ...]."""
+    return x.reshape(layout.micro_batches, layout.groups, -1, *x.shape[1:])
+
+
+def _sum_over(
+    micro_batch: Callable[[Array, dict[str, Array]], chex.ArrayTree], groups: dict[str, Array], count: int
+) -> chex.ArrayTree:
+    """Of all micro-batches, one after the other: only one's activations are in memory."""
+    indices = jnp.arange(count)
+    first = indices[0], jax.tree.map(lambda x: x[0], groups)
+    if count == 1:
+        return micro_batch(*first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(micro_batch, *first))
+
+    def add(total: chex.ArrayTree, part: tuple[Array, dict[str, Array]]) -> tuple[chex.ArrayTree, None]:
+        return jax.tree.map(jnp.add, total, micro_batch(*part)), None
+
+    return lax.scan(add, zeros, (indices, groups))[0]
+
+
+def _group_sums(
+    params: chex.ArrayTree,
+    batch: dict[str, Array],
+    key: Array,
+    last: Array | None,
+    *,
+    net: Network,
+    batch_stats: chex.ArrayTree,
+    freeze: Sequence[str],
+    class_weights: Sequence[float] | None,
+) -> tuple[Metrics, chex.ArrayTree]:
+    """`pixel_sums` of a group, and the running statistics after it."""
+    params = {name: _learning(name, layer, freeze, last) for name, layer in params.items()}
+    variables = {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
+    images = normalize_images(batch["image"])
+    logits, updates = net.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
+    return pixel_sums(logits, batch["label"], class_weights=class_weights), updates.get("batch_stats", {})
+
+
+def _learning(name: str, layer: chex.ArrayTree, freeze: Sequence[str], last: Array | None) -> chex.ArrayTree:
+    """A layer's parameters, without gradient if they are frozen, or learn from the last group and it is not."""
+    if is_frozen(name, freeze):
+        return lax.stop_gradient(layer)
+    if last is None or not is_batch_norm(name):
+        return layer
+    return jax.tree.map(lambda leaf: jnp.where(last, leaf, lax.stop_gradient(leaf)), layer)
+
+
+def _is_last(layout: BatchLayout, micro_batch: Array, axis_name: str) -> Array:
+    """bool [groups]: which group of a device's micro-batch is the last of the global batch."""
+    device = lax.axis_index(axis_name) // layout.devices_a_group == layout.devices // layout.devices_a_group - 1
+    return device & (micro_batch == layout.micro_batches - 1) & (jnp.arange(layout.groups) == layout.groups - 1)
+
+
+def _over_group(values: Array, layout: BatchLayout, axis_name: str) -> Array:
+    """Sums over the devices that share a group."""
+    if layout.devices_a_group == 1:
+        return values
+    return lax.psum(values, axis_name, axis_index_groups=layout.device_groups)

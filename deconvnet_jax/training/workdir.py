@@ -1,9 +1,12 @@
 """The folder of a run: its resolved config, and the refusal to continue it with another one."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from deconvnet_jax.errors import InputError
 
@@ -14,19 +17,29 @@ HARMLESS = (
     "eval_every",
     "eval_images",
     "checkpoint_every",
+    "profile",
+    "compilation_cache",
+    "remat",
+    "calibrate.",
     "data.data_dir",
     "data.cache_mb",
     "data.read_threads",
     "data.workers",
 )
+# Keys that change what comes, but with which the saved state still makes sense; accepted if the user says so.
+ACCEPTABLE = ("optimizer.", "micro_batch", "bn_group", "caffe_gradients", "all_reduce_dtype", "class_balance")
+ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split")
 
 
-def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> Path:
+def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes: bool = False) -> Path:
     """Creates the folder and writes `config.json`, or checks that the run in it has the same config.
+
+    With several processes the first one writes.
 
     Args:
       workdir: the run's folder.
       config: nested dict of JSON values, all of them resolved.
+      accept_changes: go on with changed settings of learning and arithmetic (`ACCEPTABLE`), too.
 
     Returns:
       The folder.
@@ -38,7 +51,9 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any]) -> Path:
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     path = workdir / "config.json"
     if path.exists():
-        _check_same(workdir, _read(path), config)
+        _check_same(workdir, _read(path), config, accept_changes)
+    if jax.process_index() > 0:
+        return workdir
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name("config.json.tmp")
@@ -56,14 +71,18 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not valid JSON; delete the folder or give another --workdir") from error
 
 
-def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any], accept_changes: bool) -> None:
     old, new = flatten(old), flatten(new)
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key not in HARMLESS]
-    if keys:
-        changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in keys)
-        raise InputError(
-            f"--workdir={workdir} belongs to another config: {changes}; give another --workdir to start anew"
-        )
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not key.startswith(HARMLESS)]
+    refused = [key for key in changed if not (accept_changes and key.startswith(ACCEPTABLE))]
+    changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in refused or changed)
+    if refused:
+        remedy = "give another --workdir to start anew"
+        if all(key.startswith(ACCEPTABLE) for key in refused):
+            remedy += ", or --accept_changes to go on with it"
+        raise InputError(f"--workdir={workdir} belongs to another config: {changes}; {remedy}")
+    if changed:
+        print(f"going on with another config: {changes}", file=sys.stderr)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
 from deconvnet_jax.weights.checkpoint import (
     check_vacant,
+    first_line,
     has_checkpoint,
     init_from_checkpoint,
     load_checkpoint,
+    on_this_device,
     open_checkpoints,
-    restore_training,
-    save_checkpoint,
     save_network,
 )
 from deconvnet_jax.weights.deconvnet import deconvnet_from_caffe
@@ -21,6 +21,7 @@ __all__ = [
     "check_vacant",
     "deconvnet_from_caffe",
     "fcn8s_from_caffe",
+    "first_line",
     "has_checkpoint",
     "init_from_checkpoint",
     "keep_vgg16_features",
@@ -28,8 +29,7 @@ __all__ = [
     "load_checkpoint",
     "load_vgg16",
     "network_from_caffe",
+    "on_this_device",
     "open_checkpoints",
-    "restore_training",
-    "save_checkpoint",
     "save_network",
 ]

@@ -1,7 +1,6 @@
-"""Checkpoints: one Orbax step holds the variables, the optimizer, the data iterator and the run's description, apart.
+"""Networks in Orbax checkpoints: whoever predicts reads the variables and the run's description and nothing else.
 
-Whoever only predicts reads the variables and the description and nothing else. Steps are written atomically by Orbax:
-a half-written one is never listed, so it is never restored.
+Training writes more into them and reads it back: `training.checkpoints`.
 """
 
 from collections.abc import Sequence
@@ -17,17 +16,17 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, Network, config_from_network, network_from_config
 
 BEST_METRIC = "mean_iou"
-SCORE_LAYER = "seg-score-voc"
 
 
 def open_checkpoints(directory: str | Path) -> ocp.CheckpointManager:
-    """A manager that writes to `directory`, keeping the last step and the one with the best `mean_iou`."""
+    """A manager that writes to `directory`, keeping the last two steps and the one with the best `mean_iou`."""
     best = preservation_policy.BestN(
         get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
     )
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(1), best]),
+        preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
         best_fn=lambda metrics: metrics[BEST_METRIC],
+        cleanup_tmp_directories=True,  # what a killed run was writing
     )
     return ocp.CheckpointManager(Path(directory).absolute(), options=options)
 
@@ -44,36 +43,6 @@ def check_vacant(directory: str | Path) -> None:
         raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
 
 
-def save_checkpoint(
-    manager: ocp.CheckpointManager,
-    step: int,
-    *,
-    variables: chex.ArrayTree,
-    optimizer: chex.ArrayTree,
-    data: dict[str, Any],
-    info: dict[str, Any],
-    metrics: dict[str, float] | None = None,
-) -> None:
-    """Starts writing one step; `manager.wait_until_finished()` waits for it.
-
-    Args:
-      manager: from `open_checkpoints`.
-      step: number of updates done.
-      variables: {"params", "batch_stats"} of the network.
-      optimizer: the optimizer's state.
-      data: the data iterator's state, JSON.
-      info: the run's description, JSON: at least "config" (with the section "model") and "class_names".
-      metrics: scores of these variables, if known; needs "mean_iou".
-    """
-    args = ocp.args.Composite(
-        variables=ocp.args.StandardSave(variables),
-        optimizer=ocp.args.StandardSave(optimizer),
-        data=ocp.args.JsonSave(data),
-        info=ocp.args.JsonSave(info),
-    )
-    manager.save(step, args=args, metrics=metrics)
-
-
 def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree, info: dict[str, Any]) -> None:
     """Writes a network that was not trained here as step 0 of a new folder of checkpoints, and waits for it.
 
@@ -81,7 +50,7 @@ def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree,
       directory: where; may exist but must hold no checkpoint.
       net: the module; its description becomes the section "model" of the config.
       variables: of the network.
-      info: as for `save_checkpoint`; of "config" only other sections than "model" are used.
+      info: as for `training.save_checkpoint`; of "config" only other sections than "model" are used.
 
     Raises:
       InputError: if the folder holds a checkpoint already, or is that of a training run.
@@ -91,23 +60,6 @@ def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree,
     with open_checkpoints(directory) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardSave(variables), info=ocp.args.JsonSave(info))
         manager.save(0, args=args)
-
-
-def restore_training(
-    manager: ocp.CheckpointManager, variables: chex.ArrayTree, optimizer: chex.ArrayTree
-) -> tuple[int, chex.ArrayTree, chex.ArrayTree, dict[str, Any]]:
-    """The newest step: (step, variables, optimizer state, data iterator state), shaped like the arguments.
-
-    Arrays are NumPy's: bound to no device, so that a step over any number of devices takes them.
-    """
-    step = manager.latest_step()
-    args = ocp.args.Composite(
-        variables=ocp.args.StandardRestore(_on_this_device(variables)),
-        optimizer=ocp.args.StandardRestore(_on_this_device(optimizer)),
-        data=ocp.args.JsonRestore(),
-    )
-    items = manager.restore(step, args=args)
-    return step, *jax.device_get((items["variables"], items["optimizer"])), items["data"]
 
 
 def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network, chex.ArrayTree, dict[str, Any]]:
@@ -140,7 +92,7 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
             _check_description(net, info)
         except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
             raise InputError(
-                f"{directory / str(step)} is not a checkpoint of this project ({_first_line(error)})"
+                f"{directory / str(step)} is not a checkpoint of this project ({first_line(error)})"
             ) from error
         variables = _restore_variables(manager, step, shapes, directory)
     return net, variables, {**info, "step": step}
@@ -156,7 +108,7 @@ def _check_description(net: Network, info: dict[str, Any]) -> None:
 
 
 def init_from_checkpoint(
-    path: str | Path, net: DeconvNet, variables: chex.ArrayTree, class_names: Sequence[str]
+    path: str | Path, net: Network, variables: chex.ArrayTree, class_names: Sequence[str]
 ) -> tuple[chex.ArrayTree, bool]:
     """Initial variables for a training that goes on from another one's network; its best step.
 
@@ -167,21 +119,24 @@ def init_from_checkpoint(
       class_names: of the data to be trained on.
 
     Returns:
-      New variables, and whether the score layer is the checkpoint's too: with other classes it stays as initialised.
+      New variables, and whether the score layers are the checkpoint's too: with other classes they stay as initialised.
 
     Raises:
       InputError: if the checkpoint cannot be read, is of another network, or cannot be trained on because its batch
         normalisation is folded.
     """
     loaded_net, loaded, info = load_checkpoint(path)
-    if not isinstance(loaded_net, DeconvNet):
-        raise InputError(f"{path} holds an {type(loaded_net).__name__}; training goes on from a DeconvNet only")
+    if type(loaded_net) is not type(net):
+        raise InputError(
+            f"--config.init_from={path} holds a network of the kind {type(loaded_net).__name__}, the config trains a "
+            f"{type(net).__name__}; give a checkpoint of that kind"
+        )
     if info.get("batch_statistics") == "folded" or set(loaded) != set(variables):
         raise InputError(
             f"{path} is for inference only: its batch normalisation is folded; start from the result of a training "
             "(of the authors' files stage_2_train_result.caffemodel)"
         )
-    if loaded_net.bn_epsilon != net.bn_epsilon:
+    if isinstance(net, DeconvNet) and loaded_net.bn_epsilon != net.bn_epsilon:
         raise InputError(
             f"--config.init_from={path} has bn_epsilon {loaded_net.bn_epsilon}, the config {net.bn_epsilon}; give "
             f"--config.model.bn_epsilon={loaded_net.bn_epsilon}"
@@ -190,10 +145,15 @@ def init_from_checkpoint(
     result = {}
     for collection, layers in variables.items():
         result[collection] = {
-            name: layer if name == SCORE_LAYER and not same_classes else _fitting(loaded, collection, name, layer, path)
+            name: layer if _scores(name) and not same_classes else _fitting(loaded, collection, name, layer, path)
             for name, layer in layers.items()
         }
     return result, same_classes
+
+
+def _scores(layer: str) -> bool:
+    """Whether a layer has one channel a class: seg-score-voc; score-fr, score2, ..., upsample of FCN-8s."""
+    return "score" in layer or layer == "upsample"
 
 
 def _fitting(
@@ -232,13 +192,13 @@ def _choose_step(manager: ocp.CheckpointManager, directory: Path, step: int | No
 def _restore_variables(
     manager: ocp.CheckpointManager, step: int, shapes: chex.ArrayTree, directory: Path
 ) -> chex.ArrayTree:
-    args = ocp.args.Composite(variables=ocp.args.StandardRestore(_on_this_device(shapes)))
+    args = ocp.args.Composite(variables=ocp.args.StandardRestore(on_this_device(shapes)))
     try:
         _check_shapes(directory / str(step) / "variables", shapes)
         return manager.restore(step, args=args)["variables"]
     except (KeyError, ValueError, TypeError, OSError) as error:
         raise InputError(
-            f"the variables in {directory / str(step)} cannot be read ({_first_line(error)}); "
+            f"the variables in {directory / str(step)} cannot be read ({first_line(error)}); "
             "the files are damaged or were written by another version: use another step"
         ) from error
 
@@ -257,11 +217,12 @@ def _check_shapes(directory: Path, shapes: chex.ArrayTree) -> None:
             raise ValueError(f"{name} has the shape {found.get(name)}, the config's network needs {leaf.shape}")
 
 
-def _on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
+def on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
     """Shapes and dtypes to restore onto the first local device, whatever devices wrote them."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says, for a message of one line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -13,6 +13,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # initial weights, order of examples, crops, flips
     config.num_steps = 20_000
     config.batch_size = 64  # crops a step, over all devices
+    config.micro_batch = 0  # most crops that a device computes at once, gradients are added up; 0: its whole share
+    # Crops that share batch statistics, on one device or over several; 0: those that a device computes at once.
+    config.bn_group = 0
+    config.caffe_gradients = False  # the loss as the mean of the groups' means, BN learns from the last group alone
 
     config.data = data = ml_collections.ConfigDict()
     data.dataset = "voc_layout"  # the folder voc_root; or "voc2012", "camvid", made by experiments.prepare_data
@@ -48,7 +52,8 @@ def get_config() -> ml_collections.ConfigDict:
     model.bn_momentum = 0.9  # of the running averages of the batch statistics
     model.dtype = "float32"  # or "bfloat16": of the computation; parameters are float32
     config.class_balance = 0.0  # of the loss: 0 gives each pixel the same influence, 1 each class; between: between
-    config.cross_device_bn = False  # batch statistics over all devices instead of on each
+    config.remat = False  # compute activations again instead of keeping them: less memory, a third more time
+    config.all_reduce_dtype = "float32"  # or "bfloat16": of gradients on their way between devices
 
     config.init_from = config_dict.placeholder(str)  # checkpoint to go on from, of a training or imported; all layers
     config.init = ml_collections.ConfigDict()
@@ -57,15 +62,26 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.learning_rate = 0.01
+    optimizer.schedule = "step"  # or "plateau": drop when evaluations no longer improve
     optimizer.drops = (9_000, 18_000)  # steps from which the learning rate is
     optimizer.drop_factor = 0.1  # times this
+    optimizer.plateau_metric = "pixel_accuracy"  # or "mean_iou"
+    optimizer.plateau_patience = 1  # evaluations without improvement before a drop
     optimizer.momentum = 0.9
     optimizer.weight_decay = 5e-4
+    optimizer.decay_bn = True  # scale and shift of batch normalisation decay too
     optimizer.bias_rate = 2.0  # learning rate of biases, relative
     optimizer.freeze = ()  # prefixes of layers that stay as initialised, e.g. ("conv1_", "bn1_")
 
     config.log_every = 10  # steps
     config.eval_every = 500  # steps, and at the end; 0: never
     config.eval_images = 0  # images of the evaluation split used while training; 0: all
-    config.checkpoint_every = 500  # steps, and at the end; every evaluation writes one too
+    config.checkpoint_every = 500  # steps, and at the end; before every evaluation too
+
+    config.calibrate = calibrate = ml_collections.ConfigDict()  # at the end: statistics measured anew, into
+    calibrate.batches = 0  # WORKDIR/calibrated, over so many batches (the original: 500); 0: not
+    calibrate.batch_size = 28  # crops each
+
+    config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth on
+    config.compilation_cache = config_dict.placeholder(str)  # folder of compiled programs; default WORKDIR/compiled
     return config.lock()

@@ -9,7 +9,8 @@ import pytest
 
 from deconvnet_jax.data import class_names, write_scenes
 from deconvnet_jax.models import network_from_config
-from deconvnet_jax.weights import open_checkpoints, save_checkpoint
+from deconvnet_jax.training import add_metrics, save_checkpoint
+from deconvnet_jax.weights import open_checkpoints
 from experiments.configs import default
 
 
@@ -57,6 +58,6 @@ def tiny_run(tmp_path_factory):
                 optimizer={"unused": np.zeros(1)},
                 data={},
                 info=info,
-                metrics={"mean_iou": mean_iou},
             )
+            add_metrics(manager, step, {"mean_iou": mean_iou})
     return TinyRun(folder, root, class_names(root))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from torch_deconvnet import to_torch, torch_forward
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, count_parameters, network_from_config
@@ -158,43 +159,6 @@ def test_full_deconv_equals_flax_with_gradients(rng, shape):
     )
 
 
-def torch_forward(torch, variables, x, epsilon):
-    """The network in PyTorch's own layers, written from the paper's table; batch statistics as in training."""
-    functional = torch.nn.functional
-    leaves = {}
-
-    def leaf(layer, part):
-        value = np.asarray(variables["params"][layer][part])
-        return leaves.setdefault((layer, part), torch.tensor(value, requires_grad=True))
-
-    def bn_relu(name, x):
-        return functional.relu(
-            functional.batch_norm(x, None, None, leaf(name, "scale"), leaf(name, "bias"), training=True, eps=epsilon)
-        )
-
-    def conv(name, x, padding):
-        return functional.conv2d(x, leaf(name, "kernel").permute(3, 2, 0, 1), leaf(name, "bias"), padding=padding)
-
-    def deconv(name, x, padding):  # our kernels are those of the equivalent convolution: flipped
-        kernel = leaf(name, "kernel").permute(2, 3, 0, 1).flip(2, 3)
-        return functional.conv_transpose2d(x, kernel, leaf(name, "bias"), padding=padding)
-
-    switches = []
-    for block, layers in enumerate((2, 2, 3, 3, 3), 1):
-        for i in range(1, layers + 1):
-            x = bn_relu(f"bn{block}_{i}", conv(f"conv{block}_{i}", x, 1))
-        x, indices = functional.max_pool2d(x, 2, return_indices=True)
-        switches.append(indices)
-    x = bn_relu("bnfc6", conv("fc6", x, 0))
-    x = bn_relu("bnfc7", conv("fc7", x, 0))
-    x = bn_relu("fc6-deconv-bn", deconv("fc6-deconv", x, 0))
-    for block, layers in ((5, 3), (4, 3), (3, 3), (2, 2), (1, 2)):
-        x = functional.max_unpool2d(x, switches[block - 1], 2)
-        for i in range(1, layers + 1):
-            x = bn_relu(f"debn{block}_{i}", deconv(f"deconv{block}_{i}", x, 1))
-    return conv("seg-score-voc", x, 0), leaves
-
-
 def test_whole_network_equals_pytorch_with_gradients(rng):
     """In float64, so that no switch flips by rounding and the tolerance is tight; layers are compared in float32."""
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
@@ -220,10 +184,6 @@ def test_whole_network_equals_pytorch_with_gradients(rng):
         if part == "bias" and "bn" not in layer and layer != "seg-score-voc":
             continue  # zero up to rounding: batch normalisation removes it
         assert relative_error(gradients[layer][part], tensor.grad.numpy()) < 1e-5, f"{layer}/{part}"
-
-
-def to_torch(torch, x):
-    return torch.tensor(np.asarray(x).transpose(0, 3, 1, 2))
 
 
 # flax layer, its input, PyTorch's function of (functional, input, kernel as we store it, bias)

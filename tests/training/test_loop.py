@@ -1,6 +1,10 @@
 """Whole runs of a tiny network: what they write, and that an interrupted run ends as one that was not."""
 
 import json
+import os
+import re
+import signal
+import time
 
 import jax
 import numpy as np
@@ -9,8 +13,8 @@ from PIL import Image
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import network_from_config
-from deconvnet_jax.training import Evaluation, claim_workdir, init_variables, train
-from deconvnet_jax.weights import load_checkpoint
+from deconvnet_jax.training import Evaluation, Preempted, claim_workdir, init_variables, loop, train, train_step
+from deconvnet_jax.weights import load_checkpoint, open_checkpoints
 
 MODEL = {
     "num_classes": 3,
@@ -23,15 +27,24 @@ MODEL = {
     "dtype": "float32",
 }
 CONFIG = {
+    "seed": 0,
     "num_steps": 4,
     "batch_size": 8,
+    "micro_batch": 0,
+    "bn_group": 0,
+    "caffe_gradients": False,
+    "remat": False,
+    "all_reduce_dtype": "float32",
+    "profile": 0,
     "model": MODEL,
     "optimizer": {
         "learning_rate": 0.1,
+        "schedule": "step",
         "drops": (3,),
         "drop_factor": 0.1,
         "momentum": 0.9,
         "weight_decay": 5e-4,
+        "decay_bn": True,
         "bias_rate": 2.0,
         "freeze": (),
     },
@@ -40,6 +53,14 @@ CONFIG = {
     "checkpoint_every": 1,
 }
 SCORES = {"mean_iou": 0.5, "pixel_accuracy": 0.7}
+
+
+def batch_of(position):
+    rng = np.random.default_rng(position)
+    return {
+        "image": rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
+        "label": rng.integers(0, 3, (8, 32, 32), np.uint8),
+    }
 
 
 class CountedBatches:
@@ -51,12 +72,8 @@ class CountedBatches:
     def __next__(self):
         if self.position == self.stop:
             raise KeyboardInterrupt
-        rng = np.random.default_rng(self.position)
         self.position += 1
-        return {
-            "image": rng.integers(0, 256, (8, 32, 32, 3), np.uint8),
-            "label": rng.integers(0, 3, (8, 32, 32), np.uint8),
-        }
+        return batch_of(self.position - 1)
 
     def get_state(self):
         return {"position": self.position}
@@ -65,21 +82,30 @@ class CountedBatches:
         self.position = state["position"]
 
 
-def start(folder, config=CONFIG, batches=None, variables=None):
+def found(_):
+    return Evaluation({**SCORES, "iou/a": 0.5, "iou/b": float("nan")}, {"image0": np.zeros((5, 7, 3), np.uint8)})
+
+
+def start(folder, config=CONFIG, batches=None, variables=None, evaluate=found, accept_changes=False):
     net = network_from_config(config["model"])
     return train(
         config,
-        claim_workdir(folder, config),
+        claim_workdir(folder, config, accept_changes),
         net=net,
         variables=init_variables(net, seed=0) if variables is None else variables,
         batches=batches or CountedBatches(),
         info={"config": json.loads(json.dumps(config)), "class_names": ["a", "b", "c"]},
-        evaluate=lambda _: Evaluation(SCORES, {"image0": np.zeros((5, 7, 3), np.uint8)}),
+        evaluate=evaluate,
     )
 
 
 def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_result(folder, expected):
+    """Bit for bit."""
+    jax.tree.map(np.testing.assert_array_equal, load_checkpoint(folder, 4)[1], load_checkpoint(expected, 4)[1])
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +123,7 @@ def test_what_a_run_writes(finished):
     assert last["train/learning_rate"] == pytest.approx(0.01)
     assert first["train/loss"] == pytest.approx(np.log(3), rel=0.3)
     assert first["train/images_per_second"] > 0
-    assert evaluation == {"step": 2, "eval/mean_iou": 0.5, "eval/pixel_accuracy": 0.7}
+    assert evaluation == {"step": 2, "eval/mean_iou": 0.5, "eval/pixel_accuracy": 0.7, "eval/iou/a": 0.5}
     with Image.open(finished / "pictures/step_000004_image0.png") as picture:
         assert picture.size == (7, 5)
     assert list((finished / "tensorboard").iterdir())
@@ -111,19 +137,116 @@ def test_an_interrupted_run_ends_as_one_that_was_not(finished, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, batches=CountedBatches(stop=3))
     assert start(tmp_path) == SCORES
-    _, expected, _ = load_checkpoint(finished, 4)
-    _, resumed, _ = load_checkpoint(tmp_path, 4)
-    jax.tree.map(np.testing.assert_array_equal, resumed, expected)
+    assert_same_result(tmp_path, finished)
 
 
 def test_a_finished_run_does_nothing_more(finished):
     before = (finished / "metrics.jsonl").read_bytes()
-    assert start(finished, batches=CountedBatches(stop=4)) == {}
+    assert start(finished, batches=CountedBatches(stop=4)) == SCORES
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_checkpoint(tmp_path):
-    config = {**CONFIG, "log_every": 1, "optimizer": {**CONFIG["optimizer"], "learning_rate": 1e30}}
-    with pytest.raises(InputError, match=r"the loss is nan at step \d; lower config.optimizer.learning_rate"):
-        start(tmp_path, config)
-    assert [line for line in lines(tmp_path) if "train/loss" in line]
+def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(tmp_path):
+    """Every step is checked, not only those that are logged, and no checkpoint is written after it."""
+    config = {**CONFIG, "num_steps": 8, "log_every": 8, "eval_every": 0}
+    batches = CountedBatches()
+    variables = init_variables(network_from_config(MODEL), seed=0)
+    start(tmp_path, {**config, "num_steps": 2, "eval_every": 2}, batches, variables)
+    config["optimizer"] = {**CONFIG["optimizer"], "learning_rate": 1e30, "drops": ()}
+    with pytest.raises(
+        InputError, match=r"diverged at step (\d): loss .*Lower config.optimizer.learning_rate"
+    ) as error:
+        start(tmp_path, config, CountedBatches(), variables, accept_changes=True)
+    step = int(re.search(r"step (\d)", str(error.value))[1])
+    assert step <= 4
+    saved = np.load(tmp_path / f"diverged/step_{step:06d}_process_0.npz")
+    expected = batch_of(step - 1)
+    for key in ("image", "label"):
+        np.testing.assert_array_equal(saved[key], expected[key])
+    kept = load_checkpoint(tmp_path)
+    assert kept[2]["step"] < step
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept[1]))
+
+
+class TerminatedBatches(CountedBatches):
+    """Sends SIGTERM to this process before a batch."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def __next__(self):
+        if self.position == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+            self.at = None
+        return super().__next__()
+
+
+@pytest.mark.parametrize("at", [0, 3, 5])
+def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, at):
+    """Batches are read ahead, so the step at which it is noticed is an earlier one."""
+    config = {**CONFIG, "checkpoint_every": 0, "eval_every": 0}
+    with pytest.raises(Preempted) as stop:
+        start(tmp_path, config, TerminatedBatches(at))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()] == [str(stop.value.step)]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert start(tmp_path) == SCORES
+    assert_same_result(tmp_path, finished)
+
+
+def test_sigterm_in_an_evaluation_stops_it_at_once_and_it_comes_later(finished, tmp_path):
+    def evaluate(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+        raise AssertionError("not reached")
+
+    with pytest.raises(Preempted) as stop:
+        start(tmp_path, evaluate=evaluate)
+    assert stop.value.step == 2
+    assert start(tmp_path) == SCORES
+    assert_same_result(tmp_path, finished)
+    assert [line["step"] for line in lines(tmp_path)] == [2, 2, 4, 4]
+    with open_checkpoints(tmp_path / "checkpoints") as manager:
+        assert manager.metrics(4) == SCORES
+
+
+def test_an_evaluation_that_fails_loses_nothing(tmp_path):
+    def evaluate(_):
+        raise InputError("a mask is damaged")
+
+    with pytest.raises(InputError, match="a mask is damaged"):
+        start(tmp_path, evaluate=evaluate)
+    assert load_checkpoint(tmp_path)[2]["step"] == 2
+
+
+def test_the_learning_rate_drops_when_evaluations_no_longer_improve(tmp_path):
+    """Also when the run is interrupted between evaluation and next step; 0.3 is not better than 0.3."""
+    scores = {1: 0.1, 2: 0.3, 3: 0.3, 4: 0.2, 5: 0.4, 6: 0.4, 7: 1.0}
+    seen = []
+
+    def evaluate(_):
+        seen.append(scores[len(seen) + 1])
+        return Evaluation({"mean_iou": 0.0, "pixel_accuracy": seen[-1]}, {})
+
+    plateau = {"schedule": "plateau", "plateau_metric": "pixel_accuracy", "plateau_patience": 1}
+    optimizer = {**CONFIG["optimizer"], **plateau, "learning_rate": 0.1, "drop_factor": 0.5}
+    config = {**CONFIG, "num_steps": 7, "log_every": 1, "eval_every": 1, "optimizer": optimizer}
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, config, CountedBatches(stop=6), evaluate=evaluate)
+    assert len(seen) < 7
+    start(tmp_path, config, evaluate=evaluate)
+    rates = {line["step"]: line["train/learning_rate"] for line in lines(tmp_path) if "train/learning_rate" in line}
+    np.testing.assert_allclose([rates[step] for step in range(1, 8)], [0.1, 0.1, 0.1, 0.05, 0.025, 0.025, 0.0125])
+
+
+def test_profiled_steps(tmp_path):
+    start(tmp_path, {**CONFIG, "num_steps": 8, "profile": 2, "eval_every": 0, "checkpoint_every": 0, "log_every": 8})
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_the_step_compiles_once(tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        traced = []
+        patch.setattr(loop, "train_step", lambda *a, **k: traced.append(1) or train_step(*a, **k))
+        start(tmp_path, {**CONFIG, "eval_every": 2})
+    assert len(traced) == 1

@@ -3,8 +3,11 @@
 import json
 
 import numpy as np
+import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.training.metric_writer import MetricWriter
 
 
@@ -33,6 +36,8 @@ def test_scalars_and_images(tmp_path, rng):
     assert values["train/loss"][1].simple_value == 1.5
     image = values["eval/image0"][1].image
     assert (image.height, image.width) == (6, 9)
+    with Image.open(tmp_path / "pictures/step_000010_image0.png") as picture:
+        assert picture.size == (9, 6)
 
 
 def test_a_second_writer_appends(tmp_path):
@@ -42,3 +47,31 @@ def test_a_second_writer_appends(tmp_path):
         writer.close()
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2]
+
+
+def write_lines(folder, text):
+    (folder / "metrics.jsonl").write_text(text)
+
+
+def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path):
+    """A killed run does those steps again; its last line may be half of one."""
+    write_lines(tmp_path, '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a"')
+    writer = MetricWriter(tmp_path, after_step=2)
+    writer.write_scalars(3, {"a": 5.0})
+    writer.close()
+    found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert found == [{"step": 1, "a": 1}, {"step": 2, "a": 2}, {"step": 3, "a": 5.0}]
+
+
+def test_a_damaged_line_is_named(tmp_path):
+    write_lines(tmp_path, '{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(InputError, match=r"metrics.jsonl, line 2: no JSON with a step"):
+        MetricWriter(tmp_path, after_step=3)
+
+
+def test_a_score_that_does_not_exist_is_left_out(tmp_path):
+    """NaN is no JSON, and TensorBoard draws nothing for it."""
+    writer = MetricWriter(tmp_path)
+    writer.write_scalars(1, {"iou/cow": float("nan"), "iou/cat": 0.5})
+    writer.close()
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "iou/cat": 0.5}

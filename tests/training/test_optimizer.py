@@ -12,10 +12,12 @@ from deconvnet_jax.training.optimizer import parameter_groups
 
 CONFIG = {
     "learning_rate": 0.5,
+    "schedule": "step",
     "drops": (2, 4),
     "drop_factor": 0.1,
     "momentum": 0.9,
     "weight_decay": 0.01,
+    "decay_bn": True,
     "bias_rate": 2.0,
     "freeze": (),
 }
@@ -33,7 +35,7 @@ def test_groups():
         "conv1_1": {"kernel": "frozen", "bias": "frozen"},
         "bn1_1": {"scale": "frozen", "bias": "frozen"},
         "fc6-deconv": {"kernel": "weight", "bias": "bias"},
-        "fc6-deconv-bn": {"scale": "weight", "bias": "weight"},
+        "fc6-deconv-bn": {"scale": "batch_norm", "bias": "batch_norm"},
         "seg-score-voc": {"kernel": "weight", "bias": "bias"},
     }
 

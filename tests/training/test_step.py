@@ -8,17 +8,30 @@ import numpy as np
 import pytest
 from jax import lax
 
-from deconvnet_jax.models import DeconvNet
-from deconvnet_jax.training import AXIS_NAME, create_state, data_parallel, init_variables, make_optimizer, train_step
+from deconvnet_jax.models import DeconvNet, FCN8s
+from deconvnet_jax.ops import normalize_images
+from deconvnet_jax.training import (
+    AXIS_NAME,
+    batch_layout,
+    create_state,
+    data_parallel,
+    init_variables,
+    make_optimizer,
+    segmentation_loss,
+    train_step,
+)
 from deconvnet_jax.training import step as step_module
+from deconvnet_jax.training.parallel import first_replica
 
 SMALL = {"num_classes": 4, "width": 1 / 32, "fc_features": 8, "fc_window": 1, "decoder_init": "smooth"}
 OPTIMIZER = {
     "learning_rate": 0.01,
+    "schedule": "step",
     "drops": (),
     "drop_factor": 0.1,
     "momentum": 0.9,
     "weight_decay": 5e-4,
+    "decay_bn": True,
     "bias_rate": 2.0,
     "freeze": (),
 }
@@ -32,16 +45,21 @@ def global_batch(rng, size=8):
     return {"image": images.astype(np.uint8), "label": labels.astype(np.uint8)}
 
 
-def run(batch, devices, *, cross_device_bn, freeze=(), class_weights=None):
+def run(batch, devices, *, cross_device_bn=False, layout=None, net=None, learning_rate=0.01, **options):
     """State and metrics after one step on the first `devices` devices.
 
     One: the rounding of sums in another order is 1e-6 after it, and every further step multiplies that.
     """
-    net = DeconvNet(**SMALL, bn_axis_name=AXIS_NAME if cross_device_bn else None)
+    net = net or DeconvNet(**SMALL)
+    if cross_device_bn:
+        net = net.clone(bn_axis_name=AXIS_NAME)
+    if layout and layout.devices_a_group > 1:
+        net = net.clone(bn_axis_name=AXIS_NAME, bn_axis_groups=layout.device_groups)
     variables = init_variables(net, seed=3)
-    optimizer = make_optimizer({**OPTIMIZER, "freeze": freeze}, variables["params"])
+    changes = {"learning_rate": learning_rate, "freeze": options.get("freeze", ())}
+    optimizer = make_optimizer({**OPTIMIZER, **changes}, variables["params"])
     state = create_state(variables, optimizer)
-    options = {"net": net, "optimizer": optimizer, "freeze": freeze, "class_weights": class_weights}
+    options |= {"net": net, "optimizer": optimizer, "layout": layout}
     step = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options), jax.devices()[:devices])
     split = {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
     state, metrics = step(state, split)
@@ -77,14 +95,13 @@ def test_four_devices_equal_one(batch, on_one_device):
     assert state.step == expected.step == 1
 
 
-@pytest.mark.parametrize("removed", ["gradients", "sums", "statistics inside the network"])
+@pytest.mark.parametrize("removed", ["gradients", "sums", "running statistics", "statistics inside the network"])
 def test_four_devices_differ_from_one_if_a_reduction_is_removed(monkeypatch, batch, on_one_device, removed):
-    psum = lax.psum
+    psum, names = lax.psum, ("gradients", "sums", "running statistics")
 
-    def without(tree, axis_name):
-        gradients, sums = tree
-        return (gradients if removed == "gradients" else psum(gradients, axis_name)), (
-            sums if removed == "sums" else psum(sums, axis_name)
+    def without(trees, axis_name):
+        return tuple(
+            tree if removed == name else psum(tree, axis_name) for name, tree in zip(names, trees, strict=True)
         )
 
     monkeypatch.setattr(step_module.lax, "psum", without)
@@ -97,6 +114,146 @@ def test_four_devices_differ_from_one_if_a_reduction_is_removed(monkeypatch, bat
         )
         > 1e-4
     )
+
+
+@pytest.fixture(scope="module")
+def four_groups_on_one_device(batch):
+    return run(batch, 1, layout=batch_layout(8, 1, bn_group=2))
+
+
+@pytest.mark.parametrize(("devices", "micro_batch"), [(1, 2), (2, 2), (4, 0), (4, 1)])
+def test_an_update_does_not_depend_on_devices_and_micro_batches(batch, four_groups_on_one_device, devices, micro_batch):
+    """Groups of two crops: of one device at once, one after the other, each on its own, on two devices."""
+    if micro_batch == 1:  # two crops on two devices; the other two after them are another group
+        order = [0, 2, 1, 3, 4, 6, 5, 7]
+        batch = {key: value[order] for key, value in batch.items()}
+    state, metrics = run(batch, devices, layout=batch_layout(8, devices, micro_batch, bn_group=2))
+    expected, expected_metrics = four_groups_on_one_device
+    assert largest_difference(state.variables, expected.variables) < 1e-5
+    assert largest_difference(state.opt_state, expected.opt_state) < 1e-5
+    assert largest_difference(metrics, expected_metrics) < 1e-5
+
+
+def test_groups_have_their_own_statistics(batch, on_one_device, four_groups_on_one_device):
+    assert largest_difference(four_groups_on_one_device[0].variables, on_one_device[0].variables) > 1e-3
+
+
+def group_gradients(net, variables, batch):
+    """The loss and its gradient on one group of crops by itself."""
+    images = normalize_images(jnp.asarray(batch["image"]))
+
+    def loss(params):
+        logits, _ = net.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        return segmentation_loss(logits, jnp.asarray(batch["label"]))
+
+    return jax.value_and_grad(loss)(variables["params"])
+
+
+@pytest.mark.parametrize(("devices", "micro_batch"), [(1, 2), (1, 0), (4, 1)])
+def test_gradients_as_caffe_accumulates_them(batch, devices, micro_batch):
+    """solver.cpp: the mean over micro-batches of each one's mean; bn_layer.cpp: scale and shift keep the last alone."""
+    net = DeconvNet(**SMALL)
+    variables = init_variables(net, seed=3)
+    layout = batch_layout(8, devices, micro_batch, bn_group=2)
+    state, metrics = run(batch, devices, layout=layout, caffe_gradients=True, learning_rate=1.0)
+    members = [[0, 2], [4, 6], [1, 3], [5, 7]] if devices == 4 else [[0, 1], [2, 3], [4, 5], [6, 7]]
+    one = jax.jit(partial(group_gradients, net))
+    losses, gradients = zip(
+        *(one(variables, {key: value[crops] for key, value in batch.items()}) for crops in members), strict=True
+    )
+    assert metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    for layer, parts in variables["params"].items():
+        for part, value in parts.items():
+            bn = "bn" in layer
+            if part == "bias" and not bn and layer != "seg-score-voc":
+                continue  # its gradient is zero up to rounding: batch normalisation removes it
+            rate, decay = (2.0, 0.0) if part == "bias" and not bn else (1.0, 5e-4)
+            gradient = sum(g[layer][part] for g in (gradients[-1:] if bn else gradients)) / 4
+            expected = -rate * (gradient + decay * value)
+            error = np.abs(state.variables["params"][layer][part] - value - expected)
+            assert error.max() < 0.2 * np.abs(expected).max(), f"{layer}/{part}"  # a switch may flip
+
+
+def test_norms_in_the_metrics(batch, on_one_device):
+    """Of the first step, in which the velocity is the update."""
+    state, metrics = on_one_device
+    before, after = jax.device_get(init_variables(DeconvNet(**SMALL), seed=3))["params"], state.variables["params"]
+    norm = partial(jax.tree.reduce, lambda total, x: np.hypot(total, np.linalg.norm(x)))
+    assert metrics["parameter_norm"] == pytest.approx(norm(after, 0.0), rel=1e-5)
+    moved = jax.tree.map(lambda a, b: a.astype(np.float64) - b, after, before)
+    assert metrics["update_norm"] == pytest.approx(norm(moved, 0.0), rel=1e-3)
+    assert metrics["finite"] == 1
+
+
+@pytest.mark.parametrize("damaged", ["batch_stats", "params"])
+def test_a_value_that_is_no_number_is_reported(batch, damaged):
+    """Running statistics do not take part in the loss, nor in the norms of gradients."""
+    net = DeconvNet(**SMALL)
+    variables = jax.device_get(init_variables(net, seed=3))
+    leaf = variables[damaged]["debn1_2"]["mean" if damaged == "batch_stats" else "scale"] = np.full(
+        2, np.nan, np.float32
+    )
+    assert leaf.shape == (2,)
+    optimizer = make_optimizer(OPTIMIZER, variables["params"])
+    step = data_parallel(partial(train_step, axis_name=AXIS_NAME, net=net, optimizer=optimizer), jax.devices()[:1])
+    _, metrics = step(create_state(variables, optimizer), {key: value[None] for key, value in batch.items()})
+    assert first_replica(metrics["finite"]) == 0
+
+
+def test_gradients_sent_as_bfloat16(batch, on_one_device):
+    exact, _ = on_one_device
+    coarse, _ = run(batch, 4, cross_device_bn=True, all_reduce_dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(coarse.variables)} == {np.dtype(np.float32)}
+    moved, error = (
+        largest_difference(tree, exact.variables["params"])
+        for tree in (init_variables(DeconvNet(**SMALL), seed=3)["params"], coarse.variables["params"])
+    )
+    assert 0 < error < 0.05 * moved
+
+
+def test_computation_in_bfloat16_leaves_the_state_in_float32(batch):
+    state, metrics = run(batch, 1, net=DeconvNet(**SMALL, dtype=jnp.bfloat16))
+    _, exact = run(batch, 1)
+    assert {leaf.dtype for leaf in jax.tree.leaves((state.variables, metrics))} == {np.dtype(np.float32)}
+    assert 0 < abs(metrics["loss"] - exact["loss"]) < 0.01 * exact["loss"]
+
+
+def test_rematerialisation_changes_nothing(batch):
+    state, metrics = run(batch, 1, net=DeconvNet(**SMALL, remat=True))
+    expected, expected_metrics = run(batch, 1)
+    assert largest_difference(state.variables, expected.variables) < 1e-5
+    assert largest_difference(metrics, expected_metrics) < 1e-5
+
+
+@pytest.mark.parametrize(("dtype", "kept", "without"), [("float32", 75, 499), ("bfloat16", 40, 371)])
+def test_rematerialisation_keeps_what_its_docstring_says(dtype, kept, without):
+    """Megabytes for the backward pass, an image of 224 more: computed from shapes."""
+
+    def residuals(remat, count):
+        net = DeconvNet(21, remat=remat, dtype=jnp.dtype(dtype))
+        images = jax.ShapeDtypeStruct((count, 224, 224, 3), jnp.float32)
+        variables = jax.eval_shape(net.init, jax.random.key(0), images)
+
+        def forward(params, statistics, images):
+            return net.apply({"params": params, "batch_stats": statistics}, images, train=True, mutable=["batch_stats"])
+
+        def backward(params, statistics, images):
+            return jax.vjp(partial(forward, statistics=statistics, images=images), params, has_aux=True)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(backward, variables["params"], variables["batch_stats"], images))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    megabytes = [round((residuals(remat, 2) - residuals(remat, 1)) / 1e6) for remat in (True, False)]
+    assert megabytes == [kept, without]
+
+
+def test_fcn8s_with_dropout(batch):
+    net = FCN8s(num_classes=4, width=1 / 32, fc_features=16)
+    half = {key: value[:2] for key, value in batch.items()}
+    one, again, other = (run(half, 1, net=net, seed=seed)[0].variables for seed in (1, 1, 2))
+    assert set(one) == {"params"}
+    assert largest_difference(one, again) == 0
+    assert largest_difference(one["params"]["score-fr"], other["params"]["score-fr"]) > 0
 
 
 def test_running_statistics_are_the_mean_over_devices_when_each_has_its_own(batch):

@@ -1,0 +1,58 @@
+"""The evaluation of a network while it trains: scores and pictures, images divided over processes."""
+
+from collections.abc import Callable, Sequence
+
+import chex
+import jax
+import ml_collections
+import numpy as np
+
+from deconvnet_jax.data import DatasetSplit, Example
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
+from deconvnet_jax.inference import MAX_SIDE, MIN_SIDE, Segmenter
+from deconvnet_jax.models import Network
+from deconvnet_jax.training import Evaluation
+from deconvnet_jax.visualization import result_panel
+from experiments import hosts
+
+PICTURES = 4  # images that every evaluation draws
+
+
+def evaluator(
+    net: Network, class_names: Sequence[str], source: Sequence[Example], config: ml_collections.ConfigDict
+) -> Callable[[chex.ArrayTree], Evaluation]:
+    """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with pictures."""
+    count = _evaluated(config, source)
+
+    def evaluate(variables: chex.ArrayTree) -> Evaluation:
+        segmenter = Segmenter(net, variables, tuple(class_names), input_size=config.data.crop_size)
+        matrix = np.zeros((len(class_names), len(class_names)), np.int64)
+        pictures = {}
+        for i in range(jax.process_index(), count, jax.process_count()):
+            example = source[i]
+            labels = segmenter(example.image).labels
+            matrix += confusion_matrix(example.label, labels, len(class_names))
+            if len(pictures) < PICTURES:
+                pictures[f"image{i}"] = result_panel(example.image, labels, class_names, truth=example.label)
+        scores = segmentation_scores(hosts.sum_over_processes(matrix), class_names)
+        found = {name: scores[name] for name in ("mean_iou", "pixel_accuracy")}
+        found |= {f"iou/{name}": np.nan if iou is None else iou for name, iou in scores["iou_per_class"].items()}
+        return Evaluation(found, pictures)
+
+    return evaluate
+
+
+def check_images(config: ml_collections.ConfigDict, source: DatasetSplit) -> None:
+    """Raises InputError for images that cannot be predicted; rather now than after the first steps."""
+    for i in range(_evaluated(config, source)):
+        height, width = source.size(i)
+        if not MIN_SIDE <= min(height, width) <= max(height, width) <= MAX_SIDE:
+            raise InputError(
+                f"image '{source.name(i)}' of the split '{config.data.eval_split}' is {width}x{height} pixels; "
+                f"expected sides of {MIN_SIDE} to {MAX_SIDE}: take it out of the split"
+            )
+
+
+def _evaluated(config: ml_collections.ConfigDict, source: Sequence[Example]) -> int:
+    return min(config.eval_images or len(source), len(source)) if config.eval_every else 0

@@ -1,0 +1,142 @@
+"""Several processes as one program: `jax.distributed` from flags, or from the environment that a cluster provides.
+
+Found by themselves: Cloud TPU pods, SLURM (srun), Open MPI (mpirun) and indexed jobs of Kubernetes (with the package
+`kubernetes`), as far as `jax.distributed.initialize` knows them; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+JAX_PROCESS_ID; and anywhere else the flags --coordinator, --num_processes and --process_id.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import jax
+import numpy as np
+from absl import flags
+from jax.experimental import multihost_utils
+
+from deconvnet_jax.errors import InputError
+
+T = TypeVar("T")
+_TIMEOUT = 300  # seconds that processes wait for each other at the start
+
+
+def define_flags() -> None:
+    """The command line of programs that run in several processes."""
+    flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], "join the other processes of a cluster's job")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process, where no cluster tells")
+    flags.DEFINE_integer("num_processes", None, "how many processes there are", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+
+
+def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.environ) -> None:
+    """Joins the other processes, if there are any; before anything else uses JAX.
+
+    Raises:
+      InputError: for incomplete flags, or if the processes do not find each other.
+    """
+    arguments = settings(values, environment)
+    if arguments is None:
+        return
+    try:
+        jax.distributed.initialize(**arguments, initialization_timeout=_TIMEOUT)
+    except ValueError as error:  # nothing tells how many processes there are
+        if values.distributed == "on" or arguments or in_cluster(environment):
+            raise InputError(
+                f"the other processes are not known ({error}); give --coordinator=HOST:PORT, --num_processes and "
+                "--process_id"
+            ) from error
+    except RuntimeError as error:
+        raise InputError(
+            f"the processes did not find each other ({str(error).splitlines()[0]}); all of them must be started with "
+            "the same --coordinator and --num_processes, and the first one must be reachable from the others"
+        ) from error
+
+
+def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[str, object] | None:
+    """Arguments for `jax.distributed.initialize`, those that it finds out itself left out; None for one process alone.
+
+    Raises:
+      InputError: for incomplete flags.
+    """
+    given = {
+        "coordinator_address": values.coordinator or environment.get("JAX_COORDINATOR_ADDRESS"),
+        "num_processes": _number(values.num_processes, environment, "JAX_NUM_PROCESSES"),
+        "process_id": _number(values.process_id, environment, "JAX_PROCESS_ID"),
+    }
+    if values.distributed == "off":
+        return None
+    if all(value is not None for value in given.values()):
+        if not 0 <= given["process_id"] < given["num_processes"]:
+            raise InputError(
+                f"--process_id={given['process_id']} of --num_processes={given['num_processes']}: expected 0 to "
+                f"{given['num_processes'] - 1}"
+            )
+        if ":" not in given["coordinator_address"]:
+            raise InputError(f"--coordinator={given['coordinator_address']}: expected HOST:PORT")
+        return {**given, "cluster_detection_method": "deactivate"}
+    known = {key: value for key, value in given.items() if value is not None}
+    if values.distributed == "on" or in_cluster(environment):
+        return known
+    if on_tpu(environment) and not known:
+        return {}
+    if known:
+        raise InputError(
+            "--coordinator, --num_processes and --process_id go together where no cluster tells the rest; "
+            f"only {', '.join(known)} given"
+        )
+    return None
+
+
+def in_cluster(environment: Mapping[str, str]) -> bool:
+    """Whether this is one of several processes of a cluster's job."""
+    return (
+        int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
+        or int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
+        or ("KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment)
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    )
+
+
+def on_tpu(environment: Mapping[str, str]) -> bool:
+    """Whether this may be a TPU host; JAX itself knows then whether it is one of several."""
+    return environment.get("JAX_PLATFORMS", "tpu") == "tpu" and importlib.util.find_spec("libtpu") is not None
+
+
+def _number(value: int | None, environment: Mapping[str, str], name: str) -> int | None:
+    if value is not None or name not in environment:
+        return value
+    if not environment[name].isdecimal():
+        raise InputError(f"{name}={environment[name]}: expected a number")
+    return int(environment[name])
+
+
+def first_process_first(make: Callable[[], T]) -> T:
+    """Runs `make` in the first process, then in the others: what it builds on the disk is built once.
+
+    Raises:
+      InputError: if it failed in the first process; what it raised, there.
+    """
+    if jax.process_count() == 1:
+        return make()
+    error: Exception | None = None
+    if jax.process_index() == 0:
+        try:
+            result = make()
+        except Exception as caught:
+            error = caught
+    failed = bool(multihost_utils.broadcast_one_to_all(np.array(error is not None)))
+    if error is not None:
+        raise error
+    if failed:
+        raise InputError("the first process has stopped with an error; see its output")
+    return result if jax.process_index() == 0 else make()
+
+
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """The sum of an array over all processes, int64; the same in each of them."""
+    if jax.process_count() == 1:
+        return values
+    high, low = (np.asarray(part, np.int32) for part in (values >> 24, values & 0xFFFFFF))  # JAX has 32 bits
+    high, low = multihost_utils.process_allgather((high, low))
+    return (high.astype(np.int64).sum(axis=0) << 24) + low.astype(np.int64).sum(axis=0)

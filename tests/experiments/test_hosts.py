@@ -1,0 +1,167 @@
+"""Several processes: found by flags or by the environment, and training as one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from deconvnet_jax.data import write_scenes
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.weights import load_checkpoint
+from experiments import hosts
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {
+    "batch_size": 8,
+    "num_steps": 3,
+    "log_every": 1,
+    "eval_every": 2,
+    "bn_group": 4,
+    "data.resize_size": 36,
+    "data.crop_size": 32,
+    "model.width": 1 / 16,
+    "model.fc_features": 4,
+    "model.fc_window": 1,
+    "model.decoder_init": "smooth",
+    "optimizer.learning_rate": 0.001,
+    "calibrate.batches": 2,
+    "calibrate.batch_size": 8,
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(root, train=4, val=3, seed=2)
+    return root
+
+
+def start(scenes, folder, devices, *arguments, data_dir="tfds", **changes):
+    settings = {**SETTINGS, "data.voc_root": scenes, "data.data_dir": scenes.parent / data_dir, **changes}
+    command = [sys.executable, "-m", "experiments.voc_train", "--config=experiments/configs/default.py"]
+    command += [f"--workdir={folder}", *arguments, *(f"--config.{key}={value}" for key, value in settings.items())]
+    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def start_two(scenes, folder, **changes):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"--coordinator=localhost:{free.getsockname()[1]}"
+    return [
+        start(scenes, folder, 2, address, "--num_processes=2", f"--process_id={i}", data_dir="two", **changes)
+        for i in range(2)
+    ]
+
+
+def finish(*processes):
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
+    return errors
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+
+
+def test_two_processes_of_two_devices_train_as_one_of_four(scenes, tmp_path):
+    """Evaluation, calibration and groups of statistics that span devices included; one of them writes."""
+    first, second = finish(*start_two(scenes, tmp_path / "two"))
+    finish(start(scenes, tmp_path / "one", 4))
+    assert "4 cpu device(s)" in first
+    assert "step" not in second
+    for folder in ("", "calibrated"):
+        _, found, _ = load_checkpoint(tmp_path / "two" / folder)
+        _, expected, _ = load_checkpoint(tmp_path / "one" / folder)
+        assert_close(found, expected)
+    two, one = lines(tmp_path / "two"), lines(tmp_path / "one")
+    assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 2, 3, 3]
+    for ours, theirs in zip(two, one, strict=True):
+        for key in {*ours} - {"train/images_per_second"}:
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-4), key
+    assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
+
+
+def test_sigterm_to_one_of_two_processes_and_one_alone_goes_on(scenes, tmp_path):
+    long = {"num_steps": 100_000, "eval_every": 0, "checkpoint_every": 0, "calibrate.batches": 0}
+    both = start_two(scenes, tmp_path / "two", **long)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "two/metrics.jsonl").exists() or len(lines(tmp_path / "two")) < 5:
+        assert [process.poll() for process in both] == [None, None], [process.stderr.read() for process in both]
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.05)
+    both[1].send_signal(signal.SIGTERM)
+    said = finish(*both)
+    (saved,) = [int(path.name) for path in (tmp_path / "two/checkpoints").iterdir() if path.name.isdigit()]
+    assert f"asked to stop: step {saved} is saved" in said[0]
+    assert "asked to stop" not in said[1]
+    (errors,) = finish(
+        start(scenes, tmp_path / "two", 4, **{**long, "num_steps": saved + 2, "data.data_dir": "unused"})
+    )
+    assert f"resumed at step {saved} of {saved + 2}" in errors
+    assert [line["step"] for line in lines(tmp_path / "two")] == list(range(1, saved + 3))
+
+
+def flag_values(*arguments):
+    values = flags.FlagValues()
+    flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    values(["program", *arguments])
+    return values
+
+
+CPU = {"JAX_PLATFORMS": "cpu"}
+KUBERNETES = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "1"}
+ALL = {"coordinator_address": "a:1", "num_processes": 4, "process_id": 2, "cluster_detection_method": "deactivate"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        ((), {}, None),
+        (("--coordinator=a:1", "--num_processes=4", "--process_id=2"), {}, ALL),
+        (("--process_id=2",), {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4"}, ALL),
+        (("--distributed=off",), {"SLURM_STEP_NUM_TASKS": "8"}, None),
+        ((), {"SLURM_STEP_NUM_TASKS": "8"}, {}),
+        ((), {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ((), {"OMPI_COMM_WORLD_SIZE": "2"}, {}),
+        ((), KUBERNETES, {}),
+        ((), {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+        ((), {"TPU_WORKER_HOSTNAMES": "host0,host1"}, {}),
+        (("--coordinator=a:1",), {"OMPI_COMM_WORLD_SIZE": "2"}, {"coordinator_address": "a:1"}),
+        (("--distributed=on",), {}, {}),
+    ],
+)
+def test_who_tells_how_many_processes_there_are(arguments, environment, expected):
+    assert hosts.settings(flag_values(*arguments), {**CPU, **environment}) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (("--num_processes=2",), {}, "go together where no cluster tells the rest; only num_processes given"),
+        (("--coordinator=a:1", "--num_processes=2", "--process_id=2"), {}, "--process_id=2 of --num_processes=2"),
+        (("--coordinator=a", "--num_processes=2", "--process_id=1"), {}, "--coordinator=a: expected HOST:PORT"),
+        ((), {"JAX_NUM_PROCESSES": "many"}, "JAX_NUM_PROCESSES=many: expected a number"),
+        (("--distributed=on",), {}, "the other processes are not known"),
+        ((), {"OMPI_COMM_WORLD_SIZE": "2"}, "the other processes are not known"),
+    ],
+)
+def test_what_does_not_fit_together(arguments, environment, message):
+    with pytest.raises(InputError, match=message):
+        hosts.initialize(flag_values(*arguments), {**CPU, **environment})
