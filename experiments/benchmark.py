@@ -2,10 +2,14 @@
 
     python -m experiments.benchmark input [--json=FILE]
     python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--json=FILE]
+    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark scaling [--step_ms=MS --batch_per_device=N] [--json=FILE]
 
 "input": training crops a second, beside PyTorch's DataLoader with OpenCV. "proposals": recall and time of every method
-of object proposals on the objects of a folder in the VOC layout. Each is a file of experiments/benchmarks, which says
-how it measures. Tables go to stderr; the last line of stdout is one JSON object.
+of object proposals on the objects of a folder in the VOC layout. "train": training steps of the full network, beside
+the same network in PyTorch. "scaling": what many accelerators would lose to summing up gradients, computed, not
+measured. Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of
+stdout is one JSON object.
 """
 
 import json
@@ -18,8 +22,10 @@ from deconvnet_jax.errors import InputError
 from experiments import cli
 from experiments.benchmarks import input as input_benchmark
 from experiments.benchmarks import proposals as proposals_benchmark
+from experiments.benchmarks import scaling as scaling_benchmark
+from experiments.benchmarks import train as train_benchmark
 
-NAMES = ("input", "proposals")
+NAMES = ("input", "proposals", "train", "scaling")
 
 
 def define_flags() -> None:
@@ -28,6 +34,10 @@ def define_flags() -> None:
     flags.DEFINE_string("voc_root", None, "proposals: folder with JPEGImages, SegmentationClass, ImageSets")
     flags.DEFINE_string("split", "val", "proposals: whose objects to find")
     flags.DEFINE_string("forest", None, "proposals: model file of a structured forest, to be compared too")
+    flags.DEFINE_integer("batch_size", None, "train: images a step; default: 2 on a CPU, else 32", lower_bound=1)
+    flags.DEFINE_float("width", 1.0, "train: multiplies the width of all layers")
+    flags.DEFINE_float("step_ms", None, "scaling: time of a step on one accelerator; default: from its peak")
+    flags.DEFINE_integer("batch_per_device", None, "scaling: images on each; default: 8 and 64", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,14 +45,17 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) != 2 or argv[1] not in NAMES:
         given = " ".join(argv[1:]) or "nothing"
-        raise InputError(f"expected the name of one benchmark, {' or '.join(NAMES)}; got {given}")
+        raise InputError(f"expected the name of one benchmark ({', '.join(NAMES)}); got {given}")
     path = Path(values.json).expanduser() if values.json else None
     if path and not path.parent.is_dir():
         raise InputError(f"--json={values.json}: there is no folder {path.parent}; make it first")
-    if argv[1] == "input":
-        numbers = input_benchmark.run()
-    else:
-        numbers = proposals_benchmark.run(values.voc_root, values.split, values.forest)
+    benchmarks = {
+        "input": input_benchmark.run,
+        "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
+        "train": lambda: train_benchmark.run(values.batch_size, values.width),
+        "scaling": lambda: scaling_benchmark.run(values.step_ms, values.batch_per_device),
+    }
+    numbers = benchmarks[argv[1]]()
     text = json.dumps(numbers)
     if path:
         path.write_text(text + "\n")

@@ -22,7 +22,16 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from deconvnet_jax.data import Example, Windows, class_pixels, crop_window, image_box, open_split, repeat_rare
+from deconvnet_jax.data import (
+    DatasetSplit,
+    Example,
+    Windows,
+    class_pixels,
+    crop_window,
+    image_box,
+    open_split,
+    repeat_rare,
+)
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import (
     DeconvNet,
@@ -97,6 +106,8 @@ def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = 
     first = config.stage1
     with config.unlocked():
         del config.stage1
+    check_settings(config)
+    open_data(dataset.resolve_data(config))  # what stage 2 lacks is said now, not when stage 1 is done
     run_stage(first, str(Path(workdir) / "stage1"), accept_changes)
     config.init_from = str(Path(workdir) / "stage1")
     config.init.vgg16, config.init.keep_features = None, False  # stage 1's
@@ -119,12 +130,8 @@ def run_stage(config: ml_collections.ConfigDict, workdir: str, accept_changes: b
             f"one: --config.init_from={workdir}"
         )
     config = dataset.resolve_data(config)
-    builder = hosts.first_process_first(lambda: dataset.open_dataset(config))
     class_names = dataset.class_names(config)
-    train_source = open_split(builder, config.data.train_split)
-    eval_source = open_split(builder, config.data.eval_split)
-    evaluation.check_images(config, eval_source)
-    windows = dataset.windows_of(config, builder, train_source)
+    train_source, eval_source, windows = open_data(config)
     batches = dataset.batches_of(config, train_source, windows, per_process)
     net = network_from_config(config.model.to_dict())
     if has_checkpoint(Path(workdir) / "checkpoints"):  # the run goes on; what it started from may be gone
@@ -152,6 +159,19 @@ def run_stage(config: ml_collections.ConfigDict, workdir: str, accept_changes: b
             class_weights=class_weights(config, train_source),
         )
     return calibrated_scores(config, folder, evaluate) or scores
+
+
+def open_data(config: ml_collections.ConfigDict) -> tuple[DatasetSplit, DatasetSplit, Windows]:
+    """Images to train on, images to evaluate, and what is cut out of the former.
+
+    Raises:
+      InputError: for data that cannot be used.
+    """
+    builder = hosts.first_process_first(lambda: dataset.open_dataset(config))
+    train_source = open_split(builder, config.data.train_split)
+    eval_source = open_split(builder, config.data.eval_split)
+    evaluation.check_images(config, eval_source)
+    return train_source, eval_source, dataset.windows_of(config, builder, train_source)
 
 
 def calibrated_scores(

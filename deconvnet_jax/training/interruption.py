@@ -11,8 +11,10 @@ import jax
 from jax.experimental import multihost_utils
 
 
-class Preempted(Exception):  # noqa: N818
-    """A run has stopped because it was asked to, at a step whose checkpoint is written; no error.
+class Preempted(BaseException):
+    """A run has stopped because it was asked to, at a step whose checkpoint is written.
+
+    Like KeyboardInterrupt no `Exception`: it may come at any place, and nobody on its way may take it for an error.
 
     Attributes:
       step: that step.

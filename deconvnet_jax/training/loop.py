@@ -183,8 +183,9 @@ class _Run:
         """The scores of a saved step, found now or kept with it, and the state that has taken note of them."""
         scores = self.manager.metrics(step)
         if scores is None:
-            with self.monitor.paused(), self.interruption.at_once(step):
-                evaluation = self.evaluate(first_replica(state.variables))
+            with self.monitor.paused():
+                with self.interruption.at_once(step):
+                    evaluation = self.evaluate(first_replica(state.variables))
                 scores = {name: value for name, value in evaluation.scores.items() if "/" not in name}
                 self.writer.write_scalars(step, {f"eval/{name}": value for name, value in evaluation.scores.items()})
                 self.writer.write_images(step, {f"eval/{name}": image for name, image in evaluation.images.items()})

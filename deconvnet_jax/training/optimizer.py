@@ -58,18 +58,22 @@ def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.G
 
     Args:
       config: section "optimizer" of the experiment's config: learning_rate, schedule, drops, drop_factor, momentum,
-        weight_decay, decay_bn, bias_rate, freeze (prefixes of layer names that keep their initial values).
+        weight_decay, decay_bn, bias_rate, rates (pairs of a prefix of layer names and the learning rate of these
+        layers, relative), freeze (prefixes of layer names that keep their initial values).
       params: the network's parameters; only their names are used.
 
     Returns:
       A transformation whose `update` takes `rate_scale`, which multiplies the learning rate.
 
     Raises:
-      InputError: for a prefix in `freeze` that no layer has, or an unknown schedule.
+      InputError: for a prefix in `freeze` or `rates` that no layer has, or an unknown schedule.
     """
-    for prefix in config["freeze"]:
-        if not any(layer.startswith(prefix) for layer in params):
-            raise InputError(f"config.optimizer.freeze: no layer begins with '{prefix}'; there are {', '.join(params)}")
+    for key, prefixes in (("freeze", config["freeze"]), ("rates", [prefix for prefix, _ in config["rates"]])):
+        for prefix in prefixes:
+            if not any(layer.startswith(prefix) for layer in params):
+                raise InputError(
+                    f"config.optimizer.{key}: no layer begins with '{prefix}'; there are {', '.join(params)}"
+                )
     schedule = make_schedule(config)
 
     def sgd(rate_multiplier: float, weight_decay: float) -> optax.GradientTransformation:
@@ -80,13 +84,18 @@ def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.G
             optax.trace(decay=config["momentum"]),
         )
 
-    groups = {
-        "weight": sgd(1.0, config["weight_decay"]),
-        "bias": sgd(config["bias_rate"], 0.0),
-        "batch_norm": sgd(1.0, config["weight_decay"] if config["decay_bn"] else 0.0),
-        "frozen": optax.set_to_zero(),
+    settings = {
+        "weight": (1.0, config["weight_decay"]),
+        "bias": (config["bias_rate"], 0.0),
+        "batch_norm": (1.0, config["weight_decay"] if config["decay_bn"] else 0.0),
     }
-    return optax.multi_transform(groups, parameter_groups(params, config["freeze"]))
+    groups = parameter_groups(params, config["freeze"], config["rates"])
+    transforms = {"frozen": optax.set_to_zero()}
+    for group in sorted({*jax.tree.leaves(groups)} - {"frozen"}):
+        kind, _, layer_rate = group.partition(" ")
+        rate, decay = settings[kind]
+        transforms[group] = sgd(rate * float(layer_rate or 1), decay)
+    return optax.multi_transform(transforms, groups)
 
 
 def _scale_by_argument() -> optax.GradientTransformationExtraArgs:
@@ -103,16 +112,21 @@ def _scale_by_argument() -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
-def parameter_groups(params: chex.ArrayTree, freeze: Sequence[str] = ()) -> chex.ArrayTree:
-    """The group of every parameter, by layer name and part: "weight", "bias", "batch_norm" or "frozen"."""
+def parameter_groups(
+    params: chex.ArrayTree, freeze: Sequence[str] = (), rates: Sequence[tuple[str, float]] = ()
+) -> dict[str, dict[str, str]]:
+    """The group of every parameter, by layer name and part: "weight", "bias", "batch_norm" or "frozen".
+
+    Where `rates` gives the layer another learning rate than 1, it follows: "weight 0.1".
+    """
 
     def group(path: tuple[Any, ...], _: chex.Array) -> str:
         layer, part = path[0].key, path[1].key
         if is_frozen(layer, freeze):
             return "frozen"
-        if is_batch_norm(layer):
-            return "batch_norm"
-        return "bias" if part == "bias" else "weight"
+        kind = "batch_norm" if is_batch_norm(layer) else "bias" if part == "bias" else "weight"
+        rate = next((rate for prefix, rate in rates if layer.startswith(prefix)), 1)
+        return kind if rate == 1 else f"{kind} {rate}"
 
     return jax.tree_util.tree_map_with_path(group, params)
 

@@ -72,10 +72,11 @@ def place_batch(batch: dict[str, np.ndarray], devices: Sequence[jax.Device] | No
     """
     mesh = Mesh(np.array(jax.devices() if devices is None else devices), (AXIS_NAME,))
     sharding = NamedSharding(mesh, PartitionSpec(AXIS_NAME))
-    return {
-        key: jax.make_array_from_process_local_data(sharding, value)
-        for key, value in split_batch(batch, len(mesh.local_devices)).items()
-    }
+    with jax.transfer_guard_host_to_device("allow"):  # with several processes JAX does not see that it is asked for
+        return {
+            key: jax.make_array_from_process_local_data(sharding, value)
+            for key, value in split_batch(batch, len(mesh.local_devices)).items()
+        }
 
 
 def replicate(tree: Any, devices: Sequence[jax.Device] | None = None) -> Any:

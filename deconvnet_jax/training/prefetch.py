@@ -27,7 +27,8 @@ class PrefetchedBatches:
 
     def __next__(self) -> dict[str, jax.Array]:
         while len(self._waiting) <= self._ahead:
-            batch = place_batch(next(self._batches))
+            # Copied: on CPU, JAX would keep the workers' shared memory, which must be free when the program ends.
+            batch = place_batch({key: value.copy() for key, value in next(self._batches).items()})
             self._waiting.append((batch, self._batches.get_state()))
         batch, self._position = self._waiting.popleft()
         return batch

@@ -57,6 +57,7 @@ def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree,
     """
     check_vacant(directory)
     info = {**info, "config": {**info.get("config", {}), "model": config_from_network(net)}}
+    variables = jax.device_get(variables)  # with several processes, Orbax takes arrays of one device for an error
     with open_checkpoints(directory) as manager:
         args = ocp.args.Composite(variables=ocp.args.StandardSave(variables), info=ocp.args.JsonSave(info))
         manager.save(0, args=args)

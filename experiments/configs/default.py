@@ -71,6 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.weight_decay = 5e-4
     optimizer.decay_bn = True  # scale and shift of batch normalisation decay too
     optimizer.bias_rate = 2.0  # learning rate of biases, relative
+    optimizer.rates = ()  # pairs (prefix of layers, their learning rate, relative), e.g. (("conv", 0.1), ("bn", 0.1))
     optimizer.freeze = ()  # prefixes of layers that stay as initialised, e.g. ("conv1_", "bn1_")
 
     config.log_every = 10  # steps

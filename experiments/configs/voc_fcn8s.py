@@ -7,9 +7,11 @@
 The paper takes Berkeley's fcn-8s-pascal.caffemodel, which `experiments.import_weights` reads; this trains one without
 it. Long, Shelhamer, Darrell, CVPR 2015, section 4.3: VGG-16 with fc6 and fc7, 20 images a step, momentum 0.9, weight
 decay 0.0005, biases twice as fast, scores begin at zero, dropout, the last interpolation is fixed. All strides are
-trained at once, as their "all-at-once" FCN-8s. The learning rate: the authors' solver has 1e-10 for one image, summed
-over its 250,000 or so pixels, with momentum 0.99; for the mean over 20 images with momentum 0.9 an image moves the
-weights as far at 1e-10 x 250,000 x 20 x (1 - 0.9) / (1 - 0.99) = 0.005.
+trained at once. For that the authors (voc-fcn8s-atonce) scale pool4 by 0.01 and pool3 by 0.0001 before they score them;
+the same steps come from learning rates of these two layers times the squares. The learning rate itself: their solver
+has 1e-10 for one image, summed over its 250,000 or so pixels, with momentum 0.99; for the mean over 20 images with
+momentum 0.9 an image moves the weights as far at 1e-10 x 250,000 x 20 x (1 - 0.9) / (1 - 0.99) = 0.005. Here it is a
+fifth of that, because a step over 20 images at once goes further before the next gradient is seen.
 
 Images are squared with black and resized to 512 pixels, mirrored, cut to 480 at random.
 
@@ -42,7 +44,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.label_mode = "all"
     config.data.resize_size = 512
     config.data.crop_size = 480
-    config.optimizer.learning_rate = 0.005
+    config.optimizer.learning_rate = 0.001
+    config.optimizer.rates = (("score-pool4", 1e-4), ("score-pool3", 1e-8))
     config.optimizer.drops = (8_000, 11_000)
     config.optimizer.freeze = ("upsample",)
     return config.lock()

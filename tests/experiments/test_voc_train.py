@@ -1,13 +1,16 @@
 """Training as people start it: a small run from end to end, and every kind of bad input as one line."""
 
+import importlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from caffe_networks import random_deconvnet
@@ -16,11 +19,11 @@ from PIL import Image
 
 from deconvnet_jax.data import Example, class_names, write_scenes
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import network_from_config
-from deconvnet_jax.training import init_variables
+from deconvnet_jax.models import FCN8s, network_from_config
+from deconvnet_jax.training import batch_layout, init_variables, make_optimizer
 from deconvnet_jax.weights import load_checkpoint
 from experiments import import_weights, voc_train
-from experiments.configs import coco128, default, demo, voc_stage1
+from experiments.configs import default, voc_fcn8s, voc_two_stage, voc_two_stage_released
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -133,6 +136,15 @@ def refused(config, workdir):
         ({"log_every": 0}, "config.log_every=0: expected at least 1"),
         ({"eval_images": -5}, "config.eval_images=-5: expected at least 0"),
         ({"data.cache_mb": -1}, "data.cache_mb=-1: expected 0 to"),
+        ({"profile": -1}, "config.profile=-1: expected at least 0"),
+        ({"batch_size": 16, "micro_batch": 3}, "config.micro_batch=3"),
+        ({"bn_group": 3}, "config.bn_group=3"),
+        ({"optimizer.schedule": "cosine"}, "config.optimizer.schedule='cosine': expected step or plateau"),
+        ({"optimizer.plateau_metric": "loss"}, "config.optimizer.plateau_metric='loss': expected pixel_accuracy or"),
+        ({"optimizer.schedule": "plateau", "eval_every": 0}, "config.optimizer.schedule=plateau needs evaluations"),
+        ({"model.dtype": "float16"}, "config.model.dtype='float16': expected float32 or bfloat16"),
+        ({"all_reduce_dtype": "int8"}, "config.all_reduce_dtype='int8': expected float32 or bfloat16"),
+        ({"calibrate.batch_size": 1}, "config.calibrate.batch_size=1: expected at least 2"),
     ],
 )
 def test_numbers_out_of_range(scenes, tmp_path, change, message):
@@ -233,9 +245,98 @@ def test_initial_variables_keep_vgg16s_features_where_asked(tmp_path, rng):
     assert (kept["batch_stats"]["bn1_1"]["mean"] != 0).all()
 
 
-@pytest.mark.parametrize("config", [default, demo, coco128, voc_stage1])
-def test_every_config_fits_together(config):
-    voc_train.check_crop_size(config.get_config())
+CONFIGS = [path.stem for path in (ROOT / "experiments/configs").glob("*.py") if path.stem not in ("__init__", "stages")]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_fits_together(name):
+    """On any number of devices that people have, and locked; its docstring holds the command that starts it."""
+    module = importlib.import_module(f"experiments.configs.{name}")
+    config = module.get_config()
+    for each in (config, config.get("stage1", config)):
+        voc_train.check_settings(each)
+        net = network_from_config({**each.model.to_dict(), "num_classes": 21})
+        make_optimizer(each.optimizer.to_dict(), jax.eval_shape(partial(init_variables, net), 0)["params"])
+    for devices in (1, 2, 4):
+        batch_layout(config.batch_size, devices, config.micro_batch, config.bn_group)
+    with pytest.raises(AttributeError):
+        config.num_stepz = 1
+    assert name == "default" or f"--config=experiments/configs/{name}.py" in module.__doc__
+
+
+def test_overrides_reach_what_is_derived_from_them():
+    config = voc_two_stage_released.get_config()
+    config.update_from_flattened_dict({"batch_size": 32, "data.voc_root": "somewhere", "init.vgg16": "file"})
+    config.stage1.num_steps = 3
+    config = config.copy_and_resolve_references()
+    for stage in (config, config.stage1):
+        assert stage.optimizer.weight_decay == pytest.approx(5e-4 / 4)
+        assert (stage.batch_size, stage.micro_batch, stage.bn_group) == (32, 8, 8)
+        assert stage.data.voc_root == "somewhere"
+        assert stage.init.vgg16 == "file"
+    assert (config.num_steps, config.stage1.num_steps) == (40_000, 3)
+    assert (config.data.windows, config.stage1.data.windows) == (("proposal",), ("instance",))
+    assert (config.data.label_mode, config.stage1.data.label_mode) == ("all", "instance")
+
+
+def test_two_stages_with_one_command(scenes, tmp_path, capsys):
+    """Momentum begins anew, batch normalisation is calibrated at the end, and what is finished is not done again."""
+    config = voc_two_stage.get_config()
+    tiny = {**TINY, "data.voc_root": str(scenes), "data.data_dir": str(scenes.parent / "tfds"), "bn_group": 0}
+    config.update_from_flattened_dict({**tiny, "data.windows": ("image",), "calibrate.batches": 2})
+    config.stage1.num_steps = 1
+    config.calibrate.batch_size = 4
+    config.data.balance = 0.0
+    voc_train.run(config, str(tmp_path))
+    said = capsys.readouterr().err
+    assert f"starting from {tmp_path / 'stage1'}\n" in said
+    assert "statistics measured over 2 batches: mean_iou" in said
+    _, first, info = load_checkpoint(tmp_path / "stage1")
+    assert info["step"] == 1
+    _, second, _ = load_checkpoint(tmp_path, 2)
+    _, calibrated, description = load_checkpoint(tmp_path / "calibrated")
+    assert description["calibrated"] == {"batches": 2, "batch_size": 4}
+    jax.tree.map(np.testing.assert_array_equal, calibrated["params"], second["params"])
+    assert (calibrated["batch_stats"]["bn1_1"]["mean"] != second["batch_stats"]["bn1_1"]["mean"]).any()
+    assert np.abs(second["params"]["fc6"]["kernel"] - first["params"]["fc6"]["kernel"]).max() < 0.1
+    saved = [json.loads((tmp_path / part / "config.json").read_text()) for part in ("stage1", "")]
+    assert [part["data"]["label_mode"] for part in saved] == ["instance", "all"]
+    assert saved[1]["init_from"] == str(tmp_path / "stage1")
+    files = sorted(tmp_path.rglob("*"))
+    voc_train.run(config, str(tmp_path))
+    assert [path for path in sorted(tmp_path.rglob("*")) if "tensorboard" not in str(path)] == [
+        path for path in files if "tensorboard" not in str(path)
+    ]
+
+
+def test_what_stage_2_lacks_is_said_before_stage_1_begins(scenes, tmp_path):
+    config = voc_two_stage.get_config()
+    config.update_from_flattened_dict({**TINY, "data.voc_root": str(scenes), "bn_group": 0})
+    config.data.data_dir = str(tmp_path / "tfds")
+    message = refused(config, tmp_path / "run")
+    assert "no proposals of the split 'train' yet" in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_fcn8s_learns(scenes, tmp_path):
+    """Another network through the same program; scores begin at zero, so the first loss is that of chance."""
+    config = voc_fcn8s.get_config()
+    values = {"data.voc_root": str(scenes), "data.data_dir": str(scenes.parent / "tfds"), "num_steps": 20}
+    values |= {"batch_size": 4, "micro_batch": 1, "data.crop_size": 64, "data.resize_size": 72, "log_every": 1}
+    config.update_from_flattened_dict({**values, "model.width": 1 / 16, "model.fc_features": 16, "eval_every": 20})
+    scores = voc_train.run(config, str(tmp_path))
+    assert 0 < scores["pixel_accuracy"] <= 1
+    losses = [
+        line["train/loss"]
+        for line in map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+        if "train/loss" in line
+    ]
+    assert losses[0] == pytest.approx(np.log(6), rel=1e-3)
+    assert losses[-1] < 0.9 * losses[0]
+    net, variables, _ = load_checkpoint(tmp_path)
+    assert isinstance(net, FCN8s)
+    before = init_variables(net, config.seed)["params"]["upsample"]["kernel"]
+    np.testing.assert_array_equal(variables["params"]["upsample"]["kernel"], before)
 
 
 def test_training_goes_on_from_an_imported_network(scenes, tmp_path, rng, capsys):

@@ -46,6 +46,7 @@ CONFIG = {
         "weight_decay": 5e-4,
         "decay_bn": True,
         "bias_rate": 2.0,
+        "rates": (),
         "freeze": (),
     },
     "log_every": 2,

@@ -19,6 +19,7 @@ CONFIG = {
     "weight_decay": 0.01,
     "decay_bn": True,
     "bias_rate": 2.0,
+    "rates": (),
     "freeze": (),
 }
 
@@ -38,6 +39,49 @@ def test_groups():
         "fc6-deconv-bn": {"scale": "batch_norm", "bias": "batch_norm"},
         "seg-score-voc": {"kernel": "weight", "bias": "bias"},
     }
+
+
+def test_groups_of_layers_with_other_learning_rates():
+    """The first prefix that fits counts; in the checkpoint's config pairs are lists."""
+    groups = parameter_groups(params_like(jnp.zeros(1)), rates=[["conv1", 0.1], ["bn", 0.5], ["c", 3]])
+    assert groups["conv1_1"] == {"kernel": "weight 0.1", "bias": "bias 0.1"}
+    assert groups["bn1_1"] == {"scale": "batch_norm 0.5", "bias": "batch_norm 0.5"}
+    assert groups["fc6-deconv"] == {"kernel": "weight", "bias": "bias"}
+
+
+def test_other_learning_rates_move_layers_as_far_less(rng):
+    params = params_like(jnp.asarray(rng.standard_normal(3)))
+    config = {**CONFIG, "weight_decay": 0.0, "rates": (("conv1_", 0.25),)}
+    optimizer = make_optimizer(config, params)
+    gradients = params_like(jnp.asarray(rng.standard_normal(3)))
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    for part in ("kernel", "bias"):
+        np.testing.assert_allclose(updates["conv1_1"][part], 0.25 * updates["fc6-deconv"][part], rtol=1e-6)
+    updates_half, _ = optimizer.update(gradients, optimizer.init(params), params, rate_scale=0.5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 0.5 * b, rtol=1e-6), updates_half, updates)
+
+
+def test_batch_normalisation_need_not_decay():
+    params = params_like(jnp.ones(1))
+    optimizer = make_optimizer({**CONFIG, "decay_bn": False}, params)
+    updates, _ = optimizer.update(params_like(jnp.zeros(1)), optimizer.init(params), params)
+    assert updates["conv1_1"]["kernel"] < 0
+    assert updates["bn1_1"]["scale"] == updates["bn1_1"]["bias"] == updates["conv1_1"]["bias"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"rates": (("conv9", 0.1),)},
+            "config.optimizer.rates: no layer begins with 'conv9'; there are conv1_1",
+        ),
+        ({"schedule": "cosine"}, "config.optimizer.schedule='cosine': unknown; expected step or plateau"),
+    ],
+)
+def test_wrong_settings(change, message):
+    with pytest.raises(InputError, match=message):
+        make_optimizer({**CONFIG, **change}, params_like(jnp.zeros(1)))
 
 
 def test_updates_follow_the_original_solver_through_learning_rate_drops(rng):

@@ -33,6 +33,7 @@ OPTIMIZER = {
     "weight_decay": 5e-4,
     "decay_bn": True,
     "bias_rate": 2.0,
+    "rates": (),
     "freeze": (),
 }
 

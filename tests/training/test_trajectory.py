@@ -32,6 +32,7 @@ OPTIMIZER = {
     "weight_decay": DECAY,
     "decay_bn": True,
     "bias_rate": 2.0,
+    "rates": (),
     "freeze": (),
 }
 

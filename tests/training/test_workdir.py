@@ -41,6 +41,26 @@ def test_another_config_is_refused_and_changes_nothing(tmp_path, changed, named)
     assert (tmp_path / "config.json").read_bytes() == before
 
 
+def test_changed_settings_of_learning_are_accepted_if_the_user_says_so(tmp_path, capsys):
+    claim_workdir(tmp_path, CONFIG)
+    slower = {**CONFIG, "optimizer": {"drops": (3, 5), "learning_rate": 0.01}}
+    with pytest.raises(InputError, match="another --workdir to start anew, or --accept_changes to go on with it"):
+        claim_workdir(tmp_path, slower)
+    claim_workdir(tmp_path, slower, accept_changes=True)
+    said = capsys.readouterr().err
+    assert said == "going on with another config: optimizer.learning_rate is 0.1 there and 0.01 now\n"
+    assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["learning_rate"] == 0.01
+
+
+def test_other_changes_are_not_accepted_in_any_case(tmp_path):
+    claim_workdir(tmp_path, CONFIG)
+    changed = {**CONFIG, "seed": 1, "optimizer": {"drops": (3, 5), "learning_rate": 0.01}}
+    with pytest.raises(
+        InputError, match="belongs to another config: seed is 0 there and 1 now; give another --workdir"
+    ):
+        claim_workdir(tmp_path, changed, accept_changes=True)
+
+
 def test_a_damaged_config_and_a_file_as_folder_are_named(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json is not valid JSON"):

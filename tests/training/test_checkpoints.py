@@ -1,0 +1,167 @@
+"""What a run saves it gets back, bit for bit; a damaged checkpoint is set aside; a full disk is one line."""
+
+import re
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.training import add_metrics, restore_newest, save_checkpoint
+from deconvnet_jax.training.checkpoints import DAMAGED, checksums, finish_saving
+from deconvnet_jax.weights import open_checkpoints
+
+INFO = {"config": {}, "class_names": []}
+
+
+@pytest.fixture
+def trees(rng):
+    variables = {"params": {"conv": {"kernel": rng.standard_normal((40, 50)).astype(np.float32)}}}
+    return variables, {"momentum": {"trace": rng.standard_normal(7).astype(np.float32), "count": np.int32(3)}}
+
+
+def scaled(tree, factor):
+    return jax.tree.map(lambda leaf: (leaf * factor).astype(leaf.dtype), tree)
+
+
+def save(folder, trees, *steps):
+    with open_checkpoints(folder) as manager:
+        for step in steps:
+            variables, optimizer = scaled(trees, step)
+            save_checkpoint(manager, step, variables=variables, optimizer=optimizer, data={"position": step}, info=INFO)
+
+
+def restore(folder, trees):
+    with open_checkpoints(folder) as manager:
+        return restore_newest(manager, *trees)
+
+
+def assert_is_step(restored, trees, step):
+    found, variables, optimizer, data = restored
+    assert (found, data) == (step, {"position": step})
+    jax.tree.map(np.testing.assert_array_equal, (variables, optimizer), scaled(trees, step))
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_training_resumes_with_exactly_what_was_saved(tmp_path, trees):
+    save(tmp_path, trees, 2, 5)
+    assert_is_step(restore(tmp_path, trees), trees, 5)
+
+
+def test_nothing_is_restored_from_an_empty_folder(tmp_path, trees):
+    assert restore(tmp_path / "checkpoints", trees) is None
+
+
+def flip(data):
+    data[len(data) // 2] ^= 0x10
+
+
+def truncate(data):
+    del data[len(data) // 2 :]
+
+
+def zero(data):
+    data[:] = bytes(len(data))
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, zero])
+def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(tmp_path, trees, capsys, damage):
+    """Wherever in the values the damage is; a flipped bit decompresses to other values without an error."""
+    folder = tmp_path / "checkpoints"
+    save(folder, trees, 2, 5)
+    path = largest_file(folder / "5/variables")
+    data = bytearray(path.read_bytes())
+    damage(data)
+    path.write_bytes(data)
+    assert_is_step(restore(folder, trees), trees, 2)
+    warning = capsys.readouterr().err
+    assert re.match(
+        r"warning: the checkpoint of step 5 cannot be read \(.+\); moved to .*checkpoints_damaged/5\n", warning
+    )
+    assert warning.count("\n") == 1
+    assert not (folder / "5").exists()
+    assert (tmp_path / DAMAGED / "5").is_dir()
+    save(folder, trees, 5)  # the run comes there again
+    assert_is_step(restore(folder, trees), trees, 5)
+
+
+@pytest.mark.parametrize("part", ["optimizer", "data/metadata", "checksums/metadata"])
+def test_a_step_without_one_of_its_parts(tmp_path, trees, part):
+    folder = tmp_path / "checkpoints"
+    save(folder, trees, 2, 5)
+    (folder / "5" / part).rename(tmp_path / "taken")
+    assert_is_step(restore(folder, trees), trees, 2)
+
+
+def test_a_second_damaged_step_of_the_same_number_is_kept_too(tmp_path, trees):
+    folder = tmp_path / "checkpoints"
+    for _ in range(2):
+        save(folder, trees, 5) if (folder / "2").exists() else save(folder, trees, 2, 5)
+        zero_file = largest_file(folder / "5/variables")
+        zero_file.write_bytes(bytes(10))
+        assert_is_step(restore(folder, trees), trees, 2)
+    assert {path.name for path in (tmp_path / DAMAGED).iterdir()} == {"5", "5_1"}
+
+
+def test_no_step_that_can_be_read_is_an_error_and_nothing_is_moved(tmp_path, trees):
+    folder = tmp_path / "checkpoints"
+    save(folder, trees, 2, 5)
+    for step in (2, 5):
+        largest_file(folder / f"{step}/variables").write_bytes(b"")
+    with pytest.raises(InputError, match=r"no checkpoint in .* can be read \(step 5: .*; step 2: .*--workdir") as error:
+        restore(folder, trees)
+    assert "\n" not in str(error.value)
+    assert (folder / "5").exists()
+
+
+def test_what_a_killed_run_was_writing_is_removed(tmp_path, trees):
+    save(tmp_path, trees, 2)
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "3.orbax-checkpoint-tmp/large").write_bytes(bytes(1000))
+    assert_is_step(restore(tmp_path, trees), trees, 2)
+    assert not (tmp_path / "3.orbax-checkpoint-tmp").exists()
+
+
+def test_scores_are_added_to_a_saved_step_and_decide_which_one_is_kept(tmp_path, trees):
+    with open_checkpoints(tmp_path) as manager:
+        for step, mean_iou in ((1, 0.3), (2, 0.7), (3, 0.1), (4, 0.2), (5, 0.3)):
+            save_checkpoint(manager, step, variables=trees[0], optimizer=trees[1], data={}, info=INFO)
+            add_metrics(manager, step, {"mean_iou": mean_iou})
+    with open_checkpoints(tmp_path) as manager:
+        assert sorted(manager.all_steps()) == [2, 4, 5]
+        assert manager.best_step() == 2
+        assert manager.metrics(4) == {"mean_iou": 0.2}
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_intact(tmp_path, trees):
+    """A limit on the size of files stands for the end of the disk."""
+    large = {"params": {"conv": {"kernel": np.random.default_rng(0).standard_normal((600, 500)).astype(np.float32)}}}
+    save(tmp_path, (large, trees[1]), 2)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_checkpoints(tmp_path) as manager:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))
+        try:
+            save_checkpoint(manager, 3, variables=large, optimizer=trees[1], data={}, info=INFO)
+            with pytest.raises(InputError) as error:
+                finish_saving(manager)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"could not be written to {tmp_path} (the disk is full); the one of step 2 is intact: make room" in message
+    assert_is_step(restore(tmp_path, (large, trees[1])), (large, trees[1]), 2)
+
+
+def test_checksums_see_a_single_bit(trees):
+    variables, _ = trees
+    before = checksums(jax.tree.map(jnp.asarray, variables))
+    (name,) = before
+    words = variables["params"]["conv"]["kernel"].view(np.uint32)
+    assert before[name] == int(words.sum(dtype=np.uint64) % 2**32)
+    words[3, 4] ^= 1 << 30
+    assert checksums(variables) != before
