@@ -21,7 +21,7 @@ from deconvnet_jax.data.records import DatasetSplit
 from deconvnet_jax.data.training_windows import Windows
 from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.data.windows import crop_window, keep_class, number_parts
-from deconvnet_jax.data.workers import end_with_parent
+from deconvnet_jax.data.workers import stay_with_parent
 from deconvnet_jax.errors import InputError
 
 LABEL_MODES = ("instance", "all")
@@ -144,7 +144,7 @@ class TrainingBatches:
             if not flags.FLAGS.is_parsed():  # Grain's workers read flags; a notebook or another library parses none
                 flags.FLAGS.mark_as_parsed()
             workers = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
-            dataset = dataset.mp_prefetch(workers, worker_init_fn=end_with_parent)
+            dataset = dataset.mp_prefetch(workers, worker_init_fn=stay_with_parent)
         return iter(dataset)
 
 

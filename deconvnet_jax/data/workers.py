@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 
 
@@ -11,6 +12,13 @@ def end_with_parent(*_: object) -> None:
     A parent that is killed (preemption, no memory left) cannot tell its workers, which would wait for it for ever.
     """
     threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def stay_with_parent(*_: object) -> None:
+    """As `end_with_parent`, but not before: a SIGTERM to all processes of a job is for the parent, which needs us."""
+    if threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is not None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()
 
 
 def _wait_for_parent() -> None:

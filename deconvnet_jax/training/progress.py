@@ -18,7 +18,8 @@ class Progress:
 
     def __init__(self, start: int, last: int):
         self._console = Console(stderr=True, quiet=jax.process_index() != 0)
-        self._start, self._last, self._began = start, last, time.perf_counter()
+        self._start, self._last = start, last
+        self._first: tuple[int, float] | None = None
         columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         self._bar = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
 
@@ -41,9 +42,15 @@ class Progress:
             text += f"  {scalars['images_per_second']:.1f} images/s"
         self._bar.update(self._task, completed=step, description=text)
         if not self._console.is_terminal:
-            each = (time.perf_counter() - self._began) / (step - self._start)
-            left = timedelta(seconds=round(each * (self._last - step)))
-            self._print(f"step {step}/{self._last}  {text}  {left} left")
+            self._print(f"step {step}/{self._last}  {text}{self._left(step)}")
+
+    def _left(self, step: int) -> str:
+        """By the time since the first update; before that, the step was compiled."""
+        if self._first is None:
+            self._first = step, time.perf_counter()
+            return ""
+        first, then = self._first
+        return f"  {timedelta(seconds=round((time.perf_counter() - then) / (step - first) * (self._last - step)))} left"
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
         """Prints the scores of an evaluation, a line that stays."""

@@ -41,7 +41,12 @@ def start(scenes, folder):
     command = [sys.executable, "-m", "experiments.voc_train", "--config=experiments/configs/default.py"]
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     return subprocess.Popen(
-        [*command, f"--workdir={folder}", *flags], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        [*command, f"--workdir={folder}", *flags],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -90,7 +95,7 @@ def test_killed_at_several_steps_and_terminated(scenes, uninterrupted, tmp_path,
         process.communicate()
     process = start(scenes, folder)
     wait_for_step(process, folder, int(rng.integers(17, 24)))
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # its workers get it too, as from SLURM
     said = finish(process).splitlines()[-1]
     saved = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
     assert said == f"asked to stop: step {saved} is saved; the same command goes on from there"
