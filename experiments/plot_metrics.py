@@ -1,0 +1,188 @@
+"""Draws the curves of one or several training runs into one picture.
+
+    python -m experiments.plot_metrics [--output=metrics.png] [--smooth=N] RUN...
+
+RUN is a run's folder, or its metrics.jsonl. Four panels over steps: training loss, with a mark where the learning rate
+drops; pixel accuracy of training (thin) and of evaluations (points); mean IoU of evaluations; images a second. A run
+that is being written just now is drawn as far as it is.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deconvnet_jax.errors import InputError
+from experiments import cli
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+SIZE = (14, 9)  # inches
+DPI = 100
+
+
+class Curve(NamedTuple):
+    """Values of one metric: int [n] steps in ascending order, float [n] values."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    flags.DEFINE_string("output", "metrics.png", "file of the picture, a PNG")
+    flags.DEFINE_integer("smooth", 1, "training curves are means over so many points", lower_bound=1)
+    flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the runs
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draws the runs on the command line."""
+    run(argv[1:], flags.FLAGS.output, flags.FLAGS.smooth)
+
+
+def run(runs: Sequence[str], output: str | Path = "metrics.png", smooth: int = 1) -> None:
+    """Draws runs into a file and prints where it is, and of each run the last step, loss and best mean IoU.
+
+    Raises:
+      InputError: if there is no run, one has no metrics or damaged ones, or the picture cannot be written.
+    """
+    if not runs:
+        raise InputError("no run given; name the folders of one or several training runs")
+    output = Path(output).expanduser()
+    if output.suffix.lower() != ".png" or not output.parent.is_dir():
+        raise InputError(f"--output={output}: expected a name that ends in .png, in a folder that exists")
+    files = [metrics_file(Path(name).expanduser()) for name in runs]
+    curves = [read_metrics(path) for path in files]
+    names = short_names([path.parent.absolute() for path in files])
+    draw(dict(zip(names, curves, strict=True)), smooth).savefig(output, dpi=DPI)
+    print(output)
+    for name, found in zip(names, curves, strict=True):
+        print(summary(name, found))
+
+
+def metrics_file(run: Path) -> Path:
+    """The metrics.jsonl of a run."""
+    path = run if run.is_file() else run / "metrics.jsonl"
+    if path.is_file():
+        return path
+    if (run / "stage1/metrics.jsonl").is_file():
+        raise InputError(f"{run} has no metrics.jsonl yet, its first stage has: name {run / 'stage1'}")
+    raise InputError(f"no metrics.jsonl in {run}; name the folder of a training run")
+
+
+def read_metrics(path: Path) -> dict[str, Curve]:
+    """Every metric of a file by its name; of a step that comes twice the last line counts.
+
+    Raises:
+      InputError: if a line is damaged, other than the last, or there is none.
+    """
+    values: dict[str, dict[int, float]] = {}
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            scalars = json.loads(line)
+            step = int(scalars.pop("step"))
+            for name, value in scalars.items():
+                if value is not None and np.isfinite(value):
+                    values.setdefault(name, {})[step] = float(value)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if number < len(lines):  # the last line may be half written
+                raise InputError(f"{path}, line {number}: no JSON object with a step and numbers") from error
+    if not values:
+        raise InputError(f"{path} has no values yet; train a few more steps")
+    return {name: _curve(points) for name, points in values.items()}
+
+
+def _curve(points: dict[int, float]) -> Curve:
+    steps = sorted(points)
+    return Curve(np.array(steps), np.array([points[step] for step in steps]))
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the paths, as many as it takes to tell them apart."""
+    for count in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-count:]) for folder in folders]
+        if len(set(names)) == len(set(folders)):
+            return names
+    return names
+
+
+def draw(runs: dict[str, dict[str, Curve]], smooth: int = 1) -> Figure:
+    """The picture of runs by name."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    (loss, accuracy), (iou, speed) = figure.subplots(2, 2, sharex=True)
+    for index, (name, curves) in enumerate(runs.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        _line(loss, curves.get("train/loss"), colour, smooth, label=name)
+        _mark_drops(loss, curves.get("train/learning_rate"), colour)
+        _line(accuracy, curves.get("train/pixel_accuracy"), colour, smooth, scale=100, thin=True)
+        _points(accuracy, curves.get("eval/pixel_accuracy"), colour)
+        _points(iou, curves.get("eval/mean_iou"), colour)
+        _line(speed, curves.get("train/images_per_second"), colour, smooth)
+    _finish(loss, "training loss", "nats a pixel")
+    _finish(accuracy, "pixel accuracy: training (thin), evaluation (points)", "%")
+    _finish(iou, "mean IoU of evaluations", "%")
+    _finish(speed, "throughput", "images a second")
+    for axes in (loss, speed):
+        axes.set_ylim(bottom=0)
+    figure.legend(*loss.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    return figure
+
+
+def _line(
+    axes: Axes, curve: Curve | None, colour: str, smooth: int, scale: float = 1, thin: bool = False, label: str = ""
+) -> None:
+    """With a label also where there is nothing to draw, so that every run is in the legend."""
+    steps, values = running_mean(curve, smooth) if curve else Curve(np.array([]), np.array([]))
+    width = 0.8 if thin else 1.6
+    axes.plot(steps, scale * values, color=colour, linewidth=width, alpha=0.7 if thin else 1, label=label)
+
+
+def _points(axes: Axes, curve: Curve | None, colour: str) -> None:
+    if curve:
+        axes.plot(curve.steps, 100 * curve.values, color=colour, linewidth=1.6, marker="o", markersize=5)
+
+
+def _mark_drops(axes: Axes, rates: Curve | None, colour: str) -> None:
+    if rates:
+        for step in rates.steps[1:][np.diff(rates.values) < 0]:
+            axes.axvline(step, color=colour, linewidth=0.8, linestyle=":", alpha=0.7)
+
+
+def _finish(axes: Axes, title: str, unit: str) -> None:
+    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_ylabel(unit)
+    axes.set_xlabel("step")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if not any(len(line.get_xdata()) for line in axes.get_lines()):
+        axes.text(0.5, 0.5, "nothing yet", color="grey", ha="center", va="center", transform=axes.transAxes)
+
+
+def running_mean(curve: Curve, count: int) -> Curve:
+    """Means over `count` points, each at the step of its last one; fewer where the curve begins."""
+    sums = np.concatenate([[0.0], np.cumsum(curve.values)])
+    ends = np.arange(1, len(curve.values) + 1)
+    begins = np.maximum(ends - count, 0)
+    return Curve(curve.steps, (sums[ends] - sums[begins]) / (ends - begins))
+
+
+def summary(name: str, curves: dict[str, Curve]) -> str:
+    """One line for a run."""
+    parts = [f"step {max(int(curve.steps[-1]) for curve in curves.values())}"]
+    if "train/loss" in curves:
+        parts.append(f"loss {curves['train/loss'].values[-1]:.3f}")
+    if "eval/mean_iou" in curves:
+        steps, values = curves["eval/mean_iou"]
+        best = int(np.argmax(values))
+        parts.append(f"best mean IoU {100 * values[best]:.1f} % at step {steps[best]}")
+    return f"{name}: {', '.join(parts)}"
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)
