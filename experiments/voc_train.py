@@ -271,8 +271,10 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
             raise InputError(f"config.{key}='{values[key]}': expected {' or '.join(choices)}")
     if config.optimizer.schedule == "plateau" and not config.eval_every:
         raise InputError("config.optimizer.schedule=plateau needs evaluations: give --config.eval_every=STEPS")
-    if config.calibrate.batches and config.model.get("architecture") == "fcn8s":
-        raise InputError("config.calibrate.batches: an FCN-8s has no batch normalisation; leave it at 0")
+    if config.model.get("architecture") == "fcn8s":
+        for key in ("calibrate.batches", "bn_group", "remat"):
+            if values[key]:
+                raise InputError(f"config.{key}={values[key]}: of no use to an FCN-8s; leave it out")
 
 
 def check_crop_size(config: ml_collections.ConfigDict) -> None:

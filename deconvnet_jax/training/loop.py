@@ -78,6 +78,7 @@ def train(
         manager = stack.enter_context(open_checkpoints(workdir / "checkpoints"))
         state = replicate(_resume(manager, state, batches))
         start = int(first_replica(state.step))
+        monitor = StepMonitor(workdir, config["batch_size"], saved_step=start or None)
         run = _Run(
             config=config,
             info=info,
@@ -85,7 +86,7 @@ def train(
             manager=manager,
             batches=batches,
             writer=stack.enter_context(closing(MetricWriter(workdir, start))),
-            monitor=StepMonitor(workdir, config["batch_size"]),
+            monitor=monitor,
             interruption=stack.enter_context(Interruption()),
             profiler=stack.enter_context(closing(ProfilerWindow(workdir, start, config["profile"]))),
             progress=stack.enter_context(Progress(start, config["num_steps"])),
@@ -178,6 +179,7 @@ class _Run:
                 data=self.batches.get_state(),
                 info=self.info,
             )
+        self.monitor.saved_step = step
 
     def _evaluated(self, state: TrainState, step: int) -> tuple[dict[str, float], TrainState]:
         """The scores of a saved step, found now or kept with it, and the state that has taken note of them."""

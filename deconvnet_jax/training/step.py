@@ -81,12 +81,12 @@ def train_step(
 
         return jax.grad(loss, has_aux=True)(params)
 
-    gradients, (sums, stats) = _sum_over(micro_batch, groups, layout.micro_batches)
-    reduced = jax.tree.map(lambda g: g.astype(all_reduce_dtype), gradients)
-    reduced, sums, stats = lax.psum((reduced, sums, stats), axis_name)
+    totals = _sum_over(micro_batch, groups, layout.micro_batches)
+    gradients, sums, stats = _over_devices(totals, axis_name, all_reduce_dtype)
     weight = jnp.ones(()) if caffe_gradients else positive(sums["weight"])
-    gradients = jax.tree.map(lambda g, p: g.astype(p.dtype) / weight, reduced, params)
-    batch_stats = jax.tree.map(lambda s: s / (layout.micro_batches * layout.groups * lax.axis_size(axis_name)), stats)
+    gradients = jax.tree.map(lambda g: g / weight, gradients)
+    count = layout.micro_batches * layout.groups * lax.axis_size(axis_name)
+    batch_stats = jax.tree.map(lambda total: total / count, stats)
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, params, rate_scale=state.plateau.scale)
     params = optax.apply_updates(params, updates)
@@ -97,10 +97,23 @@ def train_step(
         "parameter_norm": optax.tree.norm(params),
         "update_norm": optax.tree.norm(updates),
     }
-    checked = jnp.stack([*metrics.values(), optax.tree.norm(batch_stats) if batch_stats else jnp.zeros(())])
-    metrics["finite"] = jnp.all(jnp.isfinite(checked)).astype(jnp.float32)
+    metrics["finite"] = _all_finite(metrics, batch_stats)
     variables = {**state.variables, "params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
     return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state), metrics
+
+
+def _over_devices(totals: chex.ArrayTree, axis_name: str, dtype: DTypeLike) -> tuple[chex.ArrayTree, ...]:
+    """Gradients, parts of the metrics and running statistics summed over the axis; gradients travel as `dtype`."""
+    gradients, (sums, stats) = totals
+    sent = jax.tree.map(lambda g: g.astype(dtype), gradients)
+    sent, sums, stats = lax.psum((sent, sums, stats), axis_name)
+    return jax.tree.map(lambda s, g: s.astype(g.dtype), sent, gradients), sums, stats
+
+
+def _all_finite(metrics: Metrics, batch_stats: chex.ArrayTree) -> Array:
+    """1.0, or 0.0 if a metric or a statistic is no finite number; norms are what shows it of gradients and weights."""
+    statistics = [optax.tree.norm(batch_stats)] if batch_stats else []
+    return jnp.all(jnp.isfinite(jnp.stack([*metrics.values(), *statistics]))).astype(jnp.float32)
 
 
 def _divide(x: Array, layout: BatchLayout) -> Array:

@@ -20,17 +20,19 @@ DIVERGED = "diverged"  # folder of the batches with which a run ended
 class StepMonitor:
     """Collects the metrics of steps, and stops the run at the first one with a value that is no finite number."""
 
-    def __init__(self, workdir: Path, batch_size: int):
+    def __init__(self, workdir: Path, batch_size: int, saved_step: int | None = None):
         """
         Args:
           workdir: the run's folder.
           batch_size: crops a step, over all processes.
+          saved_step: of the last checkpoint, for messages; may be set later.
         """
         self._workdir, self._batch_size = workdir, batch_size
         self._under_way: deque[tuple[int, dict[str, jax.Array], dict[str, jax.Array]]] = deque()
         self._metrics: list[dict[str, float]] = []
         self._timed, self._seconds = 0, 0.0
         self._last_read = math.nan  # the first step is not timed: it compiles
+        self.saved_step = saved_step
 
     def add(self, step: int, metrics: dict[str, jax.Array], batch: dict[str, jax.Array]) -> None:
         """Takes what a step returned and what it was given; waits for the step before the last.
@@ -81,11 +83,13 @@ class StepMonitor:
         path = folder / f"step_{step:06d}_process_{jax.process_index()}.npz"
         np.savez_compressed(path, **{key: _local_examples(value) for key, value in batch.items()})
         found = ", ".join(f"{name} {values[name]:.4g}" for name in ("loss", "gradient_norm", "parameter_norm"))
-        raise InputError(
-            f"training diverged at step {step}: {found}; its batch is saved in {path}, no checkpoint was written since "
-            "and the last one is good. Lower config.optimizer.learning_rate; with --accept_changes this run goes on "
-            "from its last checkpoint"
-        )
+        remedy = "there is no checkpoint yet; give another --workdir and a lower config.optimizer.learning_rate"
+        if self.saved_step is not None:
+            remedy = (
+                f"the checkpoint of step {self.saved_step} is good; go on from there with a lower "
+                "config.optimizer.learning_rate and --accept_changes"
+            )
+        raise InputError(f"training diverged at step {step}: {found}; its batch is saved in {path}; {remedy}")
 
 
 def _local_examples(value: jax.Array) -> np.ndarray:
