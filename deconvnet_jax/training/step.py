@@ -105,6 +105,8 @@ def train_step(
 def _over_devices(totals: chex.ArrayTree, axis_name: str, dtype: DTypeLike) -> tuple[chex.ArrayTree, ...]:
     """Gradients, parts of the metrics and running statistics summed over the axis; gradients travel as `dtype`."""
     gradients, (sums, stats) = totals
+    if lax.axis_size(axis_name) == 1:  # XLA would copy a gigabyte of gradients
+        return gradients, sums, stats
     sent = jax.tree.map(lambda g: g.astype(dtype), gradients)
     sent, sums, stats = lax.psum((sent, sums, stats), axis_name)
     return jax.tree.map(lambda s, g: s.astype(g.dtype), sent, gradients), sums, stats

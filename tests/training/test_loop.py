@@ -154,9 +154,7 @@ def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(t
     variables = init_variables(network_from_config(MODEL), seed=0)
     start(tmp_path, {**config, "num_steps": 2, "eval_every": 2}, batches, variables)
     config["optimizer"] = {**CONFIG["optimizer"], "learning_rate": 1e30, "drops": ()}
-    with pytest.raises(
-        InputError, match=r"diverged at step (\d): loss .*; the checkpoint of step 2 is good"
-    ) as error:
+    with pytest.raises(InputError, match=r"diverged at step (\d): loss .*; the checkpoint of step 2 is good") as error:
         start(tmp_path, config, CountedBatches(), variables, accept_changes=True)
     step = int(re.search(r"step (\d)", str(error.value))[1])
     assert step <= 4
