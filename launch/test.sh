@@ -2,7 +2,8 @@
 # Fresh machine -> environment -> test suite.
 #   bash launch/test.sh [--reference] [PYTEST_ARGUMENT...]
 # --reference also installs PyTorch, against which layers and gradients are then tested (those tests skip without it).
-# Environment: VENV and PYTHON as in launch/install.sh; DECONVNET_TEST_DATA, a folder with real photographs and weights.
+# Environment: VENV and PYTHON as in launch/install.sh; DECONVNET_TEST_DATA, a folder with real photographs and weights;
+# WORKERS, how many processes run tests (default 2, each takes two cores and 2 GB at times).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=(tests/requirements.txt)
@@ -14,4 +15,4 @@ bash launch/install.sh "${requirements[@]}"
 venv="${VENV:-.venv}"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check --quiet . || { echo "error: run 'ruff format .'" >&2; exit 1; }
-exec "$venv/bin/python" -m pytest "$@"
+exec "$venv/bin/python" -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile "$@"

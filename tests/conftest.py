@@ -9,11 +9,13 @@ from pathlib import Path
 # Before JAX starts: the number of devices cannot change later.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile the same small networks again and again, in programs that they start too: once is enough.
-_compiled = tempfile.mkdtemp(prefix="deconvnet_jax_compiled_")
-atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# Tests compile the same small networks again and again, in programs that they start too: once is enough. Of several
+# processes that run tests, the first makes the folder and the others inherit its name.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _compiled = tempfile.mkdtemp(prefix="deconvnet_jax_compiled_")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -281,7 +281,7 @@ def print_tables(numbers: dict[str, Any]) -> None:
     console, sizes = Console(stderr=True, width=110), [f"{size}" for size in SHOWN]
     text = f"Step on one accelerator: {numbers['step']}. All-reduce and efficiency: on {', '.join(sizes)} accelerators."
     console.print(text, soft_wrap=True)
-    table = Table("", "images each", "gradients", "step, ms", "all-reduce, ms", "efficiency, %", "hides at")
+    table = Table("", "images each", "gradients", "step, ms", "all-reduce, ms", "efficiency, %", "hides on")
     for row in numbers["cases"]:
         of_size = [row["scaling"][size] for size in sizes]
         table.add_row(

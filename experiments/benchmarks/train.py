@@ -10,6 +10,7 @@ float32. GPU: bfloat16 and float32, whose products are TF32 on both sides; PyTor
 One device, without PyTorch no ratio.
 """
 
+import gc
 import math
 import os
 import re
@@ -166,6 +167,7 @@ def find_torch(platform: str) -> tuple[Any, str | None]:
 
 def measure(torch: Any, device: jax.Device, dtype: str, batch_size: int, width: float) -> dict[str, Any]:
     """The numbers of both sides, or of ours alone without PyTorch."""
+    gc.collect()  # networks of the measurement before this one, if they refer to themselves
     net, batch = make_net(dtype, width), make_batch(batch_size)
     variables = make_variables(net)
     contenders = {OURS: ours(net, variables, batch, device)}
