@@ -1,0 +1,67 @@
+"""Metrics of steps: means, rates without what is no training, and the first value that is no number."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.training import step_monitor
+from deconvnet_jax.training.step_monitor import LATE, StepMonitor
+
+
+def metrics(loss, finite=1.0):
+    values = {"loss": loss, "gradient_norm": 1.0, "parameter_norm": 2.0, "finite": finite}
+    return {name: jnp.float32(value) for name, value in values.items()}
+
+
+def batch(value=0):
+    return {"image": jnp.full((2, 3, 4, 4, 3), value, jnp.uint8), "label": jnp.full((2, 3, 4, 4), value, jnp.uint8)}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that a test sets."""
+
+    class Clock:
+        now = 100.0
+
+    monkeypatch.setattr(step_monitor.time, "perf_counter", lambda: Clock.now)
+    return Clock
+
+
+def test_means_and_rates(tmp_path, clock):
+    """The first step compiles and is not timed; a pause is not either."""
+    monitor = StepMonitor(tmp_path, batch_size=6)
+    monitor.add(1, metrics(5.0), batch())
+    assert monitor.take() == {"loss": 5.0, "gradient_norm": 1.0, "parameter_norm": 2.0}
+    for step, loss in ((2, 4.0), (3, 2.0)):
+        clock.now += 2.0
+        monitor.add(step, metrics(loss), batch())
+        monitor.settle()
+        with monitor.paused():
+            clock.now += 50.0
+    found = monitor.take()
+    assert found["loss"] == 3.0
+    assert found["images_per_second"] == pytest.approx(2 * 6 / 4.0)
+
+
+def test_steps_are_read_late_but_every_one(tmp_path):
+    """So that the host is some steps ahead; the batch that is kept is that of the step, not the newest."""
+    monitor = StepMonitor(tmp_path, batch_size=6)
+    monitor.add(1, metrics(np.nan, finite=0.0), batch(7))
+    for step in range(2, 2 + LATE - 1):
+        monitor.add(step, metrics(1.0), batch())
+    with pytest.raises(
+        InputError, match=r"diverged at step 1: loss nan, gradient_norm 1, .*; there is no checkpoint yet"
+    ):
+        monitor.add(LATE + 1, metrics(1.0), batch())
+    saved = np.load(tmp_path / "diverged/step_000001_process_0.npz")
+    np.testing.assert_array_equal(saved["image"], np.full((6, 4, 4, 3), 7, np.uint8))
+    np.testing.assert_array_equal(saved["label"], np.full((6, 4, 4), 7, np.uint8))
+
+
+def test_settling_reads_what_is_under_way(tmp_path):
+    monitor = StepMonitor(tmp_path, batch_size=6, saved_step=3)
+    monitor.add(4, metrics(1.0, finite=0.0), batch())
+    with pytest.raises(InputError, match=r"diverged at step 4.*; the checkpoint of step 3 is good"):
+        monitor.settle()
