@@ -9,6 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deconvnet_jax.errors import InputError
 
+INTERRUPTED = 130  # exit status, as the shell says it of a program that Ctrl-C has ended
+
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
@@ -23,7 +25,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             sys.exit(f"error: {error}")
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
-            sys.exit(130)  # as the shell says it of a program that Ctrl-C has ended
+            sys.exit(INTERRUPTED)
 
     def parse(argv: list[str]) -> list[str]:
         try:

@@ -3,13 +3,15 @@
     python -m experiments.voc_train --config=experiments/configs/NAME.py --workdir=DIR [--config.key=value ...]
 
 The run's folder gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/; the same command continues a
-run that was interrupted. On SIGTERM a run saves a checkpoint and ends with status 0. With --accept_changes it goes on
+run that was interrupted. On SIGTERM a run saves a checkpoint and ends with status 0, on Ctrl-C too, with 130; a second
+Ctrl-C stops it at once. With --accept_changes it goes on
 with other settings of learning and arithmetic than before.
 
 On several hosts the same command is started on each of them, with a folder that all of them see: experiments/hosts.py.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -90,6 +92,8 @@ def main(argv: Sequence[str]) -> None:
     except Preempted as stop:
         if jax.process_index() == 0:
             print(f"asked to stop: step {stop.step} is saved; the same command goes on from there", file=sys.stderr)
+        if stop.signal == signal.SIGINT:
+            sys.exit(cli.INTERRUPTED)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = False) -> dict[str, float]:
@@ -97,7 +101,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = 
 
     Raises:
       InputError: for settings, data or a folder that cannot be used, and for a training that diverges.
-      Preempted: after SIGTERM, when the last step is saved.
+      Preempted: after SIGTERM or SIGINT, when the last step is saved.
     """
     use_compilation_cache(config, workdir)
     if "stage1" not in config:

@@ -15,9 +15,10 @@ def end_with_parent(*_: object) -> None:
 
 
 def stay_with_parent(*_: object) -> None:
-    """As `end_with_parent`, but not before: a SIGTERM to all processes of a job is for the parent, which needs us."""
+    """As `end_with_parent`, but not before: SIGTERM or Ctrl-C to a whole job is for the parent, which needs us."""
     if threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is not None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
     end_with_parent()
 
 

@@ -68,7 +68,7 @@ def train(
 
     Raises:
       InputError: if a loss or a gradient is no longer a number, a checkpoint cannot be written or none can be read.
-      Preempted: after SIGTERM, when the last step is saved.
+      Preempted: after SIGTERM or SIGINT, when the last step is saved.
     """
     layout = batch_layout(config["batch_size"], jax.device_count(), config["micro_batch"], config["bn_group"])
     optimizer = make_optimizer(config["optimizer"], variables["params"])
@@ -156,7 +156,7 @@ class _Run:
                 self._save(step, state)
             if stop:
                 finish_saving(self.manager)
-                raise Preempted(step)
+                raise Preempted(step, stop)
             if evaluate:
                 scores, state = self._evaluated(state, step)
         finish_saving(self.manager)

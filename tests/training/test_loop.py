@@ -168,15 +168,15 @@ def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(t
 
 
 class TerminatedBatches(CountedBatches):
-    """Sends SIGTERM to this process before a batch."""
+    """Sends a signal to this process before a batch."""
 
-    def __init__(self, at):
+    def __init__(self, at, number=signal.SIGTERM):
         super().__init__()
-        self.at = at
+        self.at, self.number = at, number
 
     def __next__(self):
         if self.position == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
             self.at = None
         return super().__next__()
 
@@ -191,6 +191,24 @@ def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_happened(finished, 
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert start(tmp_path) == SCORES
     assert_same_result(tmp_path, finished)
+
+
+def test_ctrl_c_saves_and_a_second_one_stops_at_once(tmp_path):
+    config = {**CONFIG, "checkpoint_every": 0, "eval_every": 0}
+    with pytest.raises(Preempted) as stop:
+        start(tmp_path / "a", config, TerminatedBatches(3, signal.SIGINT))
+    assert stop.value.signal == signal.SIGINT
+    assert load_checkpoint(tmp_path / "a")[2]["step"] == stop.value.step
+
+    class Impatient(TerminatedBatches):
+        def __next__(self):
+            if self.position == self.at:
+                os.kill(os.getpid(), self.number)
+            return super().__next__()
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path / "b", config, Impatient(3, signal.SIGINT))
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 def test_sigterm_in_an_evaluation_stops_it_at_once_and_it_comes_later(finished, tmp_path):
