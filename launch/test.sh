@@ -3,7 +3,7 @@
 #   bash launch/test.sh [--reference] [PYTEST_ARGUMENT...]
 # --reference also installs PyTorch, against which layers and gradients are then tested (those tests skip without it).
 # Environment: VENV and PYTHON as in launch/install.sh; DECONVNET_TEST_DATA, a folder with real photographs and weights;
-# WORKERS, how many processes run tests (default 2, each takes two cores and 2 GB at times).
+# WORKERS, how many processes run tests (default 2, each takes two cores and 7 GB at times).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=(tests/requirements.txt)
