@@ -91,7 +91,7 @@ def test_four_devices_equal_one(batch, on_one_device):
     expected, expected_metrics = on_one_device
     assert largest_difference(state.variables["params"], expected.variables["params"]) < 1e-5
     assert largest_difference(state.variables["batch_stats"], expected.variables["batch_stats"]) < 1e-5
-    assert largest_difference(metrics, expected_metrics) < 1e-5
+    assert largest_difference(metrics, expected_metrics) < 1e-4  # norms feel a switch that flips
     assert largest_difference(state.opt_state, expected.opt_state) < 1e-5
     assert state.step == expected.step == 1
 
@@ -132,7 +132,7 @@ def test_an_update_does_not_depend_on_devices_and_micro_batches(batch, four_grou
     expected, expected_metrics = four_groups_on_one_device
     assert largest_difference(state.variables, expected.variables) < 1e-5
     assert largest_difference(state.opt_state, expected.opt_state) < 1e-5
-    assert largest_difference(metrics, expected_metrics) < 1e-5
+    assert largest_difference(metrics, expected_metrics) < 1e-4  # norms feel a switch that flips
 
 
 def test_groups_have_their_own_statistics(batch, on_one_device, four_groups_on_one_device):
@@ -223,7 +223,7 @@ def test_rematerialisation_changes_nothing(batch):
     state, metrics = run(batch, 1, net=DeconvNet(**SMALL, remat=True))
     expected, expected_metrics = run(batch, 1)
     assert largest_difference(state.variables, expected.variables) < 1e-5
-    assert largest_difference(metrics, expected_metrics) < 1e-5
+    assert largest_difference(metrics, expected_metrics) < 1e-4  # norms feel a switch that flips
 
 
 @pytest.mark.parametrize(("dtype", "kept", "without"), [("float32", 75, 499), ("bfloat16", 40, 371)])
