@@ -3,13 +3,16 @@
     python -m experiments.benchmark input [--json=FILE]
     python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--json=FILE]
     python -m experiments.benchmark train [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
     python -m experiments.benchmark scaling [--step_ms=MS --batch_per_device=N] [--json=FILE]
 
 "input": training crops a second, beside PyTorch's DataLoader with OpenCV. "proposals": recall and time of every method
 of object proposals on the objects of a folder in the VOC layout. "train": training steps of the full network, beside
-the same network in PyTorch. "scaling": what many accelerators would lose to summing up gradients, computed, not
-measured. Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of
-stdout is one JSON object.
+the same network in PyTorch. "infer": seconds from a photograph to its label map, beside the same steps in PyTorch and
+OpenCV. "crf": the dense CRF, beside pydensecrf2. "scaling": what many accelerators would lose to summing up gradients,
+computed, not measured. Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the
+last line of stdout is one JSON object.
 """
 
 import json
@@ -20,22 +23,25 @@ from absl import flags
 
 from deconvnet_jax.errors import InputError
 from experiments import cli
+from experiments.benchmarks import crf as crf_benchmark
+from experiments.benchmarks import infer as infer_benchmark
 from experiments.benchmarks import input as input_benchmark
 from experiments.benchmarks import proposals as proposals_benchmark
 from experiments.benchmarks import scaling as scaling_benchmark
 from experiments.benchmarks import train as train_benchmark
 
-NAMES = ("input", "proposals", "train", "scaling")
+NAMES = ("input", "proposals", "train", "infer", "crf", "scaling")
 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     flags.DEFINE_string("json", None, "file for the numbers")
-    flags.DEFINE_string("voc_root", None, "proposals: folder with JPEGImages, SegmentationClass, ImageSets")
+    flags.DEFINE_string("voc_root", None, "proposals, crf: folder with JPEGImages, SegmentationClass, ImageSets")
     flags.DEFINE_string("split", "val", "proposals: whose objects to find")
     flags.DEFINE_string("forest", None, "proposals: model file of a structured forest, to be compared too")
-    flags.DEFINE_integer("batch_size", None, "train: images a step; default: 2 on a CPU, else 32", lower_bound=1)
-    flags.DEFINE_float("width", 1.0, "train: multiplies the width of all layers")
+    at_once = "train: images a step; default: 2 on a CPU, else 32. infer: windows at once; default: 10"
+    flags.DEFINE_integer("batch_size", None, at_once, lower_bound=1)
+    flags.DEFINE_float("width", 1.0, "train, infer: multiplies the width of all layers")
     flags.DEFINE_float("step_ms", None, "scaling: time of a step on one accelerator; default: from its peak")
     flags.DEFINE_integer("batch_per_device", None, "scaling: images on each; default: 8 and 64", lower_bound=1)
 
@@ -53,7 +59,9 @@ def main(argv: Sequence[str]) -> None:
         "input": input_benchmark.run,
         "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
         "train": lambda: train_benchmark.run(values.batch_size, values.width),
+        "infer": lambda: infer_benchmark.run(values.batch_size, values.width),
         "scaling": lambda: scaling_benchmark.run(values.step_ms, values.batch_per_device),
+        "crf": lambda: crf_benchmark.run(values.voc_root),
     }
     numbers = benchmarks[argv[1]]()
     text = json.dumps(numbers)

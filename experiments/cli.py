@@ -2,14 +2,26 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
+from ml_collections import config_flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deconvnet_jax.errors import InputError
 
 INTERRUPTED = 130  # exit status, as the shell says it of a program that Ctrl-C has ended
+
+
+# ml_collections reports a misspelt key by one of several exceptions, some of several lines.
+_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"error: {' '.join(str(error).split())} (see --help)"
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -33,20 +45,25 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             if "config" in flags.FLAGS:  # a file that could not be loaded is an error only when it is looked into
                 getattr(flags.FLAGS.config, "to_dict", None)
             return arguments
-        except (
-            flags.Error,
-            AttributeError,
-            KeyError,
-            TypeError,
-            ValueError,
-            OSError,
-            ImportError,
-            SyntaxError,
-        ) as error:
-            # ml_collections reports a misspelt key by one of several exceptions, some of several lines.
-            sys.exit(f"error: {' '.join(str(error).split())} (see --help)")
+        except _FLAG_ERRORS as error:
+            sys.exit(_one_line(error))
 
     app.run(guarded, flags_parser=parse)
+
+
+def define_config(default: str) -> None:
+    """The flag --config for programs that use a checkpoint: --config.KEY=VALUE works without it, too."""
+    every_key = str(Path(__file__).with_name("configs") / "default.py")
+    try:
+        config_flags.DEFINE_config_file("config", every_key, f"a file in experiments/configs; default: {default}")
+    except _FLAG_ERRORS as error:  # a misspelt key of the default config, which is loaded here already
+        sys.exit(_one_line(error))
+
+
+def given_config(values: flags.FlagValues) -> tuple[ml_collections.ConfigDict | None, dict[str, Any]]:
+    """The config that was named on the command line, if one was, and the keys that were given besides."""
+    flag = values["config"]
+    return (values.config if flag.present else None), config_flags.get_override_values(flag)
 
 
 def no_arguments(argv: Sequence[str]) -> None:

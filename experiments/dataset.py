@@ -18,15 +18,26 @@ DATASETS = ("voc_layout", "voc2012", "camvid")
 
 
 def data_config(
-    config: ml_collections.ConfigDict | None, trained_with: dict[str, Any], overrides: dict[str, str]
+    config: ml_collections.ConfigDict | None,
+    trained_with: dict[str, Any],
+    overrides: dict[str, str],
+    changes: dict[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
-    """The config that names the data: the given one, or else the defaults with the data of the training run."""
+    """The config that names the data: the given one, or else the defaults with the data of the training run.
+
+    Args:
+      config: that was named, or None.
+      trained_with: the config in the checkpoint.
+      overrides: keys of its section "data" with their values, from flags of their own.
+      changes: keys (--config.KEY=VALUE) of a config that was not named.
+    """
     if config is None:
         config = default.get_config()
         saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
         known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
         config.data.update({key: value for key, value in known.items() if key in config.data})
         config.seed = trained_with.get("seed", config.seed)  # of the order of crops
+        config.update_from_flattened_dict(changes or {})
     config = config.copy_and_resolve_references()
     config.data.update(overrides)
     if "voc_root" in overrides and "dataset" not in overrides:

@@ -7,10 +7,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from deconvnet_jax.data import DatasetSplit, Example
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.data import Example
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
-from deconvnet_jax.inference import MAX_SIDE, MIN_SIDE, Segmenter
+from deconvnet_jax.inference import InferenceSettings, Segmenter
 from deconvnet_jax.models import Network
 from deconvnet_jax.training import Evaluation
 from deconvnet_jax.visualization import result_panel
@@ -26,7 +25,8 @@ def evaluator(
     count = _evaluated(config, source)
 
     def evaluate(variables: chex.ArrayTree) -> Evaluation:
-        segmenter = Segmenter(net, variables, tuple(class_names), input_size=config.data.crop_size)
+        whole = InferenceSettings(mode="whole_image")
+        segmenter = Segmenter(net, variables, tuple(class_names), config.data.crop_size, whole)
         matrix = np.zeros((len(class_names), len(class_names)), np.int64)
         pictures = {}
         for i in range(jax.process_index(), count, jax.process_count()):
@@ -41,17 +41,6 @@ def evaluator(
         return Evaluation(found, pictures)
 
     return evaluate
-
-
-def check_images(config: ml_collections.ConfigDict, source: DatasetSplit) -> None:
-    """Raises InputError for images that cannot be predicted; rather now than after the first steps."""
-    for i in range(_evaluated(config, source)):
-        height, width = source.size(i)
-        if not MIN_SIDE <= min(height, width) <= max(height, width) <= MAX_SIDE:
-            raise InputError(
-                f"image '{source.name(i)}' of the split '{config.data.eval_split}' is {width}x{height} pixels; "
-                f"expected sides of {MIN_SIDE} to {MAX_SIDE}: take it out of the split"
-            )
 
 
 def _evaluated(config: ml_collections.ConfigDict, source: Sequence[Example]) -> int:

@@ -7,6 +7,7 @@ JAX_PROCESS_ID; and anywhere else the flags --coordinator, --num_processes and -
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -109,6 +110,12 @@ def _number(value: int | None, environment: Mapping[str, str], name: str) -> int
     if not environment[name].isdecimal():
         raise InputError(f"{name}={environment[name]}: expected a number")
     return int(environment[name])
+
+
+def say(line: str) -> None:
+    """Prints a line on stderr, in the first process."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr)
 
 
 def first_process_first(make: Callable[[], T]) -> T:

@@ -7,7 +7,6 @@ drops; pixel accuracy of training (thin) and of evaluations (points); mean IoU o
 that is being written just now is drawn as far as it is.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.training import METRICS_FILE, metric_lines
 from experiments import cli
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
@@ -66,12 +66,12 @@ def run(runs: Sequence[str], output: str | Path = "metrics.png", smooth: int = 1
 
 def metrics_file(run: Path) -> Path:
     """The metrics.jsonl of a run."""
-    path = run if run.is_file() else run / "metrics.jsonl"
+    path = run if run.is_file() else run / METRICS_FILE
     if path.is_file():
         return path
-    if (run / "stage1/metrics.jsonl").is_file():
-        raise InputError(f"{run} has no metrics.jsonl yet, its first stage has: name {run / 'stage1'}")
-    raise InputError(f"no metrics.jsonl in {run}; name the folder of a training run")
+    if (run / "stage1" / METRICS_FILE).is_file():
+        raise InputError(f"{run} has no {METRICS_FILE} yet, its first stage has: name {run / 'stage1'}")
+    raise InputError(f"no {METRICS_FILE} in {run}; name the folder of a training run")
 
 
 def read_metrics(path: Path) -> dict[str, Curve]:
@@ -81,17 +81,11 @@ def read_metrics(path: Path) -> dict[str, Curve]:
       InputError: if a line is damaged, other than the last, or there is none.
     """
     values: dict[str, dict[int, float]] = {}
-    lines = path.read_text().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            scalars = json.loads(line)
-            step = int(scalars.pop("step"))
-            for name, value in scalars.items():
-                if value is not None and np.isfinite(value):
-                    values.setdefault(name, {})[step] = float(value)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number < len(lines):  # the last line may be half written
-                raise InputError(f"{path}, line {number}: no JSON object with a step and numbers") from error
+    for line in metric_lines(path):
+        step = line.pop("step")
+        for name, value in line.items():
+            if value is not None and np.isfinite(value):
+                values.setdefault(name, {})[step] = float(value)
     if not values:
         raise InputError(f"{path} has no values yet; train a few more steps")
     return {name: _curve(points) for name, points in values.items()}

@@ -1,6 +1,9 @@
 """Segments photographs.
 
-    python -m experiments.predict --checkpoint=DIR --output=DIR IMAGE...
+    python -m experiments.predict --checkpoint=DIR --output=DIR [--config.inference.KEY=VALUE ...] IMAGE...
+
+How photographs are segmented is what the training run's config says, or --config.inference.mode=paper (proposals),
+released, whole_image or sliding_window, .crf=released, .ensemble_checkpoint=DIR, ...: experiments/configs/default.py.
 
 IMAGE is a file or a folder of them (JPEG, PNG, BMP, WebP, TIFF). Writes NAME.png, the label map with VOC's palette
 (pixels are class ids), and NAME_overlay.jpg: image, prediction and overlay side by side. Photographs are turned upright
@@ -12,17 +15,21 @@ import itertools
 import struct
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import ml_collections
 import numpy as np
 from absl import flags
 from PIL import Image, ImageOps
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.inference import Result
 from deconvnet_jax.visualization import result_panel, save_label_png
-from experiments import cli
+from deconvnet_jax.weights import load_checkpoint
+from experiments import cli, segmenting
 from experiments.output import output_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -34,39 +41,76 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     flags.DEFINE_string("output", None, "folder for the label maps and overlays")
+    cli.define_config("how the training run's config segments")
     flags.mark_flags_as_required(["checkpoint", "output"])
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
 
 
 def main(argv: Sequence[str]) -> None:
     """Segments the images on the command line."""
-    failed = run(flags.FLAGS.checkpoint, flags.FLAGS.output, argv[1:], flags.FLAGS.step)
-    if failed:
+    values = flags.FLAGS
+    config, changes = cli.given_config(values)
+    if run(values.checkpoint, values.output, argv[1:], step=values.step, config=config, changes=changes):
         sys.exit(1)
 
 
-def run(checkpoint: str | Path, output: str | Path, arguments: Sequence[str], step: int | None = None) -> int:
-    """Segments images and prints a line for each, on stderr for those that cannot be read.
+class _Job(NamedTuple):
+    path: Path
+    name: str  # of the results
+    image: np.ndarray
+
+
+def run(
+    checkpoint: str | Path,
+    output: str | Path,
+    arguments: Sequence[str],
+    *,
+    step: int | None = None,
+    config: ml_collections.ConfigDict | None = None,
+    changes: dict[str, Any] | None = None,
+) -> int:
+    """Segments images and prints a line for each, on stderr for those that cannot be read, and those again at the end.
+
+    Args:
+      checkpoint: as the flag.
+      output: as the flag.
+      arguments: files and folders.
+      step: as the flag.
+      config: whose section "inference" counts instead of the checkpoint's.
+      changes: {"inference.KEY": value}.
 
     Returns:
       The number of images that could not be read.
 
     Raises:
-      InputError: if there is no image, one is missing, the checkpoint or the output folder cannot be used, or a result
-        would overwrite an image.
+      InputError: if there is no image, one is missing, the checkpoint, the settings or the output folder cannot be
+        used, or a result would overwrite an image.
     """
-    images = find_images(arguments)
+    paths = find_images(arguments)
     folder = output_folder(output)
-    names = result_names(images, folder)
-    segmenter = Segmenter.from_checkpoint(checkpoint, step)
-    failed = 0
-    for path, name in zip(images, names, strict=True):
-        try:
-            print(segment_file(segmenter, path, folder, name), flush=True)
-        except InputError as error:
-            failed += 1
-            print(f"error: {path}: {error}", file=sys.stderr, flush=True)
-    return failed
+    names = result_names(paths, folder)
+    segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step), config, changes or {})
+    waiting: deque[_Job] = deque()
+    failed: list[Path] = []
+
+    def readable() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for path, name in zip(paths, names, strict=True):
+            try:
+                image = read_photograph(path)
+                boxes = segmenting.boxes_from_file(segmenter.settings, [path.stem], [image.shape[:2]])
+            except InputError as error:
+                failed.append(path)
+                print(f"error: {path}: {error}", file=sys.stderr, flush=True)
+                continue
+            waiting.append(_Job(path, name, image))
+            yield image, (boxes[0] if boxes else None)
+
+    images, boxes = itertools.tee(readable())
+    for result in segmenter.segment((image for image, _ in images), (found for _, found in boxes)):
+        print(write_results(waiting.popleft(), result, folder, segmenter.class_names), flush=True)
+    if len(failed) > 1:
+        print(f"error: {len(failed)} of {len(paths)} images failed: {', '.join(map(str, failed))}", file=sys.stderr)
+    return len(failed)
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
@@ -112,19 +156,13 @@ def result_names(images: Sequence[Path], folder: Path) -> list[str]:
     return names
 
 
-def segment_file(segmenter: Segmenter, path: Path, folder: Path, name: str) -> str:
-    """Writes the results of one image and tells what they show.
-
-    Raises:
-      InputError: if the image cannot be read or is too small.
-    """
-    image = read_photograph(path)
-    labels = segmenter(image).labels
-    label_file, overlay_file = _results(folder, name)
-    save_label_png(label_file, labels)
-    panel = result_panel(image, labels, segmenter.class_names)
+def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence[str]) -> str:
+    """Writes the results of one image and tells what they show."""
+    label_file, overlay_file = _results(folder, job.name)
+    save_label_png(label_file, result.labels)
+    panel = result_panel(job.image, result.labels, class_names)
     Image.fromarray(panel).save(overlay_file, quality=92, subsampling=0)
-    return f"{path}: {describe(labels, segmenter.class_names)} -> {label_file}, {overlay_file}"
+    return f"{job.path}: {describe(result.labels, class_names)} -> {label_file}, {overlay_file}"
 
 
 def read_photograph(path: Path) -> np.ndarray:

@@ -1,43 +1,48 @@
 """Scores a trained network on a split at the images' own resolution.
 
-    python -m experiments.voc_eval --checkpoint=DIR [--config=FILE] [--output=DIR] [--split=val] [--voc_root=DIR]
+    python -m experiments.voc_eval --checkpoint=DIR [--config=FILE] [--config.KEY=VALUE ...] [--output=DIR]
+        [--split=val] [--voc_root=DIR]
 
-The data is that of the training run, unless --config (and with it --config.data.KEY=VALUE), --voc_root, --split or
---data_dir says otherwise; the network is the checkpoint's in any case. Prints a table and, as the last line of stdout,
-one JSON object.
+The data and the way of segmenting (--config.inference.mode, .num_proposals, .crf, .ensemble_checkpoint, ...) are those
+of the training run, unless flags say otherwise; the network is the checkpoint's in any case. Prints a table and, as the
+last line of stdout, one JSON object. Started in several processes (experiments/hosts.py), each segments its share of
+the images, and the first one prints the scores of all.
 
-With --output also metrics.json, labels/NAME.png (label maps with VOC's palette, one an image) and panels/NAME.jpg
-(image, truth, prediction and overlay; of the first --panels images).
+With --output also metrics.json, label maps with VOC's palette, one an image (of VOC's classes in the folders that the
+challenge's server expects, results/VOC2012/Segmentation/comp6_SPLIT_cls/NAME.png, of others in labels/NAME.png), and
+panels/NAME.jpg (image, truth, prediction and overlay; of the first --panels images). A split without masks, like VOC's
+test, is segmented but not scored. A folder with the results of another evaluation is refused.
 """
 
 import json
-import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deconvnet_jax.data import Example, open_split
+from deconvnet_jax.data import VOC_CLASSES, DatasetSplit, Example, UnlabelledSplit, has_no_masks, open_split
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.evaluation import confusion_matrix, scores_table, segmentation_scores
+from deconvnet_jax.evaluation import confusion_matrix, scores_table, segmentation_scores, submission_folder
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
-from experiments import cli, dataset
-from experiments.output import output_folder
+from experiments import cli, dataset, hosts, segmenting
+from experiments.output import claim_output, output_folder
 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    config_flags.DEFINE_config_file("config", None, "a file in experiments/configs; default: the training run's data")
+    cli.define_config("the training run's")
     flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     flags.DEFINE_string("output", None, "folder for metrics.json, label maps and panels")
@@ -45,7 +50,7 @@ def define_flags() -> None:
     flags.DEFINE_string("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
     flags.DEFINE_string("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
     flags.DEFINE_integer("panels", 100, "how many images get a panel; -1: all", lower_bound=-1)
-    flags.DEFINE_integer("batch_size", 8, "images a batch", lower_bound=1)
+    hosts.define_flags()
     flags.mark_flag_as_required("checkpoint")
 
 
@@ -53,17 +58,22 @@ def main(argv: Sequence[str]) -> None:
     """Runs one evaluation."""
     cli.no_arguments(argv)
     values = flags.FLAGS
+    hosts.initialize(values)
+    config, changes = cli.given_config(values)
     overrides = {"voc_root": values.voc_root, "eval_split": values.split, "data_dir": values.data_dir}
     scores = run(
         values.checkpoint,
-        config=values.config,
+        config=config,
+        changes=changes,
         overrides={key: value for key, value in overrides.items() if value},
         step=values.step,
         output=values.output,
         panels=values.panels,
-        batch_size=values.batch_size,
     )
-    Console().print(scores_table(scores))
+    if jax.process_index() > 0:
+        return
+    if "mean_iou" in scores:
+        Console().print(scores_table(scores))
     print(json.dumps(scores, allow_nan=False))
 
 
@@ -71,38 +81,70 @@ def run(
     checkpoint: str | Path,
     *,
     config: ml_collections.ConfigDict | None = None,
+    changes: dict[str, Any] | None = None,
     overrides: dict[str, str] | None = None,
     step: int | None = None,
     output: str | Path | None = None,
     panels: int = 100,
-    batch_size: int = 8,
 ) -> dict[str, Any]:
-    """Scores a checkpoint; arguments as the flags, `overrides` by their keys in `config.data`.
+    """Scores a checkpoint.
+
+    Args:
+      checkpoint: as the flag.
+      config: whose data and way of segmenting count instead of the training run's.
+      changes: keys of the training run's config with other values, e.g. {"inference.mode": "paper"}.
+      overrides: keys of the section "data" with other values, whichever config counts.
+      step: as the flag.
+      output: as the flag.
+      panels: as the flag.
 
     Returns:
-      `evaluation.segmentation_scores` with "step", "split", "images" and "seconds_per_image" (reading and predicting,
-      without compilation).
+      `evaluation.segmentation_scores` (not of a split without masks) with "step", "split", "images" and
+      "seconds_per_image" (reading and predicting in each process, without compilation).
 
     Raises:
-      InputError: for a checkpoint, data or output folder that cannot be used, or classes that differ.
+      InputError: for a checkpoint, settings, data or an output folder that cannot be used, or classes that differ.
     """
     folder = None if output is None else output_folder(output)
-    net, variables, info = load_checkpoint(checkpoint, step)
-    config = dataset.resolve_data(dataset.data_config(config, info["config"], overrides or {}))
-    check_classes(dataset.class_names(config), info["class_names"], dataset.described(config))
-    split = open_split(dataset.open_dataset(config), config.data.eval_split)
-    writer = ResultWriter(folder, info["class_names"], panels)
-    matrix, seconds = score_split(Segmenter.from_loaded(net, variables, info), split, batch_size, writer)
-    scores = segmentation_scores(matrix, info["class_names"])
-    scores |= {
-        "step": info["step"],
-        "split": config.data.eval_split,
-        "images": len(split),
-        "seconds_per_image": seconds,
-    }
+    loaded = load_checkpoint(checkpoint, step)
+    info = loaded[2]
+    segmenter = segmenting.segmenter_of(loaded, config, changes or {})
+    config = dataset.data_config(config, info["config"], overrides or {}, changes)
+    split, where = open_images(config, info["class_names"])
+    name = config.data.eval_split
     if folder:
+        settings = {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"}
+        described = {"checkpoint": str(Path(checkpoint).expanduser().absolute()), "step": info["step"]}
+        described |= {"data": where, "split": name, "inference": settings}
+        hosts.first_process_first(lambda: claim_output(folder, described))
+    writer = ResultWriter(folder, segmenter.class_names, panels, name)
+    matrix, seconds = score_split(segmenter, split, writer)
+    labelled = not isinstance(split, UnlabelledSplit)
+    scores = segmentation_scores(hosts.sum_over_processes(matrix), info["class_names"]) if labelled else {}
+    scores |= {"step": info["step"], "split": name, "images": len(split), "seconds_per_image": seconds}
+    if folder and jax.process_index() == 0:
         (folder / "metrics.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n")
     return scores
+
+
+def open_images(
+    config: ml_collections.ConfigDict, trained: Sequence[str]
+) -> tuple[DatasetSplit | UnlabelledSplit, str]:
+    """The images of the config's evaluation split, and the data's name.
+
+    Raises:
+      InputError: for data that cannot be used, or has other classes than those `trained`.
+    """
+    dataset.check_dataset(config)
+    split = config.data.eval_split
+    if config.data.voc_root and has_no_masks(config.data.voc_root, split):
+        root = Path(config.data.voc_root).expanduser().absolute()
+        return UnlabelledSplit(root, split), str(root)
+    config = dataset.resolve_data(config)
+    where = dataset.described(config)
+    check_classes(dataset.class_names(config), trained, where)
+    builder = hosts.first_process_first(lambda: dataset.open_dataset(config))
+    return open_split(builder, split), where
 
 
 def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> None:
@@ -123,58 +165,78 @@ def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> N
 class ResultWriter:
     """Writes label maps, and panels of the first `panels` images, below a folder; nothing if that is None."""
 
-    def __init__(self, folder: Path | None, class_names: Sequence[str], panels: int):
-        self._folder, self._class_names, self._panels_left = folder, class_names, panels
+    def __init__(self, folder: Path | None, class_names: Sequence[str], panels: int, split: str):
+        self._folder, self._class_names, self._panels = folder, class_names, panels
+        self._labels = submission_folder(split) if tuple(class_names) == VOC_CLASSES else Path("labels")
 
-    def __call__(self, example: Example, result: Result) -> None:
-        """Writes one image's."""
+    def __call__(self, index: int, example: Example, result: Result) -> None:
+        """Writes those of image number `index`."""
         if self._folder is None:
             return
-        save_label_png(self._path("labels", f"{example.name}.png"), result.labels)
-        if self._panels_left:
-            self._panels_left -= 1
+        save_label_png(self._path(self._labels, f"{example.name}.png"), result.labels)
+        if index < self._panels or self._panels < 0:
             panel = result_panel(example.image, result.labels, self._class_names, truth=example.label)
-            Image.fromarray(panel).save(self._path("panels", f"{example.name}.jpg"), quality=92, subsampling=0)
+            path = self._path(Path("panels"), f"{example.name}.jpg")
+            Image.fromarray(panel).save(path, quality=92, subsampling=0)
 
-    def _path(self, kind: str, name: str) -> Path:
+    def _path(self, kind: Path, name: str) -> Path:
         path = self._folder / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)  # names may have folders in them
         return path
 
 
 def score_split(
-    segmenter: Segmenter, split: Sequence[Example], batch_size: int, writer: ResultWriter
+    segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, writer: ResultWriter
 ) -> tuple[np.ndarray, float]:
-    """The confusion matrix of all images, int64 [K, K], and the seconds that each took."""
+    """Segments this process's share of the images.
+
+    Returns:
+      Their confusion matrix, int64 [K, K], and the seconds that each took.
+    """
     num_classes = len(segmenter.class_names)
     matrix = np.zeros((num_classes, num_classes), np.int64)
-    list(segmenter.segment([split[0].image], batch_size))  # compiles
+    share = range(jax.process_index(), len(split), jax.process_count())
+    if not share:
+        return matrix, 0.0
+    for _ in _results(segmenter, split, share[: segmenter.group_size]):  # compiles
+        pass
     seconds = 0.0
     with _progress() as progress:
-        task = progress.add_task("evaluating", total=len(split))
+        task = progress.add_task("evaluating", total=len(share))
         began = time.perf_counter()
-        for examples in _batches(split, batch_size):
-            results = list(segmenter.segment([example.image for example in examples], batch_size))
+        for index, example, result in _results(segmenter, split, share):
             seconds += time.perf_counter() - began
-            for example, result in zip(examples, results, strict=True):
+            if example.label is not None:
                 matrix += confusion_matrix(example.label, result.labels, num_classes)
-                writer(example, result)
-            progress.advance(task, len(examples))
+            writer(index, example, result)
+            progress.advance(task)
             began = time.perf_counter()
-    return matrix, seconds / len(split)
+    return matrix, seconds / len(share)
 
 
-def _batches(split: Sequence[Example], batch_size: int) -> Iterator[list[Example]]:
-    for start in range(0, len(split), batch_size):
-        yield [split[i] for i in range(start, min(start + batch_size, len(split)))]
+def _results(
+    segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, share: range
+) -> Iterator[tuple[int, Example, Result]]:
+    """Numbers, examples and results of some images, as they are segmented."""
+    names, sizes = (list(map(of, share)) for of in (split.name, split.size))
+    waiting: deque[tuple[int, Example]] = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        for index in share:
+            example = split[index]
+            waiting.append((index, example))
+            yield example.image
+
+    for result in segmenter.segment(images(), segmenting.boxes_from_file(segmenter.settings, names, sizes)):
+        yield *waiting.popleft(), result
 
 
 def _progress() -> Progress:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     if not console.is_terminal:
-        print("evaluating", file=sys.stderr)
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+        hosts.say("evaluating")
+    return Progress(*columns, console=console, disable=not console.is_terminal or jax.process_index() > 0)
 
 
 if __name__ == "__main__":

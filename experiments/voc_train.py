@@ -4,8 +4,7 @@
 
 The run's folder gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/; the same command continues a
 run that was interrupted. On SIGTERM a run saves a checkpoint and ends with status 0, on Ctrl-C too, with 130; a second
-Ctrl-C stops it at once. With --accept_changes it goes on
-with other settings of learning and arithmetic than before.
+Ctrl-C stops it at once. With --accept_changes it goes on with other settings of learning and arithmetic than before.
 
 On several hosts the same command is started on each of them, with a folder that all of them see: experiments/hosts.py.
 """
@@ -45,6 +44,7 @@ from deconvnet_jax.models import (
 )
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import (
+    SCHEDULES,
     Evaluation,
     Preempted,
     balanced_class_weights,
@@ -67,7 +67,7 @@ from experiments import calibrate_bn, cli, dataset, evaluation, hosts
 
 FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
 CHOICES = {
-    "optimizer.schedule": ("step", "plateau"),
+    "optimizer.schedule": SCHEDULES,
     "optimizer.plateau_metric": ("pixel_accuracy", "mean_iou"),
     "all_reduce_dtype": ("float32", "bfloat16"),
     "model.dtype": ("float32", "bfloat16"),
@@ -90,8 +90,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         run(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.accept_changes)
     except Preempted as stop:
-        if jax.process_index() == 0:
-            print(f"asked to stop: step {stop.step} is saved; the same command goes on from there", file=sys.stderr)
+        hosts.say(f"asked to stop: step {stop.step} is saved; the same command goes on from there")
         if stop.signal == signal.SIGINT:
             sys.exit(cli.INTERRUPTED)
 
@@ -143,13 +142,11 @@ def run_stage(config: ml_collections.ConfigDict, workdir: str, accept_changes: b
     else:
         variables = initial_variables(net, config, train_source, class_names)
     folder = claim_workdir(workdir, config.to_dict(), accept_changes)
-    if jax.process_index() == 0:
-        print(
-            f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training "
-            f"images, {window_counts(config, windows)}, {jax.device_count()} {jax.devices()[0].platform} device(s); "
-            f"writing to {folder}",
-            file=sys.stderr,
-        )
+    hosts.say(
+        f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "
+        f"{window_counts(config, windows)}, {jax.device_count()} {jax.devices()[0].platform} device(s); "
+        f"writing to {folder}"
+    )
     evaluate = evaluation.evaluator(net, class_names, eval_source, config)
     with closing(batches):
         scores = train(
@@ -174,7 +171,6 @@ def open_data(config: ml_collections.ConfigDict) -> tuple[DatasetSplit, DatasetS
     builder = hosts.first_process_first(lambda: dataset.open_dataset(config))
     train_source = open_split(builder, config.data.train_split)
     eval_source = open_split(builder, config.data.eval_split)
-    evaluation.check_images(config, eval_source)
     return train_source, eval_source, dataset.windows_of(config, builder, train_source)
 
 
@@ -194,9 +190,8 @@ def calibrated_scores(
     kept = {key: value for key, value in info.items() if key != "step"}
     save_network(target, net, variables, {**kept, "calibrated": config.calibrate.to_dict()})
     scores = {name: value for name, value in evaluate(variables).scores.items() if "/" not in name}
-    if jax.process_index() == 0:
-        found = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        print(f"statistics measured over {config.calibrate.batches} batches: {found}; {target}", file=sys.stderr)
+    found = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+    hosts.say(f"statistics measured over {config.calibrate.batches} batches: {found}; {target}")
     return scores
 
 
@@ -241,7 +236,7 @@ def initial_variables(
         raise InputError("config.init.keep_features is about batch normalisation, which an FCN-8s does not have")
     fresh, variables = variables, load_vgg16(config.init.vgg16, variables)
     if variables["params"]["fc6"] is fresh["params"]["fc6"]:
-        print(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size", file=sys.stderr)
+        hosts.say(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size")
     if not config.init.keep_features:
         return variables
     images = [source[i].image for i in range(min(FEATURE_IMAGES, len(source)))]
@@ -258,7 +253,7 @@ def _continued(
             raise InputError(f"--config.init_from and --config.init.{key} exclude each other: leave one out")
     variables, same_classes = init_from_checkpoint(config.init_from, net, variables, class_names)
     scores = "" if same_classes else "; it was trained on other classes: the score layer starts anew"
-    print(f"starting from {config.init_from}{scores}", file=sys.stderr)
+    hosts.say(f"starting from {config.init_from}{scores}")
     return variables
 
 

@@ -15,4 +15,6 @@ bash launch/install.sh "${requirements[@]}"
 venv="${VENV:-.venv}"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check --quiet . || { echo "error: run 'ruff format .'" >&2; exit 1; }
-exec "$venv/bin/python" -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile "$@"
+# A crashed process ends the run: restarted ones would never be given anything to do with --dist=loadfile.
+exec "$venv/bin/python" -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder \
+  --max-worker-restart=0 "$@"

@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+# As in pyproject.toml, for programs that tests start.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning")
 # Before JAX starts: the number of devices cannot change later.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -21,6 +23,14 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Files that take longest, in minutes; with several processes the last one should not begin with them.
+LONGEST = ("test_hosts", "test_step", "test_voc_train", "test_interrupted_runs", "test_loop", "test_trajectory")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 @pytest.fixture

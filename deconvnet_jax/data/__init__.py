@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from deconvnet_jax.data.augment import crop_place, random_mirror
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
 from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
+from deconvnet_jax.data.unlabelled import UnlabelledSplit, has_no_masks
 from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, class_names, read_class_names, read_example, split_names
 from deconvnet_jax.data.window_list import WindowList, listed_windows, read_window_list, write_window_list
 from deconvnet_jax.data.windows import (
@@ -43,6 +44,7 @@ __all__ = [
     "Objects",
     "Source",
     "TrainingBatches",
+    "UnlabelledSplit",
     "WindowList",
     "Windows",
     "class_names",
@@ -53,6 +55,7 @@ __all__ = [
     "crop_window",
     "draw_scene",
     "enlarge",
+    "has_no_masks",
     "image_box",
     "import_coco",
     "instance_boxes",

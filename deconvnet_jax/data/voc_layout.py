@@ -31,13 +31,13 @@ class Example(NamedTuple):
     Attributes:
       name: as in the split's file.
       image: uint8 RGB [H, W, 3].
-      label: uint8 [H, W], class ids and 255 = ignore.
+      label: uint8 [H, W], class ids and 255 = ignore; None only in `UnlabelledSplit`.
       instances: uint8 [H, W], 0 = background, 255 = ignore, else the object's number; None without instance masks.
     """
 
     name: str
     image: np.ndarray
-    label: np.ndarray
+    label: np.ndarray | None
     instances: np.ndarray | None
 
 
@@ -92,11 +92,20 @@ def split_names(root: str | Path, split: str) -> list[str]:
         path = Path(root) / "ImageSets/Segmentation" / f"{split}.txt"
         have = f"there are {', '.join(files)}" if files else "there is no split at all"
         raise InputError(f"no split file {path}: {have}; write one image name a line, without the suffix")
-    names = _lines(files[split])
+    return read_split_file(files[split])
+
+
+def read_split_file(path: str | Path) -> list[str]:
+    """The images that the file of a split names, in its order.
+
+    Raises:
+      InputError: if the file is empty or names an image twice.
+    """
+    names = _lines(Path(path))
     if not names or len(set(names)) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
         problem = f"names '{twice[0]}' more than once" if names else "is empty"
-        raise InputError(f"split file {files[split]} {problem}; expected one image name a line, each once")
+        raise InputError(f"split file {path} {problem}; expected one image name a line, each once")
     return names
 
 

@@ -1,29 +1,35 @@
 """Photograph in, label map out."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
+import cv2
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from rich.console import Console
+from rich.progress import track
 
-from deconvnet_jax.data import VOC_CLASSES, crop_window, image_box
+from deconvnet_jax.data import VOC_CLASSES, propose_boxes
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference.combine import mean_of_probabilities, product_of_positive, refine
 from deconvnet_jax.inference.sampling import sample_scores
-from deconvnet_jax.models import DeconvNet, FCN8s, compiler_options
-from deconvnet_jax.ops import normalize_images
+from deconvnet_jax.inference.scorer import Scorer, device_image
+from deconvnet_jax.inference.settings import InferenceSettings, settings_from
+from deconvnet_jax.inference.windows import usable_boxes
+from deconvnet_jax.models import DeconvNet, FCN8s
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
 DECONVNET_INPUT_SIZE = 224
 FCN8S_INPUT_SIZE = 500  # all images of VOC fit into it (original: cache_FCN8s_results.m)
-MIN_SIDE, MAX_SIDE = 8, 32_766  # the latter is what OpenCV's warpAffine takes
+AHEAD = 3  # images whose proposals may wait for the device
+CANDIDATES = 2_000  # proposals that "released" chooses from, which leaves small ones out (paper, section 4.3)
 
 
 class Result(NamedTuple):
@@ -31,8 +37,10 @@ class Result(NamedTuple):
 
     Attributes:
       labels: uint8 [H, W], the class with the highest score.
-      scores: float32 [H, W, K], the network's logits, resized to the image.
-      boxes: float32 [n, 4], the windows it was shown: x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+      scores: float32 [H, W, K]; their softmax are probabilities. The network's logits, folded; of the paper's ensemble
+        and after the CRF, logarithms of probabilities.
+      boxes: float32 [n, 4], the windows that the network was shown, in the order of the proposals: x0, y0, x1, y1 in
+        pixels, x1 and y1 exclusive.
     """
 
     labels: np.ndarray
@@ -42,113 +50,264 @@ class Result(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """A network with its variables, applied to whole photographs of any size.
-
-    A photograph is shown in one window. To a DeconvNet: the square around it, black beyond its borders, resized to the
-    network's input. To an FCN-8s: its own pixels in the upper left corner of the input, the rest the mean colour, as in
-    the original; only a photograph that is larger than the input is reduced.
+    """A network with its variables, applied to photographs of any size.
 
     Attributes:
       net: a module with `apply(variables, images, train=False) -> logits`, contract as `models.DeconvNet`.
       variables: of the network, on the device that is to compute.
       class_names: in the order of the ids.
       input_size: side of the network's input.
+      settings: which windows of an image the network is shown, how their scores are put together, the CRF, ...
+      partner: the second network of an ensemble, with its own windows.
     """
 
     net: nn.Module
     variables: chex.ArrayTree
     class_names: tuple[str, ...]
     input_size: int = DECONVNET_INPUT_SIZE
+    settings: InferenceSettings = field(default_factory=InferenceSettings)
+    partner: "Segmenter | None" = None
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, step: int | None = None) -> "Segmenter":
+    def from_checkpoint(cls, path: str | Path, step: int | None = None, **settings: Any) -> "Segmenter":
         """The network of a training run; by default its best step.
 
+        Args:
+          path: the run's `checkpoints` folder, or the run's folder.
+          step: of the checkpoint.
+          **settings: of `InferenceSettings`, other than those of the run's config.
+
         Raises:
-          InputError: if there is no checkpoint, no such step, or the folder is not one of this project's.
+          InputError: if there is no checkpoint, no such step, the folder is not one of this project's, or a setting is
+            unknown.
         """
-        return cls.from_loaded(*load_checkpoint(path, step))
+        return cls.from_loaded(*load_checkpoint(path, step), **settings)
 
     @classmethod
-    def from_caffe(cls, path: str | Path, class_names: Sequence[str] | None = None) -> "Segmenter":
+    def from_caffe(cls, path: str | Path, class_names: Sequence[str] | None = None, **settings: Any) -> "Segmenter":
         """A DeconvNet or FCN-8s from a caffemodel that was made for inference.
 
         Args:
           path: DeconvNet_trainval_inference.caffemodel, fcn-8s-pascal.caffemodel, ...
           class_names: in the order of the ids; by default VOC's for 21 classes, else "class 0", "class 1", ...
+          **settings: of `InferenceSettings`.
 
         Raises:
           InputError: if the file is neither, is damaged, or is a snapshot of training: batch statistics are missing.
         """
         net, variables, info = network_from_caffe(path)
         names = list(class_names or default_class_names(net.num_classes))
-        return cls.from_loaded(net, variables, {**info, "config": {}, "class_names": names})
+        return cls.from_loaded(net, variables, {**info, "config": {}, "class_names": names}, **settings)
 
     @classmethod
-    def from_loaded(cls, net: nn.Module, variables: chex.ArrayTree, info: dict[str, Any]) -> "Segmenter":
+    def from_loaded(
+        cls, net: nn.Module, variables: chex.ArrayTree, info: dict[str, Any], **settings: Any
+    ) -> "Segmenter":
         """From what `weights.load_checkpoint` returns; the input has the size that the network was trained with.
 
         Raises:
-          InputError: if the network's batch statistics were never measured.
+          InputError: if the network's batch statistics were never measured, the second network of the ensemble cannot
+            be loaded or has other classes, or a setting is unknown.
         """
         if info.get("batch_statistics") == "unknown":
             raise InputError(
                 "the statistics of this network's batch normalisation are not known: it was trained in Caffe, which "
                 "keeps none, or not trained yet; measure them: python -m experiments.calibrate_bn --checkpoint=..."
             )
+        chosen = settings_from(info["config"].get("inference", {})).changed(**settings)
+        names = tuple(info["class_names"])
         size = info["config"].get("data", {}).get("crop_size", default_input_size(net))
-        return cls(net, variables, tuple(info["class_names"]), size)
+        partner = cls._load_partner(chosen.ensemble_checkpoint, names) if chosen.ensemble_checkpoint else None
+        return cls(net, variables, names, size, chosen, partner)
 
-    def __call__(self, image: np.ndarray) -> Result:
-        """Segments one photograph, uint8 RGB [H, W, 3].
-
-        Raises:
-          InputError: for another array, or a side below 8 or above 32,766 pixels.
-        """
-        return next(self.segment([image], batch_size=1))
-
-    def segment(self, images: Iterable[np.ndarray], batch_size: int = 8) -> Iterator[Result]:
-        """Segments photographs of any sizes, `batch_size` at a time; results come in their order.
-
-        Raises:
-          InputError: as for a single image.
-        """
-        images = iter(images)
-        while group := list(islice(images, batch_size)):
-            for image in group:
-                check_image(image)
-            boxes = [self._box(*image.shape[:2]) for image in group]
-            for image, box, scores in zip(group, boxes, self._window_scores(group, boxes, batch_size), strict=True):
-                yield _result(scores, box, *image.shape[:2])
-
-    def _box(self, height: int, width: int) -> np.ndarray:
-        if isinstance(self.net, FCN8s):
-            side = max(self.input_size, height, width)
-            return np.array([0, 0, side, side], np.float64)
-        return image_box(height, width)
-
-    def _window_scores(self, images: list[np.ndarray], boxes: list[np.ndarray], batch_size: int) -> np.ndarray:
-        """Score maps float32 [len(images), S, S, K]; the batch is filled up, so that the network compiles once."""
-        size = self.input_size
-        crops = np.zeros((batch_size, size, size, 3), np.uint8)
-        for crop, image, box in zip(crops, images, boxes, strict=False):
-            crop[:] = crop_window(image, None, box, size)[0]
-        inputs = [crops]
-        if isinstance(self.net, FCN8s):
-            extents = np.zeros((batch_size, 2), np.int32)
-            extents[: len(images)] = [_extent(image, box, size) for image, box in zip(images, boxes, strict=True)]
-            inputs.append(extents)
-        scores = np.asarray(_score_function(self.net)(self.variables, *inputs))[: len(images)]
-        if scores.shape[-1] != len(self.class_names):
+    @classmethod
+    def _load_partner(cls, path: str, class_names: tuple[str, ...]) -> "Segmenter":
+        alone = {"ensemble_checkpoint": "", "crf": "none"}
+        if Path(path).expanduser().is_file():
+            return cls.from_caffe(Path(path).expanduser(), class_names, **alone)
+        partner = cls.from_checkpoint(path, **alone)
+        if partner.class_names != class_names:
             raise InputError(
-                f"the network scores {scores.shape[-1]} classes, but there are {len(self.class_names)} class names; "
-                "give Segmenter one name for each"
+                f"inference.ensemble_checkpoint={path} has other classes ({', '.join(partner.class_names[:4])}, ...) "
+                f"than this network ({', '.join(class_names[:4])}, ...); both must be trained on the same"
             )
-        return scores
+        return partner
+
+    def changed(self, **settings: Any) -> "Segmenter":
+        """A Segmenter with the same networks and other settings (all but `ensemble_checkpoint`).
+
+        Raises:
+          InputError: for an unknown name or value.
+        """
+        if "ensemble_checkpoint" in settings:
+            raise InputError("inference.ensemble_checkpoint: load the Segmenter anew to change its networks")
+        return replace(self, settings=self.settings.changed(**settings))
+
+    def alone(self) -> "Segmenter":
+        """The first network of an ensemble, by itself."""
+        return replace(self, partner=None)
+
+    def __call__(self, image: np.ndarray, proposals: np.ndarray | None = None) -> Result:
+        """Segments one photograph.
+
+        Args:
+          image: uint8 RGB [H, W, 3], of any size.
+          proposals: boxes [n, 4] to use instead of finding some; x0, y0, x1, y1 in pixels, best first.
+
+        Raises:
+          InputError: for another array, or boxes that are none.
+        """
+        return next(self.segment([image], None if proposals is None else [proposals]))
+
+    def segment(
+        self, images: Iterable[np.ndarray], proposals: Iterable[np.ndarray] | None = None, progress: bool = False
+    ) -> Iterator[Result]:
+        """Segments photographs; while the device computes, proposals of the next ones are found on the CPU.
+
+        Args:
+          images: uint8 RGB [H, W, 3], of any sizes; read when they are needed, a few ahead.
+          proposals: boxes [n, 4] of each image, to use instead of finding some.
+          progress: show a progress bar on stderr.
+
+        Returns:
+          The results, in the order of the images.
+
+        Raises:
+          InputError: for anything that is no image, or no boxes, after the results of the images before it.
+          ValueError: if there are not as many proposals as images.
+        """
+        if self._needs_proposals and proposals is None and self.settings.proposals_path:
+            raise InputError(
+                f"inference.proposals={self.settings.proposals} is a file: give segment() the boxes of every image "
+                "(data.read_proposals)"
+            )
+        pairs = zip(images, itertools.repeat(None)) if proposals is None else zip(images, proposals, strict=True)
+        results = self._stream(pairs)
+        return _with_progress(results, images) if progress else results
+
+    def _stream(self, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Iterator[Result]:
+        group_size, batch = self.group_size, 0
+        launched: list[_Launched] = []
+        with ThreadPoolExecutor(1) as pool:
+            ready = self._prepare_ahead(pool, pairs, max(AHEAD, group_size))
+            for group, error in _groups(ready, group_size):
+                batch = batch or len(group)  # the last group is filled up, because the program exists already
+                following = self._launch(group, batch) if group else []
+                yield from map(self._finish, launched)  # of the group before; the device is busy meanwhile
+                launched = following
+                if error:
+                    yield from map(self._finish, launched)
+                    raise error
+            yield from map(self._finish, launched)
+
+    def _prepare_ahead(
+        self, pool: ThreadPoolExecutor, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]], ahead: int
+    ) -> Iterator["_Prepared"]:
+        waiting: deque[Future[_Prepared]] = deque()
+        for image, boxes in pairs:
+            waiting.append(pool.submit(self._prepare, image, boxes))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def _prepare(self, image: np.ndarray, proposals: np.ndarray | None) -> "_Prepared":
+        """Reduces a large image and finds its proposals."""
+        check_image(image)
+        height, width = image.shape[:2]
+        factor = min(1.0, self.settings.max_side / max(height, width))
+        reduced = image
+        if factor < 1:
+            size = max(1, round(width * factor)), max(1, round(height * factor))
+            reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        if not self._needs_proposals:
+            proposals = None
+        elif proposals is None:
+            wanted = CANDIDATES if self.settings.mode == "released" else self.settings.num_proposals
+            proposals = propose_boxes(reduced, wanted, method=self.settings.proposals)[0]
+        else:
+            proposals = usable_boxes(proposals) / _scale(image, reduced)
+        return _Prepared(image.shape[:2], reduced, proposals)
+
+    def _launch(self, group: list["_Prepared"], batch: int) -> list["_Launched"]:
+        """Has the device compute the scores of images; does not wait for it."""
+        images = [device_image(prepared.image) for prepared in group]
+        found = []
+        for scorer in self._scorers:
+            boxes = [scorer.windows(*prepared.image.shape[:2], prepared.proposals) for prepared in group]
+            if scorer.has_one_window:
+                scores = scorer.score_group(images, boxes, batch)
+            else:
+                scores = [scorer.score(image, windows) for image, windows in zip(images, boxes, strict=True)]
+            found.append((scores, boxes))
+        (scores, boxes), *partners = found
+        for others, _ in partners:
+            combine = product_of_positive if self.settings.mode == "released" else mean_of_probabilities
+            scores = list(map(combine, scores, others))
+        return list(map(_Launched, group, scores, boxes))
+
+    def _finish(self, launched: "_Launched") -> Result:
+        """Waits for the scores of an image, refines them, and brings them back to its own size."""
+        (height, width), image, _ = launched.prepared
+        scores = np.asarray(launched.scores)[: image.shape[0], : image.shape[1]]
+        if self.settings.crf != "none":
+            scores = refine(scores, image, self.settings.crf)
+        if image.shape[:2] != (height, width):
+            scores = sample_scores(scores, np.array([0, 0, width, height]), height, width)
+        labels = np.argmax(scores, axis=-1).astype(np.uint8)
+        scale = np.array([width, height] * 2) / np.array(image.shape[1::-1] * 2)
+        return Result(labels, np.ascontiguousarray(scores), (launched.boxes * scale).astype(np.float32))
+
+    @property
+    def group_size(self) -> int:
+        """How many images share a batch: those that are seen in one window each."""
+        return self.settings.batch_size if all(scorer.has_one_window for scorer in self._scorers) else 1
+
+    @property
+    def _scorers(self) -> list[Scorer]:
+        members = [self] if self.partner is None else [self, self.partner]
+        count = len(self.class_names)
+        return [Scorer(member.net, member.variables, count, member.input_size, self.settings) for member in members]
+
+    @property
+    def _needs_proposals(self) -> bool:
+        return any(scorer.needs_proposals for scorer in self._scorers)
+
+
+class _Prepared(NamedTuple):
+    """An image on its way to the device."""
+
+    size: tuple[int, int]  # of the photograph
+    image: np.ndarray  # uint8 RGB, as it is computed: reduced to max_side
+    proposals: np.ndarray | None  # on `image`
+
+
+class _Launched(NamedTuple):
+    """An image that the device computes, or has computed."""
+
+    prepared: _Prepared
+    scores: Array  # [Hp, Wp, K]
+    boxes: np.ndarray  # the windows of the first network, on `prepared.image`
+
+
+def _groups(ready: Iterator[_Prepared], size: int) -> Iterator[tuple[list[_Prepared], InputError | None]]:
+    """Groups of so many images; an image that cannot be used ends the last one."""
+    group: list[_Prepared] = []
+    try:
+        for prepared in ready:
+            group.append(prepared)
+            if len(group) == size:
+                yield group, None
+                group = []
+    except InputError as error:
+        yield group, error
+        return
+    if group:
+        yield group, None
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raises InputError unless the image is uint8 RGB [H, W, 3] of a usable size."""
+    """Raises InputError unless the image is uint8 RGB [H, W, 3] with a pixel at least."""
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
         got = f"an array of shape {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(
@@ -160,11 +319,8 @@ def check_image(image: np.ndarray) -> None:
             f"expected uint8 values 0 to 255, got {image.dtype}; "
             "of an image with values 0 to 1 give (image * 255).round().astype(np.uint8)"
         )
-    height, width = image.shape[:2]
-    if min(height, width) < MIN_SIDE or max(height, width) > MAX_SIDE:
-        raise InputError(
-            f"the image is {width}x{height} pixels; expected sides of {MIN_SIDE} to {MAX_SIDE}: resize or crop it"
-        )
+    if not image.size:
+        raise InputError(f"the image is empty, {list(image.shape)}; expected a pixel at least")
 
 
 def default_input_size(net: nn.Module) -> int:
@@ -179,28 +335,11 @@ def default_class_names(count: int) -> tuple[str, ...]:
     return VOC_CLASSES if count == len(VOC_CLASSES) else tuple(f"class {i}" for i in range(count))
 
 
-def _extent(image: np.ndarray, box: np.ndarray, size: int) -> list[int]:
-    """How many rows and columns of a window of `size` pixels show the image, which begins where the window does."""
-    centres = (np.arange(size) + 0.5) * (box[2] - box[0]) / size
-    return [int(np.sum(centres < side)) for side in image.shape[:2]]
+def _scale(of: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """By how much boxes on the image `of` are larger than on the image `to`, [4]."""
+    return np.array(of.shape[1::-1] * 2) / np.array(to.shape[1::-1] * 2)
 
 
-@lru_cache(maxsize=4)
-def _score_function(net: nn.Module) -> Callable[..., Array]:
-    """The jitted network, shared by all segmenters of equal nets: a new set of variables compiles nothing."""
-
-    def scores(variables: chex.ArrayTree, crops: Array, extents: Array | None = None) -> Array:
-        """Of uint8 RGB crops [N, S, S, 3]; with extents [N, 2] what is beyond these heights and widths is the mean."""
-        images = normalize_images(crops)
-        if extents is not None:
-            rows, columns = (jnp.arange(crops.shape[1]) < extents[:, i, None] for i in range(2))
-            images = jnp.where((rows[:, :, None] & columns[:, None, :])[..., None], images, 0)
-        return net.apply(variables, images, train=False)
-
-    return jax.jit(scores, compiler_options=compiler_options())
-
-
-def _result(scores: np.ndarray, box: np.ndarray, height: int, width: int) -> Result:
-    in_image = sample_scores(scores, box, height, width)
-    labels = np.argmax(in_image, axis=-1).astype(np.uint8)
-    return Result(labels, in_image, box[None].astype(np.float32))
+def _with_progress(results: Iterator[Result], images: Iterable[np.ndarray]) -> Iterator[Result]:
+    total = len(images) if isinstance(images, Sized) else None
+    yield from track(results, "segmenting", total, console=Console(stderr=True))

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from deconvnet_jax.ops.boxes import box_iou, rank_varied
+from deconvnet_jax.ops.dense_crf import CRF_PRESETS, dense_crf
 from deconvnet_jax.ops.pooling import max_pool_with_indices, max_unpool
 from deconvnet_jax.ops.preprocess import MEAN_BGR, normalize_images
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
 
 __all__ = [
+    "CRF_PRESETS",
     "MEAN_BGR",
     "box_iou",
+    "dense_crf",
     "edge_normals",
     "max_pool_with_indices",
     "max_unpool",

@@ -6,8 +6,9 @@ from deconvnet_jax.training.interruption import Preempted
 from deconvnet_jax.training.layout import BatchLayout, batch_layout
 from deconvnet_jax.training.loop import Evaluation, make_step, train
 from deconvnet_jax.training.loss import IGNORE_LABEL, balanced_class_weights, segmentation_loss
-from deconvnet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule, step_schedule
-from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, local_batch_size, place_batch, replicate
+from deconvnet_jax.training.metric_writer import METRICS_FILE, metric_lines
+from deconvnet_jax.training.optimizer import SCHEDULES, make_optimizer
+from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, local_batch_size, place_batch
 from deconvnet_jax.training.prefetch import PrefetchedBatches
 from deconvnet_jax.training.state import TrainState, create_state, init_variables
 from deconvnet_jax.training.step import train_step
@@ -16,6 +17,8 @@ from deconvnet_jax.training.workdir import claim_workdir, flatten
 __all__ = [
     "AXIS_NAME",
     "IGNORE_LABEL",
+    "METRICS_FILE",
+    "SCHEDULES",
     "BatchLayout",
     "Evaluation",
     "Preempted",
@@ -32,15 +35,12 @@ __all__ = [
     "init_variables",
     "local_batch_size",
     "make_optimizer",
-    "make_plateau",
-    "make_schedule",
     "make_step",
+    "metric_lines",
     "place_batch",
-    "replicate",
     "restore_newest",
     "save_checkpoint",
     "segmentation_loss",
-    "step_schedule",
     "train",
     "train_step",
 ]

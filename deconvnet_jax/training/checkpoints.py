@@ -86,7 +86,7 @@ def _writing(manager: ocp.CheckpointManager, write: Callable[[], Any]) -> None:
         write()
     except Exception as error:  # TensorStore reports a full disk as ValueError, others as what they like
         full = "No space left" in str(error) or "File too large" in str(error) or "RESOURCE_EXHAUSTED" in str(error)
-        kept = [step for step in manager.all_steps(read=True)]
+        kept = manager.all_steps(read=True)
         raise InputError(
             f"a checkpoint could not be written to {manager.directory} "
             f"({'the disk is full' if full else first_line(error)}); "

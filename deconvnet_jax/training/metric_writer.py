@@ -12,6 +12,7 @@ from tensorboardX import SummaryWriter
 from deconvnet_jax.errors import InputError
 
 METRICS_FILE = "metrics.jsonl"
+_VALUES = (int, float, type(None))
 
 
 class MetricWriter:
@@ -20,11 +21,12 @@ class MetricWriter:
     With several processes the first one writes, the others do nothing.
     """
 
-    def __init__(self, folder: str | Path, after_step: int | None = None):
+    def __init__(self, folder: str | Path, after_step: int):
         """
         Args:
           folder: of the run.
-          after_step: what a run that was killed had written about later steps is removed: they come again.
+          after_step: the last step that is done; what a run that was killed had written about later ones is removed:
+            they come again.
         """
         self._active = jax.process_index() == 0
         if not self._active:
@@ -32,11 +34,10 @@ class MetricWriter:
         self._folder = Path(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / METRICS_FILE
-        if after_step is not None and path.exists():
+        if path.exists():
             _drop_lines_after(path, after_step)
         self._lines = path.open("a")
-        purge_step = None if after_step is None else after_step + 1
-        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=purge_step)
+        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=after_step + 1)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """One JSON line {"step": ..., name: value, ...} and one TensorBoard point each; NaN, no score, is left out."""
@@ -65,17 +66,30 @@ class MetricWriter:
             self._board.close()
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Also drops a last line that was cut off."""
-    kept = []
+def metric_lines(path: Path) -> list[dict[str, float | None]]:
+    """The lines of a metrics.jsonl, "step" among the values of each; a last line that was cut off is left out.
+
+    Raises:
+      InputError: if another one is damaged.
+    """
     lines = path.read_text().splitlines()
+    found = []
     for number, line in enumerate(lines, 1):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError, TypeError) as error:
+            values = json.loads(line)
+            if not isinstance(values["step"], int) or not all(isinstance(v, _VALUES) for v in values.values()):
+                raise ValueError
+            found.append(values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             if number < len(lines):
-                raise InputError(f"{path}, line {number}: no JSON with a step; correct or delete the file") from error
+                raise InputError(
+                    f"{path}, line {number}: no JSON object with a step and numbers; correct or delete the file"
+                ) from error
+    return found
+
+
+def _drop_lines_after(path: Path, step: int) -> None:
+    kept = [line for line in metric_lines(path) if line["step"] <= step]
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept))
+    temporary.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
     temporary.replace(path)

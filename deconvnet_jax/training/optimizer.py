@@ -1,6 +1,7 @@
 """Momentum SGD as the original's Caffe does it, from optax's parts (training/00*/solver.prototxt)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import chex
@@ -14,13 +15,10 @@ SCHEDULES = ("step", "plateau")
 _BETTER = 1e-6  # a score of 0..1 is better than another by at least this
 
 
-def step_schedule(learning_rate: float, drops: Sequence[int], factor: float) -> optax.Schedule:
-    """The learning rate at a step: multiplied by `factor` from every step in `drops` on."""
-    return optax.piecewise_constant_schedule(learning_rate, {step: factor for step in drops})
-
-
 def make_schedule(config: Mapping[str, Any]) -> optax.Schedule:
-    """The learning rate at a step as section "optimizer" of the config says; a plateau's drops come on top of it.
+    """The learning rate at a step as section "optimizer" of the config says: times `drop_factor` at each of `drops`.
+
+    With schedule "plateau" it is constant; the drops that evaluations cause come on top of it (`make_plateau`).
 
     Raises:
       InputError: for an unknown schedule.
@@ -30,7 +28,7 @@ def make_schedule(config: Mapping[str, Any]) -> optax.Schedule:
             f"config.optimizer.schedule='{config['schedule']}': unknown; expected {' or '.join(SCHEDULES)}"
         )
     drops = config["drops"] if config["schedule"] == "step" else ()
-    return step_schedule(config["learning_rate"], drops, config["drop_factor"])
+    return optax.piecewise_constant_schedule(config["learning_rate"], {step: config["drop_factor"] for step in drops})
 
 
 def make_plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
@@ -63,7 +61,8 @@ def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.G
       params: the network's parameters; only their names are used.
 
     Returns:
-      A transformation whose `update` takes `rate_scale`, which multiplies the learning rate.
+      A transformation whose `update` takes `rate_scale`, which multiplies the learning rate. The shape of its state
+      depends on the parameters alone: a run can go on with other settings.
 
     Raises:
       InputError: for a prefix in `freeze` or `rates` that no layer has, or an unknown schedule.
@@ -74,31 +73,32 @@ def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.G
                 raise InputError(
                     f"config.optimizer.{key}: no layer begins with '{prefix}'; there are {', '.join(params)}"
                 )
-    schedule = make_schedule(config)
 
-    def sgd(rate_multiplier: float, weight_decay: float) -> optax.GradientTransformation:
-        return optax.chain(
-            optax.add_decayed_weights(weight_decay),
-            optax.scale_by_learning_rate(lambda step: schedule(step) * rate_multiplier),
-            _scale_by_argument(),
-            optax.trace(decay=config["momentum"]),
-        )
+    def each(value: Callable[[str, str], Any]) -> chex.ArrayTree:
+        return {layer: {part: value(layer, part) for part in parts} for layer, parts in params.items()}
 
-    settings = {
-        "weight": (1.0, config["weight_decay"]),
-        "bias": (config["bias_rate"], 0.0),
-        "batch_norm": (1.0, config["weight_decay"] if config["decay_bn"] else 0.0),
-    }
-    groups = parameter_groups(params, config["freeze"], config["rates"])
-    transforms = {"frozen": optax.set_to_zero()}
-    for group in sorted({*jax.tree.leaves(groups)} - {"frozen"}):
-        kind, _, layer_rate = group.partition(" ")
-        rate, decay = settings[kind]
-        transforms[group] = sgd(rate * float(layer_rate or 1), decay)
-    return optax.multi_transform(transforms, groups)
+    return optax.chain(
+        optax.add_decayed_weights(config["weight_decay"], mask=each(partial(_decays, config))),
+        optax.scale_by_learning_rate(make_schedule(config)),
+        _scale_each(each(partial(_relative_rate, config))),
+        optax.trace(decay=config["momentum"]),
+        optax.masked(optax.set_to_zero(), each(lambda layer, _: is_frozen(layer, config["freeze"]))),
+    )
 
 
-def _scale_by_argument() -> optax.GradientTransformationExtraArgs:
+def _decays(config: Mapping[str, Any], layer: str, part: str) -> bool:
+    return config["decay_bn"] if is_batch_norm(layer) else part != "bias"
+
+
+def _relative_rate(config: Mapping[str, Any], layer: str, part: str) -> float:
+    """The first prefix that fits the layer counts."""
+    rate = next((rate for prefix, rate in config["rates"] if layer.startswith(prefix)), 1.0)
+    return rate * config["bias_rate"] if part == "bias" and not is_batch_norm(layer) else rate
+
+
+def _scale_each(rates: chex.ArrayTree) -> optax.GradientTransformationExtraArgs:
+    """Multiplies every update by its rate and by the argument `rate_scale`."""
+
     def update(
         updates: optax.Updates,
         state: optax.EmptyState,
@@ -107,28 +107,9 @@ def _scale_by_argument() -> optax.GradientTransformationExtraArgs:
         rate_scale: ArrayLike = 1.0,
         **_: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
-        return jax.tree.map(lambda u: u * rate_scale, updates), state
+        return jax.tree.map(lambda u, rate: u * (rate * rate_scale), updates, rates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
-
-
-def parameter_groups(
-    params: chex.ArrayTree, freeze: Sequence[str] = (), rates: Sequence[tuple[str, float]] = ()
-) -> dict[str, dict[str, str]]:
-    """The group of every parameter, by layer name and part: "weight", "bias", "batch_norm" or "frozen".
-
-    Where `rates` gives the layer another learning rate than 1, it follows: "weight 0.1".
-    """
-
-    def group(path: tuple[Any, ...], _: chex.Array) -> str:
-        layer, part = path[0].key, path[1].key
-        if is_frozen(layer, freeze):
-            return "frozen"
-        kind = "batch_norm" if is_batch_norm(layer) else "bias" if part == "bias" else "weight"
-        rate = next((rate for prefix, rate in rates if layer.startswith(prefix)), 1)
-        return kind if rate == 1 else f"{kind} {rate}"
-
-    return jax.tree_util.tree_map_with_path(group, params)
 
 
 def is_frozen(layer: str, freeze: Sequence[str]) -> bool:

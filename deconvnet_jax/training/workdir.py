@@ -21,6 +21,7 @@ HARMLESS = (
     "compilation_cache",
     "remat",
     "calibrate.",
+    "inference.",
     "data.data_dir",
     "data.cache_mb",
     "data.read_threads",
@@ -81,7 +82,7 @@ def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any], a
         if all(key.startswith(ACCEPTABLE) for key in refused):
             remedy += ", or --accept_changes to go on with it"
         raise InputError(f"--workdir={workdir} belongs to another config: {changes}; {remedy}")
-    if changed:
+    if changed and jax.process_index() == 0:
         print(f"going on with another config: {changes}", file=sys.stderr)
 
 

@@ -1,15 +1,18 @@
-"""Visualization: label maps as palette PNGs, over photographs, and beside them."""
+"""Visualization: label maps as palette PNGs, over photographs, and beside them; single channels as pictures."""
 
+from deconvnet_jax.visualization.activations import activation_picture, representative_channel
 from deconvnet_jax.visualization.contact_sheet import contact_sheet
 from deconvnet_jax.visualization.overlay import overlay
 from deconvnet_jax.visualization.palette import save_label_png, voc_palette
 from deconvnet_jax.visualization.panel import class_legend, legend, result_panel, side_by_side
 
 __all__ = [
+    "activation_picture",
     "class_legend",
     "contact_sheet",
     "legend",
     "overlay",
+    "representative_channel",
     "result_panel",
     "save_label_png",
     "side_by_side",

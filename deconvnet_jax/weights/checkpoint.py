@@ -3,13 +3,15 @@
 Training writes more into them and reads it back: `training.checkpoints`.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import chex
 import jax
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from deconvnet_jax.errors import InputError
@@ -79,11 +81,8 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
       InputError: if there is no checkpoint, no such step, or the folder is not one of this project's.
     """
     directory = _checkpoint_directory(Path(path).expanduser())
-    manager = ocp.CheckpointManager(
-        directory.absolute(),
-        options=ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_METRIC]),
-    )
-    with manager:
+    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_METRIC])
+    with _without_warnings(), ocp.CheckpointManager(directory.absolute(), options=options) as manager:
         step = _choose_step(manager, directory, step)
         try:
             info = manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
@@ -97,6 +96,17 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
             ) from error
         variables = _restore_variables(manager, step, shapes, directory)
     return net, variables, {**info, "step": step}
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Orbax warns of what read_only implies, three lines for every network that is loaded."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _check_description(net: Network, info: dict[str, Any]) -> None:

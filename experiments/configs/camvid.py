@@ -33,4 +33,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.eval_every = 1_000
     config.calibrate.batches = 200
     config.calibrate.batch_size = 16
+    config.inference.mode = "whole_image"  # as it was trained
     return config

@@ -4,7 +4,7 @@
         --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.init.vgg16=vgg16-397923af.pth
     python -m experiments.voc_eval --checkpoint=runs/coco128 --step=3000 --split=train
 
-About 40 minutes; mean IoU 62.5 % on the training photographs, 9.2 % on those of the split "val".
+About 30 minutes; mean IoU 60.5 % on the training photographs, 9.9 % on those of the split "val" (classes in them).
 """
 
 import ml_collections
@@ -35,4 +35,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every = 50
     config.eval_every = 1000
     config.checkpoint_every = 500
+    config.inference.mode = "whole_image"  # as it was trained
     return config

@@ -83,6 +83,25 @@ def get_config() -> ml_collections.ConfigDict:
     calibrate.batches = 0  # WORKDIR/calibrated, over so many batches (the original: 500); 0: not
     calibrate.batch_size = 28  # crops each
 
+    # How photographs are segmented after training; while training, evaluations show the network whole images.
+    config.inference = _inference()
+
     config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth on
     config.compilation_cache = config_dict.placeholder(str)  # folder of compiled programs; default WORKDIR/compiled
     return config.lock()
+
+
+def _inference() -> ml_collections.ConfigDict:
+    """Settings of `inference.InferenceSettings`, which says more about each."""
+    inference = ml_collections.ConfigDict()
+    inference.mode = "paper"  # or "released", "whole_image", "sliding_window"
+    inference.num_proposals = 50
+    inference.proposals = "network"  # how they are found (data.propose_boxes), or a file of experiments.prepare_data
+    inference.enlarge = 1.2  # both sides of proposals, before they are squared
+    inference.aggregation = "max"  # of the windows that show a pixel; or "mean"
+    inference.flip = False  # average with the mirrored windows
+    inference.crf = "none"  # or "released", "usual": a fully connected CRF at the end
+    inference.ensemble_checkpoint = ""  # a second network, in the paper FCN-8s
+    inference.batch_size = 10  # windows at once
+    inference.max_side = 1024  # larger photographs are computed at this size
+    return inference

@@ -4,7 +4,7 @@
     python -m experiments.voc_train --config=experiments/configs/demo.py --workdir=runs/demo \
         --config.data.voc_root=runs/demo/data/scenes --config.data.data_dir=runs/demo/data/tfds
 
-Four minutes of training; mean IoU 86 % on the 40 scenes of the split "val".
+Four minutes of training; mean IoU about 87 % on the 40 scenes of the split "val".
 """
 
 import ml_collections
@@ -30,4 +30,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every = 50
     config.eval_every = 800
     config.checkpoint_every = 800
+    config.inference.mode = "whole_image"  # as it was trained
     return config

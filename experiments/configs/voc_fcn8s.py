@@ -48,4 +48,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.rates = (("score-pool4", 1e-4), ("score-pool3", 1e-8))
     config.optimizer.drops = (8_000, 11_000)
     config.optimizer.freeze = ("upsample",)
+    config.inference.mode = "whole_image"  # as it was trained
     return config.lock()

@@ -27,9 +27,10 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def released(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A config of the paper with the released solver's arithmetic; another batch size keeps the relations."""
+    """A config of the paper with the released arithmetic and inference; another batch size keeps the relations."""
     config.micro_batch = config.get_ref("bn_group")
     config.caffe_gradients = True
     iter_size = config.get_ref("batch_size") // config.get_ref("bn_group")
     config.optimizer.weight_decay = config_dict.FieldReference(5e-4) / iter_size
+    config.inference.mode = "released"
     return config

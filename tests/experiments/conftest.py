@@ -1,5 +1,9 @@
-"""A checkpoint of a tiny network and a few scenes that it could have been trained on."""
+"""A few scenes, training programs on them, and a checkpoint of a tiny network as if it had been trained."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +16,8 @@ from deconvnet_jax.models import network_from_config
 from deconvnet_jax.training import add_metrics, save_checkpoint
 from deconvnet_jax.weights import open_checkpoints
 from experiments.configs import default
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class TinyRun(NamedTuple):
@@ -39,6 +45,34 @@ def random_variables(model, rng):
 
 
 @pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """Folder in the VOC layout with 4 training and 3 evaluation scenes; its packed copy may go to the folder beside."""
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    write_scenes(root, train=4, val=3, seed=2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def start_training():
+    """Starts experiments.voc_train: (folder, settings, *flags, devices) -> process; none of them outlives the tests."""
+    started = []
+
+    def start(folder, settings, *flags, devices=2):
+        command = [sys.executable, "-m", "experiments.voc_train", "--config=experiments/configs/default.py"]
+        command += [f"--workdir={folder}", *flags, *(f"--config.{key}={value}" for key, value in settings.items())]
+        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        pipes = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
     """An untrained network at steps 1 and 2; 2 is said to be the worse."""
     folder = tmp_path_factory.mktemp("run")
@@ -47,6 +81,7 @@ def tiny_run(tmp_path_factory):
     config = default.get_config()
     config.data.voc_root, config.data.data_dir = str(root), str(folder / "data/tfds")
     config.model.update(num_classes=len(class_names(root)), width=1 / 32, fc_features=8)
+    config.inference.mode = "whole_image"
     variables = random_variables(config.model.to_dict(), np.random.default_rng(1))
     info = {"config": config.to_dict(), "class_names": list(class_names(root))}
     with open_checkpoints(folder / "checkpoints") as manager:

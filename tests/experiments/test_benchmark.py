@@ -1,6 +1,7 @@
 """The benchmarks run and say what they say they measure; the numbers themselves are no test."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,14 +39,26 @@ def test_proposals(tmp_path):
     assert "50@0.5" in done.stderr
 
 
-def test_input(monkeypatch, capsys):
-    """With little of everything."""
+LITTLE_INPUT = """
+import json, sys
+from experiments.benchmarks import input as benchmark
+
+benchmark.WINDOW_COUNTS, benchmark.IMAGES, benchmark.SCENES, benchmark.ROUNDS = (100, 200), 20, 3, 1
+benchmark.SECONDS, benchmark.WARM, benchmark.BATCH = 0.1, 64, 16
+if __name__ == "__main__":
+    print(json.dumps(benchmark.run()))
+"""
+
+
+def test_input(tmp_path):
+    """With little of everything; in a program of its own, as Grain's and PyTorch's workers share memory with it."""
     pytest.importorskip("torch")
-    for name, value in {
-        "WINDOW_COUNTS": (100, 200), "IMAGES": 20, "SCENES": 3, "ROUNDS": 1, "SECONDS": 0.1, "WARM": 64, "BATCH": 16,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(input_benchmark, name, value)
-    numbers = input_benchmark.run()
+    (tmp_path / "little.py").write_text(LITTLE_INPUT)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(tmp_path / "little.py")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(done.stdout.splitlines()[-1])
     assert numbers["alternative"] == "PyTorch DataLoader, OpenCV"
     rates = numbers["crops_per_second"]
     assert len(rates) == 4
@@ -53,7 +66,7 @@ def test_input(monkeypatch, capsys):
     ratio = rates["deconvnet_jax"] / rates["PyTorch DataLoader, OpenCV"]
     assert numbers["ratio"]["deconvnet_jax"]["median"] == pytest.approx(ratio)
     assert list(numbers["milliseconds_and_core_per_crop_by_windows"]) == ["100", "200"]
-    assert "PyTorch DataLoader, OpenCV" in capsys.readouterr().err
+    assert "PyTorch DataLoader, OpenCV" in done.stderr
 
 
 def test_the_alternative_cuts_the_same_crops(tmp_path, monkeypatch):
@@ -81,7 +94,7 @@ def test_the_alternative_cuts_the_same_crops(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected the name of one benchmark (input, proposals, train, scaling); got nothing"),
+        ((), "expected the name of one benchmark (input, proposals, train, infer, crf, scaling); got nothing"),
         (("speed",), "got speed"),
         (("proposals",), "needs photographs with masks: --voc_root=FOLDER"),
         (("proposals", "--json=nowhere/numbers.json"), "there is no folder nowhere; make it first"),

@@ -1,25 +1,18 @@
 """Several processes: found by flags or by the environment, and training as one."""
 
-import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from absl import flags
+from training_programs import finish, metric_lines, wait_for_step
 
-from deconvnet_jax.data import write_scenes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.weights import load_checkpoint
 from experiments import hosts
 
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {
     "batch_size": 8,
     "num_steps": 3,
@@ -39,48 +32,29 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "scenes"
-    write_scenes(root, train=4, val=3, seed=2)
-    return root
+def start(scenes, start_training):
+    def start(folder, *flags, devices, data_dir="tfds", **changes):
+        data = {"data.voc_root": scenes, "data.data_dir": scenes.parent / data_dir}
+        return start_training(folder, {**SETTINGS, **data, **changes}, *flags, devices=devices)
+
+    return start
 
 
-def start(scenes, folder, devices, *arguments, data_dir="tfds", **changes):
-    settings = {**SETTINGS, "data.voc_root": scenes, "data.data_dir": scenes.parent / data_dir, **changes}
-    command = [sys.executable, "-m", "experiments.voc_train", "--config=experiments/configs/default.py"]
-    command += [f"--workdir={folder}", *arguments, *(f"--config.{key}={value}" for key, value in settings.items())]
-    environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def start_two(scenes, folder, **changes):
+def start_two(start, folder, **changes):
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"--coordinator=localhost:{free.getsockname()[1]}"
-    return [
-        start(scenes, folder, 2, address, "--num_processes=2", f"--process_id={i}", data_dir="two", **changes)
-        for i in range(2)
-    ]
-
-
-def finish(*processes):
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
-    return errors
-
-
-def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        flags = (f"--coordinator=localhost:{free.getsockname()[1]}", "--num_processes=2")
+    return [start(folder, *flags, f"--process_id={i}", devices=2, data_dir="two", **changes) for i in range(2)]
 
 
 def assert_close(found, expected, tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, expected)
 
 
-def test_two_processes_of_two_devices_train_as_one_of_four(scenes, tmp_path):
+def test_two_processes_of_two_devices_train_as_one_of_four(start, tmp_path):
     """Evaluation, calibration and groups of statistics that span devices included; one of them writes."""
-    first, second = finish(*start_two(scenes, tmp_path / "two"))
-    finish(start(scenes, tmp_path / "one", 4))
+    first, second = finish(*start_two(start, tmp_path / "two"))
+    finish(start(tmp_path / "one", devices=4))
     assert "4 cpu device(s)" in first
     assert "step" not in second
     for folder in ("", "calibrated"):
@@ -88,7 +62,7 @@ def test_two_processes_of_two_devices_train_as_one_of_four(scenes, tmp_path):
         _, expected, _ = load_checkpoint(tmp_path / "one" / folder)
         assert_close(found["params"], expected["params"], 1e-5)
         assert_close(found["batch_stats"], expected["batch_stats"], 1e-3)
-    two, one = lines(tmp_path / "two"), lines(tmp_path / "one")
+    two, one = metric_lines(tmp_path / "two"), metric_lines(tmp_path / "one")
     assert [line["step"] for line in two] == [line["step"] for line in one] == [1, 2, 2, 3, 3]
     for ours, theirs in zip(two, one, strict=True):
         for key in {*ours} - {"train/images_per_second"}:
@@ -96,24 +70,19 @@ def test_two_processes_of_two_devices_train_as_one_of_four(scenes, tmp_path):
     assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
 
 
-def test_sigterm_to_one_of_two_processes_and_one_alone_goes_on(scenes, tmp_path):
+def test_sigterm_to_one_of_two_processes_and_one_alone_goes_on(start, tmp_path):
     long = {"num_steps": 100_000, "eval_every": 0, "checkpoint_every": 0, "calibrate.batches": 0}
-    both = start_two(scenes, tmp_path / "two", **long)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "two/metrics.jsonl").exists() or len(lines(tmp_path / "two")) < 5:
-        assert [process.poll() for process in both] == [None, None], [process.stderr.read() for process in both]
-        assert time.monotonic() < deadline, "no progress"
-        time.sleep(0.05)
+    both = start_two(start, tmp_path / "two", **long)
+    wait_for_step(both, tmp_path / "two", 5)
     both[1].send_signal(signal.SIGTERM)
     said = finish(*both)
     (saved,) = [int(path.name) for path in (tmp_path / "two/checkpoints").iterdir() if path.name.isdigit()]
     assert f"asked to stop: step {saved} is saved" in said[0]
     assert "asked to stop" not in said[1]
-    (errors,) = finish(
-        start(scenes, tmp_path / "two", 4, **{**long, "num_steps": saved + 2, "data.data_dir": "unused"})
-    )
+    changes = {**long, "num_steps": saved + 2}
+    (errors,) = finish(start(tmp_path / "two", devices=4, **changes))
     assert f"resumed at step {saved} of {saved + 2}" in errors
-    assert [line["step"] for line in lines(tmp_path / "two")] == list(range(1, saved + 3))
+    assert [line["step"] for line in metric_lines(tmp_path / "two")] == list(range(1, saved + 3))
 
 
 def flag_values(*arguments):
@@ -184,3 +153,17 @@ def test_what_does_not_fit_together(monkeypatch, arguments, environment, message
     monkeypatch.setattr(hosts.jax.distributed, "initialize", nothing_found)
     with pytest.raises(InputError, match=message):
         hosts.initialize(flag_values(*arguments), {**CPU, **environment})
+
+
+def test_counts_beyond_32_bits_are_summed_exactly(monkeypatch, rng):
+    """JAX has 32 bits; the other process is played by a gather that knows its share."""
+    ours, theirs = (rng.integers(0, 2**40, (3, 3)) for _ in range(2))
+
+    def gather(parts):
+        others = (theirs >> 24, theirs & 0xFFFFFF)
+        assert all(part.dtype == np.int32 for part in parts)
+        return tuple(np.stack([part, other.astype(np.int32)]) for part, other in zip(parts, others, strict=True))
+
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
+    np.testing.assert_array_equal(hosts.sum_over_processes(ours), ours + theirs)

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deconvnet_jax.data import write_proposals
+from deconvnet_jax.data.proposal_files import Proposals
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from experiments import predict
+from experiments.configs import default
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,12 +105,75 @@ def test_text_is_no_image(tmp_path):
         predict.read_photograph(tmp_path / "text.jpg")
 
 
-def test_a_tiny_image_stops_nothing(tiny_run, tmp_path, capsys):
-    images = [write_image(tmp_path / "a.png", (4, 4)), write_image(tmp_path / "b.png")]
-    assert predict.run(tiny_run.folder, tmp_path / "out", [str(path) for path in images]) == 1
+def test_garbage_in_a_folder(tiny_run, tmp_path, capsys, rng):
+    """What is an image is segmented, what is not gets one line, and all failures are listed at the end."""
+    folder = tmp_path / "photos"
+    pixel = write_image(folder / "a_pixel.png", (1, 1))
+    wide = write_image(folder / "b_wide.png", (20_000, 3))
+    Image.fromarray(rng.integers(0, 256, (30, 40)).astype(np.uint8)).save(folder / "c_grey.png")
+    Image.fromarray(rng.integers(0, 256, (30, 40, 4)).astype(np.uint8)).save(folder / "d_rgba.png")
+    Image.fromarray(rng.integers(0, 256, (30, 40, 4)).astype(np.uint8), mode="CMYK").save(folder / "e_cmyk.jpg")
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(folder / "f_deep.png")
+    truncated = write_image(folder / "g_truncated.jpg", (300, 200))
+    truncated.write_bytes(truncated.read_bytes()[:800])
+    (folder / "h_text.jpg").write_text("no image")
+    (folder / "i_empty.png").write_bytes(b"")
+    good = write_image(folder / "j_good.jpg")
+    assert predict.run(tiny_run.folder, tmp_path / "out", [str(folder)]) == 4
     out, err = capsys.readouterr()
-    assert f"error: {images[0]}: the image is 4x4 pixels" in err
-    assert out.startswith(f"{images[1]}: ")
+    done = [Path(line.split(": ")[0]).name for line in out.splitlines() if "%" in line]
+    assert done == [pixel.name, wide.name, "c_grey.png", "d_rgba.png", "e_cmyk.jpg", good.name]
+    *lines, last = (line for line in err.splitlines() if line.startswith("error: "))
+    assert [line.split(": ")[1] for line in lines] == [str(folder / name) for name in FAILED]
+    assert last.startswith("error: 4 of 10 images failed: ")
+    assert all(name in last for name in FAILED)
+    with Image.open(tmp_path / "out/b_wide.png") as labels:
+        assert labels.size == (20_000, 3)
+
+
+FAILED = ("f_deep.png", "g_truncated.jpg", "h_text.jpg", "i_empty.png")
+
+
+def test_ways_of_segmenting(tiny_run, tmp_path, rng, capsys):
+    """The checkpoint's own, a config's, and what the command line changes; proposals from a file, too."""
+    image = rng.integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(image).save(path)
+    few = {"inference.mode": "paper", "inference.num_proposals": 2, "inference.proposals": "grid"}
+    predict.run(tiny_run.folder, tmp_path / "few", [str(path)], changes=few)
+    expected = Segmenter.from_checkpoint(tiny_run.folder, mode="paper", num_proposals=2, proposals="grid")(image)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "few/a.png")), expected.labels)
+
+    file = tmp_path / "proposals.npz"
+    boxes = np.array([[5, 5, 50, 50]], np.float32)
+    write_proposals(file, Proposals(["a"], [boxes], [np.ones(1, np.float32)], {}))
+    config = default.get_config()
+    config.inference.proposals = str(file)
+    predict.run(tiny_run.folder, tmp_path / "file", [str(path)], config=config)
+    expected = Segmenter.from_checkpoint(tiny_run.folder, mode="paper")(image, boxes)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "file/a.png")), expected.labels)
+    other = write_image(tmp_path / "other.png")
+    assert predict.run(tiny_run.folder, tmp_path / "file", [str(other)], config=config) == 1
+    assert "has no proposals for 1 of 1 images, among them 'other'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--config.inference.mod=paper", 'Did you mean "mode"'),
+        ("--config.inference.mode=papers", "inference.mode='papers': expected one of paper, released"),
+        ("--config.inference.ensemble_checkpoint=/nowhere", "no checkpoint in /nowhere"),
+    ],
+)
+def test_wrong_settings_are_one_line(tiny_run, tmp_path, word, message):
+    image = write_image(tmp_path / "a.png")
+    words = [sys.executable, "-m", "experiments.predict", f"--checkpoint={tiny_run.folder}", word]
+    done = subprocess.run([*words, f"--output={tmp_path}/out", str(image)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
 
 
 def test_files_and_folders(tmp_path):

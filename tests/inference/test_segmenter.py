@@ -1,5 +1,7 @@
 """The Segmenter with networks whose right answer is known: linear classifiers of a pixel's colour."""
 
+import threading
+import time
 from dataclasses import dataclass
 
 import chex
@@ -9,10 +11,22 @@ import numpy as np
 import pytest
 from caffe_networks import random_deconvnet, random_fcn8s
 from caffemodel_writer import encode
+from numpy_proposals import aggregate
+from scipy.special import log_softmax, softmax
 
-from deconvnet_jax.data import crop_window
+from deconvnet_jax.data import crop_window, propose_boxes
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import Segmenter, default_class_names, sample_scores
+from deconvnet_jax.inference import (
+    InferenceSettings,
+    Segmenter,
+    crop_windows,
+    default_class_names,
+    paper_windows,
+    sample_scores,
+)
+from deconvnet_jax.inference import (
+    segmenter as segmenter_module,
+)
 from deconvnet_jax.ops import MEAN_BGR, normalize_images
 from deconvnet_jax.weights import fcn8s_from_caffe
 
@@ -32,8 +46,12 @@ class ColorNet:
         return (images + jnp.asarray(MEAN_BGR)) @ variables["params"]["kernel"]
 
 
-def segmenter(net=None, size=224, names=NAMES):
-    return Segmenter(net or ColorNet(), VARIABLES, names, input_size=size)
+def segmenter(net=None, size=224, names=NAMES, variables=VARIABLES, mode="whole_image", **settings):
+    return Segmenter(net or ColorNet(), variables, names, size, InferenceSettings(mode=mode, **settings))
+
+
+def random_images(rng, sizes):
+    return [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in sizes]
 
 
 def halves(height, width, row, column):
@@ -98,23 +116,156 @@ def test_another_size_does_not_compile_again(rng):
         def apply(self, variables, images, train):
             return super().apply(variables, images, train)
 
-    for size in ((60, 80), (80, 61), (300, 200)):
-        segmenter(CountedNet())(rng.integers(0, 256, (*size, 3)).astype(np.uint8))
-    other = Segmenter(CountedNet(), jax.tree.map(lambda leaf: -leaf, VARIABLES), NAMES)
+    for image in random_images(rng, ((60, 80), (80, 61), (300, 200))):
+        segmenter(CountedNet())(image)
+    other = segmenter(CountedNet(), variables=jax.tree.map(lambda leaf: -leaf, VARIABLES))
     other(np.zeros((40, 40, 3), np.uint8))  # nor do other variables
     with pytest.raises(AssertionError, match="traced > 1 times"):
         segmenter(CountedNet(), size=64)(np.zeros((40, 40, 3), np.uint8))  # the counter counts
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
-def test_batches_equal_single_images(rng, batch_size):
-    images = [rng.integers(0, 256, (*rng.integers(20, 90, 2), 3)).astype(np.uint8) for _ in range(5)]
-    results = list(segmenter(size=64).segment(iter(images), batch_size))
+@pytest.mark.parametrize("mode", ["whole_image", "paper"])
+def test_many_images_equal_single_ones(rng, batch_size, mode):
+    images = random_images(rng, rng.integers(24, 90, (5, 2)))
+    settings = {"size": 64, "mode": mode, "num_proposals": 6, "proposals": "grid"}
+    results = list(segmenter(batch_size=batch_size, **settings).segment(iter(images)))
     assert len(results) == 5
     for image, result in zip(images, results, strict=True):
-        alone = segmenter(size=64)(image)
+        alone = segmenter(**settings)(image)
         np.testing.assert_allclose(result.scores, alone.scores, atol=1e-3)
         np.testing.assert_array_equal(result.boxes, alone.boxes)
+
+
+def test_paper_mode_is_the_loop_over_proposals(rng, narrow_net):
+    net, variables, network = narrow_net
+    image = rng.integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    found = segmenter(net, 32, variables=variables, mode="paper", num_proposals=7, proposals="gradient")(image)
+    boxes = paper_windows(propose_boxes(image, 7, method="gradient")[0], 7)
+    np.testing.assert_array_equal(found.boxes, boxes)
+    expected, _ = aggregate(image, boxes, network, 32, "max")
+    np.testing.assert_allclose(found.scores, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_array_equal(found.labels, found.scores.argmax(-1))
+
+
+def test_proposals_may_be_given(rng):
+    image = np.full((60, 80, 3), (0, 0, 200), np.uint8)
+    boxes = np.array([[10, 10, 40, 40], [np.nan, 0, 1, 1], [200, 200, 260, 230]])
+    result = segmenter(mode="paper", enlarge=1.0)(image, boxes)
+    np.testing.assert_array_equal(result.boxes, [[10, 10, 40, 40], [200, 185, 260, 245]])
+    covered = np.zeros((60, 80), bool)
+    covered[10:40, 10:40] = True
+    np.testing.assert_array_equal((result.scores != 0).any(-1), covered)
+    nothing = segmenter(mode="paper")(image, np.zeros((0, 4)))
+    assert nothing.boxes.shape == (0, 4)
+    assert (nothing.labels == 0).all()  # background
+
+
+def test_large_photographs_are_reduced(rng):
+    image, labels = halves(300, 1300, 100, 700)
+    result = segmenter(mode="sliding_window", max_side=400)(image)
+    assert result.scores.shape == (300, 1300, 3)
+    assert (result.labels == labels).mean() > 0.98
+    assert result.boxes[:, 2:].max() >= 1300
+    np.testing.assert_allclose(result.boxes[:, 2] - result.boxes[:, 0], 224 * 1300 / 400, rtol=1e-5)
+    given = segmenter(mode="paper", max_side=400, enlarge=1.0)(image, np.array([[650, 130, 750, 230]]))
+    np.testing.assert_allclose(given.boxes, [[650, 130, 750, 230]], atol=0.2)
+    scored = np.flatnonzero((given.scores != 0).any((0, 2)))
+    assert abs(scored[0] - 650) <= 4  # a pixel of the reduced image are 3.25
+    assert abs(scored[-1] + 1 - 750) <= 4
+
+
+@pytest.mark.parametrize("mode", ["whole_image", "paper", "released", "sliding_window"])
+@pytest.mark.parametrize("size", [(1, 1), (2, 20_000), (40_000, 3), (9, 5)])
+def test_any_size_works(mode, size):
+    image = np.full((*size, 3), (9, 8, 250), np.uint8)
+    result = segmenter(size=32, mode=mode, num_proposals=3)(image)
+    assert result.labels.shape == size
+    assert np.isfinite(result.scores).all()
+    if mode in ("whole_image", "sliding_window"):
+        assert (result.labels == 0).all()  # blue
+
+
+def test_flip_is_symmetric(rng, narrow_net):
+    net, variables, _ = narrow_net
+    image = rng.integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    flipped = segmenter(net, 32, variables=variables, flip=True)
+    scores, mirrored = flipped(image).scores, flipped(np.ascontiguousarray(image[:, ::-1])).scores[:, ::-1]
+    np.testing.assert_allclose(scores, mirrored, atol=1e-4 * np.abs(scores).max())
+    plain = segmenter(net, 32, variables=variables)(image).scores
+    assert np.abs(plain - scores).max() > 0.01 * np.abs(scores).max()
+
+
+def ensemble(variables, other, mode="whole_image", **settings):
+    partner = Segmenter(ColorNet("partner"), other, NAMES, 224)
+    alone = segmenter(variables=variables, mode=mode, **settings)
+    return Segmenter(alone.net, alone.variables, NAMES, 224, alone.settings, partner), alone, partner
+
+
+def test_ensembles(rng):
+    image = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    matrices = [{"params": {"kernel": jnp.asarray(rng.normal(0, 0.1, (3, 3)), jnp.float32)}} for _ in range(2)]
+    both, one, two = (found(image).scores for found in _members(*matrices, "whole_image"))
+    expected = np.log((softmax(one, -1) + softmax(two, -1)) / 2)
+    np.testing.assert_allclose(log_softmax(both, -1), expected, atol=1e-3)
+    box = np.array([[-20, -20, 130, 130]])
+    both, one, two = (found(image, box).scores for found in _members(*matrices, "released"))
+    assert (one >= 0).all()  # the maximum began with zero
+    np.testing.assert_allclose(both, one * np.maximum(two, 0), rtol=1e-3, atol=1e-3)
+
+
+def _members(first, second, mode):
+    both, one, two = ensemble(first, second, mode)
+    return both, one, Segmenter(two.net, two.variables, NAMES, 224, both.settings)
+
+
+def test_a_crf_at_the_end(rng):
+    image, _ = halves(40, 50, 20, 25)
+    noisy = np.clip(image + rng.normal(0, 25, image.shape), 0, 255).astype(np.uint8)
+    variables = {"params": {"kernel": jnp.eye(3) / 100}}
+    plain = segmenter(variables=variables)(noisy)
+    refined = segmenter(variables=variables, crf="usual")(noisy)
+    np.testing.assert_allclose(np.exp(refined.scores).sum(-1), 1, atol=1e-4)  # logarithms of probabilities
+    assert softmax(refined.scores, -1).max(-1).mean() > softmax(plain.scores, -1).max(-1).mean()
+    np.testing.assert_array_equal(refined.labels, refined.scores.argmax(-1))
+
+
+def test_proposals_are_found_while_the_device_computes(monkeypatch, rng):
+    """Of later images, in another thread; and the images are read only a few ahead."""
+    read, threads = [], set()
+
+    def propose(image, count, method):
+        threads.add(threading.current_thread())
+        return np.array([[0, 0, *image.shape[1::-1]]], float), np.ones(1)
+
+    def images():
+        for i in range(12):
+            read.append(i)
+            yield np.full((30, 30, 3), i, np.uint8)
+
+    monkeypatch.setattr(segmenter_module, "propose_boxes", propose)
+    results = segmenter(mode="paper", enlarge=1.0, size=32).segment(images())
+    assert read == []
+    first = next(results)
+    assert 1 < len(read) <= segmenter_module.AHEAD + 3
+    assert [first.scores[0, 0, 0], *(result.scores[0, 0, 0] for result in results)] == pytest.approx(
+        range(12), abs=1e-3
+    )
+    assert threading.main_thread() not in threads
+
+
+def test_an_abandoned_stream_stops(rng):
+    before = threading.active_count()
+    results = segmenter(mode="paper", num_proposals=2, size=32).segment(random_images(rng, [(30, 40)] * 9))
+    next(results)
+    results.close()
+    time.sleep(0.2)
+    assert threading.active_count() <= before
+
+
+def test_progress_is_shown(rng, capsys):
+    assert len(list(segmenter(size=32).segment(random_images(rng, [(30, 40)] * 3), progress=True))) == 3
+    assert "segmenting" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -123,8 +274,8 @@ def test_batches_equal_single_images(rng, batch_size):
         (np.zeros((40, 50), np.uint8), r"\[40, 50\]; convert grey"),
         (np.zeros((40, 50, 4), np.uint8), r"\[40, 50, 4\]; convert grey or transparent"),
         (np.zeros((40, 50, 3), np.float32), "expected uint8 values 0 to 255, got float32"),
-        (np.zeros((3, 50, 3), np.uint8), "the image is 50x3 pixels; expected sides of 8 to 32766"),
-        (np.zeros((8, 32767, 3), np.uint8), "the image is 32767x8 pixels"),
+        (np.zeros((40, 50, 3), np.uint16), "expected uint8 values 0 to 255, got uint16"),
+        (np.zeros((0, 50, 3), np.uint8), r"the image is empty, \[0, 50, 3\]"),
         ("cat.jpg", "expected a colour image.*got str"),
     ],
 )
@@ -133,22 +284,86 @@ def test_bad_images(image, message):
         segmenter()(image)
 
 
+@pytest.mark.parametrize(("mode", "batch_size"), [("whole_image", 4), ("paper", 4)])
+def test_results_before_a_bad_image_are_not_lost(rng, mode, batch_size):
+    images = random_images(rng, [(30, 40)] * 7)
+    images[5] = np.zeros((30, 40), np.uint8)
+    results = segmenter(size=32, mode=mode, batch_size=batch_size, num_proposals=2).segment(images)
+    for _ in range(5):
+        next(results)
+    with pytest.raises(InputError, match="expected a colour image"):
+        next(results)
+
+
+def test_proposals_for_every_image(rng):
+    boxes = [np.array([[0, 0, 20, 20]])] * 2
+    with pytest.raises(ValueError, match="shorter"):
+        list(segmenter(size=32, mode="paper").segment(random_images(rng, [(30, 40)] * 3), boxes))
+
+
 def test_class_names_must_fit():
-    with pytest.raises(InputError, match="scores 3 classes, but there are 2 class names"):
-        segmenter(names=("a", "b"))(np.zeros((40, 50, 3), np.uint8))
+    for mode in ("whole_image", "sliding_window"):
+        with pytest.raises(InputError, match="scores 3 classes, but there are 2 class names"):
+            segmenter(names=("a", "b"), mode=mode)(np.zeros((40, 50, 3), np.uint8))
 
 
-@pytest.mark.parametrize(("config", "size"), [({"data": {"crop_size": 64}}, 64), ({"model": {}}, 224)])
-def test_from_checkpoint(monkeypatch, config, size):
+def test_proposals_from_a_file_must_be_given(tmp_path):
+    file = tmp_path / "proposals.npz"
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match=r"proposals\.npz is a file: give segment\(\) the boxes"):
+        segmenter(mode="paper", proposals=str(file))(np.zeros((40, 50, 3), np.uint8))
+
+
+@pytest.fixture
+def checkpoints(monkeypatch):
+    """{path: (config, class names)} instead of files."""
+    known = {}
+
     def load_checkpoint(path, step):
-        assert (path, step) == ("runs/colors", 7)
-        return ColorNet(), VARIABLES, {"config": config, "class_names": list(NAMES), "step": 7}
+        config, names = known[path]
+        return ColorNet(), VARIABLES, {"config": config, "class_names": list(names), "step": step}
 
-    monkeypatch.setattr("deconvnet_jax.inference.segmenter.load_checkpoint", load_checkpoint)
+    monkeypatch.setattr(segmenter_module, "load_checkpoint", load_checkpoint)
+    return known
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "mode"),
+    [
+        ({"data": {"crop_size": 64}}, 64, "paper"),
+        ({"model": {}, "inference": {"mode": "sliding_window", "later": 1}}, 224, "sliding_window"),
+    ],
+)
+def test_from_checkpoint(checkpoints, config, size, mode):
+    checkpoints["runs/colors"] = config, NAMES
     restored = Segmenter.from_checkpoint("runs/colors", step=7)
     assert restored.class_names == NAMES
     assert restored.input_size == size
+    assert restored.settings.mode == mode
     assert (restored(np.full((50, 70, 3), (0, 0, 200), np.uint8)).labels == 0).all()
+
+
+def test_settings_given_in_python(checkpoints):
+    checkpoints["runs/colors"] = {"inference": {"mode": "sliding_window", "flip": True}}, NAMES
+    restored = Segmenter.from_checkpoint("runs/colors", mode="released", num_proposals=7)
+    assert (restored.settings.mode, restored.settings.num_proposals, restored.settings.flip) == ("released", 7, True)
+    assert restored.changed(crf="usual").settings.crf == "usual"
+    with pytest.raises(InputError, match=r"inference\.modes: no such setting; expected one of mode, num_proposals"):
+        Segmenter.from_checkpoint("runs/colors", modes="released")
+    with pytest.raises(InputError, match="load the Segmenter anew"):
+        restored.changed(ensemble_checkpoint="runs/other")
+
+
+def test_an_ensemble_from_checkpoints(checkpoints):
+    checkpoints["runs/colors"] = {"inference": {"mode": "whole_image", "ensemble_checkpoint": "runs/other"}}, NAMES
+    checkpoints["runs/other"] = {"data": {"crop_size": 32}, "inference": {"ensemble_checkpoint": "runs/third"}}, NAMES
+    both = Segmenter.from_checkpoint("runs/colors")
+    assert both.partner.input_size == 32
+    assert both.partner.partner is None
+    assert (both(np.full((50, 70, 3), (0, 0, 200), np.uint8)).labels == 0).all()
+    checkpoints["runs/other"] = {}, ("sky", "sea", "land")
+    with pytest.raises(InputError, match=r"runs/other has other classes \(sky, sea, land, \.\.\.\) than this network"):
+        Segmenter.from_checkpoint("runs/colors")
 
 
 NARROW = {"width": 1 / 64, "fc": 8, "classes": 3}
@@ -162,7 +377,7 @@ def test_fcn8s_sees_the_images_own_pixels_and_the_mean_beyond(tmp_path, rng):
     assert segmenter.class_names == ("class 0", "class 1", "class 2")
     images = [rng.integers(0, 256, (*size, 3)).astype(np.uint8) for size in ((70, 90), (300, 40))]
     net, variables = fcn8s_from_caffe(path)
-    for image, result in zip(images, segmenter.segment(images, batch_size=2), strict=True):
+    for image, result in zip(images, segmenter.segment(images), strict=True):
         height, width = image.shape[:2]
         padded = np.zeros((1, 500, 500, 3), np.float32)
         padded[0, :height, :width] = normalize_images(jnp.asarray(image))
@@ -180,7 +395,10 @@ def test_fcn8s_reduces_larger_images(tmp_path, rng):
     np.testing.assert_array_equal(result.boxes, [[0, 0, 1000, 1000]])
     net, variables = fcn8s_from_caffe(path)
     padded = np.zeros((1, 500, 500, 3), np.float32)
-    padded[0, :300] = normalize_images(jnp.asarray(crop_window(image, None, result.boxes[0], 500)[0]))[:300]
+    window = crop_windows(image, np.array([600, 1000]), result.boxes, 500)
+    padded[0, :300] = np.asarray(window)[0, :300]
+    by_opencv = normalize_images(jnp.asarray(crop_window(image, None, result.boxes[0], 500)[0]))[:300]
+    np.testing.assert_allclose(padded[0, :300], by_opencv, atol=255 / 32 + 1)
     scores = np.asarray(net.apply(variables, padded))[0]
     expected = sample_scores(scores, result.boxes[0], 600, 1000)
     np.testing.assert_allclose(result.scores, expected, atol=1e-4 * np.abs(expected).max())
@@ -190,7 +408,7 @@ def test_deconvnet_from_caffe(tmp_path, rng):
     path = tmp_path / "net.caffemodel"
     layers = random_deconvnet(rng, **NARROW, fc_window=1)
     path.write_bytes(encode(layers))
-    segmenter = Segmenter.from_caffe(path, class_names=("sky", "sea", "land"))
+    segmenter = Segmenter.from_caffe(path, class_names=("sky", "sea", "land"), mode="whole_image")
     assert segmenter.class_names == ("sky", "sea", "land")
     assert segmenter.input_size == 32
     assert segmenter(np.zeros((40, 50, 3), np.uint8)).scores.shape == (40, 50, 3)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import time
 
@@ -13,7 +12,17 @@ from PIL import Image
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import network_from_config
-from deconvnet_jax.training import Evaluation, Preempted, claim_workdir, init_variables, loop, train, train_step
+from deconvnet_jax.training import (
+    AXIS_NAME,
+    Evaluation,
+    Preempted,
+    batch_layout,
+    claim_workdir,
+    init_variables,
+    loop,
+    train,
+    train_step,
+)
 from deconvnet_jax.weights import load_checkpoint, open_checkpoints
 
 MODEL = {
@@ -87,11 +96,11 @@ def found(_):
     return Evaluation({**SCORES, "iou/a": 0.5, "iou/b": float("nan")}, {"image0": np.zeros((5, 7, 3), np.uint8)})
 
 
-def start(folder, config=CONFIG, batches=None, variables=None, evaluate=found, accept_changes=False):
+def start(folder, config=CONFIG, batches=None, variables=None, evaluate=found):
     net = network_from_config(config["model"])
     return train(
         config,
-        claim_workdir(folder, config, accept_changes),
+        claim_workdir(folder, config),
         net=net,
         variables=init_variables(net, seed=0) if variables is None else variables,
         batches=batches or CountedBatches(),
@@ -148,23 +157,20 @@ def test_a_finished_run_does_nothing_more(finished):
 
 
 def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(tmp_path):
-    """Every step is checked, not only those that are logged, and no checkpoint is written after it."""
-    config = {**CONFIG, "num_steps": 8, "log_every": 8, "eval_every": 0}
-    batches = CountedBatches()
-    variables = init_variables(network_from_config(MODEL), seed=0)
-    start(tmp_path, {**config, "num_steps": 2, "eval_every": 2}, batches, variables)
-    config["optimizer"] = {**CONFIG["optimizer"], "learning_rate": 1e30, "drops": ()}
-    with pytest.raises(InputError, match=r"diverged at step (\d): loss .*; the checkpoint of step 2 is good") as error:
-        start(tmp_path, config, CountedBatches(), variables, accept_changes=True)
-    step = int(re.search(r"step (\d)", str(error.value))[1])
-    assert step <= 4
-    saved = np.load(tmp_path / f"diverged/step_{step:06d}_process_0.npz")
-    expected = batch_of(step - 1)
-    for key in ("image", "label"):
-        np.testing.assert_array_equal(saved[key], expected[key])
-    kept = load_checkpoint(tmp_path)
-    assert kept[2]["step"] < step
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept[1]))
+    """Every step is checked, not only those that are logged; the last checkpoint is this start's or one before."""
+    optimizer = {**CONFIG["optimizer"], "drops": (2,), "drop_factor": 1e35}
+    config = {**CONFIG, "num_steps": 8, "log_every": 8, "eval_every": 0, "optimizer": optimizer}
+    start(tmp_path / "resumed", {**config, "num_steps": 2, "eval_every": 2})
+    for folder in (tmp_path / "resumed", tmp_path / "whole"):
+        with pytest.raises(InputError, match=r"diverged at step 3: loss .*; the checkpoint of step 2 is good"):
+            start(folder, config)
+        saved = np.load(folder / "diverged/step_000003_process_0.npz")
+        expected = batch_of(2)
+        for key in ("image", "label"):
+            np.testing.assert_array_equal(saved[key], expected[key])
+        kept = load_checkpoint(folder)
+        assert kept[2]["step"] == 2
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept[1]))
 
 
 class TerminatedBatches(CountedBatches):
@@ -267,3 +273,28 @@ def test_the_step_compiles_once(tmp_path):
         patch.setattr(loop, "train_step", lambda *a, **k: traced.append(1) or train_step(*a, **k))
         start(tmp_path, {**CONFIG, "eval_every": 2})
     assert len(traced) == 1
+
+
+def test_the_learning_rate_in_the_log_is_that_of_the_step(tmp_path):
+    start(tmp_path, {**CONFIG, "log_every": 1, "eval_every": 0, "checkpoint_every": 0})
+    np.testing.assert_allclose([line["train/learning_rate"] for line in lines(tmp_path)], [0.1, 0.1, 0.1, 0.01])
+
+
+def test_the_step_is_what_the_config_says(monkeypatch):
+    monkeypatch.setattr(loop, "data_parallel", lambda step: step)
+    net, weights = network_from_config(MODEL), [1.0, 2.0, 3.0]
+    settings = {"seed": 7, "caffe_gradients": True, "remat": True, "all_reduce_dtype": "bfloat16"}
+    config = {**CONFIG, **settings, "optimizer": {**CONFIG["optimizer"], "freeze": ["conv1_"]}}
+    layout = batch_layout(8, 4, micro_batch=1, bn_group=2)
+    given = loop.make_step(config, net, "optimizer", layout, weights).keywords
+    assert given == {
+        "net": net.clone(remat=True, bn_axis_name=AXIS_NAME, bn_axis_groups=((0, 1), (2, 3))),
+        "optimizer": "optimizer",
+        "axis_name": AXIS_NAME,
+        "layout": layout,
+        "seed": 7,
+        "freeze": ("conv1_",),
+        "class_weights": weights,
+        "caffe_gradients": True,
+        "all_reduce_dtype": np.dtype("bfloat16"),
+    }

@@ -22,7 +22,7 @@ def events(folder):
 
 
 def test_scalars_and_images(tmp_path, rng):
-    writer = MetricWriter(tmp_path)
+    writer = MetricWriter(tmp_path, after_step=0)
     writer.write_scalars(10, {"train/loss": 1.5, "train/learning_rate": 0.01})
     writer.write_images(10, {"eval/image0": rng.integers(0, 256, (6, 9, 3)).astype(np.uint8)})
     writer.close()
@@ -42,7 +42,7 @@ def test_scalars_and_images(tmp_path, rng):
 
 def test_a_second_writer_appends(tmp_path):
     for step in (1, 2):
-        writer = MetricWriter(tmp_path)
+        writer = MetricWriter(tmp_path, after_step=step - 1)
         writer.write_scalars(step, {"loss": float(step)})
         writer.close()
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -61,17 +61,19 @@ def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path):
     writer.close()
     found = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert found == [{"step": 1, "a": 1}, {"step": 2, "a": 2}, {"step": 3, "a": 5.0}]
+    assert [event.step for event in events(tmp_path / "tensorboard") if event.HasField("session_log")] == [3]
 
 
-def test_a_damaged_line_is_named(tmp_path):
-    write_lines(tmp_path, '{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(InputError, match=r"metrics.jsonl, line 2: no JSON with a step"):
+@pytest.mark.parametrize("line", ["nonsense", "[1]", '{"a": 1}', '{"step": "2"}', '{"step": 2, "a": "high"}'])
+def test_a_damaged_line_is_named(tmp_path, line):
+    write_lines(tmp_path, f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
+    with pytest.raises(InputError, match=r"metrics.jsonl, line 2: no JSON object with a step and numbers"):
         MetricWriter(tmp_path, after_step=3)
 
 
 def test_a_score_that_does_not_exist_is_left_out(tmp_path):
     """NaN is no JSON, and TensorBoard draws nothing for it."""
-    writer = MetricWriter(tmp_path)
+    writer = MetricWriter(tmp_path, after_step=0)
     writer.write_scalars(1, {"iou/cow": float("nan"), "iou/cat": 0.5})
     writer.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "iou/cat": 0.5}

@@ -7,8 +7,8 @@ import optax
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.training import make_optimizer, step_schedule
-from deconvnet_jax.training.optimizer import parameter_groups
+from deconvnet_jax.training import make_optimizer
+from deconvnet_jax.training.optimizer import make_schedule
 
 CONFIG = {
     "learning_rate": 0.5,
@@ -30,23 +30,53 @@ def params_like(value):
     return {"conv1_1": part, "bn1_1": bn, "fc6-deconv": part, "fc6-deconv-bn": bn, "seg-score-voc": part}
 
 
-def test_groups():
-    groups = parameter_groups(params_like(jnp.zeros(1)), freeze=("conv1_", "bn1_"))
-    assert groups == {
-        "conv1_1": {"kernel": "frozen", "bias": "frozen"},
-        "bn1_1": {"scale": "frozen", "bias": "frozen"},
-        "fc6-deconv": {"kernel": "weight", "bias": "bias"},
-        "fc6-deconv-bn": {"scale": "batch_norm", "bias": "batch_norm"},
-        "seg-score-voc": {"kernel": "weight", "bias": "bias"},
+def test_rates_and_decay_of_every_parameter():
+    """Gradients 0 or 1, velocity 0: the first update is minus the rate times (gradient + decay)."""
+    params = params_like(jnp.ones(()))
+    optimizer = make_optimizer({**CONFIG, "freeze": ("conv1_", "bn1_")}, params)
+    state = optimizer.init(params)
+    decay, _ = optimizer.update(params_like(jnp.zeros(())), state, params)
+    both, _ = optimizer.update(params, state, params)
+    rates = jax.tree.map(lambda b, d: round(float((d - b) / 0.5), 5), both, decay)
+    decays = jax.tree.map(lambda d: round(float(-d / 0.5), 5), decay)
+    weight = {"scale": 1.0, "bias": 1.0}
+    assert rates == {
+        "conv1_1": {"kernel": 0.0, "bias": 0.0},
+        "bn1_1": {"scale": 0.0, "bias": 0.0},
+        "fc6-deconv": {"kernel": 1.0, "bias": 2.0},
+        "fc6-deconv-bn": weight,
+        "seg-score-voc": {"kernel": 1.0, "bias": 2.0},
+    }
+    assert decays == {
+        "conv1_1": {"kernel": 0.0, "bias": 0.0},
+        "bn1_1": {"scale": 0.0, "bias": 0.0},
+        "fc6-deconv": {"kernel": 0.01, "bias": 0.0},
+        "fc6-deconv-bn": {"scale": 0.01, "bias": 0.01},
+        "seg-score-voc": {"kernel": 0.01, "bias": 0.0},
     }
 
 
-def test_groups_of_layers_with_other_learning_rates():
+def test_layers_with_other_learning_rates():
     """The first prefix that fits counts; in the checkpoint's config pairs are lists."""
-    groups = parameter_groups(params_like(jnp.zeros(1)), rates=[["conv1", 0.1], ["bn", 0.5], ["c", 3]])
-    assert groups["conv1_1"] == {"kernel": "weight 0.1", "bias": "bias 0.1"}
-    assert groups["bn1_1"] == {"scale": "batch_norm 0.5", "bias": "batch_norm 0.5"}
-    assert groups["fc6-deconv"] == {"kernel": "weight", "bias": "bias"}
+    params = params_like(jnp.ones(()))
+    config = {**CONFIG, "weight_decay": 0.0, "rates": [["conv1", 0.1], ["bn", 0.5], ["c", 3]]}
+    updates, _ = (optimizer := make_optimizer(config, params)).update(params, optimizer.init(params), params)
+    rates = jax.tree.map(lambda u: round(float(-u / 0.5), 5), updates)
+    assert rates["conv1_1"] == {"kernel": 0.1, "bias": 0.2}
+    assert rates["bn1_1"] == {"scale": 0.5, "bias": 0.5}
+    assert rates["fc6-deconv"] == {"kernel": 1.0, "bias": 2.0}
+
+
+@pytest.mark.parametrize("change", [{"freeze": ("conv1_",)}, {"rates": (("fc6", 0.5),)}, {"schedule": "plateau"}])
+def test_a_run_can_go_on_with_other_settings(change):
+    """The state has the same shape; what is frozen from now on stays where it is, whatever its velocity."""
+    params = params_like(jnp.ones(()))
+    before, after = make_optimizer(CONFIG, params), make_optimizer({**CONFIG, **change}, params)
+    _, state = before.update(params, before.init(params), params)
+    assert jax.tree.structure(state) == jax.tree.structure(after.init(params))
+    updates, _ = after.update(params, state, params)
+    assert (updates["conv1_1"]["kernel"] == 0) == ("freeze" in change)
+    assert updates["fc6-deconv"]["kernel"] < 0
 
 
 def test_other_learning_rates_move_layers_as_far_less(rng):
@@ -115,5 +145,7 @@ def test_frozen_layers_stay_and_a_wrong_prefix_is_named():
 
 
 def test_schedule():
-    schedule = step_schedule(1.0, (2, 4), 0.1)
+    schedule = make_schedule({**CONFIG, "learning_rate": 1.0})
     np.testing.assert_allclose([schedule(step) for step in range(6)], [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+    constant = make_schedule({**CONFIG, "schedule": "plateau"})
+    assert [constant(step) for step in range(6)] == [0.5] * 6

@@ -11,6 +11,7 @@ from deconvnet_jax.training.parallel import (
     first_replica,
     local_batch_size,
     place_batch,
+    replicate,
     split_batch,
 )
 
@@ -60,3 +61,9 @@ def test_a_placed_batch_is_not_copied_again(rng):
     with jax.transfer_guard("disallow"):
         state, _ = step(state, batch)
     assert float(first_replica(state)) == pytest.approx(24 + float(np.asarray(batch["x"]).sum()), rel=1e-5)
+
+
+def test_what_is_on_all_devices_stays_there(rng):
+    tree = replicate({"a": rng.normal(size=3)})
+    assert replicate(tree)["a"] is tree["a"]
+    assert len(tree["a"].devices()) == 4

@@ -46,7 +46,7 @@ def global_batch(rng, size=8):
     return {"image": images.astype(np.uint8), "label": labels.astype(np.uint8)}
 
 
-def run(batch, devices, *, cross_device_bn=False, layout=None, net=None, learning_rate=0.01, **options):
+def run(batch, devices, *, cross_device_bn=False, layout=None, net=None, learning_rate=0.01, scale=1.0, **options):
     """State and metrics after one step on the first `devices` devices.
 
     One: the rounding of sums in another order is 1e-6 after it, and every further step multiplies that.
@@ -60,6 +60,7 @@ def run(batch, devices, *, cross_device_bn=False, layout=None, net=None, learnin
     changes = {"learning_rate": learning_rate, "freeze": options.get("freeze", ())}
     optimizer = make_optimizer({**OPTIMIZER, **changes}, variables["params"])
     state = create_state(variables, optimizer)
+    state = state.replace(plateau=state.plateau._replace(scale=jnp.float32(scale)))
     options |= {"net": net, "optimizer": optimizer, "layout": layout}
     step = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options), jax.devices()[:devices])
     split = {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
@@ -186,6 +187,12 @@ def test_norms_in_the_metrics(batch, on_one_device):
     assert metrics["finite"] == 1
 
 
+def test_what_evaluations_have_lowered_the_learning_rate_to(batch, on_one_device):
+    _, whole = on_one_device
+    _, lowered = run(batch, 1, cross_device_bn=True, scale=0.25)
+    assert lowered["update_norm"] == pytest.approx(0.25 * whole["update_norm"], rel=1e-5)
+
+
 @pytest.mark.parametrize("damaged", ["batch_stats", "params"])
 def test_a_value_that_is_no_number_is_reported(batch, damaged):
     """Running statistics do not take part in the loss, nor in the norms of gradients."""
@@ -255,6 +262,13 @@ def test_fcn8s_with_dropout(batch):
     assert set(one) == {"params"}
     assert largest_difference(one, again) == 0
     assert largest_difference(one["params"]["score-fr"], other["params"]["score-fr"]) > 0
+    same = {key: np.repeat(value[:1], 2, axis=0) for key, value in batch.items()}
+    alone, at_once, apart = (
+        run(crops, devices, net=net, layout=batch_layout(len(crops["image"]), devices, 1))[0].variables["params"]
+        for crops, devices in (({key: value[:1] for key, value in same.items()}, 1), (same, 2), (same, 1))
+    )
+    for each in (at_once, apart):  # the same crop twice, on devices or one after the other: dropped anew
+        assert largest_difference(each["score-fr"], alone["score-fr"]) > 0
 
 
 def test_running_statistics_are_the_mean_over_devices_when_each_has_its_own(batch):

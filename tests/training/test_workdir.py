@@ -7,7 +7,13 @@ import pytest
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.training import claim_workdir
 
-CONFIG = {"seed": 0, "num_steps": 10, "optimizer": {"drops": (3, 5), "learning_rate": 0.1}, "data": {"cache_mb": 1}}
+CONFIG = {
+    "seed": 0,
+    "num_steps": 10,
+    "remat": False,
+    "optimizer": {"drops": (3, 5), "learning_rate": 0.1},
+    "data": {"cache_mb": 1},
+}
 
 
 def test_the_config_is_saved_and_the_same_config_may_continue(tmp_path):
@@ -19,7 +25,7 @@ def test_the_config_is_saved_and_the_same_config_may_continue(tmp_path):
 
 def test_what_does_not_change_the_steps_already_done_may_change(tmp_path):
     claim_workdir(tmp_path, CONFIG)
-    claim_workdir(tmp_path, {**CONFIG, "num_steps": 20, "data": {"cache_mb": 2}})
+    claim_workdir(tmp_path, {**CONFIG, "num_steps": 20, "remat": True, "data": {"cache_mb": 2}})
     assert json.loads((tmp_path / "config.json").read_text())["num_steps"] == 20
 
 

@@ -1,0 +1,50 @@
+"""Photographs of a split that has no masks, like VOC's test: to be predicted, not scored."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from deconvnet_jax.data.voc_layout import Example, image_file, read_image, read_split_file
+
+
+class UnlabelledSplit(Sequence[Example]):
+    """`len(split)`, `split[i]` with `label` and `instances` None, `name(i)`, `size(i)`; as `data.DatasetSplit`."""
+
+    def __init__(self, root: str | Path, split: str):
+        """
+        Args:
+          root: with JPEGImages and ImageSets/Segmentation.
+          split: name of a file in ImageSets/Segmentation.
+
+        Raises:
+          InputError: if the file is empty or names an image twice.
+        """
+        self._root = Path(root)
+        self._names = read_split_file(self._root / "ImageSets/Segmentation" / f"{split}.txt")
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Example:
+        """Raises InputError if the photograph is missing or damaged."""
+        name = self._names[index]
+        return Example(name, read_image(image_file(self._root, name)), None, None)
+
+    def name(self, index: int) -> str:
+        """The name of an image in the split's file."""
+        return self._names[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image; no pixels are decoded."""
+        with Image.open(image_file(self._root, self._names[index])) as image:
+            return image.height, image.width
+
+
+def has_no_masks(root: str | Path, split: str) -> bool:
+    """Whether there are photographs and a file of this split, but not one mask of its images."""
+    root = Path(root).expanduser()
+    file = root / "ImageSets/Segmentation" / f"{split}.txt"
+    if not file.is_file() or not (root / "JPEGImages").is_dir():
+        return False
+    return not any((root / "SegmentationClass" / f"{name}.png").is_file() for name in read_split_file(file))

@@ -1,0 +1,93 @@
+"""How images are segmented: the behaviours by name, and what can be chosen within them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from deconvnet_jax.data.proposals import METHODS
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference.proposal_batch import AGGREGATIONS
+from deconvnet_jax.inference.windows import ENLARGED
+from deconvnet_jax.ops import CRF_PRESETS
+
+_METHODS = tuple(method for method in METHODS if method != "structured_forest")  # which needs a file besides
+MODES = ("paper", "released", "whole_image", "sliding_window")
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """Settings of `Segmenter`; those of an experiment are its `config.inference`.
+
+    Attributes:
+      mode: "paper": the best proposals, enlarged and squared, their scores folded by `aggregation`, background where no
+        proposal is; in an ensemble the mean of the probabilities. "released": as the authors' code, which leaves
+        proposals below 112 pixels out, begins the maximum with 0, puts scores back a pixel too far to the right and
+        down, filters as MATLAB does, and multiplies the positive scores of an ensemble. "whole_image": one window
+        around the image. "sliding_window": windows of the input's size over all of it. An FCN-8s sees the whole image
+        in any mode.
+      num_proposals: that are shown to the network; the paper's 50.
+      proposals: how they are found, one of the methods of `data.propose_boxes`; or the path of a file of them, as
+        `experiments.prepare_data` writes, or of a folder of the original's: whoever calls the Segmenter reads those.
+      enlarge: both sides of proposals are multiplied by this; 1.0 for the original's, which are enlarged already.
+      aggregation: of windows at a pixel: "max" or "mean".
+      flip: average with the scores of the mirrored windows; twice the work.
+      crf: "none", or the name of one of `ops.CRF_PRESETS`: a fully connected CRF at the end.
+      ensemble_checkpoint: a second network, of the same classes; an FCN-8s in the paper. "" for none.
+      batch_size: windows that the network sees at once.
+      max_side: larger images are reduced to that, and their scores enlarged again.
+    """
+
+    mode: str = "paper"
+    num_proposals: int = 50
+    proposals: str = "network"
+    enlarge: float = ENLARGED
+    aggregation: str = "max"
+    flip: bool = False
+    crf: str = "none"
+    ensemble_checkpoint: str = ""
+    batch_size: int = 10
+    max_side: int = 1024
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("mode", MODES), ("aggregation", AGGREGATIONS), ("crf", ("none", *CRF_PRESETS))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"inference.{name}='{getattr(self, name)}': expected one of {', '.join(allowed)}")
+        for name in ("num_proposals", "batch_size", "max_side"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"inference.{name}={value}: expected a whole number from 1")
+        if not 0 < self.enlarge < float("inf"):
+            raise InputError(f"inference.enlarge={self.enlarge}: expected a number above 0")
+        if self.mode == "released" and self.aggregation != "max":
+            raise InputError("inference.mode='released' takes the maximum; leave inference.aggregation at 'max'")
+        if self.proposals not in _METHODS and not Path(self.proposals).expanduser().exists():
+            raise InputError(f"inference.proposals='{self.proposals}': neither a file nor one of {', '.join(_METHODS)}")
+
+    @property
+    def proposals_path(self) -> Path | None:
+        """The file or folder of proposals, where they come from one."""
+        return None if self.proposals in _METHODS else Path(self.proposals).expanduser()
+
+    @property
+    def uses_proposals(self) -> bool:
+        """Whether windows are proposals."""
+        return self.mode in ("paper", "released")
+
+    def changed(self, **settings: Any) -> "InferenceSettings":
+        """A copy with some settings changed.
+
+        Raises:
+          InputError: for an unknown name or value.
+        """
+        known = [field.name for field in fields(self)]
+        for name in settings:
+            if name not in known:
+                raise InputError(f"inference.{name}: no such setting; expected one of {', '.join(known)}")
+        return replace(self, **settings)
+
+
+def settings_from(saved: Mapping[str, Any]) -> InferenceSettings:
+    """The settings in a checkpoint's config (its "inference"), which may be from before there were some of them."""
+    known = {field.name for field in fields(InferenceSettings)}
+    return InferenceSettings(**{key: value for key, value in saved.items() if key in known and value is not None})

@@ -1,0 +1,78 @@
+"""Which windows of an image a network is shown.
+
+All are boxes float32 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; they may reach beyond the image.
+"""
+
+import numpy as np
+
+from deconvnet_jax.data import enlarge, image_box, square
+from deconvnet_jax.errors import InputError
+
+ENLARGED = 1.2  # sides of a proposal (paper, section 4.1, of training; the released boxes are enlarged too)
+RELEASED_MIN_SIDE = 112  # pixels (original: generate_EDeconvNet_CRF_results.m)
+OVERLAP = 0.5  # of neighbouring windows of a sliding window
+
+
+def usable_boxes(boxes: np.ndarray) -> np.ndarray:
+    """The boxes, float64 [n, 4], that have finite coordinates and an area; their order is kept.
+
+    Raises:
+      InputError: if it is not an array [n, 4] of numbers.
+    """
+    boxes = np.asarray(boxes)
+    if boxes.size == 0:
+        return np.zeros((0, 4))
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.issubdtype(boxes.dtype, np.number):
+        raise InputError(
+            f"expected proposals [n, 4], x0, y0, x1, y1 in pixels, got an array of shape {list(boxes.shape)} and type "
+            f"{boxes.dtype}"
+        )
+    boxes = boxes.astype(np.float64)
+    usable = np.isfinite(boxes).all(axis=1)
+    usable[usable] = (boxes[usable, 2:] > boxes[usable, :2]).all(axis=1)
+    return boxes[usable]
+
+
+def paper_windows(boxes: np.ndarray, count: int, factor: float = ENLARGED) -> np.ndarray:
+    """The first `count` proposals, enlarged and squared."""
+    return square(enlarge(usable_boxes(boxes)[:count], factor)).astype(np.float32)
+
+
+def released_windows(boxes: np.ndarray, count: int, factor: float = ENLARGED) -> np.ndarray:
+    """The first `count` of those enlarged, squared proposals whose side is at least 112 whole pixels.
+
+    Smaller ones do not count, as in the released code; so there may be none.
+    """
+    windows = square(enlarge(usable_boxes(boxes), factor))
+    sides = np.maximum(np.round(windows[:, 2:] - windows[:, :2]), 1)
+    corners = np.round(windows[:, :2])
+    windows = np.concatenate([corners, corners + sides], axis=1)
+    return windows[sides[:, 0] >= RELEASED_MIN_SIDE][:count].astype(np.float32)
+
+
+def whole_window(height: int, width: int) -> np.ndarray:
+    """One window: the square around the image."""
+    return image_box(height, width)[None].astype(np.float32)
+
+
+def corner_window(height: int, width: int, size: int) -> np.ndarray:
+    """One window: as large as the input, at the upper left corner; larger only if the image is (FCN-8s)."""
+    side = max(size, height, width)
+    return np.array([[0, 0, side, side]], np.float32)
+
+
+def sliding_windows(height: int, width: int, size: int) -> np.ndarray:
+    """Windows of the input's own size over the whole image, neighbours overlapping by half at least.
+
+    Along a side that is shorter than the window, there is one window centred on the image.
+    """
+    tops, lefts = _starts(height, size), _starts(width, size)
+    corners = np.array([(left, top) for top in tops for left in lefts], np.float32)
+    return np.concatenate([corners, corners + size], axis=1)
+
+
+def _starts(length: int, size: int) -> np.ndarray:
+    if length <= size:
+        return np.array([(length - size) / 2])
+    count = int(np.ceil((length - size) / (size * (1 - OVERLAP)))) + 1
+    return np.round(np.linspace(0, length - size, count))

@@ -1,0 +1,313 @@
+"""The fully connected CRF: labels that agree with the image's colours and edges.
+
+Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011, as their
+densecrf computes it, which the released code of DeconvNet runs on its scores. Every pixel is connected with every
+other one, more the nearer it is ("gaussian") and the nearer and the more alike in colour ("bilateral"). Potts model,
+mean field: Q = softmax(-U) at first, then Q = softmax(-U + sum over kernels of weight * K Q) again and again, where
+a pixel counts among its own neighbours.
+
+`dense_crf` pads the pixels and the lattices to one of a few sizes and compiles a program for each, not for each image.
+How many vertices a lattice has is known only after a first program has counted them. Whoever has several unaries for
+one image calls `crf_kernels` once and `mean_field` for each.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.core import Tracer
+from jax.custom_derivatives import linear_call
+from jax.typing import ArrayLike
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops.permutohedral import (
+    Lattice,
+    build_lattice,
+    find_vertices,
+    fits_lattice,
+    lattice_filter,
+    most_vertices,
+)
+
+# Keywords of `dense_crf`. "released": run_demo.m of the original with the defaults of its wrapper around densecrf.
+# "usual": the example in the README of densecrf's Python wrapper (lucasb-eyer/pydensecrf) with the wrapper's default
+# normalisation; the numbers that post-processing after DeepLab commonly takes over.
+CRF_PRESETS: dict[str, dict[str, Any]] = {
+    "released": {"gaussian": (3.0, 3.0), "bilateral": (20.0, 3.0, 5.0), "normalization": "none"},
+    "usual": {"gaussian": (3.0, 3.0), "bilateral": (80.0, 13.0, 10.0), "normalization": "symmetric"},
+}
+NORMALIZATIONS = ("none", "symmetric")
+METHODS = ("lattice", "exact")
+
+_LEAST_BUCKET = 64
+_TILE_ELEMENTS = 2**26  # pairs of pixels in a tile of the exact form
+
+
+class ExactKernel(NamedTuple):
+    """A Gaussian kernel between all pairs: places float32 [P, d] in standard deviations, bool [P]: no padding."""
+
+    features: Array
+    valid: Array
+
+
+def dense_crf(
+    unary: ArrayLike,
+    image: ArrayLike,
+    iterations: int = 10,
+    gaussian: tuple[float, float] = (3.0, 3.0),
+    bilateral: tuple[float, float, float] = (20.0, 3.0, 5.0),
+    normalization: str = "none",
+    *,
+    method: str = "lattice",
+    capacity: int | None = None,
+) -> Array:
+    """Probabilities of all classes at all pixels by mean field in a fully connected CRF; by default as released.
+
+    Differentiable in `unary`. Jitted inside. Within a jitted function the image is not known, nor the size of its
+    lattice: then there is room for the largest possible one, which costs about twice the time, or for `capacity`.
+
+    Args:
+      unary: [H, W, K], or [N, H, W, K] for a batch, floating point (float32 inside): -log p, or anything that differs
+        from it by a constant in each pixel; +inf for what cannot be. A pixel with nothing but +inf has no preference.
+      image: uint8 RGB [H, W, 3] or [N, H, W, 3], 0..255. A batch is done one image after the other.
+      iterations: of mean field, from 0.
+      gaussian: standard deviation in pixels, weight. A kernel with weight 0 is left out.
+      bilateral: standard deviation in pixels, in values of a colour channel, weight.
+      normalization: "none", sums of the kernel's values, as released; or "symmetric", the values divided by the
+        roots of both pixels' sums (densecrf's NORMALIZE_SYMMETRIC).
+      method: "lattice", densecrf's permutohedral lattices; their kernels have 0.4 to 0.9 of the mass of Gaussians. Or
+        "exact": all pairs of pixels in tiles, in time quadratic in the pixels: for accelerators, or small images.
+      capacity: number of vertices of the bilateral lattice, plus one, that there is room for; by default as many as
+        there are. Where an image turns out to need more: InputError, or within a jitted function all results NaN.
+
+    Returns:
+      float32, the shape of `unary`; sums over classes are 1.
+
+    Raises:
+      InputError: for other shapes, dtypes or numbers, NaN or -inf in the unaries, standard deviations so small that
+        the lattice has too many places.
+    """
+    unary, image = (array if isinstance(array, Array) else np.asarray(array) for array in (unary, image))
+    _check_arrays(unary, image)
+    settings = {"gaussian": gaussian, "bilateral": bilateral, "method": method, "capacity": capacity}
+    _check_settings(iterations, normalization, image.shape[-3:-1], **settings)
+
+    def of_one(unary: Array, image: Array) -> Array:
+        kernels = crf_kernels(image, **settings)
+        return mean_field(unary, kernels, (gaussian[1], bilateral[2]), iterations, normalization)
+
+    if unary.ndim == 3:
+        return of_one(unary, image)
+    if isinstance(image, Tracer):
+        return lax.map(lambda pair: of_one(*pair), (unary, image))
+    return jnp.stack([of_one(*pair) for pair in zip(unary, image, strict=True)])
+
+
+def crf_kernels(
+    image: ArrayLike,
+    gaussian: tuple[float, float],
+    bilateral: tuple[float, float, float],
+    method: str = "lattice",
+    capacity: int | None = None,
+) -> tuple[Lattice | ExactKernel | None, Lattice | ExactKernel | None]:
+    """The Gaussian and the bilateral kernel of an image, uint8 [H, W, 3]; None for one with weight 0.
+
+    The arguments are those of `dense_crf`, which checks them; the kernels are for `mean_field`.
+    """
+    height, width = image.shape[:2]
+    size, padded = np.float32([height, width]), _bucket(height * width)
+    colors = _padded(image, padded)
+    kernels = []
+    for weight, deviations, room, points in (
+        (gaussian[1], gaussian[:1], None, np.zeros((padded, 0), np.uint8)),
+        (bilateral[2], bilateral[:2], capacity, colors),
+    ):
+        make = _exact_kernel if method == "exact" else partial(_lattice, capacity=room)
+        kernels.append(make(points, size, np.float32(deviations)) if weight else None)
+    return tuple(kernels)
+
+
+def mean_field(
+    unary: ArrayLike,
+    kernels: Sequence[Lattice | ExactKernel | None],
+    weights: Sequence[float],
+    iterations: int = 10,
+    normalization: str = "none",
+) -> Array:
+    """Mean field for unaries [H, W, K] and the kernels of an image of that size; see `dense_crf`."""
+    height, width, classes = unary.shape
+    used = [(kernel, weight) for kernel, weight in zip(kernels, weights, strict=True) if kernel is not None]
+    q = _mean_field(
+        _padded(unary, _bucket(height * width)),
+        [kernel for kernel, _ in used],
+        np.float32([weight for _, weight in used]),
+        lanes=_lanes(classes),
+        iterations=iterations,
+        symmetric=normalization == "symmetric",
+    )
+    xp = jnp if isinstance(q, Tracer) else np  # NumPy compiles nothing for an image of another size
+    return jnp.asarray(xp.asarray(q)[: height * width].reshape(unary.shape))
+
+
+def _bucket(number: int) -> int:
+    """The least size that is not smaller; there are four from each power of two to the next."""
+    step = 2 ** max((max(number, _LEAST_BUCKET) - 1).bit_length() - 3, 4)
+    return max(_LEAST_BUCKET, -(-number // step) * step)
+
+
+def _lanes(classes: int) -> int:
+    """Width of a row of values. XLA on CPUs computes short rows number by number, those from 32 in vectors."""
+    if jax.default_backend() != "cpu" or classes <= 16:
+        return classes
+    return max(32, -(-classes // 16) * 16)
+
+
+def _padded(array: ArrayLike, length: int) -> Array | np.ndarray:
+    """[H, W, C] -> [length, C], zeros at the end."""
+    xp = jnp if isinstance(array, Tracer) else np
+    flat = xp.asarray(array).reshape(-1, array.shape[-1])
+    return xp.pad(flat, [(0, length - len(flat)), (0, 0)])
+
+
+def _places(colors: Array, size: Array, deviations: Array) -> tuple[Array, Array]:
+    """float32 [P, 2 + channels] in standard deviations, and bool [P], True for pixels of the image.
+
+    Args:
+      colors: [P, 3], or [P, 0] for places in the image alone.
+      size: float32 (height, width).
+      deviations: float32, of places and, where there are any, of colours.
+    """
+    index, width = jnp.arange(len(colors), dtype=jnp.int32), size[1].astype(jnp.int32)
+    places = jnp.stack([index % width, index // width], axis=1).astype(jnp.float32) / deviations[0]
+    valid = index < width * size[0].astype(jnp.int32)
+    return jnp.concatenate([places, colors.astype(jnp.float32) / deviations[-1]], axis=1), valid
+
+
+@jax.jit
+def _exact_kernel(colors: Array, size: Array, deviations: Array) -> ExactKernel:
+    return ExactKernel(*_places(colors, size, deviations))
+
+
+@jax.jit
+def _find(colors: Array, size: Array, deviations: Array) -> Any:
+    return find_vertices(*_places(colors, size, deviations))
+
+
+_build = jax.jit(build_lattice, static_argnames=("capacity", "rows"))
+
+
+def _lattice(colors: Array | np.ndarray, size: np.ndarray, deviations: np.ndarray, capacity: int | None) -> Lattice:
+    """A lattice with room for what there is; of an image that is not known, for whatever there might be."""
+    most, most_rows = most_vertices(len(colors), 2 + colors.shape[1])
+    if isinstance(colors, Tracer):
+        found = _find(colors, size, deviations)
+        lattice = _build(found, capacity=min(capacity or most, most), rows=most_rows)
+        fits = found.count[0] < lattice.neighbours.shape[2]
+        return lattice._replace(weights=jnp.where(fits, lattice.weights, jnp.nan))
+    found = _evaluated(_find, colors, size, deviations)
+    count, rows = (int(number) for number in np.asarray(found.count))
+    if capacity is not None and capacity <= count:
+        raise InputError(f"capacity={capacity}: this image's lattice has {count} vertices; give more than that")
+    capacity = min(capacity or _bucket(count + 1), most)
+    return _evaluated(_build, found, capacity=capacity, rows=min(_bucket(rows), most_rows))
+
+
+def _evaluated(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
+    """What a jitted function makes of known values; also where JAX is tracing the caller."""
+    result = function(*arguments, **static)
+    if not isinstance(jax.tree.leaves(result)[0], Tracer):
+        return result
+    with jax.ensure_compile_time_eval():
+        return function(*arguments, **static)
+
+
+@partial(jax.jit, static_argnames=("lanes", "iterations", "symmetric"))
+def _mean_field(
+    unary: Array,
+    kernels: list[Lattice | ExactKernel],
+    weights: Array,
+    *,
+    lanes: int,
+    iterations: int,
+    symmetric: bool,
+) -> Array:
+    """[P, K] -> [P, K]; values are padded to `lanes` classes that cannot be."""
+    classes, unary = unary.shape[1], unary.astype(jnp.float32)
+    lowest = lax.stop_gradient(unary.min(axis=1, keepdims=True))
+    unary = jnp.where(jnp.isinf(lowest), 0, unary - jnp.where(jnp.isinf(lowest), 0, lowest))
+    unary = jnp.pad(unary, [(0, 0), (0, lanes - classes)], constant_values=jnp.inf)
+    filters = [partial(lattice_filter if isinstance(kernel, Lattice) else _exact_filter, kernel) for kernel in kernels]
+    if symmetric:
+        filters = [_symmetric(kernel, len(unary)) for kernel in filters]
+
+    def update(_: Array, q: Array) -> Array:
+        messages = [weights[i] * kernel(q) for i, kernel in enumerate(filters)]
+        return jax.nn.softmax(sum(messages) - unary)
+
+    return lax.fori_loop(0, iterations, update, jax.nn.softmax(-unary))[:, :classes]
+
+
+def _symmetric(kernel: Callable[[Array], Array], pixels: int) -> Callable[[Array], Array]:
+    norm = lax.rsqrt(kernel(jnp.ones((pixels, 1))) + 1e-20)
+    return lambda values: norm * kernel(norm * values)
+
+
+def _exact_filter(kernel: ExactKernel, values: Array) -> Array:
+    """Sums of values [P, K] weighted by exp(-|distance|^2 / 2). The kernel is symmetric: it is its own transpose."""
+    return linear_call(_tiles, _tiles, kernel, values)
+
+
+def _tiles(kernel: ExactKernel, values: Array) -> Array:
+    pixels, d = kernel.features.shape
+    tile = _LEAST_BUCKET // 4
+    while tile * 2 * pixels <= _TILE_ELEMENTS and pixels % (tile * 2) == 0:
+        tile *= 2
+    masked = jnp.where(kernel.valid[:, None], values, 0)
+
+    def rows(own: Array) -> Array:
+        # Differences first: with |a|^2 + |b|^2 - 2ab float32 loses three digits of the kernel.
+        squares = sum((own[:, i, None] - kernel.features[:, i]) ** 2 for i in range(d))
+        return jnp.matmul(jnp.exp(-0.5 * squares), masked, precision=lax.Precision.HIGHEST)
+
+    return lax.map(rows, kernel.features.reshape(-1, tile, d)).reshape(values.shape)
+
+
+def _check_arrays(unary: Array, image: Array) -> None:
+    if unary.ndim not in (3, 4) or not jnp.issubdtype(unary.dtype, jnp.floating) or 0 in unary.shape:
+        raise InputError(f"unary: expected floats [H, W, K] or [N, H, W, K], got {unary.dtype} {list(unary.shape)}")
+    if image.shape != (*unary.shape[:-1], 3) or image.dtype != np.uint8:
+        expected = [*unary.shape[:-1], 3]
+        raise InputError(f"image: expected uint8 RGB {expected}, as the unaries, got {image.dtype} {list(image.shape)}")
+    if not isinstance(unary, Tracer):
+        lowest = np.asarray(unary).min()
+        if np.isnan(lowest) or lowest == -np.inf:
+            raise InputError(f"unary: {lowest} is among the values; expected -log p, which may be inf but never that")
+
+
+def _check_settings(
+    iterations: int,
+    normalization: str,
+    size: tuple[int, int],
+    *,
+    gaussian: tuple[float, float],
+    bilateral: tuple[float, float, float],
+    method: str,
+    capacity: int | None,
+) -> None:
+    for name, value, names in (("normalization", normalization, NORMALIZATIONS), ("method", method, METHODS)):
+        if value not in names:
+            raise InputError(f"{name}={value!r}: expected one of {', '.join(names)}")
+    for name, value in (("iterations", iterations), ("capacity", 1 if capacity is None else capacity)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < (name == "capacity"):
+            raise InputError(f"{name}={value}: expected a whole number from {int(name == 'capacity')}")
+    height, width = size
+    for name, values, count in (("gaussian", gaussian, 1), ("bilateral", bilateral, 2)):
+        if len(values) != count + 1 or not np.isfinite(values).all() or min(values[:-1]) <= 0:
+            raise InputError(f"{name}={values}: expected {count} positive standard deviation(s) and a weight")
+        extents = [width / values[0], height / values[0], *([255 / values[1]] * 3 if count == 2 else [])]
+        if method == "lattice" and values[-1] and not fits_lattice(extents, _bucket(height * width)):
+            raise InputError(f"{name}={values}: too small for a lattice over {height}x{width} pixels; take larger ones")

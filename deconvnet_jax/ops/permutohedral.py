@@ -1,0 +1,325 @@
+"""The permutohedral lattice: Gaussian filtering of points in a few dimensions, in time linear in their number.
+
+Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010, as densecrf
+uses it (Krähenbühl and Koltun, NIPS 2011). At the bandwidths of a CRF the lattice is a coarse approximation of a
+Gaussian and part of what a CRF computes, so that rounding, the order of the blur and the scale are densecrf's.
+
+A point of d features, in standard deviations, lies in a simplex with one vertex of each colour 0..d. Filtering spreads
+values over these vertices by barycentric weights (splat), blurs every vertex with the neighbours that exist, 1/2, 1,
+1/2, along each of d + 1 directions, and collects (slice).
+
+Finding out which points share a vertex is a sort of integers: vertices of a colour differ in d small integers, packed
+with the number of the point into 64 bits. A neighbour's key is at a fixed distance, to be found by binary search.
+Nothing but these keys is 64 bits wide; they do not leave this module.
+
+Two programs make a lattice, because XLA's arrays have fixed sizes: `find_vertices` works in arrays for the worst case
+and counts, `build_lattice` takes room for so many. A value [K] lies in one row, and every step is a gather of rows:
+even the splat, which for most vertices, those of few points, gathers instead of scattering.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.custom_derivatives import linear_call
+
+FIRST_SHARES = 4  # points that are gathered for every vertex; nine in ten have no more in five dimensions
+MORE_SHARES = 8  # points of every further row of a vertex
+
+
+class Vertices(NamedTuple):
+    """Where points lie; S = (d + 1) * n entries, one for every vertex of every point, sorted by colour, vertex, point.
+
+    A vertex is numbered in the order in which vertices appear along the points.
+
+    Attributes:
+      keys: uint32 [S, 2], two halves of the key of each entry's vertex.
+      steps: uint32 [d + 2, 2], the distance of keys along every direction, and of a colour to the next.
+      points: int32 [S], which point.
+      names: int32 [S], number of the vertex; S for padding.
+      begins: int32 [S + 1], the first entry of every vertex; S for vertices that do not exist.
+      ends: int32 [S], for every entry, the first one after its vertex.
+      weights: float32 [d + 1, n], barycentric, by colour; 0 for padding.
+      count: int32 [2], number of vertices; number of rows that points beyond the first few of a vertex need.
+    """
+
+    keys: Array
+    steps: Array
+    points: Array
+    names: Array
+    begins: Array
+    ends: Array
+    weights: Array
+    count: Array
+
+
+class Lattice(NamedTuple):
+    """A lattice with room for C vertices, the last of which stands for all that do not exist: its value is 0.
+
+    Attributes:
+      vertices: int32 [d + 1, n], those of every point.
+      weights: float32 [d + 1, n].
+      neighbours: int32 [d + 1, 2, C].
+      first: int32 [C, FIRST_SHARES], points of every vertex, and their weights, float32.
+      first_weights: as told.
+      more: int32 [R, MORE_SHARES], further points of vertices that have more, and their weights.
+      more_weights: as told.
+      targets: int32 [R], the vertices of these rows.
+      nothing: int32 [2], the last vertex, twice.
+    """
+
+    vertices: Array
+    weights: Array
+    neighbours: Array
+    first: Array
+    first_weights: Array
+    more: Array
+    more_weights: Array
+    targets: Array
+    nothing: Array
+
+
+def fits_lattice(extents: Sequence[float], points: int) -> bool:
+    """Whether points with features between 0 and these numbers of standard deviations have keys of 64 bits."""
+    d = len(extents)
+    scaled = np.asarray(extents, np.float64) * _scales(d)
+    ranges = [(scaled[i:].sum() + (i * scaled[i - 1] if i else 0)) / (d + 1) + 8 for i in range(d)]
+    bits = sum(math.log2(size) for size in ranges) + math.log2(d + 3) + _point_bits(points)
+    return bits < 64 and max(ranges) * (d + 1) < 2**22  # float32 cannot tell places in finer lattices apart
+
+
+def most_vertices(points: int, dimensions: int) -> tuple[int, int]:
+    """Upper limits of `Vertices.count`, each plus one: sizes that always suffice."""
+    entries = points * (dimensions + 1)
+    return entries + 1, entries // (FIRST_SHARES + 1) + 1
+
+
+def find_vertices(features: Array, valid: Array) -> Vertices:
+    """Finds the simplex of every point.
+
+    Args:
+      features: float32 [n, d], in units of the Gaussian's standard deviations; see `fits_lattice`.
+      valid: bool [n]; the others are padding.
+    """
+    coordinates, order, weights = _simplices(features)
+    keys, points, first, steps = _sorted_keys(coordinates, order, valid)
+    colours, n = points.shape
+    size = colours * n
+    first, counts = first.ravel(), jnp.tile(jnp.arange(n) < valid.sum(), colours)  # padding is sorted to the end
+    entries = jnp.arange(size, dtype=jnp.int32)
+    begins = lax.cummax(jnp.where(first, entries, 0))
+    ends = jnp.append(lax.cummin(jnp.where(first, entries, size), reverse=True)[1:], size)
+    places = (points * colours + jnp.arange(colours, dtype=jnp.int32)[:, None]).ravel()
+    begins_vertex = first & counts
+    appears = jnp.zeros(size, jnp.int32).at[jnp.where(begins_vertex, places, size)].set(1, mode="drop")
+    names = (jnp.cumsum(appears, dtype=jnp.int32) - 1)[places[begins]]
+    rows = jnp.where(begins_vertex, _more_rows(ends - entries), 0)
+    return Vertices(
+        keys=keys.reshape(size, 2),
+        steps=steps,
+        points=points.ravel(),
+        names=jnp.where(counts, names, size),
+        begins=jnp.full(size + 1, size).at[jnp.where(begins_vertex, names, size + 1)].set(entries, mode="drop"),
+        ends=ends,
+        weights=jnp.where(valid, weights, 0),
+        count=jnp.stack([appears.sum(dtype=jnp.int32), rows.sum(dtype=jnp.int32)]),
+    )
+
+
+def _more_rows(points: Array) -> Array:
+    """How many further rows a vertex of so many points needs."""
+    return jnp.maximum(points - FIRST_SHARES + MORE_SHARES - 1, 0) // MORE_SHARES
+
+
+def build_lattice(found: Vertices, capacity: int, rows: int) -> Lattice:
+    """Makes the lattice.
+
+    Args:
+      found: from `find_vertices`.
+      capacity: C, more than there are vertices; a lattice that is too small filters wrongly.
+      rows: R, at least as many as counted.
+    """
+    colours, n = found.weights.shape
+    last = jnp.int32(capacity - 1)
+    colour = jnp.repeat(jnp.arange(colours, dtype=jnp.int32), n)
+    vertices = jnp.full((colours, n), last).at[colour, found.points].set(jnp.minimum(found.names, last))
+
+    size = colours * n
+    numbers = jnp.arange(capacity, dtype=jnp.int32)
+    begins = jnp.where(numbers < last, found.begins.at[numbers].get(mode="clip"), size)
+    ends = jnp.where(begins < size, found.ends.at[begins].get(mode="clip"), size)
+
+    def gathered(begins: Array, ends: Array, count: int) -> tuple[Array, Array]:
+        """The points of entries begins, begins + 1, ..., up to ends, and their weights: [..., count]."""
+        entries = begins[:, None] + jnp.arange(count, dtype=jnp.int32)
+        points = found.points.at[entries].get(mode="clip")
+        weights = found.weights.at[entries // n, points].get(mode="clip")
+        return points, jnp.where(entries < ends[:, None], weights, 0)
+
+    further = jnp.where(begins < size, _more_rows(ends - begins), 0)
+    following = jnp.cumsum(further, dtype=jnp.int32)
+    before = following - further
+    targets = jnp.zeros(rows, jnp.int32).at[jnp.where(further > 0, before, rows)].set(numbers, mode="drop")
+    row = jnp.arange(rows, dtype=jnp.int32)
+    targets = jnp.where(row < following[-1], lax.cummax(targets), last)
+    more = begins[targets] + FIRST_SHARES + (row - before[targets]) * MORE_SHARES
+    return Lattice(
+        vertices,
+        found.weights,
+        _neighbours(found, capacity),
+        *gathered(begins, ends, FIRST_SHARES),
+        *gathered(more, ends[targets], MORE_SHARES),
+        targets,
+        jnp.stack([last, last]),
+    )
+
+
+def lattice_filter(lattice: Lattice, values: Array) -> Array:
+    """Sums of values, float32 [n, K], weighted by about exp(-|distance|^2 / 2): float32 [n, K]. Linear in the values.
+
+    Differentiable in the values; the transpose blurs along the directions in the opposite order and is as fast.
+    """
+    return linear_call(_filter, lambda lattice, values: _filter(lattice, values, reverse=True), lattice, values)
+
+
+def _filter(lattice: Lattice, values: Array, reverse: bool = False) -> Array:
+    directions = lattice.neighbours.shape[0]
+    table = _gather_sum(lattice.first.T, lattice.first_weights.T, values)
+    # Scatters between the steps do more than they say: XLA would otherwise compute each step anew inside the next.
+    table = table.at[lattice.targets].add(
+        _gather_sum(lattice.more.T, lattice.more_weights.T, values), mode="promise_in_bounds"
+    )
+    for direction in range(directions)[:: -1 if reverse else 1]:
+        ahead, behind = lattice.neighbours[direction]
+        table += 0.5 * (_rows(table, ahead) + _rows(table, behind))
+        table = table.at[lattice.nothing].set(0, mode="promise_in_bounds")
+    scale = 1 / (1 + 2.0 ** (1 - directions))
+    collected = _gather_sum(lattice.vertices, lattice.weights * scale, table)
+    return collected.at[lattice.nothing - lattice.nothing[0]].add(0, mode="promise_in_bounds")
+
+
+def _rows(table: Array, index: Array) -> Array:
+    return table.at[index].get(mode="promise_in_bounds")
+
+
+def _gather_sum(index: Array, weights: Array, table: Array) -> Array:
+    """[terms, m] numbers of rows and their weights -> the weighted sums, [m, K]."""
+    return sum(weights[i][:, None] * _rows(table, index[i]) for i in range(len(index)))
+
+
+def _scales(d: int) -> np.ndarray:
+    """Of the features, so that the blur has the standard deviation 1."""
+    i = np.arange(1, d + 1)
+    return math.sqrt(2 / 3) * (d + 1) / np.sqrt(i * (i + 1))
+
+
+def _simplices(features: Array) -> tuple[Array, Array, Array]:
+    """The simplex of every point.
+
+    Returns:
+      int32 [d + 1, n], coordinates of the vertex of colour 0, in steps of d + 1; int32 [d + 1, n], for every
+      coordinate, how many have a larger rest; float32 [d + 1, n], barycentric weight of every colour.
+    """
+    d = features.shape[1]
+    scaled = features.T * jnp.asarray(_scales(d), jnp.float32)[:, None]
+    elevated, beyond = [], jnp.zeros_like(scaled[0])
+    for i in range(d, 0, -1):  # in densecrf's order, so that rounding is the same
+        elevated.append(beyond - i * scaled[i - 1])
+        beyond += scaled[i - 1]
+    elevated = jnp.stack([beyond, *elevated[::-1]])
+    nearest = jnp.round(elevated * np.float32(1 / (d + 1)))
+    rests = elevated - nearest * (d + 1)
+    order = [jnp.zeros(rests.shape[1:], jnp.int32)] * (d + 1)
+    for i in range(d):
+        for j in range(i + 1, d + 1):
+            less = (rests[i] < rests[j]).astype(jnp.int32)
+            order[i], order[j] = order[i] + less, order[j] + 1 - less
+    nearest = nearest.astype(jnp.int32)
+    order = jnp.stack(order) + nearest.sum(0, dtype=jnp.int32)  # not 0: off the plane by as many steps
+    back = (order < 0).astype(jnp.int32) - (order > d).astype(jnp.int32)
+    order, nearest = order + back * (d + 1), nearest + back
+    rests = (elevated - (nearest * (d + 1)).astype(jnp.float32)) * np.float32(1 / (d + 1))
+    falling = [jnp.where(order == place, rests, 0).sum(0) for place in range(d + 1)]
+    weights = [1 + falling[d] - falling[0], *(falling[d - c] - falling[d - c + 1] for c in range(1, d + 1))]
+    return nearest, order, jnp.stack(weights)
+
+
+def _point_bits(points: int) -> int:
+    return max(1, (points - 1).bit_length())
+
+
+def _sorted_keys(coordinates: Array, order: Array, valid: Array) -> tuple[Array, Array, Array, Array]:
+    """Entries [d + 1 colours, n] sorted by vertex and point.
+
+    Returns:
+      keys uint32 [d + 1, n, 2]; points int32 [d + 1, n]; bool [d + 1, n], True at the first of each vertex;
+      `Vertices.steps`.
+    """
+    colours, n = coordinates.shape
+    d, bits = colours - 1, _point_bits(n)
+    # A vertex of colour c is one step back along the coordinates that are the last c in order. One more step is free at
+    # either end for neighbours that do not exist: their keys must not be those of others.
+    least = jnp.where(valid, coordinates, 2**24).min(1) - 2
+    sizes = jnp.where(valid, coordinates, -(2**24)).max(1) + 2 - least
+    back = order[None, :d] + jnp.arange(colours, dtype=jnp.int32)[:, None, None] > d  # [colour, coordinate, point]
+    digits = coordinates[:d] - least[:d, None] - back
+    with jax.enable_x64(True):
+        sizes = sizes.astype(jnp.uint64)
+        factors = [jnp.uint64(1)]
+        for i in range(d):
+            factors.append(factors[-1] * sizes[i])
+        keys = sum(digits[:, i].astype(jnp.uint64) * factors[i] for i in range(d))
+        keys += jnp.arange(colours, dtype=jnp.uint64)[:, None] * factors[d]
+        entries = (keys << bits) | jnp.arange(n, dtype=jnp.uint64)
+        entries = jnp.where(valid, entries, jnp.uint64(2**64 - 1))
+        entries = lax.sort(entries, dimension=1, is_stable=False)
+        keys = entries >> bits
+        points = (entries & jnp.uint64(2**bits - 1)).astype(jnp.int32)
+        steps = jnp.stack([*factors[:d], jnp.uint64(0), factors[d]])
+        halves, steps = (lax.bitcast_convert_type(array, jnp.uint32) for array in (keys, steps))
+        first = jnp.concatenate([jnp.ones((colours, 1), bool), keys[:, 1:] != keys[:, :-1]], axis=1)
+    return halves, jnp.minimum(points, n - 1), first, steps
+
+
+def _neighbours(found: Vertices, capacity: int) -> Array:
+    """Numbers of the two neighbours of every vertex along every direction: int32 [d + 1, 2, capacity]."""
+    colours, last = found.weights.shape[0], capacity - 1
+    size = found.names.size
+    first = found.begins[found.names] == jnp.arange(size)  # nothing begins at S
+    place = jnp.where(first, jnp.cumsum(first, dtype=jnp.int32) - 1, capacity)  # among the vertices as they are sorted
+    names = jnp.full(capacity, last, jnp.int32).at[place].set(jnp.minimum(found.names, last), mode="drop")
+    entries = found.begins.at[names].get(mode="clip")
+    halves = jnp.where((entries < size)[:, None], found.keys.at[entries].get(mode="clip"), jnp.uint32(2**32 - 1))
+    neighbours = []
+    with jax.enable_x64(True):
+        keys, steps = (lax.bitcast_convert_type(array, jnp.uint64) for array in (halves, found.steps))
+        lowest = keys < steps[-1]  # below colour 0 is colour d, one step back along all coordinates
+        down = jnp.where(lowest, jnp.uint64(colours - 1) * steps[-1] - steps[:-1].sum(), jnp.uint64(0) - steps[-1])
+        for direction in range(colours):
+            neighbours.append(_find(keys, keys + down + steps[direction]))
+    ahead = jnp.stack(neighbours)
+    ahead = jnp.where((ahead < capacity) & (names < last), names.at[ahead].get(mode="clip"), last)
+    direction = jnp.arange(colours, dtype=jnp.int32)[:, None]
+    table = jnp.full((colours, 2, capacity), last, jnp.int32)
+    table = table.at[direction, 0, names].set(ahead)
+    table = table.at[direction, 1, ahead].set(jnp.broadcast_to(names, ahead.shape))  # it has me behind
+    return table.at[:, :, last].set(last)
+
+
+def _find(keys: Array, wanted: Array) -> Array:
+    """Where the wanted ones are among sorted keys, int32; their number if nowhere."""
+    size = keys.size
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) >> 1
+        less = (low < high) & (keys.at[middle].get(mode="clip") < wanted)
+        return jnp.where(less, middle + 1, low), jnp.where(less, high, middle)
+
+    begin = jnp.zeros(wanted.shape, jnp.int32)
+    low, _ = lax.fori_loop(0, size.bit_length(), halve, (begin, begin + jnp.int32(size)))
+    return jnp.where(keys.at[low].get(mode="clip") == wanted, low, jnp.int32(size))

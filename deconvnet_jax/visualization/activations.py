@@ -1,0 +1,51 @@
+"""Maps of single channels as pictures."""
+
+import cv2
+import matplotlib
+import numpy as np
+
+from deconvnet_jax.errors import InputError
+
+
+def representative_channel(maps: np.ndarray, target: np.ndarray) -> int:
+    """The channel that goes best with a target; the paper shows "the most representative" one without saying how.
+
+    Args:
+      maps: float [h, w, C].
+      target: float [H, W], for example the probability of a class.
+
+    Returns:
+      The channel with the highest correlation over all places; the first one where none varies.
+
+    Raises:
+      InputError: for arrays of another rank.
+    """
+    if maps.ndim != 3 or target.ndim != 2:
+        raise InputError(
+            f"expected maps [h, w, C] and a target [H, W], got {list(maps.shape)} and {list(target.shape)}"
+        )
+    small = cv2.resize(np.asarray(target, np.float32), maps.shape[1::-1], interpolation=cv2.INTER_AREA)
+    flat = np.asarray(maps, np.float64).reshape(-1, maps.shape[2])
+    flat = flat - flat.mean(axis=0)
+    wanted = small.ravel() - small.mean()
+    spread = np.sqrt((flat**2).sum(axis=0))
+    agreement = wanted @ flat / np.maximum(spread, 1e-12)
+    return int(np.where(spread > 1e-9 * max(1.0, spread.max()), agreement, -np.inf).argmax())
+
+
+def activation_picture(activations: np.ndarray, side: int) -> np.ndarray:
+    """One channel in colours from dark (its least value) to bright, every value a square.
+
+    Args:
+      activations: float [h, w].
+      side: of the picture in pixels, longer side.
+
+    Returns:
+      uint8 RGB [H', W', 3].
+    """
+    low, high = float(activations.min()), float(activations.max())
+    scaled = (np.asarray(activations, np.float64) - low) / max(high - low, 1e-12)
+    colors = (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).round().astype(np.uint8)
+    scale = side / max(activations.shape)
+    size = tuple(max(1, round(length * scale)) for length in activations.shape[1::-1])
+    return cv2.resize(colors, size, interpolation=cv2.INTER_NEAREST_EXACT)

@@ -1,0 +1,203 @@
+"""Seconds of the dense CRF for an image: this project, and pydensecrf2 on the same machine.
+
+    python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
+
+From uint8 images of about 500x375 pixels and scores of 21 classes to labels, with 10 iterations, lattices included;
+without `--voc_root`, whose first photographs are taken, the images are drawn. The parameters are those of the released
+CRF and the usual ones (`ops.CRF_PRESETS`). Rounds alternate between the two, an image each, because a machine's speed
+drifts; the ratio is that of each round. pydensecrf2 runs on one thread of the host, ours on the device that JAX uses.
+Compilation is not counted: it is once for images of about one size. Without pydensecrf2 there is no ratio.
+"""
+
+import importlib
+import os
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import jax
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from deconvnet_jax.data.scenes import draw_scene
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops import CRF_PRESETS
+from deconvnet_jax.ops.dense_crf import crf_kernels, mean_field
+from experiments.benchmarks.train import OURS, middle, spread
+
+HEIGHT, WIDTH, CLASSES, ITERATIONS = 375, 500, 21, 10
+PHOTOGRAPHS = 3  # that take turns
+ROUNDS = 6
+AGREEMENT = 99.0  # percent of the labels, at least
+SCALE = 12.0  # of the scores: products of two networks' are that large, and what the released CRF is made for
+THEIRS = "pydensecrf2"
+
+
+class Run(NamedTuple):
+    """Labels uint8 [H, W]; seconds of making the lattices and of iterating; vertices of both lattices, if told."""
+
+    labels: np.ndarray
+    build: float
+    iterate: float
+    vertices: tuple[int, ...] = ()
+
+
+def run(voc_root: str | None) -> dict[str, Any]:
+    """Measures and prints a table; returns its numbers.
+
+    Raises:
+      InputError: if there are no photographs in the folder.
+    """
+    images = read_photographs(voc_root) if voc_root else [draw_image(seed) for seed in range(PHOTOGRAPHS)]
+    cases = [(draw_scores(*image.shape[:2], seed), image) for seed, image in enumerate(images)]
+    contenders, reason = find_contenders()
+    numbers = {
+        "device": jax.devices()[0].device_kind,
+        "cores": len(os.sched_getaffinity(0)),
+        "images": [list(image.shape[:2]) for image in images],
+        "classes": CLASSES,
+        "iterations": ITERATIONS,
+        "alternative": THEIRS if THEIRS in contenders else None,
+        "no_alternative": reason,
+        "results": {preset: measure(contenders, cases, keywords, ROUNDS) for preset, keywords in CRF_PRESETS.items()},
+    }
+    print_table(numbers)
+    return numbers
+
+
+def measure_one(scores: np.ndarray, image: np.ndarray, rounds: int) -> dict[str, Any]:
+    """As `measure`, of one image with the released parameters, and "no_alternative"."""
+    contenders, reason = find_contenders()
+    return {**measure(contenders, [(scores, image)], CRF_PRESETS["released"], rounds), "no_alternative": reason}
+
+
+def read_photographs(voc_root: str) -> list[np.ndarray]:
+    """The first photographs of a folder in the VOC layout."""
+    files = sorted(Path(voc_root).expanduser().glob("JPEGImages/*.jpg"))[:PHOTOGRAPHS]
+    if not files:
+        raise InputError(f"--voc_root={voc_root}: there are no photographs JPEGImages/*.jpg")
+    return [np.array(Image.open(file).convert("RGB")) for file in files]  # pydensecrf2 wants them writable
+
+
+def draw_image(seed: int) -> np.ndarray:
+    """Four scenes of the embedded data set side by side, cut to uint8 [375, 500, 3]."""
+    rng = np.random.default_rng(seed)
+    scenes = [draw_scene(rng)[0][:240, :256] for _ in range(4)]
+    tiles = [np.pad(scene, [(0, 240 - len(scene)), (0, 256 - scene.shape[1]), (0, 0)], "reflect") for scene in scenes]
+    return np.block([[[tiles[0]], [tiles[1]]], [[tiles[2]], [tiles[3]]]])[:HEIGHT, :WIDTH]
+
+
+def draw_scores(height: int, width: int, seed: int) -> np.ndarray:
+    """Smooth noise, float32 [height, width, 21]."""
+    rng = np.random.default_rng(seed)
+    noise = [cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), 12) for _ in range(CLASSES)]
+    return (SCALE * np.stack(noise, axis=-1) / np.std(noise)).astype(np.float32)
+
+
+def find_contenders() -> tuple[dict[str, Callable[..., Run]], str | None]:
+    """What there is to compare: functions of scores, image and keywords of `dense_crf`; and why not pydensecrf2."""
+    try:
+        dcrf = importlib.import_module("pydensecrf.densecrf")
+    except ImportError:
+        return {OURS: ours}, "pydensecrf2 is not installed: pip install pydensecrf2 (builds with a C++ compiler)"
+    return {OURS: ours, THEIRS: partial(theirs, dcrf)}, None
+
+
+def ours(scores: np.ndarray, image: np.ndarray, keywords: dict[str, Any]) -> Run:
+    """What `dense_crf` does, in its two parts."""
+    begin = time.perf_counter()
+    kernels = jax.block_until_ready(crf_kernels(image, keywords["gaussian"], keywords["bilateral"]))
+    built = time.perf_counter()
+    weights = keywords["gaussian"][1], keywords["bilateral"][2]
+    q = mean_field(unary_of(scores), kernels, weights, ITERATIONS, keywords["normalization"])
+    labels = np.asarray(q).argmax(axis=-1).astype(np.uint8)
+    end = time.perf_counter()
+    vertices = tuple(1 + int(kernel.vertices[:, : image.shape[0] * image.shape[1]].max()) for kernel in kernels)
+    return Run(labels, built - begin, end - built, vertices)
+
+
+def theirs(dcrf: Any, scores: np.ndarray, image: np.ndarray, keywords: dict[str, Any]) -> Run:
+    """The same with pydensecrf2."""
+    height, width, classes = scores.shape
+    rule = {"none": dcrf.NO_NORMALIZATION, "symmetric": dcrf.NORMALIZE_SYMMETRIC}[keywords["normalization"]]
+    begin = time.perf_counter()
+    crf = dcrf.DenseCRF2D(width, height, classes)
+    crf.addPairwiseGaussian(*keywords["gaussian"], kernel=dcrf.DIAG_KERNEL, normalization=rule)
+    place, color, weight = keywords["bilateral"]
+    crf.addPairwiseBilateral(
+        place, color, np.ascontiguousarray(image), weight, kernel=dcrf.DIAG_KERNEL, normalization=rule
+    )
+    built = time.perf_counter()
+    crf.setUnaryEnergy(np.ascontiguousarray(unary_of(scores).reshape(-1, classes).T))
+    q = np.array(crf.inference(ITERATIONS))
+    labels = q.argmax(axis=0).reshape(height, width).astype(np.uint8)
+    return Run(labels, built - begin, time.perf_counter() - built)
+
+
+def unary_of(scores: np.ndarray) -> np.ndarray:
+    """-log softmax."""
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    return np.log(np.exp(shifted).sum(axis=-1, keepdims=True)) - shifted
+
+
+def measure(
+    contenders: dict[str, Callable[..., Run]],
+    cases: list[tuple[np.ndarray, np.ndarray]],
+    keywords: dict[str, Any],
+    rounds: int,
+) -> dict[str, Any]:
+    """Medians and ranges over the rounds; "ratio" is their time to ours; "agreement" of labels in percent.
+
+    Raises:
+      RuntimeError: if the labels differ: then it is not the same computation.
+    """
+    for case in cases:  # compilation
+        contenders[OURS](*case, keywords)
+    runs: dict[str, list[Run]] = {name: [] for name in contenders}
+    for i in range(rounds):
+        for name, contender in contenders.items():
+            runs[name].append(contender(*cases[i % len(cases)], keywords))
+    totals = {name: [one.build + one.iterate for one in of_name] for name, of_name in runs.items()}
+    agreement = ratio = None
+    if THEIRS in runs:
+        pairs = list(zip(runs[OURS], runs[THEIRS], strict=True))
+        agreement = 100 * statistics.mean(float(np.mean(mine.labels == other.labels)) for mine, other in pairs)
+        if agreement < AGREEMENT:
+            raise RuntimeError(f"the two CRFs do not compute the same: {agreement:.3f} % of the labels are equal")
+        ratio = middle([other / mine for mine, other in zip(totals[OURS], totals[THEIRS], strict=True)])
+    return {
+        "seconds": {name: middle(of_name) for name, of_name in totals.items()},
+        "build_seconds": {name: middle([one.build for one in of_name]) for name, of_name in runs.items()},
+        "iterations_seconds": {name: middle([one.iterate for one in of_name]) for name, of_name in runs.items()},
+        "ratio": ratio,
+        "agreement": agreement,
+        "vertices": [list(one.vertices) for one in runs[OURS][: len(cases)]],
+    }
+
+
+def print_table(numbers: dict[str, Any]) -> None:
+    """On stderr: stdout is for the JSON."""
+    console = Console(stderr=True, width=150)
+    text = f"Dense CRF, {ITERATIONS} iterations, {CLASSES} classes, {numbers['device']}, {numbers['cores']} cores"
+    console.print(
+        f"{text}; against {numbers['alternative'] or 'nothing: ' + numbers['no_alternative']}", soft_wrap=True
+    )
+    table = Table("", "seconds", "build", "iterations", "ratio", "equal labels", "vertices (2-D; 5-D)")
+    for preset, result in numbers["results"].items():
+        for name, seconds in result["seconds"].items():
+            parts = (spread(result[f"{part}_seconds"][name]) for part in ("build", "iterations"))
+            row = [f"{name}, {preset}", spread(seconds), *parts]
+            if name == THEIRS:
+                table.add_row(*row, "1", "", "")
+                continue
+            ratio = spread(result["ratio"]) if result["ratio"] else "-"
+            equal = "-" if result["agreement"] is None else f"{result['agreement']:.4f} %"
+            near, alike = zip(*result["vertices"], strict=True)
+            table.add_row(*row, ratio, equal, f"{max(near):,}; {min(alike):,} to {max(alike):,}")
+    console.print(table)

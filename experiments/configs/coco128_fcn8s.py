@@ -1,0 +1,32 @@
+"""FCN-8s on the same few dozen photographs: the partner of `coco128_stage2` in an ensemble.
+
+    python -m experiments.voc_train --config=experiments/configs/coco128_fcn8s.py --workdir=runs/coco128_fcn8s \
+        --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.init.vgg16=vgg16-397923af.pth
+    python -m experiments.voc_eval --checkpoint=runs/coco128_fcn8s --split=train
+
+About 15 minutes on two CPU cores.
+"""
+
+import ml_collections
+
+from experiments.configs import voc_fcn8s
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Whole photographs at 128 pixels; VGG-16's layers stay as they are, only what follows them learns."""
+    config = voc_fcn8s.get_config()
+    config.num_steps = 400
+    config.batch_size = 4
+    config.micro_batch = 0
+    config.data.resize_size = 128
+    config.data.crop_size = 128
+    config.data.random_crop = False
+    config.data.mirror = False
+    config.model.fc_features = 512
+    config.class_balance = 0.5
+    config.optimizer.drops = (320,)
+    config.optimizer.freeze = ("conv", "upsample")
+    config.log_every = 50
+    config.eval_every = 200
+    config.checkpoint_every = 200
+    return config

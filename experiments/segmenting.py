@@ -1,0 +1,54 @@
+"""From a checkpoint and the command line to a Segmenter, and to the proposals that a file holds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import ml_collections
+import numpy as np
+
+from deconvnet_jax import data
+from deconvnet_jax.inference import InferenceSettings, Segmenter
+from deconvnet_jax.models import Network
+
+
+def segmenter_of(
+    loaded: tuple[Network, chex.ArrayTree, dict[str, Any]],
+    config: ml_collections.ConfigDict | None,
+    changes: dict[str, Any],
+) -> Segmenter:
+    """The Segmenter of a checkpoint.
+
+    Args:
+      loaded: from `weights.load_checkpoint`.
+      config: whose section "inference" counts; None: that of the checkpoint, and without one the paper's.
+      changes: keys of the config that were given on the command line, with their values.
+
+    Raises:
+      InputError: for settings that cannot be used.
+    """
+    settings = dict(config.inference) if config is not None and "inference" in config else {}
+    settings |= {key.removeprefix("inference."): v for key, v in changes.items() if key.startswith("inference.")}
+    segmenter = Segmenter.from_loaded(*loaded, **settings)
+    path = segmenter.settings.proposals_path
+    if path is not None and path.is_dir() and "enlarge" not in settings:
+        return segmenter.changed(enlarge=1.0)  # the original's boxes are enlarged already
+    return segmenter
+
+
+def boxes_from_file(
+    settings: InferenceSettings, names: Sequence[str], sizes: Sequence[tuple[int, int]]
+) -> list[np.ndarray] | None:
+    """The proposals of images, where the settings name a file of them; None where they are found.
+
+    Args:
+      settings: of the Segmenter.
+      names: of the images.
+      sizes: their heights and widths.
+
+    Raises:
+      InputError: if the file is not usable, or has no boxes for one of the images.
+    """
+    if not settings.uses_proposals or settings.proposals_path is None:
+        return None
+    return data.read_proposals(settings.proposals_path, names, sizes)

@@ -1,0 +1,219 @@
+"""The paper's figures for any photograph and checkpoint.
+
+    python -m experiments.visualize --checkpoint=DIR --output=DIR [--box=X0,Y0,X1,Y1] [--config.KEY=VALUE ...] IMAGE...
+
+NAME_activations.png  figure 4: a window, the decoder's maps from 14x14 to 224x224, after every unpooling and after the
+                      last deconvolution of every block (the channel that goes best with the class), and its score. The
+                      window is --box, enlarged to a square, or the largest object that is found.
+NAME_proposals.png    figure 6: the result as it grows while proposals are added from large to small.
+NAME_comparison.png   figure 7: photograph, DeconvNet, and with the CRF; with --config.inference.ensemble_checkpoint=DIR
+                      also the second network and the ensemble.
+
+IMAGE and --config.inference.* are as for experiments.predict; the CRF is the released one unless .crf names another. An
+image that cannot be read is named on stderr and the others are still done; the exit status is then 1.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import jax
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from deconvnet_jax.data import enlarge, propose_boxes, square
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image, usable_boxes
+from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.ops import MEAN_BGR
+from deconvnet_jax.visualization import (
+    activation_picture,
+    class_legend,
+    overlay,
+    representative_channel,
+    side_by_side,
+)
+from deconvnet_jax.weights import load_checkpoint
+from experiments import cli, segmenting
+from experiments.output import output_folder
+from experiments.predict import find_images, read_photograph, result_names
+
+SIDE = 224  # of pictures of activations
+SHOWN_SIDE = 480  # longer side of photographs in figures, at most
+COUNTS = (1, 2, 5, 10, 20, 50)  # proposals in figure 6
+BOX_COLOR = (255, 255, 0)
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    flags.DEFINE_string("output", None, "folder for the figures")
+    flags.DEFINE_list("box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown")
+    cli.define_config("how the training run's config segments")
+    flags.mark_flags_as_required(["checkpoint", "output"])
+    flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draws figures of the images on the command line."""
+    values = flags.FLAGS
+    config, changes = cli.given_config(values)
+    paths = find_images(argv[1:])
+    folder = output_folder(values.output)
+    box = parse_box(values.box)
+    segmenter = segmenting.segmenter_of(load_checkpoint(values.checkpoint, values.step), config, changes)
+    if not isinstance(segmenter.net, DeconvNet):
+        raise InputError(
+            f"{values.checkpoint} is no DeconvNet, and the figures show its decoder; give another network as "
+            "--config.inference.ensemble_checkpoint beside a DeconvNet"
+        )
+    if segmenter.settings.proposals_path is not None:
+        raise InputError("the figures find their proposals themselves: give inference.proposals a method, not a file")
+    failed = 0
+    for path, name in zip(paths, result_names(paths, folder), strict=True):
+        try:
+            image = read_photograph(path)
+            for kind, figure in draw_figures(segmenter, image, box).items():
+                Image.fromarray(figure).save(folder / f"{name}_{kind}.png")
+            print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)
+        except InputError as error:
+            failed += 1
+            print(f"error: {path}: {error}", file=sys.stderr, flush=True)
+    if failed:
+        sys.exit(1)
+
+
+def parse_box(words: Sequence[str] | None) -> np.ndarray | None:
+    """The box [4] that a flag names.
+
+    Raises:
+      InputError: unless these are four numbers that make a box.
+    """
+    if words is None:
+        return None
+    try:
+        boxes = usable_boxes([[float(word) for word in words]])
+    except (ValueError, InputError):
+        boxes = []
+    if not len(boxes):
+        raise InputError(f"--box={','.join(words)}: expected X0,Y0,X1,Y1 in pixels with X0 < X1 and Y0 < Y1")
+    return boxes[0]
+
+
+def draw_figures(segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """{"activations", "proposals", "comparison"}: pictures, uint8 RGB, of one photograph, uint8 RGB [H, W, 3].
+
+    Raises:
+      InputError: if the box is not on the image.
+    """
+    plain = segmenter.alone().changed(crf="none")
+    result = plain(image)
+    return {
+        "activations": activations_figure(plain, image, result, box),
+        "proposals": proposals_figure(plain, image),
+        "comparison": comparison_figure(segmenter, image, result),
+    }
+
+
+def activations_figure(
+    segmenter: Segmenter, image: np.ndarray, result: Result, box: np.ndarray | None = None
+) -> np.ndarray:
+    """Figure 4, in two rows.
+
+    Raises:
+      InputError: if the box is not on the image.
+    """
+    height, width = image.shape[:2]
+    box = largest_object(result.labels) if box is None else box
+    if (np.minimum(box[2:], (width, height)) <= np.maximum(box[:2], 0)).any():
+        raise InputError(f"the box {box.tolist()} is not on the image, which is {width}x{height} pixels")
+    window = square(enlarge(box[None])).astype(np.float32)
+    crop = crop_windows(*device_image(image), window, segmenter.input_size)
+    maps = {
+        name: np.asarray(found[0])
+        for name, found in decoder_activations(segmenter.net, segmenter.variables, crop).items()
+    }
+    scores = maps.pop("scores")
+    probabilities = np.asarray(jax.nn.softmax(scores))
+    class_id = 1 + int(probabilities[..., 1:].mean((0, 1)).argmax())
+    pixels = np.clip(np.asarray(crop[0] + np.float32(MEAN_BGR)).round(), 0, 255)[..., ::-1].astype(np.uint8)
+    pictures = [cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)]
+    titles, channel = ["window"], 0
+    for name, activations in maps.items():
+        if not name.startswith("unpool"):  # an unpooled map shows the channel that went into it
+            channel = representative_channel(activations, probabilities[..., class_id])
+        pictures.append(activation_picture(activations[..., channel], SIDE))
+        titles.append(f"{name} {activations.shape[0]}x{activations.shape[1]}")
+    pictures.append(activation_picture(probabilities[..., class_id], SIDE))
+    titles.append(segmenter.class_names[class_id])
+    return _rows(pictures, titles, 6)
+
+
+def largest_object(labels: np.ndarray) -> np.ndarray:
+    """The box [4] of the largest connected part of a class; without one, that of the image."""
+    best, found = 0, np.array([0, 0, labels.shape[1], labels.shape[0]], np.float64)
+    for class_id in np.unique(labels[labels > 0]):
+        _, _, stats, _ = cv2.connectedComponentsWithStats((labels == class_id).astype(np.uint8))
+        for x, y, width, height, area in stats[1:].tolist():
+            if area > best:
+                best, found = area, np.array([x, y, x + width, y + height], np.float64)
+    return found
+
+
+def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
+    """Figure 6: results of the first 1, 2, 5, ... proposals by size, with the last ones' windows."""
+    settings = segmenter.settings
+    segmenter = segmenter.changed(mode="paper")
+    boxes = propose_boxes(image, settings.num_proposals, method=settings.proposals)[0]
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    boxes = boxes[np.argsort(-areas, kind="stable")]
+    counts = sorted({min(count, len(boxes)) for count in (*COUNTS, settings.num_proposals)})
+    pictures, titles, before = [_shown(image)], ["photograph"], 0
+    for count in counts:
+        result = segmenter.changed(num_proposals=count)(image, boxes)
+        picture = _shown(overlay(image, result.labels))
+        scale = picture.shape[1] / image.shape[1]
+        for x0, y0, x1, y1 in (result.boxes[before:] * scale).round().astype(int).tolist():
+            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX_COLOR, 1)
+        pictures.append(picture)
+        titles.append(f"{count} proposal" + "s" * (count > 1))
+        before = count
+    return _rows(pictures, titles, 4)
+
+
+def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result) -> np.ndarray:
+    """Figure 7: what each part of the whole adds."""
+    crf = segmenter.settings.crf if segmenter.settings.crf != "none" else "released"
+    labels = {"DeconvNet": result.labels}
+    if segmenter.partner:
+        partner = replace(segmenter.partner, settings=segmenter.settings.changed(crf="none"))
+        name = type(partner.net).__name__
+        labels = {name if name not in labels else "second network": partner(image).labels, **labels}
+        labels["ensemble"] = segmenter.changed(crf="none")(image).labels
+    labels[f"with {crf} CRF"] = segmenter.changed(crf=crf)(image).labels
+    pictures = [_shown(image), *(_shown(overlay(image, found)) for found in labels.values())]
+    ids = np.unique(np.concatenate([np.unique(found) for found in labels.values()]))
+    key = class_legend(ids, segmenter.class_names, max(160, pictures[0].shape[0]))
+    return side_by_side([*pictures, key], ["photograph", *labels, ""])
+
+
+def _shown(picture: np.ndarray) -> np.ndarray:
+    scale = min(1.0, SHOWN_SIDE / max(picture.shape[:2]))
+    size = tuple(max(1, round(length * scale)) for length in picture.shape[1::-1])
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture
+
+
+def _rows(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> np.ndarray:
+    starts = range(0, len(pictures), columns)
+    rows = [side_by_side(pictures[i : i + columns], titles[i : i + columns]) for i in starts]
+    width = max(row.shape[1] for row in rows)
+    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    return np.concatenate(padded)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,76 @@
+"""The benchmark of the dense CRF: both sides compute the same; the numbers themselves are no test."""
+
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops import CRF_PRESETS, dense_crf
+from experiments.benchmarks import crf as crf_benchmark
+
+
+@pytest.fixture(autouse=True)
+def little(monkeypatch):
+    """Small images, a few classes and rounds."""
+    for name, value in {"HEIGHT": 24, "WIDTH": 32, "CLASSES": 3, "ROUNDS": 2, "PHOTOGRAPHS": 1}.items():
+        monkeypatch.setattr(crf_benchmark, name, value)
+
+
+def test_beside_pydensecrf(capsys):
+    pytest.importorskip("pydensecrf", reason="the alternative: pip install pydensecrf2")
+    numbers = crf_benchmark.run(None)
+    assert numbers["alternative"] == "pydensecrf2"
+    assert numbers["images"] == [[24, 32]]
+    assert list(numbers["results"]) == list(CRF_PRESETS)
+    for result in numbers["results"].values():
+        assert result["agreement"] > 99.5
+        assert 0 < result["ratio"]["min"] <= result["ratio"]["median"] <= result["ratio"]["max"]
+        for name in ("deconvnet_jax", "pydensecrf2"):
+            parts = [result[f"{part}_seconds"][name]["min"] for part in ("build", "iterations")]
+            assert 0 < sum(parts) <= result["seconds"][name]["max"]
+    printed = capsys.readouterr().err
+    assert "pydensecrf2, usual" in printed
+
+
+def test_without_pydensecrf_there_is_no_ratio(monkeypatch, capsys):
+    reason = "pydensecrf2 is not installed"
+    monkeypatch.setattr(crf_benchmark, "find_contenders", lambda: ({"deconvnet_jax": crf_benchmark.ours}, reason))
+    numbers = crf_benchmark.run(None)
+    for result in numbers["results"].values():
+        assert result["ratio"] is result["agreement"] is None
+        assert list(result["seconds"]) == ["deconvnet_jax"]
+        assert 1 < result["vertices"][0][0] < 24 * 32
+    assert "against nothing: pydensecrf2 is not installed" in capsys.readouterr().err
+
+
+def test_another_crf_is_no_comparison():
+    def other(scores, image, keywords):
+        return crf_benchmark.Run(np.zeros(image.shape[:2], np.uint8), 1.0, 1.0)
+
+    case = crf_benchmark.draw_scores(24, 32, 0), crf_benchmark.draw_image(0)
+    contenders = {"deconvnet_jax": crf_benchmark.ours, "pydensecrf2": other}
+    with pytest.raises(RuntimeError, match=r"the two CRFs do not compute the same: \d+\.\d+ % of the labels are equal"):
+        crf_benchmark.measure(contenders, [case], CRF_PRESETS["usual"], 1)
+
+
+def test_our_side_does_what_dense_crf_does():
+    """And labels say where the scores are."""
+    image, scores = crf_benchmark.draw_image(0), crf_benchmark.draw_scores(24, 32, 0)
+    unary = crf_benchmark.unary_of(scores)
+    np.testing.assert_allclose(np.exp(-unary).sum(-1), 1, atol=1e-4)
+    q = np.asarray(dense_crf(unary, image, **CRF_PRESETS["usual"]))
+    done = crf_benchmark.ours(scores, image, CRF_PRESETS["usual"])
+    np.testing.assert_array_equal(done.labels, q.argmax(-1))
+    assert np.mean(done.labels == scores.argmax(-1)) > 0.5
+
+
+def test_images():
+    image = crf_benchmark.draw_image(3)
+    assert image.shape == (24, 32, 3)
+    assert image.dtype == np.uint8
+    assert image.std() > 5
+    assert (image != crf_benchmark.draw_image(4)).any()
+
+
+def test_a_folder_without_photographs(tmp_path):
+    with pytest.raises(InputError, match=r"^--voc_root=.*: there are no photographs"):
+        crf_benchmark.run(str(tmp_path))

@@ -1,0 +1,45 @@
+"""The evaluation of a network while it trains, divided over processes."""
+
+import numpy as np
+import pytest
+
+from deconvnet_jax.data import Example
+from deconvnet_jax.inference import Result
+from experiments import evaluation
+from experiments.configs import default
+
+
+@pytest.mark.parametrize(("images", "expected"), [(0, [[0, 3, 6], [1, 4], [2, 5]]), (5, [[0, 3], [1, 4], [2]])])
+def test_every_process_scores_its_share_and_all_get_the_sum(monkeypatch, rng, images, expected):
+    """Images are told apart by their only value; a network that is right about all but image 1."""
+    truth = rng.integers(0, 2, (7, 8, 8), np.uint8)
+    source = [Example(str(i), np.full((8, 8, 3), i, np.uint8), truth[i], None) for i in range(7)]
+    seen, shares = [], []
+
+    class Known:
+        def __init__(self, *_, **__):
+            pass
+
+        def __call__(self, image):
+            number = image[0, 0, 0]
+            seen.append(number)
+            return Result(truth[number] ^ (number == 1), None, None)
+
+    def sum_over_processes(matrix):
+        shares.append(matrix)
+        return np.sum(shares, axis=0)
+
+    monkeypatch.setattr(evaluation, "Segmenter", Known)
+    monkeypatch.setattr(evaluation.jax, "process_count", lambda: 3)
+    monkeypatch.setattr(evaluation.hosts, "sum_over_processes", sum_over_processes)
+    config = default.get_config()
+    config.eval_images = images
+    evaluate = evaluation.evaluator(None, ["a", "b"], source, config)
+    for process, share in enumerate(expected):
+        monkeypatch.setattr(evaluation.jax, "process_index", lambda process=process: process)
+        seen.clear()
+        found = evaluate({})
+        assert seen == share
+        assert set(found.images) == {f"image{i}" for i in share[: evaluation.PICTURES]}
+    total = sum(map(len, expected))
+    assert found.scores["pixel_accuracy"] == pytest.approx((total - 1) / total)

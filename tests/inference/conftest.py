@@ -1,0 +1,51 @@
+"""Networks for tests of inference: one whose answer is known, and a narrow DeconvNet."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.ops import MEAN_BGR
+
+SIZE = 32
+
+
+@dataclass(frozen=True)
+class ColorNet:
+    """Scores are the input's colours, blue, green, red, times a matrix."""
+
+    name: str = "net"
+
+    def apply(self, variables, images, train):
+        assert not train
+        assert images.dtype == jnp.float32
+        return (images + jnp.asarray(MEAN_BGR)) @ variables["params"]["kernel"]
+
+
+@pytest.fixture(scope="session")
+def color_net():
+    return ColorNet()
+
+
+@pytest.fixture(scope="session")
+def narrow_net():
+    """A DeconvNet of 3 classes for windows of 32 pixels, its random variables, and both as a function of one window."""
+    net = DeconvNet(num_classes=3, width=1 / 16, fc_features=8, fc_window=1, decoder_init="smooth")
+    rng = np.random.default_rng(5)
+    shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
+
+    def draw(path, leaf):
+        if path[-1].key == "kernel":
+            return rng.normal(0, np.sqrt(2 / np.prod(leaf.shape[:-1])), leaf.shape).astype(np.float32)
+        return np.full(leaf.shape, {"var": 1.0, "scale": 1.0, "bias": 0.1}.get(path[-1].key, 0.0), np.float32)
+
+    variables = jax.tree_util.tree_map_with_path(draw, shapes)
+    apply = jax.jit(lambda window: net.apply(variables, window))
+
+    def network(window):
+        return np.asarray(apply(window[None].astype(np.float32)))[0]
+
+    return net, variables, network

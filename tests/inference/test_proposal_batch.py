@@ -1,0 +1,192 @@
+"""The proposal batch against a loop in NumPy, one window after the other."""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy_proposals import aggregate, crop, released
+
+from deconvnet_jax.data import crop_window
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference import (
+    InferenceSettings,
+    Scorer,
+    canvas_scores,
+    crop_windows,
+    device_image,
+    empty_canvas,
+    fold_scores,
+    fold_windows,
+    padded_size,
+)
+from deconvnet_jax.ops import MEAN_BGR
+
+SIZE = 32
+
+
+def random_image(rng, height, width):
+    return rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def random_boxes(rng, height, width, count):
+    """Of any size and place: within the image, across its borders, around all of it, and not on it at all."""
+    sides = rng.uniform(6, 1.5 * max(height, width), (count, 2))
+    centres = rng.uniform(-0.2, 1.2, (count, 2)) * (width, height)
+    boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
+    special = [[-10, -10, width + 10, height + 10], [-40, -30, -5, -2], [width + 1, 0, width + 30, 20], [3, 4, 4, 6]]
+    return np.concatenate([boxes, special]).astype(np.float32)
+
+
+def score(net, variables, image, boxes, num_classes=3, **settings):
+    scorer = Scorer(net, variables, num_classes, SIZE, InferenceSettings(**settings))
+    height, width = image.shape[:2]
+    return np.asarray(scorer.score(device_image(image), boxes))[:height, :width]
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(("aggregation", "flip"), [("max", False), ("mean", False), ("max", True)])
+def test_equals_a_loop_in_numpy(rng, narrow_net, aggregation, flip):
+    net, variables, network = narrow_net
+    image = random_image(rng, 70, 93)
+    boxes = random_boxes(rng, 70, 93, 9)
+    expected, count = aggregate(image, boxes, network, SIZE, aggregation, flip)
+    found = score(net, variables, image, boxes, aggregation=aggregation, flip=flip, batch_size=4)
+    assert np.ptp(expected) > 0
+    assert count.max() > 3
+    assert_close(found, expected)
+
+
+def test_uncovered_pixels_are_zero(rng, narrow_net):
+    net, variables, network = narrow_net
+    image = random_image(rng, 70, 93)
+    boxes = np.array([[5, 5, 20, 20], [30, 10, 60, 50]], np.float32)
+    expected, count = aggregate(image, boxes, network, SIZE, "max")
+    found = score(net, variables, image, boxes, batch_size=4)
+    assert (found[count == 0] == 0).all()
+    assert (count == 0).any()
+    assert_close(found, expected)
+    assert (score(net, variables, image, np.zeros((0, 4), np.float32), batch_size=4) == 0).all()
+
+
+def test_released_equals_the_original_loop(rng, narrow_net):
+    """Padded canvas, MATLAB's resizing, maximum with zero, one pixel off: all as in the released script."""
+    net, variables, network = narrow_net
+    image = random_image(rng, 80, 110)
+    corners = rng.integers(-30, 60, (7, 2))
+    sides = np.array([SIZE // 2, 20, SIZE, 47, 80, 131, 25])[:, None]  # smaller and larger than the score map
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    expected = released(image, boxes, network, SIZE, 3)
+    found = score(net, variables, image, boxes, mode="released", batch_size=4)
+    assert (expected == 0).any()
+    assert (expected > 0).any()
+    assert_close(found, expected)
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_crops_do_not_see_the_padding(rng, antialias):
+    """What the buffer holds beyond the image must not matter."""
+    image = np.zeros((256, 256, 3), np.uint8)
+    image[:60, :80] = random_image(rng, 60, 80)
+    garbage = image.copy()
+    garbage[60:], garbage[:, 80:] = 255, 255
+    boxes = jnp.array([[50, 40, 100, 90], [-20, -20, 120, 120]], jnp.float32)
+    one, other = (
+        crop_windows(jnp.asarray(array), jnp.array([60, 80]), boxes, SIZE, antialias=antialias)
+        for array in (image, garbage)
+    )
+    np.testing.assert_array_equal(one, other)
+
+
+def test_crops_are_those_of_training(rng):
+    """`data.crop_window`, which OpenCV computes in integers."""
+    image = random_image(rng, 70, 93).astype(float)
+    image = np.clip(image.repeat(2, 0).repeat(2, 1)[:70, :93], 0, 255).astype(np.uint8)
+    boxes = random_boxes(rng, 70, 93, 6)
+    padded, extent = device_image(image)
+    found = np.asarray(crop_windows(padded, extent, jnp.asarray(boxes), SIZE))
+    for box, window in zip(boxes, found, strict=True):
+        np.testing.assert_allclose(window, crop(image, box, SIZE), atol=5e-3)
+        trained = crop_window(image, None, box.astype(float), SIZE)[0][..., ::-1] - np.array(MEAN_BGR)
+        differs = np.abs(window - trained).max(axis=2) > 255 / 32 + 1  # OpenCV has 32 steps between two pixels
+        # Whether a row or column on the image's border is still in it, the last bit decides.
+        assert differs.mean() <= 4 / SIZE
+
+
+def test_outside_may_be_the_mean(rng):
+    image = random_image(rng, 20, 30)
+    padded, extent = device_image(image)
+    box = jnp.array([[0, 0, 40, 40]], jnp.float32)
+    window = np.asarray(crop_windows(padded, extent, box, 40, outside="mean"))[0]
+    np.testing.assert_allclose(window[:20, :30], image[..., ::-1] - np.float32(MEAN_BGR), atol=1e-3)
+    assert (window[20:] == 0).all()
+    assert (window[:, 30:] == 0).all()
+
+
+def test_boxes_that_only_fill_the_batch_do_nothing(rng):
+    scores = jnp.asarray(rng.normal(size=(3, 8, 8, 2)), jnp.float32)
+    boxes = jnp.array([[0, 0, 9, 9], [4, 4, 20, 20], [0, 0, 0, 0]], jnp.float32)
+
+    def folded(valid):
+        canvas = fold_scores(empty_canvas(32, 32, 2, "max"), scores, boxes, jnp.array(valid))
+        return np.asarray(canvas_scores(canvas, "max"))
+
+    alone = fold_scores(empty_canvas(32, 32, 2, "max"), scores[:1], boxes[:1], jnp.ones(1, bool))
+    np.testing.assert_array_equal(folded([True, False, False]), canvas_scores(alone, "max"))
+    assert np.isfinite(folded([True, True, True])).all()  # a box without an area shows nothing
+    assert (folded([False, False, False]) == 0).all()
+
+
+def test_another_image_of_the_bucket_compiles_nothing(rng, color_net):
+    """Nor do more proposals, other variables, or an image of another size."""
+    chex.clear_trace_counter()
+    functions = {crop_windows: chex.assert_max_traces(crop_windows.__wrapped__, 1)}
+    functions[fold_scores] = chex.assert_max_traces(fold_scores.__wrapped__, 1)
+    crops = jax.jit(functions[crop_windows], static_argnames=("size", "outside", "antialias"))
+    folds = jax.jit(functions[fold_scores], static_argnames=("aggregation", "antialias"))
+    for height, width, count in ((60, 80, 4), (200, 100, 12), (256, 256, 8)):
+        image = device_image(random_image(rng, height, width))
+        canvas = empty_canvas(*padded_size(height, width), 3, "max")
+        boxes = jnp.asarray(random_boxes(rng, height, width, count - 4))
+        for chunk in jnp.split(boxes, count // 4):
+            windows = crops(*image, chunk, SIZE)
+            scores = color_net.apply({"params": {"kernel": jnp.eye(3)}}, windows, train=False)
+            canvas = folds(canvas, scores, chunk, jnp.ones(4, bool))
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        crops(*device_image(random_image(rng, 60, 257)), boxes[:4], SIZE)  # the next bucket; the counter counts
+
+
+def test_a_segmenter_compiles_once_for_a_bucket(rng, narrow_net):
+    """The public way, counted by the programs in JAX's own caches."""
+    net, variables, _ = narrow_net
+    programs = []
+    for height, width, count in ((60, 80, 5), (100, 61, 50), (256, 200, 17)):
+        score(net, variables, random_image(rng, height, width), random_boxes(rng, height, width, count), batch_size=4)
+        programs.append((crop_windows._cache_size(), fold_scores._cache_size()))
+    assert len(set(programs)) == 1
+
+
+def test_one_batch_can_be_jitted_as_a_whole(rng, narrow_net):
+    net, variables, _ = narrow_net
+    image = device_image(random_image(rng, 40, 50))
+    boxes, valid = jnp.asarray(random_boxes(rng, 40, 50, 0)), jnp.ones(4, bool)
+    alone = fold_windows(net, variables, *image, boxes, valid, empty_canvas(256, 256, 3, "max"), size=SIZE)
+    whole = jax.jit(partial(fold_windows, net, size=SIZE))
+    jitted = whole(variables, *image, boxes, valid, empty_canvas(256, 256, 3, "max"))
+    chex.assert_trees_all_close(jitted, alone, atol=1e-5)
+
+
+def test_the_number_of_classes_is_checked(rng, narrow_net):
+    net, variables, _ = narrow_net
+    with pytest.raises(InputError, match="scores 3 classes, but there are 5 class names"):
+        score(net, variables, random_image(rng, 40, 50), np.float32([[0, 0, 9, 9]]), num_classes=5)
+
+
+@pytest.mark.parametrize(("size", "padded"), [((1, 1), (256, 256)), ((375, 500), (512, 512)), ((256, 257), (256, 512))])
+def test_padded_sizes(size, padded):
+    assert padded_size(*size) == padded

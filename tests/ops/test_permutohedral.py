@@ -1,0 +1,125 @@
+"""The lattice against one of dictionaries, in float64; its transpose; its limits."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconvnet_jax.ops.permutohedral import (
+    FIRST_SHARES,
+    MORE_SHARES,
+    build_lattice,
+    find_vertices,
+    fits_lattice,
+    lattice_filter,
+    most_vertices,
+)
+
+POINTS, CAPACITY, ROWS = 128, 1024, 160
+find, apply = jax.jit(find_vertices), jax.jit(lattice_filter)
+build = jax.jit(partial(build_lattice, capacity=CAPACITY, rows=ROWS))
+
+
+def make_lattice(features, points=POINTS):
+    """Of features [n, d], padded."""
+    padded = np.full((points, features.shape[1]), 7.0, np.float32)
+    padded[: len(features)] = features
+    found = find(padded, np.arange(points) < len(features))
+    return build(found), found
+
+
+def embed(point):
+    """A point on the plane of d + 1 coordinates with sum 0."""
+    d = len(point)
+    elevated = np.zeros(d + 1)
+    for i, value in enumerate(np.float64(point), start=1):
+        axis = np.zeros(d + 1)
+        axis[:i], axis[i] = 1, -i
+        elevated += value * axis / np.sqrt(i * (i + 1)) * np.sqrt(2 / 3) * (d + 1)
+    return elevated
+
+
+def enclosing(point):
+    """Vertices around a point and their weights, by looking at how the nearest vertex of colour 0 must be left."""
+    y, d = embed(point), len(point)
+    base = np.round(y / (d + 1)).astype(int)
+    rest = y / (d + 1) - base
+    while base.sum():  # back onto the plane, by the coordinate that is nearest to being rounded the other way
+        i = rest.argmax() if base.sum() < 0 else rest.argmin()
+        step = -np.sign(base.sum())
+        base[i] += step
+        rest[i] -= step
+    order = np.argsort(-rest)
+    falling = rest[order]
+    for colour in range(d + 1):
+        vertex = (d + 1) * base + colour
+        vertex[order[d + 1 - colour :]] -= d + 1
+        weight = falling[d - colour] - falling[d - colour + 1] if colour else 1 + falling[d] - falling[0]
+        yield tuple(vertex), weight
+
+
+def dictionary_matrix(features):
+    """The filter as a matrix, and the number of vertices."""
+    d, n = features.shape[1], len(features)
+    shares = [list(enclosing(point)) for point in features]
+    names = {vertex: i for i, vertex in enumerate({vertex for point in shares for vertex, _ in point})}
+    splat = np.zeros((len(names), n))
+    for i, point in enumerate(shares):
+        for vertex, weight in point:
+            splat[names[vertex], i] = weight
+    result = splat
+    for direction in range(d + 1):
+        step = np.full(d + 1, -1)
+        step[direction] = d
+        blurred = result.copy()
+        for vertex, sign in itertools.product(names, (1, -1)):
+            neighbour = names.get(tuple(vertex + sign * step))
+            if neighbour is not None:
+                blurred[names[vertex]] += 0.5 * result[neighbour]
+        result = blurred
+    return splat.T @ result / (1 + 2.0**-d), len(names)
+
+
+@pytest.mark.parametrize(("d", "spread"), [(2, 3.0), (5, 0.8)])
+def test_filter_equals_dictionaries(rng, d, spread):
+    features = (spread * rng.standard_normal((90, d))).astype(np.float32)
+    features[50:80] = features[50]  # one place with many points
+    lattice, found = make_lattice(features)
+    matrix, count = dictionary_matrix(features)
+    assert int(found.count[0]) == count < CAPACITY
+    assert FIRST_SHARES + 2 * MORE_SHARES < 30
+    assert 2 <= int(found.count[1]) <= ROWS
+    values = np.zeros((POINTS, 4), np.float32)
+    values[:90] = rng.standard_normal((90, 4))
+    values[90:] = 1e3  # padding is without influence
+    np.testing.assert_allclose(apply(lattice, values)[:90], matrix @ values[:90], rtol=1e-4, atol=1e-3)
+    np.testing.assert_array_equal(apply(lattice, values)[90:], 0)
+
+
+def test_the_gradient_is_the_transpose(rng):
+    """The blur's directions do not commute where vertices are missing: the matrix is not symmetric."""
+    lattice, _ = make_lattice((0.8 * rng.standard_normal((90, 5))).astype(np.float32))
+    matrix, vjp = jax.vjp(partial(apply, lattice), jnp.eye(POINTS))
+    assert np.abs(matrix - matrix.T).max() > 1e-3
+    np.testing.assert_allclose(vjp(jnp.eye(POINTS))[0], matrix.T, atol=1e-5)
+    _, tangent = jax.jvp(partial(lattice_filter, lattice), (jnp.eye(POINTS),), (jnp.eye(POINTS),))
+    np.testing.assert_allclose(tangent, matrix, atol=1e-5)
+
+
+def test_limits_of_counts(rng):
+    """Points far apart share nothing; five points at every place need a further row each."""
+    far = rng.permutation(POINTS)[:, None] * 50.0 + rng.uniform(0, 1, (POINTS, 2))
+    assert int(make_lattice(far.astype(np.float32))[1].count[0]) + 1 == most_vertices(POINTS, 2)[0]
+    places = np.repeat(far[: POINTS // 5], 5, axis=0)
+    assert int(make_lattice(places.astype(np.float32))[1].count[1]) == 3 * (POINTS // 5)
+    assert most_vertices(POINTS, 2)[1] > 3 * (POINTS // 5)
+
+
+def test_what_fits():
+    assert fits_lattice((512 / 20, 512 / 20, 85, 85, 85), 512 * 512)
+    assert fits_lattice((1024 / 5, 1024 / 5, 255, 255, 255), 1024 * 1024)
+    assert not fits_lattice((512 / 0.01, 512 / 0.01, 25500, 25500, 25500), 512 * 512)
+    assert not fits_lattice((1e7, 1.0), 64)

@@ -1,0 +1,27 @@
+"""Training in processes of its own, as people start it: what they log, how far they are, how they end."""
+
+import json
+import time
+
+
+def metric_lines(folder):
+    """What is in metrics.jsonl, as far as whole lines are written."""
+    path = folder / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+
+def wait_for_step(processes, folder, step):
+    """Until that step is logged; fails if a process ends before."""
+    deadline = time.monotonic() + 240
+    while max((line["step"] for line in metric_lines(folder)), default=0) < step:
+        for process in processes:
+            assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline, "no progress"
+        time.sleep(0.005)
+
+
+def finish(*processes):
+    """What each says on stderr; fails unless all end with status 0."""
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
+    return errors
