@@ -30,6 +30,36 @@ def color_net():
     return ColorNet()
 
 
+@dataclass(frozen=True)
+class SmoothNet:
+    """Scores that change steadily with the input and with the place in the window, right and left apart.
+
+    A DeconvNet's do not: where two values of a pooling window are equal up to rounding, as they are beyond an image,
+    the last bit decides the switch.
+    """
+
+    name: str = "net"
+
+    def apply(self, variables, images, train):
+        assert not train
+        colours = jnp.tanh((images / 64) @ variables["params"]["kernel"])
+        colours = colours + jnp.roll(colours, 1, axis=2) / 2
+        rows, columns = jnp.arange(images.shape[1])[:, None], jnp.arange(images.shape[2])
+        return colours * (1 + 0.02 * rows + 0.01 * columns)[..., None]
+
+
+@pytest.fixture(scope="session")
+def smooth_net():
+    """As `narrow_net`, but steady, so that windows may be compared to the last digits."""
+    net = SmoothNet()
+    variables = {"params": {"kernel": np.random.default_rng(6).normal(size=(3, 3)).astype(np.float32)}}
+
+    def network(window):
+        return np.asarray(net.apply(variables, jnp.asarray(window[None], jnp.float32), train=False))[0]
+
+    return net, variables, network
+
+
 @pytest.fixture(scope="session")
 def narrow_net():
     """A DeconvNet of 3 classes for windows of 32 pixels, its random variables, and both as a function of one window."""
