@@ -137,8 +137,8 @@ def test_many_images_equal_single_ones(rng, batch_size, mode):
         np.testing.assert_array_equal(result.boxes, alone.boxes)
 
 
-def test_paper_mode_is_the_loop_over_proposals(rng, narrow_net):
-    net, variables, network = narrow_net
+def test_paper_mode_is_the_loop_over_proposals(rng, smooth_net):
+    net, variables, network = smooth_net
     image = rng.integers(0, 256, (90, 120, 3)).astype(np.uint8)
     found = segmenter(net, 32, variables=variables, mode="paper", num_proposals=7, proposals="gradient")(image)
     boxes = paper_windows(propose_boxes(image, 7, method="gradient")[0], 7)
@@ -186,8 +186,8 @@ def test_any_size_works(mode, size):
         assert (result.labels == 0).all()  # blue
 
 
-def test_flip_is_symmetric(rng, narrow_net):
-    net, variables, _ = narrow_net
+def test_flip_is_symmetric(rng, smooth_net):
+    net, variables, _ = smooth_net
     image = rng.integers(0, 256, (64, 96, 3)).astype(np.uint8)
     flipped = segmenter(net, 32, variables=variables, flip=True)
     scores, mirrored = flipped(image).scores, flipped(np.ascontiguousarray(image[:, ::-1])).scores[:, ::-1]
