@@ -19,6 +19,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
+import jax
 import numpy as np
 import pytest
 
@@ -31,6 +32,16 @@ LONGEST = ("test_hosts", "test_step", "test_voc_train", "test_interrupted_runs",
 def pytest_collection_modifyitems(items):
     """The longest files come first."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_are_freed():
+    """Every program compiled for CPU holds memory mappings, of which Linux grants a process 65,530.
+
+    Beyond them XLA aborts while it compiles, or crashes.
+    """
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture
