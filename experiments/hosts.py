@@ -78,6 +78,8 @@ def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[s
         return {**given, "cluster_detection_method": "deactivate"}
     known = {key: value for key, value in given.items() if value is not None}
     if values.distributed == "on" or in_cluster(environment):
+        if alone_on_its_host(environment) and "JAX_LOCAL_DEVICE_IDS" not in environment:
+            return {**known, "local_device_ids": []}  # all; JAX would take the first and leave the rest to nobody
         return known
     if on_tpu(environment) and not known:
         return {}
@@ -97,6 +99,14 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
         or ("KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment)
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
     )
+
+
+def alone_on_its_host(environment: Mapping[str, str]) -> bool:
+    """Whether SLURM or Open MPI started one process on each host, which then has all of its accelerators."""
+    hosts, processes = (environment.get(f"SLURM_STEP_NUM_{name}") for name in ("NODES", "TASKS"))
+    if processes is not None:
+        return hosts == processes
+    return environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
 def on_tpu(environment: Mapping[str, str]) -> bool:

@@ -1,7 +1,10 @@
 """Several processes: found by flags or by the environment, and training as one."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -122,6 +125,10 @@ ALL = {"coordinator_address": "a:1", "num_processes": 4, "process_id": 2, "clust
         (("--process_id=2",), {"JAX_COORDINATOR_ADDRESS": "a:1", "JAX_NUM_PROCESSES": "4"}, ALL),
         (("--distributed=off",), {"SLURM_STEP_NUM_TASKS": "8"}, None),
         ((), {"SLURM_STEP_NUM_TASKS": "8"}, {}),
+        ((), {"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "1"}, {}),
+        ((), {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2"}, {"local_device_ids": []}),
+        ((), {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2", "JAX_LOCAL_DEVICE_IDS": "0,1"}, {}),
+        ((), {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, {"local_device_ids": []}),
         ((), {"SLURM_STEP_NUM_TASKS": "1"}, None),
         ((), {"OMPI_COMM_WORLD_SIZE": "2"}, {}),
         ((), KUBERNETES, {}),
@@ -153,6 +160,34 @@ def test_what_does_not_fit_together(monkeypatch, arguments, environment, message
     monkeypatch.setattr(hosts.jax.distributed, "initialize", nothing_found)
     with pytest.raises(InputError, match=message):
         hosts.initialize(flag_values(*arguments), {**CPU, **environment})
+
+
+def test_one_process_on_each_of_two_slurm_hosts_sees_all_devices():
+    """JAX itself, asked in two processes as SLURM would start them; it had taken the first GPU alone."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    program = (
+        "import jax; from absl import flags; from jax._src import xla_bridge; from experiments import hosts;"
+        "hosts.define_flags(); flags.FLAGS(['program']); hosts.initialize(flags.FLAGS);"
+        "print(xla_bridge.CUDA_VISIBLE_DEVICES.value, jax.local_device_count(), jax.device_count())"
+    )
+    shared = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "JAX_COORDINATOR_PORT": port}
+    shared |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2", "SLURM_LOCALID": "0", "JAX_PLATFORMS": "cpu"}
+    shared |= {"SLURM_NTASKS": "2", "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, **shared, "SLURM_PROCID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    results = [process.communicate(timeout=300) for process in processes]
+    for output, errors in results:
+        assert output.split() == ["all", "2", "4"], errors
 
 
 def test_counts_beyond_32_bits_are_summed_exactly(monkeypatch, rng):
