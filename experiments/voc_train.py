@@ -3,8 +3,9 @@
     python -m experiments.voc_train --config=experiments/configs/NAME.py --workdir=DIR [--config.key=value ...]
 
 The run's folder gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/; the same command continues a
-run that was interrupted. On SIGTERM a run saves a checkpoint and ends with status 0, on Ctrl-C too, with 130; a second
-Ctrl-C stops it at once. With --accept_changes it goes on with other settings of learning and arithmetic than before.
+run that was interrupted. On SIGTERM a run saves a checkpoint and ends with status 0, or the one that a scheduler is to
+tell from a finished run (--stopped_status=75); on Ctrl-C too, with 130; a second Ctrl-C stops it at once. With
+--accept_changes it goes on with other settings of learning and arithmetic than before.
 
 On several hosts the same command is started on each of them, with a folder that all of them see: experiments/hosts.py.
 """
@@ -79,6 +80,7 @@ def define_flags() -> None:
     config_flags.DEFINE_config_file("config", None, "a file in experiments/configs")
     flags.DEFINE_string("workdir", None, "folder of the run")
     flags.DEFINE_boolean("accept_changes", False, "go on with changed settings of learning and arithmetic")
+    flags.DEFINE_integer("stopped_status", 0, "exit status after SIGTERM", lower_bound=0, upper_bound=125)
     hosts.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
 
@@ -91,8 +93,7 @@ def main(argv: Sequence[str]) -> None:
         run(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.accept_changes)
     except Preempted as stop:
         hosts.say(f"asked to stop: step {stop.step} is saved; the same command goes on from there")
-        if stop.signal == signal.SIGINT:
-            sys.exit(cli.INTERRUPTED)
+        sys.exit(cli.INTERRUPTED if stop.signal == signal.SIGINT else flags.FLAGS.stopped_status)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = False) -> dict[str, float]:

