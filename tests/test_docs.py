@@ -1,0 +1,105 @@
+"""What the documents say can be typed: links lead somewhere, programs, flags and settings exist, Python compiles."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from experiments.configs import default
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(path):
+    """Of headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", title).lower()).replace(" ", "-") for title in titles
+    }
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", path.read_text(), re.M | re.S)
+
+
+def commands(path):
+    """Command lines of this project in bash blocks, comments and what is piped or chained taken off."""
+    for block in blocks(path, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|;", re.sub(r"\s#.*$", "", line)):
+                yield part.strip()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith("https://") or link.startswith("http://host.robots.ox.ac.uk"):
+            continue
+        file, _, anchor = link.partition("#")
+        path = (document.parent / file).resolve() if file else document
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), f"{link}: there are {sorted(anchors(path))}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_compiles(document):
+    for block in blocks(document, "python"):
+        compile(block, str(document), "exec")
+
+
+def defined_flags(module):
+    """Names of the flags that a program, or what it shares with others, defines; read, since one process parses one."""
+    text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
+    if "hosts.define_flags()" in text:
+        text += (ROOT / "experiments/hosts.py").read_text()
+    names = set(re.findall(r"""DEFINE_\w+\(\s*"(\w+)\"""", text))
+    return names | {f"no{name}" for name in names}
+
+
+def docstring_commands(path):
+    found = re.findall(
+        r"^    (python -m experiments\.(?:.*\\\n)*.*)$", ast.get_docstring(ast.parse(path.read_text())), re.M
+    )
+    return {command.replace("\\\n", " ") for command in found}
+
+
+PROGRAMS = sorted(
+    {
+        command
+        for document in DOCUMENTS
+        for command in commands(document)
+        if "-m experiments." in command or "--config." in command
+    }
+    | {command for config in (ROOT / "experiments").rglob("*.py") for command in docstring_commands(config)}
+)
+
+
+@pytest.mark.parametrize("command", PROGRAMS)
+def test_programs_and_settings_exist(command):
+    words = shlex.split(command)
+    given = {re.match(r"--([\w.]+)", word)[1] for word in words if word.startswith("--")}
+    settings = {name.removeprefix("config.") for name in given if name.startswith("config.")}
+    names = given - {f"config.{name}" for name in settings} - {"config"}
+    if "-m" in words:  # a script of launch/ has options of others before these
+        flags = defined_flags(words[words.index("-m") + 1])
+        assert names <= flags, names - flags
+    for name in settings:
+        config = default.get_config()
+        for key in name.removeprefix("stage1.").split("."):
+            assert key in config, f"--config.{name}: no such setting"
+            config = config[key]
+    for word in words:
+        if word.startswith("--config=") and "NAME" not in word:
+            assert (ROOT / word.removeprefix("--config=")).exists(), word
+
+
+def test_scripts_exist():
+    scripts = {name for document in DOCUMENTS for c in commands(document) for name in re.findall(r"launch/[\w.]+", c)}
+    assert len(scripts) >= 6
+    for script in scripts:
+        assert (ROOT / script).exists()
