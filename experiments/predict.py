@@ -33,7 +33,7 @@ from experiments import cli, segmenting
 from experiments.output import output_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-MAX_PIXELS = 50_000_000  # the scores of 21 classes take 84 bytes a pixel
+MAX_PIXELS = 50_000_000  # unless told otherwise: the scores of 21 classes take 84 bytes a pixel
 
 
 def define_flags() -> None:
@@ -41,6 +41,7 @@ def define_flags() -> None:
     flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     flags.DEFINE_string("output", None, "folder for the label maps and overlays")
+    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
     cli.define_config("how the training run's config segments")
     flags.mark_flags_as_required(["checkpoint", "output"])
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
@@ -50,7 +51,8 @@ def main(argv: Sequence[str]) -> None:
     """Segments the images on the command line."""
     values = flags.FLAGS
     config, changes = cli.given_config(values)
-    if run(values.checkpoint, values.output, argv[1:], step=values.step, config=config, changes=changes):
+    settings = {"config": config, "changes": changes, "max_pixels": values.max_pixels}
+    if run(values.checkpoint, values.output, argv[1:], step=values.step, **settings):
         sys.exit(1)
 
 
@@ -68,6 +70,7 @@ def run(
     step: int | None = None,
     config: ml_collections.ConfigDict | None = None,
     changes: dict[str, Any] | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> int:
     """Segments images and prints a line for each, on stderr for those that cannot be read, and those again at the end.
 
@@ -78,6 +81,7 @@ def run(
       step: as the flag.
       config: whose section "inference" counts instead of the checkpoint's.
       changes: {"inference.KEY": value}.
+      max_pixels: as the flag.
 
     Returns:
       The number of images that could not be read.
@@ -96,7 +100,7 @@ def run(
     def readable() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         for path, name in zip(paths, names, strict=True):
             try:
-                image = read_photograph(path)
+                image = read_photograph(path, max_pixels)
                 boxes = segmenting.boxes_from_file(segmenter.settings, [path.stem], [image.shape[:2]])
             except InputError as error:
                 failed.append(path)
@@ -165,22 +169,26 @@ def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence
     return f"{job.path}: {describe(result.labels, class_names)} -> {label_file}, {overlay_file}"
 
 
-def read_photograph(path: Path) -> np.ndarray:
+def read_photograph(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A photograph, upright, as uint8 RGB [H, W, 3].
 
     Raises:
-      InputError: if the file is no complete image, has more than 8 bits a channel, or is gigantic.
+      InputError: if the file is no complete image, has more than 8 bits a channel, or more pixels than allowed; that
+        is known before they are decoded.
     """
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit must not come first
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
     try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("ignore")  # about odd EXIF data
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # about odd EXIF data, and sizes
             if image.mode[0] in "IF":
                 raise InputError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"has {image.width}x{image.height} pixels; reduce it to {MAX_PIXELS:,} at most")
+            if image.width * image.height > max_pixels:
+                raise InputError(
+                    f"has {image.width}x{image.height} pixels; reduce it to {max_pixels:,}, or allow more: --max_pixels"
+                )
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Image.DecompressionBombError as error:
-        raise InputError(f"has too many pixels; reduce it to {MAX_PIXELS:,} at most") from error
+        raise InputError(f"has too many pixels; reduce it to {max_pixels:,}, or allow more: --max_pixels") from error
     except InputError:
         raise
     except (OSError, SyntaxError, ValueError, struct.error) as error:

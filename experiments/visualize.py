@@ -38,7 +38,7 @@ from deconvnet_jax.visualization import (
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli, segmenting
 from experiments.output import output_folder
-from experiments.predict import find_images, read_photograph, result_names
+from experiments.predict import MAX_PIXELS, find_images, read_photograph, result_names
 
 SIDE = 224  # of pictures of activations
 SHOWN_SIDE = 480  # longer side of photographs in figures, at most
@@ -52,6 +52,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     flags.DEFINE_string("output", None, "folder for the figures")
     flags.DEFINE_list("box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown")
+    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
     cli.define_config("how the training run's config segments")
     flags.mark_flags_as_required(["checkpoint", "output"])
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
@@ -75,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
     failed = 0
     for path, name in zip(paths, result_names(paths, folder), strict=True):
         try:
-            image = read_photograph(path)
+            image = read_photograph(path, values.max_pixels)
             for kind, figure in draw_figures(segmenter, image, box).items():
                 Image.fromarray(figure).save(folder / f"{name}_{kind}.png")
             print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)

@@ -8,7 +8,7 @@ ROOT/classes.txt                        optional: one class name a line, in the 
 """
 
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -85,7 +85,7 @@ def split_names(root: str | Path, split: str) -> list[str]:
     """The images of a split, in the file's order.
 
     Raises:
-      InputError: if there is no such split, or its file is empty or names an image twice.
+      InputError: if there is no such split, or its file cannot be used; see `read_split_file`.
     """
     files = split_files(root)
     if split not in files:
@@ -99,9 +99,12 @@ def read_split_file(path: str | Path) -> list[str]:
     """The images that the file of a split names, in its order.
 
     Raises:
-      InputError: if the file is empty or names an image twice.
+      InputError: if the file is empty, names an image twice, or one outside the data's folders.
     """
     names = _lines(Path(path))
+    for name in names:  # results are written under these names
+        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+            raise InputError(f"split file {path} names '{name}', which leads out of the folder; take the line out")
     if not names or len(set(names)) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
         problem = f"names '{twice[0]}' more than once" if names else "is empty"
@@ -187,7 +190,7 @@ def read_mask(path: str | Path | BinaryIO) -> np.ndarray:
             return np.array(image).astype(np.uint8) // stretch
     except InputError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{path} is not a complete PNG file ({_one_line(error)}); write it again") from error
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deconvnet_jax.data import VOC_CLASSES, class_names, read_example, split_names
-from deconvnet_jax.data.voc_layout import read_image, split_files
+from deconvnet_jax.data.voc_layout import read_image, read_mask, split_files
 from deconvnet_jax.errors import InputError
 
 NAME = "a_1"
@@ -115,6 +115,16 @@ def test_truncated_mask(root):
     fails(root, str(path), "not a complete PNG")
 
 
+@pytest.mark.parametrize(
+    ("read", "file"), [(read_image, f"JPEGImages/{NAME}.jpg"), (read_mask, f"SegmentationClass/{NAME}.png")]
+)
+def test_file_of_too_many_pixels(root, monkeypatch, read, file):
+    """Kilobytes can decode to gigabytes; Pillow refuses by the size that a file's first bytes tell."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match=rf"{NAME}\.\w+ is not a complete .* \(Image size \(600 pixels\) exceeds"):
+        read(root / file)
+
+
 def test_colour_mask(root):
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(root / f"SegmentationClass/{NAME}.png")
     fails(root, f"SegmentationClass/{NAME}.png", "mode RGB", "class ids, not colours")
@@ -175,6 +185,12 @@ def test_splits(root):
     (root / "ImageSets/Segmentation/train.txt").write_text("b c\na\nb c\n")
     with pytest.raises(InputError, match="names 'b c' more than once"):
         split_names(root, "train")
+    for name in ("/etc/passwd", "../../a", "b/../../../c"):
+        (root / "ImageSets/Segmentation/train.txt").write_text(f"a\n{name}\n")
+        with pytest.raises(InputError, match=f"names '{name}', which leads out of the folder"):
+            split_names(root, "train")
+    (root / "ImageSets/Segmentation/train.txt").write_text("set1/a..b\n")
+    assert split_names(root, "train") == ["set1/a..b"]
 
 
 def test_names_with_suffix(root):
