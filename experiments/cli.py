@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -24,6 +25,14 @@ def _one_line(error: BaseException) -> str:
     return f"error: {' '.join(str(error).split())} (see --help)"
 
 
+def _out_of_memory(error: BaseException) -> str:
+    return (
+        f"error: the device's memory does not suffice ({' '.join(str(error).split())[:120]}); to train, lower "
+        "--config.micro_batch or give --config.remat=True or --config.model.dtype=bfloat16; to predict, lower "
+        "--config.inference.batch_size or .max_side"
+    )
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
 
@@ -35,6 +44,10 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
             sys.exit(f"error: {error}")
         except OSError as error:  # a full disk, a file that others took away: says which and why
             sys.exit(f"error: {error}")
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            sys.exit(_out_of_memory(error))
         except KeyboardInterrupt:
             print("\ninterrupted", file=sys.stderr)
             sys.exit(INTERRUPTED)

@@ -13,7 +13,7 @@ On several hosts the same command is started on each of them, with a folder that
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from deconvnet_jax.data import (
+    IGNORE,
     DatasetSplit,
     Example,
     Windows,
@@ -67,6 +68,8 @@ from deconvnet_jax.weights import (
 from experiments import calibrate_bn, cli, dataset, evaluation, hosts
 
 FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
+LOOKED_AT = 32  # masks that are looked at for likely mistakes
+USUAL_RATES = (1e-6, 1.0)
 CHOICES = {
     "optimizer.schedule": SCHEDULES,
     "optimizer.plateau_metric": ("pixel_accuracy", "mean_iou"),
@@ -148,6 +151,8 @@ def run_stage(config: ml_collections.ConfigDict, workdir: str, accept_changes: b
         f"{window_counts(config, windows)}, {jax.device_count()} {jax.devices()[0].platform} device(s); "
         f"writing to {folder}"
     )
+    for warning in likely_mistakes(config, train_source, class_names):
+        hosts.say(f"warning: {warning}")
     evaluate = evaluation.evaluator(net, class_names, eval_source, config)
     with closing(batches):
         scores = train(
@@ -206,6 +211,26 @@ def check_settings(config: ml_collections.ConfigDict) -> int:
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
     check_crop_size(config)
     return local_batch_size(config.batch_size)
+
+
+def likely_mistakes(
+    config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
+) -> Iterator[str]:
+    """What is allowed and seldom meant."""
+    rate, (low, high) = config.optimizer.learning_rate, USUAL_RATES
+    if not low <= rate <= high:
+        yield (
+            f"config.optimizer.learning_rate={rate:g} is unusual: the loss here is a mean over pixels, not a sum as in "
+            "FCN's code; the paper's rate is 0.01"
+        )
+    looked_at = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)).tolist()
+    found = set().union(*(np.unique(source[i].label).tolist() for i in looked_at)) - {IGNORE}
+    if len(found) < 2:
+        seen = f"only '{class_names[found.pop()]}'" if found else "no class at all"
+        yield (
+            f"{len(looked_at)} masks of the split '{config.data.train_split}' were looked at and show {seen}, which a "
+            "network learns to say everywhere; see them: python -m experiments.browse_data"
+        )
 
 
 def window_counts(config: ml_collections.ConfigDict, windows: Windows) -> str:

@@ -10,7 +10,15 @@ from deconvnet_jax.data.augment import crop_place, random_mirror
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
 from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
 from deconvnet_jax.data.unlabelled import UnlabelledSplit, has_no_masks
-from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, class_names, read_class_names, read_example, split_names
+from deconvnet_jax.data.voc_layout import (
+    IGNORE,
+    VOC_CLASSES,
+    Example,
+    class_names,
+    read_class_names,
+    read_example,
+    split_names,
+)
 from deconvnet_jax.data.window_list import WindowList, listed_windows, read_window_list, write_window_list
 from deconvnet_jax.data.windows import (
     Objects,
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CAMVID_CLASSES",
+    "IGNORE",
     "SCENE_CLASSES",
     "VOC_CLASSES",
     "DatasetSplit",

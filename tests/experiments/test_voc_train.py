@@ -189,6 +189,24 @@ def test_a_mask_with_an_unknown_id(own_scenes, tmp_path):
     assert "77" in message
 
 
+def test_what_is_allowed_and_seldom_meant():
+    names = ("background", "cat", "dog")
+    config = default.get_config()
+
+    def masks(*ids):
+        return [Example(str(i), None, np.array([[value, 255]], np.uint8), None) for i, value in enumerate(ids)]
+
+    assert list(voc_train.likely_mistakes(config, masks(0, 2), names)) == []
+    assert list(voc_train.likely_mistakes(config, masks(*[0] * 99, 1), names)) == []
+    (warning,) = voc_train.likely_mistakes(config, masks(1, 1), names)
+    assert warning.startswith("2 masks of the split 'train' were looked at and show only 'cat'")
+    (warning,) = voc_train.likely_mistakes(config, masks(255), names)
+    assert "show no class at all" in warning
+    config.optimizer.learning_rate = 1e-10
+    (warning,) = voc_train.likely_mistakes(config, masks(0, 1), names)
+    assert "learning_rate=1e-10 is unusual: the loss here is a mean over pixels" in warning
+
+
 def test_a_corrupt_jpeg(own_scenes, tmp_path):
     path = own_scenes / "JPEGImages/train_0003.jpg"
     path.write_bytes(path.read_bytes()[:2000])
