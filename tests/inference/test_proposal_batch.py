@@ -149,7 +149,7 @@ def test_boxes_that_only_fill_the_batch_do_nothing(rng):
         return np.asarray(canvas_scores(canvas, "max"))
 
     alone = fold_scores(empty_canvas(32, 32, 2, "max"), scores[:1], boxes[:1], jnp.ones(1, bool))
-    np.testing.assert_array_equal(folded([True, False, False]), canvas_scores(alone, "max"))
+    np.testing.assert_allclose(folded([True, False, False]), canvas_scores(alone, "max"), rtol=1e-5, atol=1e-6)
     assert np.isfinite(folded([True, True, True])).all()  # a box without an area shows nothing
     assert (folded([False, False, False]) == 0).all()
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from caffe_networks import random_deconvnet, random_fcn8s
 from caffemodel_writer import encode
+from known_networks import ColorNet
 from numpy_proposals import aggregate
 from scipy.special import log_softmax, softmax
 
@@ -27,23 +28,11 @@ from deconvnet_jax.inference import (
 from deconvnet_jax.inference import (
     segmenter as segmenter_module,
 )
-from deconvnet_jax.ops import MEAN_BGR, normalize_images
+from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.weights import fcn8s_from_caffe
 
 NAMES = ("blue", "green", "red")
 VARIABLES = {"params": {"kernel": jnp.eye(3)}}
-
-
-@dataclass(frozen=True)
-class ColorNet:
-    """Scores are the input's colours, blue, green, red, times a matrix."""
-
-    name: str = "net"
-
-    def apply(self, variables, images, train):
-        assert not train
-        assert images.dtype == jnp.float32
-        return (images + jnp.asarray(MEAN_BGR)) @ variables["params"]["kernel"]
 
 
 def segmenter(net=None, size=224, names=NAMES, variables=VARIABLES, mode="whole_image", **settings):
