@@ -10,14 +10,15 @@ SHAPES |= {"deconv2_2": 32, "unpool1": 64, "deconv1_2": 64, "scores": 64}
 
 
 def assert_close(found, expected):
-    """Apart from where rounding decides a switch of two equal values."""
-    tolerance = 1e-3 * float(np.abs(expected).max())
-    assert (np.abs(np.asarray(found) - np.asarray(expected)) > tolerance).mean() < 0.02
+    """Apart from a window or two of eight, in which rounding decides a switch between two nearly equal values."""
+    found, expected = (np.asarray(values).reshape(8, -1) for values in (found, expected))
+    deviations = np.abs(found - expected).max(axis=1) / np.abs(expected).max()
+    assert (deviations < 1e-3).sum() >= 6, deviations
 
 
 def test_maps_lead_to_the_scores(rng, narrow_net):
     net, variables, _ = narrow_net
-    windows = rng.normal(0, 50, (2, 64, 64, 3)).astype(np.float32)
+    windows = rng.normal(0, 50, (8, 64, 64, 3)).astype(np.float32)
     maps = {name: np.asarray(found) for name, found in decoder_activations(net, variables, windows).items()}
     assert {name: found.shape[1] for name, found in maps.items()} == SHAPES
     assert list(maps) == list(SHAPES)
@@ -27,14 +28,14 @@ def test_maps_lead_to_the_scores(rng, narrow_net):
     np.testing.assert_allclose(scores, maps["scores"], rtol=1e-3, atol=1e-3)
     for unpooled, source in (("unpool4", "deconv5_3"), ("unpool3", "deconv4_3"), ("unpool1", "deconv2_2")):
         assert maps[source].min() >= 0
-        cells = maps[unpooled].reshape(2, SHAPES[source], 2, SHAPES[source], 2, -1)
+        cells = maps[unpooled].reshape(8, SHAPES[source], 2, SHAPES[source], 2, -1)
         np.testing.assert_allclose(cells.sum((2, 4)), maps[source], rtol=1e-5)  # each value went somewhere in its cell
         assert ((cells != 0).sum((2, 4)) <= 1).all()
 
 
 def test_a_folded_network(rng, narrow_net):
     net, variables, _ = narrow_net
-    windows = rng.normal(0, 50, (1, 32, 32, 3)).astype(np.float32)
+    windows = rng.normal(0, 50, (8, 32, 32, 3)).astype(np.float32)
     expected = decoder_activations(net, variables, windows)
     folded, folded_variables = fold_batch_norm(net, variables)
     assert isinstance(folded, DeconvNet)
