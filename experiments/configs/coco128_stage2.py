@@ -6,7 +6,8 @@
         --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.data.data_dir=tfds --config.init_from=runs/coco128
     python -m experiments.voc_eval --checkpoint=runs/coco128_stage2/calibrated --split=train
 
-About 25 minutes on two CPU cores.
+About 35 minutes on two CPU cores, and 6 seconds a photograph to evaluate. Mean IoU with 50 proposals 27.9 % on the
+training photographs, 10.9 % on those of "val" (classes in them): docs/inference.md.
 """
 
 import ml_collections
