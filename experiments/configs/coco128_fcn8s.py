@@ -4,7 +4,8 @@
         --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.init.vgg16=vgg16-397923af.pth
     python -m experiments.voc_eval --checkpoint=runs/coco128_fcn8s --split=train
 
-About 15 minutes on two CPU cores.
+About 15 minutes on two CPU cores; mean IoU 55.8 % on the training photographs, 10.5 % on those of "val" (classes in
+them).
 """
 
 import ml_collections
