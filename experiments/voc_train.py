@@ -210,6 +210,12 @@ def check_settings(config: ml_collections.ConfigDict) -> int:
     check_numbers(config)
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
     check_crop_size(config)
+    devices = jax.device_count()
+    if config.calibrate.batches and config.calibrate.batch_size % devices:
+        raise InputError(
+            f"config.calibrate.batch_size={config.calibrate.batch_size} does not divide over {devices} devices; give "
+            f"a multiple of {devices}"
+        )
     return local_batch_size(config.batch_size)
 
 
