@@ -18,6 +18,7 @@ from contextlib import closing
 from pathlib import Path
 
 import chex
+import jax
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
@@ -40,7 +41,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     flags.DEFINE_string("output", None, "folder for the new checkpoint")
     flags.DEFINE_integer("batches", 500, "how many batches are measured", lower_bound=0)
-    flags.DEFINE_integer("batch_size", 28, "crops a batch, over all devices", lower_bound=2)
+    flags.DEFINE_integer("batch_size", 28, "crops a batch, rounded up to a multiple of the devices", lower_bound=2)
     flags.DEFINE_enum("fold", "none", FOLDS, "where the statistics go: stay apart, into scale and shift, into kernels")
     flags.DEFINE_string("split", None, "split to measure on; default: config.data.train_split")
     flags.DEFINE_string("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
@@ -87,6 +88,7 @@ def run(
     net, variables, info = load_checkpoint(checkpoint, step)
     check_network(net, info, checkpoint, batches)
     if batches:
+        batch_size = over_devices(batch_size)
         config = dataset.resolve_data(dataset.data_config(config, info["config"], overrides or {}))
         variables = measure(net, variables, config, batches, batch_size)
         info = {**info, "calibrated": {"batches": batches, "batch_size": batch_size}}
@@ -115,12 +117,22 @@ def check_network(net: object, info: dict, checkpoint: str | Path, batches: int)
         raise InputError(f"{checkpoint}: the statistics are not known; measure them first: --batches=500")
 
 
+def over_devices(batch_size: int) -> int:
+    """The batch size rounded up to a multiple of the devices: the original's 28 crops are 32 on 8 of them.
+
+    Raises:
+      InputError: for a single crop.
+    """
+    if batch_size < 2:
+        raise InputError("batch_size=1: the values of fc6 and fc7 have no variance in a single crop; give 2 or more")
+    devices = jax.device_count()
+    return -(-batch_size // devices) * devices
+
+
 def measure(
     net: DeconvNet, variables: chex.ArrayTree, config: ml_collections.ConfigDict, batches: int, batch_size: int
 ) -> chex.ArrayTree:
-    """The variables with statistics of the config's training crops."""
-    if batch_size < 2:
-        raise InputError("batch_size=1: the values of fc6 and fc7 have no variance in a single crop; give 2 or more")
+    """The variables with statistics of the config's training crops; `batch_size` is a multiple of the devices."""
     per_process = local_batch_size(batch_size)
     builder = dataset.open_dataset(config)
     source = open_split(builder, config.data.train_split)

@@ -22,6 +22,9 @@ _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OS
 
 
 def _one_line(error: BaseException) -> str:
+    inner = error.args[0] if error.args else None
+    if isinstance(inner, KeyError):  # of the config: the key, and a suggestion if there is one like it
+        return f"error: no such setting: {' '.join(inner.args[0].split())} (experiments/configs/default.py lists all)"
     return f"error: {' '.join(str(error).split())} (see --help)"
 
 

@@ -192,9 +192,13 @@ def calibrated_scores(
     if not config.calibrate.batches or has_checkpoint(target):
         return {}
     net, variables, info = load_checkpoint(folder, config.num_steps)
-    variables = calibrate_bn.measure(net, variables, config, config.calibrate.batches, config.calibrate.batch_size)
+    measured = {
+        "batches": config.calibrate.batches,
+        "batch_size": calibrate_bn.over_devices(config.calibrate.batch_size),
+    }
+    variables = calibrate_bn.measure(net, variables, config, **measured)
     kept = {key: value for key, value in info.items() if key != "step"}
-    save_network(target, net, variables, {**kept, "calibrated": config.calibrate.to_dict()})
+    save_network(target, net, variables, {**kept, "calibrated": measured})
     scores = {name: value for name, value in evaluate(variables).scores.items() if "/" not in name}
     found = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
     hosts.say(f"statistics measured over {config.calibrate.batches} batches: {found}; {target}")
@@ -210,12 +214,6 @@ def check_settings(config: ml_collections.ConfigDict) -> int:
     check_numbers(config)
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
     check_crop_size(config)
-    devices = jax.device_count()
-    if config.calibrate.batches and config.calibrate.batch_size % devices:
-        raise InputError(
-            f"config.calibrate.batch_size={config.calibrate.batch_size} does not divide over {devices} devices; give "
-            f"a multiple of {devices}"
-        )
     return local_batch_size(config.batch_size)
 
 
@@ -223,6 +221,11 @@ def likely_mistakes(
     config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
 ) -> Iterator[str]:
     """What is allowed and seldom meant."""
+    if config.model.width == 1 and not (config.init.vgg16 or config.init_from):
+        yield (
+            "the encoder starts from random weights; the paper starts from VGG-16 trained on ImageNet: "
+            "--config.init.vgg16=FILE, see the README"
+        )
     rate, (low, high) = config.optimizer.learning_rate, USUAL_RATES
     if not low <= rate <= high:
         yield (

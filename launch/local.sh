@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on all accelerators of this host. A crash does not end it: it goes on from the last checkpoint.
 #   bash launch/local.sh [--dry-run] CONFIG WORKDIR [FLAG...]
-#   bash launch/local.sh voc_two_stage runs/voc --config.data.voc_root=VOCdevkit/VOC2012
+#   bash launch/local.sh voc_stage1 runs/mine --config.data.voc_root=my_data --config.init.vgg16=vgg16-397923af.pth
 # CONFIG is a name in experiments/configs. --dry-run prints the command instead. What it says also goes to WORKDIR/log.txt;
 # SIGTERM and Ctrl-C save and end it.
 # Environment: VENV, the folder of the environment (default .venv); RESTARTS, after how many crashes to give up (default 3).

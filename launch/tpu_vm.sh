@@ -6,7 +6,8 @@
 # training on all hosts; keep does all three, and again whenever the TPU is gone, until the training ends; status shows the
 # TPU's state and the end of the log; delete removes the TPU.
 #   TPU=mine ZONE=us-central2-b TYPE=v4-32 SHARE=10.0.0.2:/share SPOT=yes bash launch/tpu_vm.sh keep voc_two_stage runs/voc \
-#       --config.data.dataset=voc2012 --config.data.data_dir=/mnt/share/tfds --config.init.vgg16=/mnt/share/vgg16.pth
+#       --config.data.dataset=voc2012 --config.data.data_dir=/mnt/share/tfds --config.data.train_split=train_aug \
+#       --config.init.vgg16=/mnt/share/vgg16-397923af.pth
 # SHARE is an NFS export (Filestore), which all hosts mount as /mnt/share; WORKDIR is below it: they write one checkpoint.
 # Environment: TPU (name), ZONE, SHARE; TYPE (default v4-8); VERSION of the TPU's software (default tpu-ubuntu2204-base);
 # SPOT=yes for a cheaper one that may be taken away; PROJECT of Google Cloud; POLL, seconds between looks (default 60).

@@ -58,7 +58,14 @@ def rng(record_property):
 
 @pytest.fixture(scope="session")
 def real_data():
-    """The folder with real photographs and weights; skips the test where it is absent."""
+    """The folder with real photographs and weights; skips the test where it is absent.
+
+    coco128_voc/VOCdevkit/VOC2012, voc2012_sample/VOCdevkit/VOC2012: photographs in the layout of VOC (COCO128 with
+    VOC's classes; some of VOC 2012). voc2012_val_masks/SegmentationClass: VOC's masks. camvid: SegNet's, train,
+    trainannot, ... bsds500/{train,val,test}: photographs and NAME_boundaries.png.
+    vgg16/vgg16_imagenet_conv_hwio_bgr_f16.npz: VGG-16's convolutions under Keras's names, in half precision.
+    caffe_reference: what the authors' Caffe computed.
+    """
     folder = Path(os.environ.get("DECONVNET_TEST_DATA", ROOT / "../shared/data")).resolve()
     if not folder.is_dir():
         pytest.skip(

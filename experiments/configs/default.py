@@ -81,7 +81,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.calibrate = calibrate = ml_collections.ConfigDict()  # at the end: statistics measured anew, into
     calibrate.batches = 0  # WORKDIR/calibrated, over so many batches (the original: 500); 0: not
-    calibrate.batch_size = 28  # crops each
+    calibrate.batch_size = 28  # crops each, rounded up to a multiple of the devices
 
     # How photographs are segmented after training; while training, evaluations show the network whole images.
     config.inference = _inference()

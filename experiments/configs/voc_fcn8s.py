@@ -4,6 +4,8 @@
         --config.data.dataset=voc2012 --config.data.data_dir=DIR --config.data.train_split=train_aug \
         --config.init.vgg16=vgg16-397923af.pth
 
+On 8 devices, which 20 does not divide over: --config.batch_size=24.
+
 The paper takes Berkeley's fcn-8s-pascal.caffemodel, which `experiments.import_weights` reads; this trains one without
 it. Long, Shelhamer, Darrell, CVPR 2015, section 4.3: VGG-16 with fc6 and fc7, 20 images a step, momentum 0.9, weight
 decay 0.0005, biases twice as fast, scores begin at zero, dropout, the last interpolation is fixed. All strides are

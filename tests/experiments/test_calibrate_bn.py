@@ -65,6 +65,12 @@ def test_a_snapshot_predicts_after_calibration_and_as_well_when_folded(tmp_path,
             calibrate_bn.run(tmp_path / fold, tmp_path / "again", batches=0, fold="scale")
 
 
+def test_batches_are_rounded_up_to_the_devices(tmp_path, snapshot, tiny_run, capsys):
+    calibrate_bn.run(snapshot, tmp_path / "out", batches=1, batch_size=6, overrides=overrides(tiny_run))
+    assert capsys.readouterr().out.startswith("statistics of 1 batches of 8 ->")
+    assert load_checkpoint(tmp_path / "out")[2]["calibrated"] == {"batches": 1, "batch_size": 8}
+
+
 def test_what_cannot_be_calibrated(tmp_path, rng, snapshot, tiny_run):
     with pytest.raises(InputError, match=r"the statistics are not known; measure them first: --batches=500"):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=0, fold="scale")
@@ -74,8 +80,6 @@ def test_what_cannot_be_calibrated(tmp_path, rng, snapshot, tiny_run):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=1, batch_size=1, overrides=overrides(tiny_run))
     with pytest.raises(InputError, match=r"snapshot holds a checkpoint already"):  # said before any work
         calibrate_bn.run(snapshot, snapshot, batches=10**9, overrides=overrides(tiny_run))
-    with pytest.raises(InputError, match=r"batch_size=6 does not divide over 4 devices; give a multiple of 4"):
-        calibrate_bn.run(snapshot, tmp_path / "out", batches=1, batch_size=6, overrides=overrides(tiny_run))
     (tmp_path / "fcn.caffemodel").write_bytes(encode(random_fcn8s(rng, width=1 / 64, fc=4, classes=3)))
     import_weights.run(tmp_path / "fcn", caffemodel=tmp_path / "fcn.caffemodel")
     with pytest.raises(InputError, match="holds an FCN8s, which has no batch normalisation"):

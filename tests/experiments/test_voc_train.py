@@ -85,7 +85,8 @@ def test_train_then_evaluate(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--config.optimizer.learnin_rate=1"], ["learnin_rate"]),
+        (["--config.optimizer.learnin_rate=1"], ["no such setting: 'learnin_rate'", 'Did you mean "learning_rate"']),
+        (["--config.data.qqqq=1"], ["no such setting: 'qqqq'", "configs/default.py"]),
         (["--config.num_steps=many"], ["num_steps"]),
         ([], ["data.voc_root"]),
         (["--config.data.voc_root=no/such/folder"], ["no/such/folder"]),
@@ -192,6 +193,7 @@ def test_a_mask_with_an_unknown_id(own_scenes, tmp_path):
 def test_what_is_allowed_and_seldom_meant():
     names = ("background", "cat", "dog")
     config = default.get_config()
+    config.init.vgg16 = "file"
 
     def masks(*ids):
         return [Example(str(i), None, np.array([[value, 255]], np.uint8), None) for i, value in enumerate(ids)]
@@ -205,6 +207,11 @@ def test_what_is_allowed_and_seldom_meant():
     config.optimizer.learning_rate = 1e-10
     (warning,) = voc_train.likely_mistakes(config, masks(0, 1), names)
     assert "learning_rate=1e-10 is unusual: the loss here is a mean over pixels" in warning
+    config.optimizer.learning_rate, config.init.vgg16 = 0.01, None
+    (warning,) = voc_train.likely_mistakes(config, masks(0, 1), names)
+    assert warning.startswith("the encoder starts from random weights")
+    config.init_from = "folder"
+    assert list(voc_train.likely_mistakes(config, masks(0, 1), names)) == []
 
 
 def test_a_corrupt_jpeg(own_scenes, tmp_path):
@@ -282,13 +289,25 @@ def test_overrides_reach_what_is_derived_from_them():
     assert (config.data.label_mode, config.stage1.data.label_mode) == ("all", "instance")
 
 
+def test_stage_1_can_have_its_own_value_of_what_both_share():
+    config = voc_two_stage.get_config()
+    config.update_from_flattened_dict({"stage1.batch_size": 32, "stage1.init.vgg16": "file", "optimizer.momentum": 0.8})
+    config.update_from_flattened_dict({"stage1.optimizer.learning_rate": 0.1, "stage1.data.balance": 0.5})
+    config = config.copy_and_resolve_references()
+    assert (config.batch_size, config.stage1.batch_size) == (64, 32)
+    assert (config.init.vgg16, config.stage1.init.vgg16) == (None, "file")
+    assert (config.optimizer.learning_rate, config.stage1.optimizer.learning_rate) == (0.01, 0.1)
+    assert (config.data.balance, config.stage1.data.balance) == (1.0, 0.5)
+    assert config.stage1.optimizer.momentum == 0.8
+
+
 def test_two_stages_with_one_command(scenes, tmp_path, capsys):
     """Momentum begins anew, batch normalisation is calibrated at the end, and what is finished is not done again."""
     config = voc_two_stage.get_config()
     tiny = {**TINY, "data.voc_root": str(scenes), "data.data_dir": str(scenes.parent / "tfds"), "bn_group": 0}
     config.update_from_flattened_dict({**tiny, "data.windows": ("image",), "calibrate.batches": 2})
     config.stage1.num_steps = 1
-    config.calibrate.batch_size = 4
+    config.calibrate.batch_size = 3  # on four devices
     config.data.balance = 0.0
     voc_train.run(config, str(tmp_path))
     said = capsys.readouterr().err
