@@ -13,6 +13,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, gaussian_init
 from deconvnet_jax.ops import max_pool_with_indices, max_unpool
 
 # Output channels of every layer of a block. Block b of the decoder ends with the width that unpool(b-1) needs.
@@ -22,9 +23,7 @@ DECODER_WIDTHS = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2:
 STRIDE = 32  # five poolings of 2
 FC_WINDOW = 7  # fc6 sees 7x7 of pool5: all of an input of 224
 
-# The original's Gaussian filler for all it does not take from VGG-16, and its shift of batch normalisation.
-gaussian_init = nn.initializers.normal(0.01)
-BN_SHIFT = 0.001
+BN_SHIFT = 0.001  # the original's
 
 DECODER_INITS = ("gaussian", "smooth")
 
@@ -63,58 +62,6 @@ def batch_norm_name(layer: str) -> str:
     return special.get(layer) or layer.replace("conv", "bn")
 
 
-class FullConv(nn.Module):
-    """A `window` x `window` convolution without padding, made for maps of about that size (fc6, fc7).
-
-    kernel [window, window, in, features], bias [features]. [N, h, w, in] -> [N, h-window+1, w-window+1, features].
-    """
-
-    features: int
-    window: int
-    kernel_init: nn.initializers.Initializer = gaussian_init
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Applies the layer."""
-        shape = (self.window, self.window, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        if x.shape[1:3] == (self.window, self.window):  # as a matrix product; XLA would run its gradient 49 times over
-            return (x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features) + bias)[:, None, None, :]
-        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
-
-
-class FullDeconv(nn.Module):
-    """A `window` x `window` transposed convolution without padding, made for maps much smaller than that (fc6-deconv).
-
-    Equals `flax.linen.ConvTranspose(features, (window, window), padding="VALID")` and its parameters: kernel [window,
-    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. One matrix product
-    and an overlap-add do it; written as a convolution of the padded map it is 49 times the work.
-    """
-
-    features: int
-    window: int
-    kernel_init: nn.initializers.Initializer = gaussian_init
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Applies the layer."""
-        n, h, w, channels = x.shape
-        k = self.window
-        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        patches = jnp.einsum("nhwc,ijco->ijnhwo", x, kernel)[::-1, ::-1]  # flax's kernels are the flipped impulse
-        if (h, w) == (1, 1):
-            return patches[:, :, :, 0, 0, :].transpose(2, 0, 1, 3) + bias
-        y = jnp.zeros((n, h + k - 1, w + k - 1, self.features), patches.dtype)
-        for i in range(k):
-            for j in range(k):
-                y = y.at[:, i : i + h, j : j + w, :].add(patches[i, j])
-        return y + bias
-
-
 class DeconvNet(nn.Module):
     """The network: images in, one score map per class out.
 
@@ -135,7 +82,7 @@ class DeconvNet(nn.Module):
       bn_axis_name: name of the mapped axis over which training statistics are averaged; None for each device its own.
       bn_axis_groups: positions on that axis that share statistics; None: all of them.
       remat: compute what is inside a block again in the backward pass instead of keeping it. Of an image of 224 are
-        kept 75 MB instead of 499 in float32, 40 instead of 371 in bfloat16, for one more forward pass a step. The
+        kept 75 MB instead of 299 in float32, 40 instead of 156 in bfloat16, for one more forward pass a step. The
         results are the same. On CPU XLA undoes it.
       dtype: of all computation but statistics and logits: float32 or bfloat16. Parameters are float32.
     """
@@ -232,24 +179,22 @@ class DeconvNet(nn.Module):
     def _scaled(self, width: float) -> int:
         return max(1, round(width * self.width))
 
-    def _conv3x3(self, name: str, width: float, init: nn.initializers.Initializer) -> nn.Conv:
+    def _conv3x3(self, name: str, width: float, init: nn.initializers.Initializer) -> Conv3x3:
         """A 3x3 layer; with stride 1 and padding 1 a deconvolution is a convolution with its kernel transposed."""
-        return nn.Conv(self._scaled(width), (3, 3), padding=1, kernel_init=init, dtype=self.dtype, name=name)
+        return Conv3x3(self._scaled(width), init, self.dtype, name=name)
 
     def _bn_relu(self, name: str, x: Array, train: bool, shift: float = BN_SHIFT) -> Array:
         if not self.batch_norm:
             return nn.relu(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
+        return BatchNormRelu(
             momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
             bias_init=nn.initializers.constant(shift),
             axis_name=self.bn_axis_name,
-            axis_index_groups=self.bn_axis_groups,
+            axis_groups=self.bn_axis_groups,
             dtype=self.dtype,
             name=name,
-        )(x)
-        return nn.relu(x)
+        )(x, train)
 
 
 def _separate(x: Array) -> Array:

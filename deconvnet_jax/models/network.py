@@ -20,11 +20,14 @@ def network_from_config(config: Mapping[str, Any]) -> Network:
 
     Raises:
       KeyError: for an unknown architecture.
-      TypeError: for an unknown field.
+      TypeError: for an unknown field, or a dtype without fractions.
     """
     fields = dict(config)
     network = ARCHITECTURES[fields.pop("architecture", "deconvnet")]
-    return network(**{**fields, "dtype": jnp.dtype(fields["dtype"])})
+    dtype = jnp.dtype(fields["dtype"])
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"dtype '{dtype}' is no floating-point type")
+    return network(**{**fields, "dtype": dtype})
 
 
 def layer_names(net: Network) -> list[str]:

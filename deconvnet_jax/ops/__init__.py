@@ -10,6 +10,7 @@ from deconvnet_jax.ops.boxes import box_iou, rank_varied
 from deconvnet_jax.ops.dense_crf import CRF_PRESETS, dense_crf
 from deconvnet_jax.ops.pooling import max_pool_with_indices, max_unpool
 from deconvnet_jax.ops.preprocess import MEAN_BGR, normalize_images
+from deconvnet_jax.ops.sums import channel_sums, sum_of_squares
 
 if TYPE_CHECKING:
     from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
@@ -18,12 +19,14 @@ __all__ = [
     "CRF_PRESETS",
     "MEAN_BGR",
     "box_iou",
+    "channel_sums",
     "dense_crf",
     "edge_normals",
     "max_pool_with_indices",
     "max_unpool",
     "normalize_images",
     "rank_varied",
+    "sum_of_squares",
     "thin_edges",
 ]
 

@@ -11,7 +11,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from deconvnet_jax.models import Network
-from deconvnet_jax.ops import normalize_images
+from deconvnet_jax.ops import normalize_images, sum_of_squares
 from deconvnet_jax.training.layout import BatchLayout
 from deconvnet_jax.training.loss import pixel_sums, positive
 from deconvnet_jax.training.optimizer import is_batch_norm, is_frozen
@@ -93,9 +93,9 @@ def train_step(
     metrics = {
         "loss": sums["loss"] / weight,
         "pixel_accuracy": sums["correct"] / positive(sums["pixels"]),
-        "gradient_norm": optax.tree.norm(gradients),
-        "parameter_norm": optax.tree.norm(params),
-        "update_norm": optax.tree.norm(updates),
+        "gradient_norm": norm(gradients),
+        "parameter_norm": norm(params),
+        "update_norm": norm(updates),
     }
     metrics["finite"] = _all_finite(metrics, batch_stats)
     variables = {**state.variables, "params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
@@ -112,9 +112,14 @@ def _over_devices(totals: chex.ArrayTree, axis_name: str, dtype: DTypeLike) -> t
     return jax.tree.map(lambda s, g: s.astype(g.dtype), sent, gradients), sums, stats
 
 
+def norm(tree: chex.ArrayTree) -> Array:
+    """The length of all numbers of a tree as one vector."""
+    return jnp.sqrt(sum_of_squares(tree))
+
+
 def _all_finite(metrics: Metrics, batch_stats: chex.ArrayTree) -> Array:
     """1.0, or 0.0 if a metric or a statistic is no finite number; norms are what shows it of gradients and weights."""
-    statistics = [optax.tree.norm(batch_stats)] if batch_stats else []
+    statistics = [norm(batch_stats)] if batch_stats else []
     return jnp.all(jnp.isfinite(jnp.stack([*metrics.values(), *statistics]))).astype(jnp.float32)
 
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from torch_deconvnet import to_torch, torch_forward
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, count_parameters, network_from_config
-from deconvnet_jax.models.deconvnet import FullConv, FullDeconv, gaussian_init, smooth_init
+from deconvnet_jax.models.deconvnet import smooth_init
+from deconvnet_jax.models.layers import gaussian_init
 from deconvnet_jax.ops import max_unpool
 
 SMALL = {"num_classes": 5, "width": 1 / 16, "fc_features": 32}
@@ -144,21 +144,6 @@ def test_bfloat16_computes_in_bfloat16_with_float32_outside(rng):
     assert 1e-4 < error < 0.7  # rounded, and switches flip; of unrelated functions it would be about 1.4
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 1, 6), (2, 2, 3, 6)])
-def test_full_deconv_equals_flax_with_gradients(rng, shape):
-    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
-    ours, theirs = FullDeconv(4, 7), nn.ConvTranspose(4, (7, 7), padding="VALID")
-    variables = {"params": {"kernel": rng.standard_normal((7, 7, 6, 4)), "bias": rng.standard_normal(4)}}
-    variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), variables)
-    y, vjp = jax.vjp(ours.apply, variables, x)
-    expected, expected_vjp = jax.vjp(theirs.apply, variables, x)
-    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    upstream = jnp.asarray(rng.standard_normal(y.shape), jnp.float32)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), vjp(upstream), expected_vjp(upstream)
-    )
-
-
 def test_whole_network_equals_pytorch_with_gradients(rng):
     """In float64, so that no switch flips by rounding and the tolerance is tight; layers are compared in float32."""
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
@@ -184,65 +169,6 @@ def test_whole_network_equals_pytorch_with_gradients(rng):
         if part == "bias" and "bn" not in layer and layer != "seg-score-voc":
             continue  # zero up to rounding: batch normalisation removes it
         assert relative_error(gradients[layer][part], tensor.grad.numpy()) < 1e-5, f"{layer}/{part}"
-
-
-# flax layer, its input, PyTorch's function of (functional, input, kernel as we store it, bias)
-LAYERS = {
-    "conv3x3": (
-        nn.Conv(6, (3, 3), padding=1),
-        (2, 14, 14, 8),
-        lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b, padding=1),
-    ),
-    "deconv3x3": (
-        nn.Conv(6, (3, 3), padding=1),
-        (2, 14, 14, 8),
-        lambda f, x, k, b: f.conv_transpose2d(x, k.permute(2, 3, 0, 1).flip(2, 3), b, padding=1),
-    ),
-    "fc6": (FullConv(6, 7), (3, 7, 7, 8), lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b)),
-    "fc6 on a larger map": (FullConv(6, 7), (2, 9, 8, 8), lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b)),
-    "fc6-deconv": (
-        FullDeconv(6, 7),
-        (3, 1, 1, 8),
-        lambda f, x, k, b: f.conv_transpose2d(x, k.permute(2, 3, 0, 1).flip(2, 3), b),
-    ),
-    "fc6-deconv of a larger map": (
-        FullDeconv(6, 7),
-        (2, 2, 3, 8),
-        lambda f, x, k, b: f.conv_transpose2d(x, k.permute(2, 3, 0, 1).flip(2, 3), b),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_layers_equal_pytorch_in_float32_with_gradients(rng, name):
-    torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
-    layer, shape, reference = LAYERS[name]
-    x = rng.standard_normal(shape).astype(np.float32)
-    shapes = jax.eval_shape(layer.init, jax.random.key(0), x)["params"]
-    params = {part: rng.standard_normal(leaf.shape).astype(np.float32) for part, leaf in shapes.items()}
-    y, vjp = jax.vjp(lambda x, params: layer.apply({"params": params}, x), x, params)
-    upstream = rng.standard_normal(y.shape).astype(np.float32)
-    dx, dparams = vjp(upstream)
-
-    tx = to_torch(torch, x).requires_grad_()
-    kernel, bias = (torch.tensor(params[part], requires_grad=True) for part in ("kernel", "bias"))
-    expected = reference(torch.nn.functional, tx, kernel, bias)
-    expected.backward(to_torch(torch, upstream))
-    assert relative_error(y, expected.detach().numpy().transpose(0, 2, 3, 1)) < 1e-5
-    assert relative_error(dx, tx.grad.numpy().transpose(0, 2, 3, 1)) < 1e-5
-    assert relative_error(dparams["kernel"], kernel.grad.numpy()) < 1e-5
-    assert relative_error(dparams["bias"], bias.grad.numpy()) < 1e-5
-
-
-@pytest.mark.parametrize("case", ["deconv_k3p1", "deconv_k7_from_1x1"])
-def test_deconvolutions_equal_caffe(real_data, case):
-    """The original's own layer; its blob is [in, out, h, w]."""
-    with np.load(real_data / "caffe_reference/unit_layers.npz") as file:
-        x, blob, bias, expected = (file[f"{case}/{name}"] for name in ("in0", "param0", "param1", "out.l:0"))
-    kernel = blob.transpose(2, 3, 0, 1)[::-1, ::-1]
-    layer = nn.Conv(kernel.shape[-1], (3, 3), padding=1) if len(kernel) == 3 else FullDeconv(kernel.shape[-1], 7)
-    y = layer.apply({"params": {"kernel": kernel, "bias": bias.ravel()}}, x.transpose(0, 2, 3, 1))
-    np.testing.assert_allclose(y, expected.transpose(0, 2, 3, 1), rtol=1e-4, atol=1e-4)
 
 
 def relative_error(x, reference):

@@ -210,7 +210,7 @@ def test_a_runs_folder_is_not_mixed_with_a_network_from_elsewhere(tmp_path, stat
         ("class_names", ["a", "b"], "class_names is no list of 3 names"),
         ("width", "abc", ""),
         ("num_classes", None, ""),
-        ("dtype", "int32", ""),
+        ("dtype", "int32", "dtype 'int32' is no floating-point type"),
         ("data", None, ""),
         ("data", {"crop_size": "a"}, "crop_size is 'a'"),
     ],

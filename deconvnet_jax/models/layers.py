@@ -1,0 +1,199 @@
+"""The layers that the networks are made of: as flax's, with the gradients and sums in forms that compute fast."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import DTypeLike
+
+from deconvnet_jax.ops.sums import at_least_float32, channel_sums
+
+# The original's Gaussian filler for all it does not take from VGG-16.
+gaussian_init = nn.initializers.normal(0.01)
+
+AxisGroups = tuple[tuple[int, ...], ...]
+
+
+@jax.custom_vjp
+def add_bias(x: Array, bias: Array) -> Array:
+    """x [..., C] + bias [C]; its gradient is `channel_sums`."""
+    return x + bias
+
+
+def _add_bias_fwd(x: Array, bias: Array) -> tuple[Array, Array]:
+    return x + bias, jnp.zeros((), bias.dtype)
+
+
+def _add_bias_bwd(like_bias: Array, gradient: Array) -> tuple[Array, Array]:
+    return gradient, channel_sums(gradient).astype(like_bias.dtype)
+
+
+add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
+
+
+class Conv3x3(nn.Module):
+    """A 3x3 convolution with stride 1 and padding 1; parameters and results are those of `flax.linen.Conv`.
+
+    kernel [3, 3, in, features], bias [features]. [N, H, W, in] -> [N, H, W, features].
+    """
+
+    features: int
+    kernel_init: nn.initializers.Initializer
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Applies the layer."""
+        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        y = lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return add_bias(y, bias)
+
+
+class FullConv(nn.Module):
+    """A `window` x `window` convolution without padding, made for maps of about that size (fc6, fc7).
+
+    kernel [window, window, in, features], bias [features]. [N, h, w, in] -> [N, h-window+1, w-window+1, features].
+    """
+
+    features: int
+    window: int
+    kernel_init: nn.initializers.Initializer = gaussian_init
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Applies the layer."""
+        shape = (self.window, self.window, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        if x.shape[1:3] == (self.window, self.window):  # as a matrix product; XLA would run its gradient 49 times over
+            return (x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features) + bias)[:, None, None, :]
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+
+
+class FullDeconv(nn.Module):
+    """A `window` x `window` transposed convolution without padding, made for maps much smaller than that (fc6-deconv).
+
+    Equals `flax.linen.ConvTranspose(features, (window, window), padding="VALID")` and its parameters: kernel [window,
+    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. A matrix product for
+    each place of the window and an overlap-add do it; written as a convolution of the padded map it is 49 times the
+    work, and as one large product kernel and gradient, 0.4 GB each, would be transposed.
+    """
+
+    features: int
+    window: int
+    kernel_init: nn.initializers.Initializer = gaussian_init
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Applies the layer."""
+        n, h, w, channels = x.shape
+        k = self.window
+        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features)).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        everywhere = jnp.broadcast_to(x.reshape(-1, channels), (k * k, n * h * w, channels))
+        products = jnp.matmul(everywhere, kernel.reshape(k * k, channels, self.features))
+        patches = products.reshape(k, k, n, h, w, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
+        if (h, w) == (1, 1):
+            return patches[:, :, :, 0, 0, :].transpose(2, 0, 1, 3) + bias
+        y = jnp.zeros((n, h + k - 1, w + k - 1, self.features), patches.dtype)
+        for i in range(k):
+            for j in range(k):
+                y = y.at[:, i : i + h, j : j + w, :].add(patches[i, j])
+        return y + bias
+
+
+class BatchNormRelu(nn.Module):
+    """Batch normalisation and ReLU; parameters and statistics are those of `flax.linen.BatchNorm`.
+
+    Attributes:
+      momentum: share of the old value in the running averages.
+      epsilon: added to variances.
+      bias_init: of the shift.
+      axis_name: of the mapped axis over which a batch's statistics are averaged; None for each device its own.
+      axis_groups: positions on that axis that share statistics; None: all of them.
+      dtype: of the result; statistics are float32 or wider.
+    """
+
+    momentum: float
+    epsilon: float
+    bias_init: nn.initializers.Initializer
+    axis_name: str | None = None
+    axis_groups: AxisGroups | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[..., C] -> [..., C]; `train`: with the batch's statistics, which move the running ones."""
+        shape = x.shape[-1:]
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", self.bias_init, shape)
+        if not train:
+            factor = scale * lax.rsqrt(var.value + self.epsilon)
+            return nn.relu((_wide(x) - mean.value) * factor + bias).astype(self.dtype)
+        axis_name = None if self.is_initializing() else self.axis_name
+        y, of_batch = batch_norm_relu(x, scale, bias, self.epsilon, axis_name, self.axis_groups)
+        if not self.is_initializing():
+            for running, value in zip((mean, var), of_batch, strict=True):
+                running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
+        return y.astype(self.dtype)
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(at_least_float32(x.dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def batch_norm_relu(
+    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None, axis_groups: AxisGroups | None
+) -> tuple[Array, tuple[Array, Array]]:
+    """max(0, (x - mean) / sqrt(variance + epsilon) * scale + bias) with mean and variance of x itself.
+
+    Its gradient is written out: the sums that it needs are taken at once, and nothing is kept but x and the result.
+
+    Args:
+      x: [..., C], floating point.
+      scale, bias: float32 [C].
+      epsilon: added to the variance.
+      axis_name, axis_groups: mapped axis, and positions on it, over which mean and variance are taken; or None.
+
+    Returns:
+      The result in the dtype of x, and mean and biased variance, both [C], float32 or wider, which have no gradient.
+    """
+    return _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups)[0]
+
+
+def _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups):
+    wide = _wide(x)
+    count = x.size // x.shape[-1]
+    moments = jnp.stack([channel_sums(wide), channel_sums(wide * wide)]) / count
+    if axis_name is not None:
+        moments = lax.pmean(moments, axis_name, axis_index_groups=axis_groups)
+    mean, mean_of_squares = moments
+    var = jnp.maximum(0.0, mean_of_squares - mean * mean)
+    inverse = lax.rsqrt(var + epsilon)
+    y = nn.relu((wide - mean) * (inverse * scale) + bias).astype(x.dtype)
+    return (y, (mean, var)), (x, y, mean, inverse, scale)
+
+
+def _batch_norm_relu_bwd(epsilon, axis_name, axis_groups, residuals, gradients):
+    x, y, mean, inverse, scale = residuals
+    gradient = _wide(jnp.where(y > 0, gradients[0], 0))
+    normal = (_wide(x) - mean) * inverse
+    sums = jnp.stack([channel_sums(gradient), channel_sums(gradient * normal)])
+    of_bias, of_scale = sums
+    count = x.size // x.shape[-1]
+    means = sums / count
+    if axis_name is not None:
+        means = lax.pmean(means, axis_name, axis_index_groups=axis_groups)
+    of_x = (gradient - means[0] - normal * means[1]) * (scale * inverse)
+    return of_x.astype(x.dtype), of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
+
+
+batch_norm_relu.defvjp(_batch_norm_relu_fwd, _batch_norm_relu_bwd)
