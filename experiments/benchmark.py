@@ -3,16 +3,22 @@
     python -m experiments.benchmark input [--json=FILE]
     python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--json=FILE]
     python -m experiments.benchmark train [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark forward [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark unpool [--batch_size=N] [--json=FILE]
     python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
     python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
     python -m experiments.benchmark scaling [--step_ms=MS --batch_per_device=N] [--json=FILE]
+    python -m experiments.benchmark all [--voc_root=FOLDER] [--json=FILE]
 
 "input": training crops a second, beside PyTorch's DataLoader with OpenCV. "proposals": recall and time of every method
 of object proposals on the objects of a folder in the VOC layout. "train": training steps of the full network, beside
-the same network in PyTorch. "infer": seconds from a photograph to its label map, beside the same steps in PyTorch and
-OpenCV. "crf": the dense CRF, beside pydensecrf2. "scaling": what many accelerators would lose to summing up gradients,
-computed, not measured. Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the
-last line of stdout is one JSON object.
+the same network in PyTorch; "forward": its forward pass alone. "unpool": pooling with indices and unpooling, beside
+PyTorch's and the general form. "infer": seconds from a photograph to its label map, beside the same steps in PyTorch
+and OpenCV. "crf": the dense CRF, beside pydensecrf2. "scaling": what many accelerators would lose to summing up
+gradients, computed, not measured. "all": one after the other; proposals only with --voc_root.
+
+Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of stdout is
+one JSON object.
 """
 
 import json
@@ -24,13 +30,15 @@ from absl import flags
 from deconvnet_jax.errors import InputError
 from experiments import cli
 from experiments.benchmarks import crf as crf_benchmark
+from experiments.benchmarks import forward as forward_benchmark
 from experiments.benchmarks import infer as infer_benchmark
 from experiments.benchmarks import input as input_benchmark
 from experiments.benchmarks import proposals as proposals_benchmark
 from experiments.benchmarks import scaling as scaling_benchmark
 from experiments.benchmarks import train as train_benchmark
+from experiments.benchmarks import unpool as unpool_benchmark
 
-NAMES = ("input", "proposals", "train", "infer", "crf", "scaling")
+NAMES = ("input", "proposals", "train", "forward", "unpool", "infer", "crf", "scaling", "all")
 
 
 def define_flags() -> None:
@@ -39,9 +47,12 @@ def define_flags() -> None:
     flags.DEFINE_string("voc_root", None, "proposals, crf: folder with JPEGImages, SegmentationClass, ImageSets")
     flags.DEFINE_string("split", "val", "proposals: whose objects to find")
     flags.DEFINE_string("forest", None, "proposals: model file of a structured forest, to be compared too")
-    at_once = "train: images a step; default: 2 on a CPU, else 32. infer: windows at once; default: 10"
+    at_once = (
+        "train: images a step; default: 2 on a CPU, else 32. forward, unpool: images at once; default: 2 and 8 on a "
+        "CPU, else 8 and 64; 8. infer: windows at once; default: 10"
+    )
     flags.DEFINE_integer("batch_size", None, at_once, lower_bound=1)
-    flags.DEFINE_float("width", 1.0, "train, infer: multiplies the width of all layers")
+    flags.DEFINE_float("width", 1.0, "train, forward, infer: multiplies the width of all layers")
     flags.DEFINE_float("step_ms", None, "scaling: time of a step on one accelerator; default: from its peak")
     flags.DEFINE_integer("batch_per_device", None, "scaling: images on each; default: 8 and 64", lower_bound=1)
 
@@ -59,11 +70,16 @@ def main(argv: Sequence[str]) -> None:
         "input": input_benchmark.run,
         "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
         "train": lambda: train_benchmark.run(values.batch_size, values.width),
+        "forward": lambda: forward_benchmark.run(values.batch_size, values.width),
+        "unpool": lambda: unpool_benchmark.run(values.batch_size),
         "infer": lambda: infer_benchmark.run(values.batch_size, values.width),
         "scaling": lambda: scaling_benchmark.run(values.step_ms, values.batch_per_device),
         "crf": lambda: crf_benchmark.run(values.voc_root),
     }
-    numbers = benchmarks[argv[1]]()
+    if argv[1] == "all":
+        numbers = {name: run() for name, run in benchmarks.items() if name != "proposals" or values.voc_root}
+    else:
+        numbers = benchmarks[argv[1]]()
     text = json.dumps(numbers)
     if path:
         path.write_text(text + "\n")

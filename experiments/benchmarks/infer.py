@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -38,7 +37,6 @@ from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data import VOC_CLASSES, draw_scene, enlarge, propose_boxes, square
-from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import (
     InferenceSettings,
     Segmenter,
@@ -52,11 +50,12 @@ from deconvnet_jax.inference import (
 from deconvnet_jax.inference.windows import ENLARGED
 from deconvnet_jax.models import fold_batch_norm
 from deconvnet_jax.ops.preprocess import MEAN_BGR
-from experiments.benchmarks import crf
+from experiments.benchmarks import crf, machine
 from experiments.benchmarks.train import (
     CLASSES,
     OURS,
     SIZE,
+    check_width,
     find_torch,
     make_net,
     make_variables,
@@ -115,8 +114,7 @@ def run(batch_size: int | None, width: float) -> dict[str, Any]:
       InputError: for a width out of range.
       RuntimeError: if the two sides do not agree.
     """
-    if not 0 < width <= 1:
-        raise InputError(f"--width={width:g}: expected more than 0 and at most 1, the original's width")
+    check_width(width)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory of the same GPU
     device = jax.devices()[0]
     image = make_image()
@@ -195,26 +193,14 @@ def cost(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray, device: j
     """
     batch_size = segmenter.settings.batch_size
     segmenter(image, np.tile(windows, (batch_size, 1))[:batch_size])
-    forget_peak()
+    machine.forget_peak()
     begin = time.perf_counter()
     segmenter(image, windows)
     seconds = time.perf_counter() - begin
-    peak = process_peak() if device.platform == "cpu" else (device.memory_stats() or {}).get("peak_bytes_in_use")
+    peak = (
+        machine.process_peak() if device.platform == "cpu" else (device.memory_stats() or {}).get("peak_bytes_in_use")
+    )
     return {"seconds": seconds, "seconds_per_proposal": seconds / len(windows), "peak_bytes": peak}
-
-
-def forget_peak() -> None:
-    """Has Linux count the process's most memory from now on."""
-    path = Path("/proc/self/clear_refs")
-    if path.exists():
-        path.write_text("5")
-
-
-def process_peak() -> int | None:
-    """The most memory of this process since `forget_peak`, in bytes; None on a system that cannot be asked."""
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def our_pass(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Pass:

@@ -7,14 +7,17 @@ images and labels that are on the device already. Both sides begin with the same
 rates and decay; ours also computes what a training logs (accuracy, three norms, a check for values that are no
 numbers). Rounds alternate between the two, because a machine's speed drifts; the ratio is that of each round. CPU:
 float32. GPU: bfloat16 and float32, whose products are TF32 on both sides; PyTorch is compiled there if that works.
-One device, without PyTorch no ratio.
+One device, without PyTorch no ratio. On a CPU the most memory is that of a process of its own for either side.
 """
 
+import ast
 import gc
 import math
 import os
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +43,7 @@ from deconvnet_jax.training import (
     place_batch,
     train_step,
 )
+from experiments.benchmarks import machine
 from experiments.configs import default
 
 SIZE, CLASSES, FC_FEATURES = 224, 21, 4096
@@ -91,8 +95,7 @@ def run(batch_size: int | None, width: float) -> dict[str, Any]:
     Raises:
       InputError: for a width out of range.
     """
-    if not 0 < width <= 1:
-        raise InputError(f"--width={width:g}: expected more than 0 and at most 1, the original's width")
+    check_width(width)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory of the same GPU
     device = jax.devices()[0]
     batch_size = batch_size or BATCH_SIZES.get(device.platform, BATCH_SIZE)
@@ -107,10 +110,17 @@ def run(batch_size: int | None, width: float) -> dict[str, Any]:
         "gflop_per_image": 3 * 2 * macs / 1e9,  # the backward pass is two products for each of the forward pass
         "alternative": f"PyTorch {torch.__version__}" if torch else None,
         "no_alternative": reason,
+        "rates": {dtype: machine.measure_rates(dtype)._asdict() for dtype in dtypes},
         "results": {dtype: measure(torch, device, dtype, batch_size, width) for dtype in dtypes},
     }
     print_table(numbers)
     return numbers
+
+
+def check_width(width: float) -> None:
+    """Raises InputError for a width that no network has."""
+    if not 0 < width <= 1:
+        raise InputError(f"--width={width:g}: expected more than 0 and at most 1, the original's width")
 
 
 def layer_costs(net: DeconvNet, size: int = SIZE) -> list[LayerCost]:
@@ -173,7 +183,34 @@ def measure(torch: Any, device: jax.Device, dtype: str, batch_size: int, width: 
     contenders = {OURS: ours(net, variables, batch, device)}
     if torch:
         contenders[THEIRS] = theirs(torch, variables, batch, dtype, "cpu" if device.platform == "cpu" else "cuda")
-    return summary(contenders, *compare(contenders), batch_size)
+    result = summary(contenders, *compare(contenders), batch_size)
+    if device.platform == "cpu":
+        del contenders, variables
+        gc.collect()
+        result["peak_bytes"] = {name: peak_alone(name, batch_size, width) for name in result["peak_bytes"]}
+    return result
+
+
+def peak_alone(name: str, batch_size: int, width: float) -> int | None:
+    """The most memory of a process that trains one side alone, while it makes steps; None where nobody tells."""
+    code = f"from experiments.benchmarks import train; print(train.peak_of_steps({name!r}, {batch_size}, {width!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+def peak_of_steps(name: str, batch_size: int, width: float) -> int | None:
+    """The same of this process, in float32 on the CPU."""
+    variables, batch = make_variables(make_net("float32", width)), make_batch(batch_size)
+    if name == OURS:
+        contender = ours(make_net("float32", width), variables, batch, jax.devices()[0])
+    else:
+        contender = theirs(find_torch("cpu")[0], variables, batch, "float32", "cpu")
+    del variables
+    gc.collect()
+    timed(contender, 1)
+    machine.forget_peak()
+    timed(contender, 2)
+    return machine.process_peak()
 
 
 def ours(net: DeconvNet, variables: chex.ArrayTree, batch: dict[str, np.ndarray], device: jax.Device) -> Contender:
@@ -375,13 +412,15 @@ def print_table(numbers: dict[str, Any]) -> None:
     console.print(
         f"{text}; against {numbers['alternative'] or 'nothing: ' + numbers['no_alternative']}", soft_wrap=True
     )
-    table = Table("", "images/s", "TFLOP/s", "peak memory", "ratio", "run as")
+    table = Table("", "images/s", "TFLOP/s", "of a matrix product's", "peak memory", "times as fast", "run as")
     for dtype, result in numbers["results"].items():
         for name, rate in result["images_per_second"].items():
             flops, peak = rate["median"] * numbers["gflop_per_image"] / 1000, result["peak_bytes"][name]
+            share = f"{100e12 * flops / numbers['rates'][dtype]['flops']:.0f} %"
             ratio = "1" if name == THEIRS else spread(result["ratio"]) if result["ratio"] else "-"
             memory = f"{peak / 1e9:.1f} GB" if peak else "not told"
-            table.add_row(f"{name}, {dtype}", spread(rate), f"{flops:.3g}", memory, ratio, result["mode"][name])
+            row = (spread(rate), f"{flops:.3g}", share, memory, ratio, result["mode"][name])
+            table.add_row(f"{name}, {dtype}", *row)
     console.print(table)
 
 

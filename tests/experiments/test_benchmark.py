@@ -94,7 +94,11 @@ def test_the_alternative_cuts_the_same_crops(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected the name of one benchmark (input, proposals, train, infer, crf, scaling); got nothing"),
+        (
+            (),
+            "expected the name of one benchmark (input, proposals, train, forward, unpool, infer, crf, scaling, "
+            "all); got nothing",
+        ),
         (("speed",), "got speed"),
         (("proposals",), "needs photographs with masks: --voc_root=FOLDER"),
         (("proposals", "--json=nowhere/numbers.json"), "there is no folder nowhere; make it first"),

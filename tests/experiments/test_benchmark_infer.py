@@ -8,6 +8,7 @@ import pytest
 from deconvnet_jax.errors import InputError
 from experiments.benchmarks import crf as crf_benchmark
 from experiments.benchmarks import infer as infer_benchmark
+from experiments.benchmarks import machine
 
 WIDTH = 1 / 32
 STAGES = ["proposals", "network", "aggregation", "total"]
@@ -93,13 +94,13 @@ def test_the_maximum_of_boxes_that_reach_beyond_the_image():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 def test_the_most_memory_is_of_what_came_last():
-    infer_benchmark.forget_peak()
-    before = infer_benchmark.process_peak()
+    machine.forget_peak()
+    before = machine.process_peak()
     np.ones(200_000_000, np.uint8)
-    grown = infer_benchmark.process_peak()
-    infer_benchmark.forget_peak()
+    grown = machine.process_peak()
+    machine.forget_peak()
     assert grown > before + 150e6
-    assert infer_benchmark.process_peak() < grown - 150e6
+    assert machine.process_peak() < grown - 150e6
 
 
 def test_ratios_are_of_the_same_round():

@@ -32,6 +32,8 @@ def test_both_sides_do_the_same_work(monkeypatch, capsys):
     assert numbers["batch_size"] == 2
     assert list(numbers["results"]) == ["float32"]
     assert len(set(result["parameters"].values())) == 1
+    assert all(1e8 < peak < 1e10 for peak in result["peak_bytes"].values())
+    assert numbers["rates"]["float32"]["flops"] > 1e9
 
     ours, theirs = ([loss for _, loss in losses[first::2]] for first in (4, 5))  # before: two of each, not in turns
     assert np.isfinite(ours).all()
@@ -76,6 +78,7 @@ def test_without_pytorch_there_is_no_ratio(capsys):
         "cores": 1,
         "batch_size": 4,
         "gflop_per_image": 100.0,
+        "rates": {"float32": {"flops": 4e12, "copy_bytes": 1e10}},
         "alternative": None,
         "no_alternative": "PyTorch is not installed",
         "results": {"float32": result},
@@ -84,6 +87,7 @@ def test_without_pytorch_there_is_no_ratio(capsys):
     printed = capsys.readouterr().err
     assert "against nothing: PyTorch is not installed" in printed
     assert "2.5 GB" in printed
+    assert "20 %" in printed
     assert "0.8" in printed  # 8 images a second, 100 GFLOP each
 
 

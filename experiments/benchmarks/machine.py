@@ -1,0 +1,63 @@
+"""What the machine itself can do, measured beside every benchmark of arithmetic: matrix products and copies.
+
+A share of these rates says more than a number of images a second, on whatever machine it was.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+ROUNDS = 7
+PRODUCT_SIZES = {"cpu": 2048}
+PRODUCT_SIZE = 8192  # on accelerators
+COPY_BYTES = 2**28
+
+
+class Rates(NamedTuple):
+    """Of one device.
+
+    Attributes:
+      flops: a second, in a product of two large square matrices.
+      copy_bytes: a second, read and written, in copying a large array.
+    """
+
+    flops: float
+    copy_bytes: float
+
+
+def measure_rates(dtype: str) -> Rates:
+    """The rates of the device that JAX uses; float32 products as it does them by default (TF32 on GPUs)."""
+    size = PRODUCT_SIZES.get(jax.default_backend(), PRODUCT_SIZE)
+    matrix = jnp.ones((size, size), dtype)
+    values = jnp.ones(COPY_BYTES // 4, jnp.float32)
+    product, copy = jax.jit(jnp.matmul), jax.jit(lambda x: -x)
+    return Rates(2 * size**3 / seconds(product, matrix, matrix), 2 * values.nbytes / seconds(copy, values))
+
+
+def seconds(program: Callable[..., Any], *arguments: Any) -> float:
+    """The median of several calls, after one that compiles."""
+    durations = []
+    for _ in range(1 + ROUNDS):
+        begin = time.perf_counter()
+        jax.block_until_ready(program(*arguments))
+        durations.append(time.perf_counter() - begin)
+    return statistics.median(durations[1:])
+
+
+def forget_peak() -> None:
+    """Has Linux count the process's most memory from now on."""
+    path = Path("/proc/self/clear_refs")
+    if path.exists():
+        path.write_text("5")
+
+
+def process_peak() -> int | None:
+    """The most memory of this process since `forget_peak`, in bytes; None on a system that cannot be asked."""
+    path = Path("/proc/self/status")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
