@@ -16,6 +16,15 @@ gaussian_init = nn.initializers.normal(0.01)
 AxisGroups = tuple[tuple[int, ...], ...]
 
 
+def materialised(x: Array) -> Array:
+    """x unchanged; on CPU, computed once and kept (from JAX 0.12 on).
+
+    XLA would compute what leads to a convolution's input again for the gradient of its kernel, pooling and unpooling
+    included, in the order of a transposed loop.
+    """
+    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+
+
 @jax.custom_vjp
 def add_bias(x: Array, bias: Array) -> Array:
     """x [..., C] + bias [C]; its gradient is `channel_sums`."""
@@ -27,6 +36,7 @@ def _add_bias_fwd(x: Array, bias: Array) -> tuple[Array, Array]:
 
 
 def _add_bias_bwd(like_bias: Array, gradient: Array) -> tuple[Array, Array]:
+    gradient = materialised(gradient)
     return gradient, channel_sums(gradient).astype(like_bias.dtype)
 
 
@@ -48,6 +58,7 @@ class Conv3x3(nn.Module):
         """Applies the layer."""
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        x = materialised(x)
         y = lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return add_bias(y, bias)
 

@@ -1,0 +1,75 @@
+"""What a step costs, as XLA counts it: no timing, but it notices work that should not be there."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from deconvnet_jax.models import DeconvNet, compiler_options
+from deconvnet_jax.ops import max_unpool, sum_of_squares
+
+MACS = 32.75e9  # multiply-adds of a forward pass of 224x224, by hand from the table of layers
+CONVOLUTIONS = 27  # 13 of the encoder, 13 of the decoder, the scores; fc6, fc7 and fc6-deconv are matrix products
+
+
+def shapes(net, count=1):
+    images = jax.ShapeDtypeStruct((count, 224, 224, 3), jnp.float32)
+    return jax.eval_shape(net.init, jax.random.key(0), images), images
+
+
+def gradient(net):
+    def loss(params, variables, images):
+        logits, _ = net.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        return (logits**2).sum()
+
+    return jax.jit(lambda variables, images: jax.grad(loss)(variables["params"], variables, images))
+
+
+def test_arithmetic_of_the_full_network():
+    """An fc6-deconv written as a convolution of a padded map would be 5 GMAC more; 5 % is for what is no product."""
+    net = DeconvNet(num_classes=21)
+    variables, images = shapes(net)
+    forward = jax.jit(net.apply).lower(variables, images).cost_analysis()["flops"]
+    assert forward == pytest.approx(2 * MACS, rel=0.05)
+    both = gradient(net).lower(variables, images).cost_analysis()["flops"]
+    assert both == pytest.approx(3 * 2 * MACS, rel=0.05)  # two products backward for each one forward
+
+
+def test_convolutions_are_computed_once():
+    """Forward, for the input (not of the first layer) and for the kernel; XLA does not double them."""
+    net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
+    program = gradient(net).lower(*shapes(net)).compile(compiler_options=compiler_options()).as_text()
+    found = len(re.findall(r"\bconvolution\(", program))
+    assert 0 < found <= 3 * CONVOLUTIONS - 1
+
+
+def bytes_accessed(function, *arguments):
+    return (
+        jax.jit(function)
+        .lower(*arguments)
+        .compile(compiler_options=compiler_options())
+        .cost_analysis()["bytes accessed"]
+    )
+
+
+def test_norms_read_once(rng):
+    """Squares that are written down before they are added up would be three times the bytes."""
+    x = jnp.asarray(rng.standard_normal((4096, 512)), jnp.float32)
+    assert bytes_accessed(sum_of_squares, [x]) < 1.5 * x.nbytes < bytes_accessed(lambda x: optax.tree.norm([x]), x)
+
+
+def test_unpooling_moves_each_value_once(rng):
+    """Values and positions in, the map out; backward the map and positions in, values out."""
+    pooled = jnp.asarray(rng.standard_normal((2, 32, 32, 16)), jnp.float32)
+    indices = jnp.asarray(np.broadcast_to(np.arange(0, 64 * 64, 2).reshape(64, 32)[::2, :, None], pooled.shape))
+    upstream = jnp.ones((2, 64, 64, 16))
+
+    def unpool(pooled):
+        return max_unpool(pooled, indices, (64, 64), window=2)
+
+    least = pooled.nbytes + indices.nbytes + upstream.nbytes
+    assert bytes_accessed(unpool, pooled) < 1.1 * least
+    assert bytes_accessed(lambda g: jax.vjp(unpool, pooled)[1](g)[0], upstream) < 1.1 * least
