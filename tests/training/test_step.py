@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from deconvnet_jax.models import DeconvNet, FCN8s
+from deconvnet_jax.models import DeconvNet, FCN8s, layers
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import (
     AXIS_NAME,
@@ -233,9 +233,10 @@ def test_rematerialisation_changes_nothing(batch):
     assert largest_difference(metrics, expected_metrics) < 1e-4  # norms feel a switch that flips
 
 
-@pytest.mark.parametrize(("dtype", "kept", "without"), [("float32", 75, 299), ("bfloat16", 40, 156)])
-def test_rematerialisation_keeps_what_its_docstring_says(dtype, kept, without):
-    """Megabytes for the backward pass, an image of 224 more: computed from shapes."""
+@pytest.mark.parametrize(("dtype", "kept", "without"), [("float32", 50, 275), ("bfloat16", 28, 143)])
+def test_rematerialisation_keeps_what_its_docstring_says(monkeypatch, dtype, kept, without):
+    """Megabytes for the backward pass, an image of 224 more: computed from shapes, as accelerators have them."""
+    monkeypatch.setattr(layers, "materialised", lambda x: x)
 
     def residuals(remat, count):
         net = DeconvNet(21, remat=remat, dtype=jnp.dtype(dtype))
