@@ -116,7 +116,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = 
     check_settings(config)
     open_data(dataset.resolve_data(config))  # what stage 2 lacks is said now, not when stage 1 is done
     run_stage(first, str(Path(workdir) / "stage1"), accept_changes)
-    config.init_from = str(Path(workdir) / "stage1")
+    config.init_from, config.init_from_step = str(Path(workdir) / "stage1"), first.num_steps
     config.init.vgg16, config.init.keep_features = None, False  # stage 1's
     return run_stage(config, workdir, accept_changes)
 
@@ -286,7 +286,7 @@ def _continued(
     for key, value in config.init.items():
         if value:
             raise InputError(f"--config.init_from and --config.init.{key} exclude each other: leave one out")
-    variables, same_classes = init_from_checkpoint(config.init_from, net, variables, class_names)
+    variables, same_classes = init_from_checkpoint(config.init_from, net, variables, class_names, config.init_from_step)
     scores = "" if same_classes else "; it was trained on other classes: the score layer starts anew"
     hosts.say(f"starting from {config.init_from}{scores}")
     return variables

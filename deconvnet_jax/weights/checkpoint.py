@@ -119,12 +119,16 @@ def _check_description(net: Network, info: dict[str, Any]) -> None:
 
 
 def init_from_checkpoint(
-    path: str | Path, net: Network, variables: chex.ArrayTree, class_names: Sequence[str]
+    path: str | Path,
+    net: Network,
+    variables: chex.ArrayTree,
+    class_names: Sequence[str],
+    step: int | None = None,
 ) -> tuple[chex.ArrayTree, bool]:
-    """Initial variables for a training that goes on from another one's network; its best step.
+    """Initial variables for a training that goes on from another one's network.
 
     Args:
-      path: as for `load_checkpoint`.
+      path, step: as for `load_checkpoint`.
       net: the network to be trained.
       variables: of it, as initialised.
       class_names: of the data to be trained on.
@@ -136,7 +140,7 @@ def init_from_checkpoint(
       InputError: if the checkpoint cannot be read, is of another network, or cannot be trained on because its batch
         normalisation is folded.
     """
-    loaded_net, loaded, info = load_checkpoint(path)
+    loaded_net, loaded, info = load_checkpoint(path, step)
     if type(loaded_net) is not type(net):
         raise InputError(
             f"--config.init_from={path} holds a network of the kind {type(loaded_net).__name__}, the config trains a "

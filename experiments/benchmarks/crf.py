@@ -29,6 +29,7 @@ from deconvnet_jax.data.scenes import draw_scene
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.ops.dense_crf import crf_kernels, mean_field
+from experiments.benchmarks import machine
 from experiments.benchmarks.train import OURS, middle, spread
 
 HEIGHT, WIDTH, CLASSES, ITERATIONS = 375, 500, 21, 10
@@ -184,10 +185,7 @@ def measure(
 def print_table(numbers: dict[str, Any]) -> None:
     """On stderr: stdout is for the JSON."""
     console = Console(stderr=True, width=150)
-    text = f"Dense CRF, {ITERATIONS} iterations, {CLASSES} classes, {numbers['device']}, {numbers['cores']} cores"
-    console.print(
-        f"{text}; against {numbers['alternative'] or 'nothing: ' + numbers['no_alternative']}", soft_wrap=True
-    )
+    machine.print_heading(console, f"Dense CRF, {ITERATIONS} iterations, {CLASSES} classes", numbers)
     table = Table("", "seconds", "build", "iterations", "ratio", "equal labels", "vertices (2-D; 5-D)")
     for preset, result in numbers["results"].items():
         for name, seconds in result["seconds"].items():

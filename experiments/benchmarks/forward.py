@@ -132,10 +132,7 @@ def check_scores(mine: Any, other: Any) -> None:
 def print_table(numbers: dict[str, Any]) -> None:
     """On stderr: stdout is for the JSON."""
     console = Console(stderr=True, width=110)
-    text = f"Forward pass of DeconvNet, {numbers['device']}, {numbers['cores']} cores, float32"
-    console.print(
-        f"{text}; against {numbers['alternative'] or 'nothing: ' + numbers['no_alternative']}", soft_wrap=True
-    )
+    machine.print_heading(console, "Forward pass of DeconvNet, float32", numbers)
     table = Table("", "images/s", "TFLOP/s", "of a matrix product's", "times as fast", "run as")
     for batch_size, result in numbers["results"].items():
         for name, rate in result["images_per_second"].items():

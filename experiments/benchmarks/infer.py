@@ -407,9 +407,8 @@ def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
 def print_tables(numbers: dict[str, Any]) -> None:
     """On stderr: stdout is for the JSON."""
     console = Console(stderr=True, width=110)
-    alternative = numbers["alternative"] or f"nothing: {numbers['no_alternative']}"
     text = f"An image of {WIDTH}x{HEIGHT} with {numbers['proposals']} proposals, {numbers['batch_size']} at once"
-    console.print(f"{text}; {numbers['device']}, {numbers['cores']} cores; against {alternative}", soft_wrap=True)
+    machine.print_heading(console, text, numbers)
     table = Table("seconds", OURS, THEIRS, "times as fast")
     for stage, result in numbers["stages"].items():
         table.add_row(stage, *cells(result, THEIRS))

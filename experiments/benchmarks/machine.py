@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from rich.console import Console
 
 ROUNDS = 7
 PRODUCT_SIZES = {"cpu": 2048}
@@ -47,6 +48,12 @@ def seconds(program: Callable[..., Any], *arguments: Any) -> float:
         jax.block_until_ready(program(*arguments))
         durations.append(time.perf_counter() - begin)
     return statistics.median(durations[1:])
+
+
+def print_heading(console: Console, text: str, numbers: dict[str, Any]) -> None:
+    """One line above a table: what was measured, where, and against what."""
+    against = numbers["alternative"] or f"nothing: {numbers['no_alternative']}"
+    console.print(f"{text}; {numbers['device']}, {numbers['cores']} cores; against {against}", soft_wrap=True)
 
 
 def forget_peak() -> None:

@@ -408,10 +408,7 @@ def middle(values: list[float]) -> dict[str, float]:
 def print_table(numbers: dict[str, Any]) -> None:
     """On stderr: stdout is for the JSON."""
     console = Console(stderr=True, width=110)
-    text = f"Training steps of {numbers['batch_size']} images, {numbers['device']}, {numbers['cores']} cores"
-    console.print(
-        f"{text}; against {numbers['alternative'] or 'nothing: ' + numbers['no_alternative']}", soft_wrap=True
-    )
+    machine.print_heading(console, f"Training steps of {numbers['batch_size']} images", numbers)
     table = Table("", "images/s", "TFLOP/s", "of a matrix product's", "peak memory", "times as fast", "run as")
     for dtype, result in numbers["results"].items():
         for name, rate in result["images_per_second"].items():

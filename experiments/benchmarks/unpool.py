@@ -131,10 +131,7 @@ def check(programs: dict[str, Program]) -> None:
 def print_table(numbers: dict[str, Any]) -> None:
     """On stderr: stdout is for the JSON."""
     console = Console(stderr=True, width=130)
-    text = f"Pooling and unpooling of {numbers['batch_size']} images, {numbers['device']}, {numbers['cores']} cores"
-    console.print(
-        f"{text}; against {numbers['alternative'] or 'nothing: ' + numbers['no_alternative']}", soft_wrap=True
-    )
+    machine.print_heading(console, f"Pooling and unpooling of {numbers['batch_size']} images", numbers)
     table = Table("milliseconds", OURS, GENERAL, "times as fast", THEIRS, "times as fast")
     for size, result in numbers["results"].items():
         row = [spread({key: 1000 * value for key, value in result["seconds"][OURS].items()})]

@@ -56,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.all_reduce_dtype = "float32"  # or "bfloat16": of gradients on their way between devices
 
     config.init_from = config_dict.placeholder(str)  # checkpoint to go on from, of a training or imported; all layers
+    config.init_from_step = config_dict.placeholder(int)  # its step; default: the one with the best evaluation
     config.init = ml_collections.ConfigDict()
     config.init.vgg16 = config_dict.placeholder(str)  # ImageNet VGG-16: .pth, .h5, .npz, .safetensors, .caffemodel
     config.init.keep_features = False  # let batch normalisation begin with VGG-16's own features; the original does not

@@ -2,8 +2,8 @@
 
     python -m experiments.prepare_data --dataset=voc2012 --manual_dir=DOWNLOADS --data_dir=DIR --proposals=train_aug
     python -m experiments.voc_train --config=experiments/configs/voc_stage2.py --workdir=runs/voc_stage2 \
-        --config.init_from=runs/voc_stage1 --config.data.dataset=voc2012 --config.data.data_dir=DIR \
-        --config.data.train_split=train_aug
+        --config.init_from=runs/voc_stage1 --config.init_from_step=20000 --config.data.dataset=voc2012 \
+        --config.data.data_dir=DIR --config.data.train_split=train_aug
 
 or, on a folder in the VOC layout, --config.data.voc_root=FOLDER instead of the flags of data.
 

@@ -1,4 +1,4 @@
-"""Both stages of the paper, one command: voc_stage1 in WORKDIR/stage1, then voc_stage2 from its result in WORKDIR.
+"""Both stages of the paper, one command: voc_stage1 in WORKDIR/stage1, then voc_stage2 from its last step in WORKDIR.
 
     python -m experiments.prepare_data --dataset=voc2012 --manual_dir=DOWNLOADS --data_dir=DIR --proposals=train_aug
     python -m experiments.voc_train --config=experiments/configs/voc_two_stage.py --workdir=runs/voc \

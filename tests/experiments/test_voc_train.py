@@ -323,7 +323,7 @@ def test_two_stages_with_one_command(scenes, tmp_path, capsys):
     assert np.abs(second["params"]["fc6"]["kernel"] - first["params"]["fc6"]["kernel"]).max() < 0.1
     saved = [json.loads((tmp_path / part / "config.json").read_text()) for part in ("stage1", "")]
     assert [part["data"]["label_mode"] for part in saved] == ["instance", "all"]
-    assert saved[1]["init_from"] == str(tmp_path / "stage1")
+    assert (saved[1]["init_from"], saved[1]["init_from_step"]) == (str(tmp_path / "stage1"), 1)
     files = sorted(tmp_path.rglob("*"))
     voc_train.run(config, str(tmp_path))
     assert [path for path in sorted(tmp_path.rglob("*")) if "tensorboard" not in str(path)] == [
@@ -341,6 +341,7 @@ def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
     (first, first_folder, accepted), (second, second_folder, _) = started
     assert accepted
     assert (first_folder, second_folder) == (str(tmp_path / "stage1"), str(tmp_path))
+    assert (first.init_from_step, second.init_from_step) == (None, 20_000)
     assert (first.init_from, first.init.vgg16, first.init.keep_features) == (None, "vgg16.npz", True)
     assert (second.init_from, second.init.vgg16, second.init.keep_features) == (first_folder, None, False)
 

@@ -80,7 +80,7 @@ def test_wrong_arguments(script, arguments, message):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("status", "requeued"), [(0, False), (1, False), (75, True)])
+@pytest.mark.parametrize(("status", "requeued"), [(0, False), (1, False), (75, True), (143, True)])
 def test_slurm_requeues_what_was_asked_to_stop(stand_in, status, requeued):
     stand_in("srun", f"exit {status}")
     stand_in("scontrol", "")
