@@ -63,7 +63,7 @@ def batch_norm_name(layer: str) -> str:
 
 
 class DeconvNet(nn.Module):
-    """The network: images in, one score map per class out.
+    """The network: images in, one score map per class out. Differentiable in reverse mode.
 
     Attributes:
       num_classes: classes with the background; 21 for VOC.
@@ -149,7 +149,7 @@ class DeconvNet(nn.Module):
 
     def _encode(self, x: Array, block: int, train: bool) -> tuple[Array, Array]:
         for i, width in enumerate(ENCODER_WIDTHS[block], 1):
-            x = self._conv3x3(f"conv{block}_{i}", width, nn.initializers.he_normal())(x)
+            x = self._conv3x3(f"conv{block}_{i}", width, nn.initializers.he_normal())(x, train)
             x = self._bn_relu(f"bn{block}_{i}", x, train)
         return max_pool_with_indices(x, window=2)
 
@@ -168,7 +168,7 @@ class DeconvNet(nn.Module):
         for i, width in enumerate(widths, 1):
             unpooled_next = i == len(widths) and block > 1
             scaled = width if unpooled_next else width * self.decoder_width
-            x = self._conv3x3(f"deconv{block}_{i}", scaled, kernel_init)(x)
+            x = self._conv3x3(f"deconv{block}_{i}", scaled, kernel_init)(x, train)
             x = self._bn_relu(f"debn{block}_{i}", x, train, self._decoder_shift)
         return x
 

@@ -54,11 +54,13 @@ class Conv3x3(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Applies the layer."""
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Applies the layer; `train`: its gradient will be taken."""
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        x = materialised(x)
+        x = x.astype(self.dtype)
+        if train:
+            x = materialised(x)
         y = lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return add_bias(y, bias)
 
@@ -89,9 +91,10 @@ class FullDeconv(nn.Module):
     """A `window` x `window` transposed convolution without padding, made for maps much smaller than that (fc6-deconv).
 
     Equals `flax.linen.ConvTranspose(features, (window, window), padding="VALID")` and its parameters: kernel [window,
-    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. A matrix product for
-    each place of the window and an overlap-add do it; written as a convolution of the padded map it is 49 times the
-    work, and as one large product kernel and gradient, 0.4 GB each, would be transposed.
+    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. Of one place it
+    is a matrix product for each place of the window (as one large product, kernel and gradient, 0.4 GB each, would
+    be transposed); of a larger one, a product and an overlap-add. As a convolution of the padded map it would be 49
+    times the work.
     """
 
     features: int
@@ -106,11 +109,13 @@ class FullDeconv(nn.Module):
         k = self.window
         kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        everywhere = jnp.broadcast_to(x.reshape(-1, channels), (k * k, n * h * w, channels))
-        products = jnp.matmul(everywhere, kernel.reshape(k * k, channels, self.features))
-        patches = products.reshape(k, k, n, h, w, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
         if (h, w) == (1, 1):
-            return patches[:, :, :, 0, 0, :].transpose(2, 0, 1, 3) + bias
+            wide = x.reshape(n, channels).astype(at_least_float32(x.dtype))  # gradients of 49 places are added up so
+            everywhere = jnp.broadcast_to(wide, (k * k, n, channels)).astype(self.dtype)
+            products = jnp.matmul(everywhere, kernel.reshape(k * k, channels, self.features))
+            patches = products.reshape(k, k, n, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
+            return patches.transpose(2, 0, 1, 3) + bias
+        patches = jnp.einsum("nhwc,ijco->ijnhwo", x, kernel)[::-1, ::-1]
         y = jnp.zeros((n, h + k - 1, w + k - 1, self.features), patches.dtype)
         for i in range(k):
             for j in range(k):

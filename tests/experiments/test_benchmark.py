@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 
 from deconvnet_jax.data import crop_window, open_split, prepare_voc_layout, write_scenes
+from experiments import benchmark as benchmark_program
 from experiments.benchmarks import input as input_benchmark
 from experiments.benchmarks import proposals as proposals_benchmark
+from experiments.benchmarks import scaling as scaling_benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,6 +92,18 @@ def test_the_alternative_cuts_the_same_crops(tmp_path, monkeypatch):
         assert np.mean(its[1] == label) > 0.97  # nearest pixels are chosen by another rounding
         assert np.abs(its[0] - image).mean() < 3
     assert 0 < beyond < 12
+
+
+def test_all_runs_each_with_the_same_flags_and_outlives_one_that_fails(monkeypatch):
+    values = flags.FlagValues()
+    for name in benchmark_program.PASSED_ON:
+        flags.DEFINE_string(name, None, "", flag_values=values)
+    values(["benchmark", "--step_ms=10", "--batch_per_device=4", "--width=2"])
+    monkeypatch.setattr(benchmark_program, "NAMES", ("scaling", "proposals", "forward", "all"))
+    numbers = benchmark_program.run_all(values)
+    assert list(numbers) == ["scaling", "forward"]  # proposals need photographs
+    assert numbers["forward"] is None  # the width
+    assert numbers["scaling"] == scaling_benchmark.run(10.0, 4)
 
 
 @pytest.mark.parametrize(

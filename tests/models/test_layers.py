@@ -80,6 +80,19 @@ def test_layers_equal_pytorch_in_float32_with_gradients(rng, name):
     assert relative_error(dparams["bias"], bias.grad.numpy()) < 1e-5
 
 
+def test_gradients_in_bfloat16_are_added_up_in_float32(rng):
+    """Of fc6-deconv's 49 places; rounded after every one, the error would be four times as large."""
+    x, kernel = rng.standard_normal((8, 1, 1, 64)), rng.standard_normal((7, 7, 64, 64))
+    upstream = rng.standard_normal((8, 7, 7, 64))
+    layer = FullDeconv(64, 7, dtype=jnp.bfloat16)
+    params = {"kernel": np.float32(kernel), "bias": np.zeros(64, np.float32)}
+    coarse = [jnp.asarray(array, jnp.bfloat16) for array in (x, upstream)]
+    _, vjp = jax.vjp(lambda x: layer.apply({"params": params}, x), coarse[0])
+    exact = [np.asarray(array, np.float64) for array in (*coarse, jnp.asarray(kernel, jnp.bfloat16))]
+    expected = np.einsum("nijo,ijco->nc", exact[1][:, ::-1, ::-1], exact[2])
+    assert relative_error(vjp(coarse[1])[0][:, 0, 0], expected) < 3e-3
+
+
 @pytest.mark.parametrize("case", ["deconv_k3p1", "deconv_k7_from_1x1"])
 def test_deconvolutions_equal_caffe(real_data, case):
     """The original's own layer; its blob is [in, out, h, w]."""

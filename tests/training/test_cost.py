@@ -1,6 +1,7 @@
 """What a step costs, as XLA counts it: no timing, but it notices work that should not be there."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,10 @@ import optax
 import pytest
 
 from deconvnet_jax.models import DeconvNet, compiler_options
-from deconvnet_jax.ops import max_unpool, sum_of_squares
+from deconvnet_jax.ops import max_unpool, pooling, sum_of_squares
 
 MACS = 32.75e9  # multiply-adds of a forward pass of 224x224, by hand from the table of layers
-CONVOLUTIONS = 27  # 13 of the encoder, 13 of the decoder, the scores; fc6, fc7 and fc6-deconv are matrix products
+CONVOLUTIONS = 26  # 13 of the encoder and of the decoder; fc6, fc7 and fc6-deconv are matrix products
 
 
 def shapes(net, count=1):
@@ -39,20 +40,18 @@ def test_arithmetic_of_the_full_network():
 
 
 def test_convolutions_are_computed_once():
-    """Forward, for the input (not of the first layer) and for the kernel; XLA does not double them."""
+    """Forward, for the input and for the kernel (that of the scores instead of conv1_1's input): none is doubled."""
     net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
     program = gradient(net).lower(*shapes(net)).compile(compiler_options=compiler_options()).as_text()
-    found = len(re.findall(r"\bconvolution\(", program))
-    assert 0 < found <= 3 * CONVOLUTIONS - 1
+    assert len(re.findall(r"\bconvolution\(", program)) == 3 * CONVOLUTIONS
+
+
+def compiled(function, *arguments):
+    return jax.jit(function).lower(*arguments).compile(compiler_options=compiler_options())
 
 
 def bytes_accessed(function, *arguments):
-    return (
-        jax.jit(function)
-        .lower(*arguments)
-        .compile(compiler_options=compiler_options())
-        .cost_analysis()["bytes accessed"]
-    )
+    return compiled(function, *arguments).cost_analysis()["bytes accessed"]
 
 
 def test_norms_read_once(rng):
@@ -61,15 +60,32 @@ def test_norms_read_once(rng):
     assert bytes_accessed(sum_of_squares, [x]) < 1.5 * x.nbytes < bytes_accessed(lambda x: optax.tree.norm([x]), x)
 
 
+def test_inputs_of_convolutions_are_kept():
+    """In training, before and behind every convolution; inference, which may be exported, has none of it."""
+    net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
+    variables, images = shapes(net)
+    barriers = gradient(net).lower(variables, images).as_text().count("stablehlo.optimization_barrier")
+    assert barriers == 3 * CONVOLUTIONS - 1  # its input, its gradient, and the gradient of its input but the image's
+    assert "optimization_barrier" not in jax.jit(net.apply).lower(variables, images).as_text()
+
+
 def test_unpooling_moves_each_value_once(rng):
     """Values and positions in, the map out; backward the map and positions in, values out."""
     pooled = jnp.asarray(rng.standard_normal((2, 32, 32, 16)), jnp.float32)
     indices = jnp.asarray(np.broadcast_to(np.arange(0, 64 * 64, 2).reshape(64, 32)[::2, :, None], pooled.shape))
     upstream = jnp.ones((2, 64, 64, 16))
 
-    def unpool(pooled):
+    def unpool(pooled, indices):
         return max_unpool(pooled, indices, (64, 64), window=2)
 
+    def backward(pooled, indices, upstream):
+        return jax.vjp(partial(unpool, indices=indices), pooled)[1](upstream)[0]
+
+    def derived(pooled, indices, upstream):  # as JAX would do it
+        return jax.vjp(lambda pooled: pooling._spread(pooled, indices, (64, 64), (2, 2)), pooled)[1](upstream)[0]
+
     least = pooled.nbytes + indices.nbytes + upstream.nbytes
-    assert bytes_accessed(unpool, pooled) < 1.1 * least
-    assert bytes_accessed(lambda g: jax.vjp(unpool, pooled)[1](g)[0], upstream) < 1.1 * least
+    assert bytes_accessed(unpool, pooled, indices) < 1.1 * least
+    assert bytes_accessed(backward, pooled, indices, upstream) < 1.1 * least
+    sums = [" reduce(" in compiled(function, pooled, indices, upstream).as_text() for function in (backward, derived)]
+    assert sums == [False, True]
