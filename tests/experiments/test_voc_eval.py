@@ -173,7 +173,7 @@ def test_two_processes(tiny_run, tmp_path):
     scores = json.loads(outputs[0][0].splitlines()[-1])
     assert "iou" not in outputs[1][0]
     alone = voc_eval.run(tiny_run.folder)
-    assert scores["iou_per_class"] == alone["iou_per_class"]
+    assert scores["iou_per_class"] == pytest.approx(alone["iou_per_class"], abs=1e-3)  # rounding may move a pixel
     assert scores["images"] == 3
     assert len(list((tmp_path / "out/labels").iterdir())) == 3
 
