@@ -28,6 +28,7 @@ from experiments.benchmarks.train import (
     Contender,
     check_width,
     compare,
+    compiled,
     find_torch,
     layer_costs,
     make_net,
@@ -97,28 +98,17 @@ def theirs(torch: Any, variables: Any, images: np.ndarray, device: str) -> Conte
     network = fused(torch, torch_network(torch, variables)).to(device, memory_format=torch.channels_last)
     x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # channels_last already
     parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    def scores(forward: Any) -> Any:
+        with torch.inference_mode():
+            return forward(x)
+
     forward, mode = network, "eager"
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
         use_tf32(torch)
-        forward, mode = compiled(torch, network, x)
-
-    def step() -> Any:
-        with torch.inference_mode():
-            return forward(x)
-
-    return Contender(step, lambda scores: float(scores[0, 0, 0, 0]), parameters, lambda: None, mode)
-
-
-def compiled(torch: Any, network: Any, x: Any) -> tuple[Any, str]:
-    """The network compiled, if that works here, and how it is run."""
-    try:
-        fast = torch.compile(network)
-        with torch.inference_mode():
-            fast(x)
-    except Exception as error:  # Triton, a compiler or an operation is missing: many kinds
-        return network, f"eager; torch.compile fails: {str(error).strip().splitlines()[0][:80]}"
-    return fast, "torch.compile"
+        forward, mode = compiled(torch, network, scores)
+    return Contender(lambda: scores(forward), lambda scores: float(scores[0, 0, 0, 0]), parameters, lambda: None, mode)
 
 
 def check_scores(mine: Any, other: Any) -> None:

@@ -56,6 +56,7 @@ from experiments.benchmarks.train import (
     OURS,
     SIZE,
     check_width,
+    compiled,
     find_torch,
     make_net,
     make_variables,
@@ -245,14 +246,8 @@ def their_network(torch: Any, width: float, batch_size: int, device: str) -> tup
             found = forward(x.contiguous(memory_format=torch.channels_last))
             return found.permute(0, 2, 3, 1).cpu().numpy()
 
-    forward, mode = network, "eager"
-    if on_gpu:
-        try:
-            fast = torch.compile(network)
-            scores(fast, np.zeros((batch_size, SIZE, SIZE, 3), np.float32))
-            forward, mode = fast, "torch.compile"
-        except Exception as error:  # Triton, a compiler or an operation is missing: many kinds
-            mode = f"eager; torch.compile fails: {str(error).strip().splitlines()[0][:80]}"
+    nothing = np.zeros((batch_size, SIZE, SIZE, 3), np.float32)
+    forward, mode = compiled(torch, network, lambda fast: scores(fast, nothing)) if on_gpu else (network, "eager")
     return lambda crops: scores(forward, crops), mode
 
 

@@ -257,7 +257,7 @@ def theirs(torch: Any, variables: chex.ArrayTree, batch: dict[str, np.ndarray], 
             logits = network(x.contiguous(memory_format=torch.channels_last))
         return torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=255)
 
-    forward, mode = compiled(torch, network, loss_of) if on_gpu else (network, "eager")
+    forward, mode = compiled(torch, network, lambda fast: loss_of(fast).backward()) if on_gpu else (network, "eager")
 
     def step() -> Any:
         optimizer.zero_grad(set_to_none=True)
@@ -275,11 +275,11 @@ def theirs(torch: Any, variables: chex.ArrayTree, batch: dict[str, np.ndarray], 
     return Contender(step, wait, parameters, torch.cuda.max_memory_allocated if on_gpu else lambda: None, mode)
 
 
-def compiled(torch: Any, network: Any, loss_of: Callable[[Any], Any]) -> tuple[Any, str]:
+def compiled(torch: Any, network: Any, trial: Callable[[Any], Any]) -> tuple[Any, str]:
     """The network compiled, if that works here, and how it is run."""
     try:
         fast = torch.compile(network)
-        loss_of(fast).backward()
+        trial(fast)
     except Exception as error:  # Triton, a compiler or an operation is missing: many kinds
         return network, f"eager; torch.compile fails: {str(error).strip().splitlines()[0][:80]}"
     return fast, "torch.compile"
