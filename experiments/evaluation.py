@@ -9,7 +9,7 @@ import numpy as np
 
 from deconvnet_jax.data import Example
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
-from deconvnet_jax.inference import InferenceSettings, Segmenter
+from deconvnet_jax.inference import InferenceSettings, Segmenter, settings_from
 from deconvnet_jax.models import Network
 from deconvnet_jax.training import Evaluation
 from deconvnet_jax.visualization import result_panel
@@ -21,12 +21,14 @@ PICTURES = 4  # images that every evaluation draws
 def evaluator(
     net: Network, class_names: Sequence[str], source: Sequence[Example], config: ml_collections.ConfigDict
 ) -> Callable[[chex.ArrayTree], Evaluation]:
-    """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with pictures."""
-    count = _evaluated(config, source)
+    """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with pictures.
+
+    Images are segmented as the config says if that needs no proposals, else whole; without CRF and partner.
+    """
+    count, settings = _evaluated(config, source), _settings(config)
 
     def evaluate(variables: chex.ArrayTree) -> Evaluation:
-        whole = InferenceSettings(mode="whole_image")
-        segmenter = Segmenter(net, variables, tuple(class_names), config.data.crop_size, whole)
+        segmenter = Segmenter(net, variables, tuple(class_names), config.data.crop_size, settings)
         matrix = np.zeros((len(class_names), len(class_names)), np.int64)
         pictures = {}
         for i in range(jax.process_index(), count, jax.process_count()):
@@ -41,6 +43,13 @@ def evaluator(
         return Evaluation(found, pictures)
 
     return evaluate
+
+
+def _settings(config: ml_collections.ConfigDict) -> InferenceSettings:
+    settings = settings_from(config.inference.to_dict())
+    if settings.uses_proposals:
+        return InferenceSettings(mode="whole_image")
+    return settings.changed(crf="none", ensemble_checkpoint="")
 
 
 def _evaluated(config: ml_collections.ConfigDict, source: Sequence[Example]) -> int:

@@ -102,6 +102,16 @@ def image_box(height: int, width: int, factor: float = 1.0) -> np.ndarray:
     return enlarge(square(np.array([[0, 0, width, height]], np.float64)), factor)[0]
 
 
+def shown_extent(
+    box: np.ndarray, size: int, height: int, width: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The rows and the columns, from and to, of a box resized to a size x size square that show the image."""
+    x0, y0, x1, y1 = (float(value) for value in box)
+    rows = (max(0.0, -y0) * size / (y1 - y0), (min(y1, height) - y0) * size / (y1 - y0))
+    columns = (max(0.0, -x0) * size / (x1 - x0), (min(x1, width) - x0) * size / (x1 - x0))
+    return rows, columns
+
+
 def crop_window(
     image: np.ndarray,
     label: np.ndarray | None,

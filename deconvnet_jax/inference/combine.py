@@ -3,12 +3,15 @@
 Scores are such that `softmax(scores)` are probabilities.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deconvnet_jax.ops import CRF_PRESETS, dense_crf
+from deconvnet_jax.ops import CRF_PRESETS
+from deconvnet_jax.ops.dense_crf import crf_kernels, mean_field_rows, padded_pixels
 
 
 @jax.jit
@@ -31,16 +34,40 @@ def product_of_positive(scores: Array, others: Array) -> Array:
     return jnp.maximum(scores, 0) * jnp.maximum(others, 0)
 
 
-def refine(scores: np.ndarray, image: np.ndarray, preset: str) -> np.ndarray:
-    """The scores after a fully connected CRF.
+@jax.jit
+def most_likely(scores: Array) -> Array:
+    """The class with the highest score, uint8 [...], of scores [..., K]."""
+    return scores.argmax(axis=-1).astype(jnp.uint8)
+
+
+def refine(scores: Array, image: np.ndarray, preset: str) -> tuple[Array, Array]:
+    """The scores after a fully connected CRF; all of it on the device.
 
     Args:
-      scores: float32 [H, W, K].
-      image: uint8 RGB [H, W, 3].
+      scores: float32 [Hp, Wp, K], whose upper left corner is the image's.
+      image: uint8 RGB [H, W, 3], not larger.
       preset: one of `ops.CRF_PRESETS`.
 
     Returns:
-      float32 [H, W, K]: logarithms of the CRF's probabilities.
+      Of every pixel, row by row, uint8 [P] and float32 [P, K]: the most probable class, and the logarithms of the CRF's
+      probabilities. P is at least H * W; what is beyond means nothing.
     """
-    probabilities = dense_crf(-jax.nn.log_softmax(jnp.asarray(scores)), image, **CRF_PRESETS[preset])
-    return np.log(np.maximum(np.asarray(probabilities), np.finfo(np.float32).tiny))
+    height, width = image.shape[:2]
+    settings = CRF_PRESETS[preset]
+    kernels = crf_kernels(image, settings["gaussian"], settings["bilateral"])
+    weights = settings["gaussian"][-1], settings["bilateral"][-1]
+    unary = _unary_rows(scores, np.int32([height, width]), padded_pixels(height, width))
+    q = mean_field_rows(unary, kernels, weights, normalization=settings["normalization"])
+    return _labels_and_logarithms(q)
+
+
+@partial(jax.jit, static_argnames="rows")
+def _unary_rows(scores: Array, size: Array, rows: int) -> Array:
+    """-log p of the pixels of an image of that size, [rows, K]."""
+    index = jnp.minimum(jnp.arange(rows), size[0] * size[1] - 1)
+    return -jax.nn.log_softmax(scores[index // size[1], index % size[1]])
+
+
+@jax.jit
+def _labels_and_logarithms(q: Array) -> tuple[Array, Array]:
+    return most_likely(q), jnp.log(jnp.maximum(q, jnp.finfo(jnp.float32).tiny))

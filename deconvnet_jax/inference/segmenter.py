@@ -18,7 +18,7 @@ from rich.progress import track
 
 from deconvnet_jax.data import VOC_CLASSES, propose_boxes
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference.combine import mean_of_probabilities, product_of_positive, refine
+from deconvnet_jax.inference.combine import mean_of_probabilities, most_likely, product_of_positive, refine
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
@@ -249,14 +249,25 @@ class Segmenter:
     def _finish(self, launched: "_Launched") -> Result:
         """Waits for the scores of an image, refines them, and brings them back to its own size."""
         (height, width), image, _ = launched.prepared
-        scores = np.asarray(launched.scores)[: image.shape[0], : image.shape[1]]
-        if self.settings.crf != "none":
-            scores = refine(scores, image, self.settings.crf)
+        labels, scores = self._on_host(launched.scores, image)
         if image.shape[:2] != (height, width):
             scores = sample_scores(scores, np.array([0, 0, width, height]), height, width)
-        labels = np.argmax(scores, axis=-1).astype(np.uint8)
+            labels = np.argmax(scores, axis=-1).astype(np.uint8)
         scale = np.array([width, height] * 2) / np.array(image.shape[1::-1] * 2)
-        return Result(labels, np.ascontiguousarray(scores), (launched.boxes * scale).astype(np.float32))
+        return Result(labels, scores, (launched.boxes * scale).astype(np.float32))
+
+    def _on_host(self, scores: Array, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labels uint8 [H, W] and scores [H, W, K] of a computed image.
+
+        The host looks for no maxima: it would take longer than the network on a GPU.
+        """
+        height, width = image.shape[:2]
+        if self.settings.crf == "none":
+            labels, scores = (np.asarray(part)[:height, :width] for part in (most_likely(scores), scores))
+            return np.ascontiguousarray(labels), np.ascontiguousarray(scores)
+        rows = (np.array(part[: height * width]) for part in map(np.asarray, refine(scores, image, self.settings.crf)))
+        labels, scores = (part.reshape(height, width, *part.shape[1:]) for part in rows)
+        return labels, scores
 
     @property
     def group_size(self) -> int:

@@ -13,7 +13,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, gaussian_init
+from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, ScoreConv, gaussian_init
 from deconvnet_jax.ops import max_pool_with_indices, max_unpool
 
 # Output channels of every layer of a block. Block b of the decoder ends with the width that unpool(b-1) needs.
@@ -144,7 +144,7 @@ class DeconvNet(nn.Module):
         for block in DECODER_WIDTHS:
             indices, size = switches[block]
             x = decode(self, max_unpool(x, indices, size, window=2), block, train)
-        x = nn.Conv(self.num_classes, (1, 1), kernel_init=gaussian_init, dtype=self.dtype, name="seg-score-voc")(x)
+        x = ScoreConv(self.num_classes, dtype=self.dtype, name="seg-score-voc")(x)
         return x.astype(jnp.float32)
 
     def _encode(self, x: Array, block: int, train: bool) -> tuple[Array, Array]:

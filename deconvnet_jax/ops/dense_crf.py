@@ -139,18 +139,44 @@ def mean_field(
     normalization: str = "none",
 ) -> Array:
     """Mean field for unaries [H, W, K] and the kernels of an image of that size; see `dense_crf`."""
-    height, width, classes = unary.shape
-    used = [(kernel, weight) for kernel, weight in zip(kernels, weights, strict=True) if kernel is not None]
-    q = _mean_field(
-        _padded(unary, _bucket(height * width)),
-        [kernel for kernel, _ in used],
-        np.float32([weight for _, weight in used]),
-        lanes=_lanes(classes),
+    height, width, _ = unary.shape
+    q = mean_field_rows(
+        _padded(unary, padded_pixels(height, width)),
+        kernels,
+        weights,
         iterations=iterations,
-        symmetric=normalization == "symmetric",
+        normalization=normalization,
     )
     xp = jnp if isinstance(q, Tracer) else np  # NumPy compiles nothing for an image of another size
     return jnp.asarray(xp.asarray(q)[: height * width].reshape(unary.shape))
+
+
+def padded_pixels(height: int, width: int) -> int:
+    """How many rows `mean_field_rows` wants of an image: one for each pixel, and some to fill up a size."""
+    return _bucket(height * width)
+
+
+def mean_field_rows(
+    unary: ArrayLike,
+    kernels: Sequence[Lattice | ExactKernel | None],
+    weights: Sequence[float],
+    *,
+    iterations: int = 10,
+    normalization: str = "none",
+) -> Array:
+    """`mean_field` for unaries [P, K], a row of the image after the other, P = `padded_pixels`; and so the result.
+
+    Compiles nothing for an image of another size and the same P. Rows beyond the image are left to themselves.
+    """
+    used = [(kernel, weight) for kernel, weight in zip(kernels, weights, strict=True) if kernel is not None]
+    return _mean_field(
+        unary,
+        [kernel for kernel, _ in used],
+        np.float32([weight for _, weight in used]),
+        lanes=_lanes(unary.shape[1]),
+        iterations=iterations,
+        symmetric=normalization == "symmetric",
+    )
 
 
 def _bucket(number: int) -> int:

@@ -33,6 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.resize_size = 250  # a window is resized to this square,
     data.crop_size = 224  # of which this is cut out: the network's input
     data.random_crop = True  # at a random place; otherwise the centre
+    data.inside = False  # random places show as little as possible of what is beyond the image
+    data.zoom = (1.0, 1.0)  # the resized square is larger by a random factor between these two
     data.mirror = True  # half of the crops are mirrored left to right
     data.cache_mb = 2048  # memory for decoded images
     data.crops_per_decode = 8  # so many windows of an image come near each other; times the number of hosts
@@ -84,7 +86,8 @@ def get_config() -> ml_collections.ConfigDict:
     calibrate.batches = 0  # WORKDIR/calibrated, over so many batches (the original: 500); 0: not
     calibrate.batch_size = 28  # crops each, rounded up to a multiple of the devices
 
-    # How photographs are segmented after training; while training, evaluations show the network whole images.
+    # How photographs are segmented after training. While training, evaluations do the same if that needs no proposals;
+    # otherwise they show the network whole images.
     config.inference = _inference()
 
     config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth on

@@ -182,3 +182,19 @@ def test_no_windows():
     windows = training_windows(numbered(1)).take(np.zeros(0, int))
     with pytest.raises(InputError, match="no window to train on"):
         training_batches(numbered(1), windows, batch_size=1)
+
+
+def test_zoom_enlarges_and_inside_leaves_the_surroundings_out():
+    """Images of 40x60 with black around them in their square windows."""
+    source = numbered(6)
+    options = {"batch_size": 24, "resize_size": 64, "crop_size": 32, "label_mode": "all"}
+
+    def outside(**more):
+        return (next(batches_of(source, ("image",), **options, **more))["label"] == 255).mean()
+
+    assert outside(inside=True) == 0 < outside()
+    assert 0.2 < outside(inside=True, zoom=(0.5, 0.5)) < outside(zoom=(0.5, 0.5)) + 1e-9
+    near, far = (next(batches_of(source, ("image",), **options, zoom=(z, z)))["label"] for z in (2.0, 0.5))
+    assert (near == 1).sum(axis=(1, 2)).max() > 3 * (far == 1).sum(axis=(1, 2)).max()
+    with pytest.raises(InputError, match=r"data\.zoom=\(2, 1\): expected two factors"):
+        batches_of(source, ("image",), batch_size=2, zoom=(2, 1))

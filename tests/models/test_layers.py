@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, gaussian_init
+from deconvnet_jax.models import layers
+from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, ScoreConv, gaussian_init
 
 
 def to_torch(torch, x):
@@ -44,6 +45,7 @@ LAYERS = {
         (2, 14, 14, 8),
         lambda f, x, k, b: f.conv_transpose2d(x, k.permute(2, 3, 0, 1).flip(2, 3), b, padding=1),
     ),
+    "scores": (ScoreConv(5), (2, 9, 8, 6), lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b)),
     "fc6": (FullConv(6, 7), (3, 7, 7, 8), lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b)),
     "fc6 on a larger map": (FullConv(6, 7), (2, 9, 8, 8), lambda f, x, k, b: f.conv2d(x, k.permute(3, 2, 0, 1), b)),
     "fc6-deconv": (
@@ -78,6 +80,26 @@ def test_layers_equal_pytorch_in_float32_with_gradients(rng, name):
     assert relative_error(dx, tx.grad.numpy().transpose(0, 2, 3, 1)) < 1e-5
     assert relative_error(dparams["kernel"], kernel.grad.numpy()) < 1e-5
     assert relative_error(dparams["bias"], bias.grad.numpy()) < 1e-5
+
+
+@pytest.mark.parametrize("layer", [Conv3x3(6, gaussian_init), ScoreConv(5)])
+def test_spare_channels_change_nothing(rng, monkeypatch, layer):
+    """What a GPU computes, computed on the CPU: zeros are added to the channels, and all else stays."""
+    x = jnp.asarray(rng.standard_normal((2, 6, 5, 3)), jnp.float32)
+    params = jax.tree.map(
+        lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype), layer.init(jax.random.key(0), x)
+    )
+
+    def results():
+        y, vjp = jax.vjp(layer.apply, params, x)
+        return y, vjp(jnp.cos(y))
+
+    expected = results()
+    asked = []
+    monkeypatch.setattr(layers, "spare_channels", lambda *args: asked.append(args) or -args[0] % args[1])
+    found = results()
+    assert asked
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
 def test_gradients_in_bfloat16_are_added_up_in_float32(rng):
