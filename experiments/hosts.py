@@ -151,9 +151,11 @@ def first_process_first(make: Callable[[], T]) -> T:
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:
-    """The sum of an array over all processes, int64; the same in each of them."""
+    """The sum of an array over all processes, int64, or float64 of what is sent as float32; the same in each."""
     if jax.process_count() == 1:
         return values
+    if np.issubdtype(values.dtype, np.floating):
+        return multihost_utils.process_allgather(values.astype(np.float32)).astype(np.float64).sum(axis=0)
     high, low = (np.asarray(part, np.int32) for part in (values >> 24, values & 0xFFFFFF))  # JAX has 32 bits
     high, low = multihost_utils.process_allgather((high, low))
     return (high.astype(np.int64).sum(axis=0) << 24) + low.astype(np.int64).sum(axis=0)

@@ -8,10 +8,11 @@ of the training run, unless flags say otherwise; the network is the checkpoint's
 last line of stdout, one JSON object. Started in several processes (experiments/hosts.py), each segments its share of
 the images, and the first one prints the scores of all.
 
-With --output also metrics.json, label maps with VOC's palette, one an image (of VOC's classes in the folders that the
-challenge's server expects, results/VOC2012/Segmentation/comp6_SPLIT_cls/NAME.png, of others in labels/NAME.png), and
-panels/NAME.jpg (image, truth, prediction and overlay; of the first --panels images). A split without masks, like VOC's
-test, is segmented but not scored. A folder with the results of another evaluation is refused.
+With --output also metrics.json, confusion.png (which class was taken for which), label maps with VOC's palette, one an
+image (of VOC's classes in the folders that the challenge's server expects,
+results/VOC2012/Segmentation/comp6_SPLIT_cls/NAME.png, of others in labels/NAME.png), and panels/NAME.jpg (image, truth,
+prediction and overlay; of the first --panels images). A split without masks, like VOC's test, is segmented but not
+scored. A folder with the results of another evaluation is refused.
 """
 
 import json
@@ -32,9 +33,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deconvnet_jax.data import VOC_CLASSES, DatasetSplit, Example, UnlabelledSplit, has_no_masks, open_split
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.evaluation import confusion_matrix, scores_table, segmentation_scores, submission_folder
+from deconvnet_jax.evaluation import Tally, scores_table, submission_folder
 from deconvnet_jax.inference import Result, Segmenter
-from deconvnet_jax.visualization import result_panel, save_label_png
+from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli, dataset, hosts, segmenting
 from experiments.output import claim_output, output_folder
@@ -99,7 +100,7 @@ def run(
       panels: as the flag.
 
     Returns:
-      `evaluation.segmentation_scores` (not of a split without masks) with "step", "split", "images" and
+      `evaluation.Tally.scores` (not of a split without masks) with "step", "split", "images" and
       "seconds_per_image" (reading and predicting in each process, without compilation).
 
     Raises:
@@ -118,12 +119,16 @@ def run(
         described |= {"data": where, "split": name, "inference": settings}
         hosts.first_process_first(lambda: claim_output(folder, described))
     writer = ResultWriter(folder, segmenter.class_names, panels, name)
-    matrix, seconds = score_split(segmenter, split, writer)
+    tally, seconds = score_split(segmenter, split, writer)
     labelled = not isinstance(split, UnlabelledSplit)
-    scores = segmentation_scores(hosts.sum_over_processes(matrix), info["class_names"]) if labelled else {}
+    tally = tally.summed(hosts.sum_over_processes)
+    scores = tally.scores(info["class_names"]) if labelled else {}
     scores |= {"step": info["step"], "split": name, "images": len(split), "seconds_per_image": seconds}
     if folder and jax.process_index() == 0:
         (folder / "metrics.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n")
+        if labelled:
+            picture = confusion_picture(tally.matrix, info["class_names"])
+            picture.savefig(folder / "confusion.png")
     return scores
 
 
@@ -187,17 +192,16 @@ class ResultWriter:
 
 def score_split(
     segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, writer: ResultWriter
-) -> tuple[np.ndarray, float]:
+) -> tuple[Tally, float]:
     """Segments this process's share of the images.
 
     Returns:
-      Their confusion matrix, int64 [K, K], and the seconds that each took.
+      What is counted of them, and the seconds that each took.
     """
-    num_classes = len(segmenter.class_names)
-    matrix = np.zeros((num_classes, num_classes), np.int64)
+    tally = Tally(len(segmenter.class_names))
     share = range(jax.process_index(), len(split), jax.process_count())
     if not share:
-        return matrix, 0.0
+        return tally, 0.0
     for _ in _results(segmenter, split, share[: segmenter.group_size]):  # compiles
         pass
     seconds = 0.0
@@ -207,11 +211,11 @@ def score_split(
         for index, example, result in _results(segmenter, split, share):
             seconds += time.perf_counter() - began
             if example.label is not None:
-                matrix += confusion_matrix(example.label, result.labels, num_classes)
+                tally.add(example.label, result.labels, example.instances)
             writer(index, example, result)
             progress.advance(task)
             began = time.perf_counter()
-    return matrix, seconds / len(share)
+    return tally, seconds / len(share)
 
 
 def _results(

@@ -267,8 +267,8 @@ def initial_variables(
         return _continued(net, config, variables, class_names)
     if not config.init.vgg16:
         return variables
-    if config.init.keep_features and not isinstance(net, DeconvNet):
-        raise InputError("config.init.keep_features is about batch normalisation, which an FCN-8s does not have")
+    if config.init.keep_features and not (isinstance(net, DeconvNet) and net.batch_norm):
+        raise InputError("config.init.keep_features is about batch normalisation, which this network does not have")
     fresh, variables = variables, load_vgg16(config.init.vgg16, variables)
     if variables["params"]["fc6"] is fresh["params"]["fc6"]:
         hosts.say(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size")
@@ -309,6 +309,10 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
         for key in ("calibrate.batches", "bn_group", "remat"):
             if values[key]:
                 raise InputError(f"config.{key}={values[key]}: of no use to an FCN-8s; leave it out")
+    if not config.model.get("batch_norm", True):
+        for key in ("calibrate.batches", "bn_group"):
+            if values[key]:
+                raise InputError(f"config.{key}={values[key]}: of no use without batch normalisation; leave it out")
 
 
 def check_crop_size(config: ml_collections.ConfigDict) -> None:

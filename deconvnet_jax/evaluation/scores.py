@@ -48,18 +48,28 @@ def segmentation_scores(matrix: np.ndarray, class_names: Sequence[str] | None = 
 
 
 def scores_table(scores: dict[str, Any]) -> Table:
-    """The scores in percent, one row a class with its pixels in the truth, the means below."""
+    """The scores in percent, one row a class with its pixels in the truth, the means below; contours and objects, where
+    `tally.Tally` counted them.
+    """
     table = Table("class", title="segmentation scores", title_justify="left")
-    for column in ("IoU %", "accuracy %", "pixels"):
+    contours = scores.get("boundary_f1_per_class")
+    for column in ("IoU %", "accuracy %", "pixels", *(["boundary F1 %"] if contours else [])):
         table.add_column(column, justify="right")
     for name, iou in scores["iou_per_class"].items():
         pixels = scores["pixels_per_class"][name]
-        table.add_row(_plain(name), _percent(iou), _percent(scores["accuracy_per_class"][name]), f"{pixels:,}")
+        row = [_plain(name), _percent(iou), _percent(scores["accuracy_per_class"][name]), f"{pixels:,}"]
+        table.add_row(*row, *([_percent(contours[name])] if contours else []))
     table.add_section()
     total = f"{sum(scores['pixels_per_class'].values()):,}"
     table.add_row("mean", _percent(scores["mean_iou"]), _percent(scores["mean_accuracy"]), "")
     table.add_row("mean, classes in the truth", _percent(scores["mean_iou_present"]), "", "")
+    if contours:
+        table.add_row("mean over images", "", "", "", _percent(scores["boundary_f1"]))
     table.add_row("all pixels", _percent(scores["frequency_weighted_iou"]), _percent(scores["pixel_accuracy"]), total)
+    if "object_iou" in scores:
+        table.add_section()
+        for size, count in scores["objects"].items():
+            table.add_row(f"{size} objects", _percent(scores["object_iou"][size]), "", f"{count:,} objects")
     return table
 
 

@@ -26,6 +26,7 @@ FC_WINDOW = 7  # fc6 sees 7x7 of pool5: all of an input of 224
 BN_SHIFT = 0.001  # the original's
 
 DECODER_INITS = ("gaussian", "smooth")
+UNPOOLINGS = ("indices", "corner", "nearest")
 
 
 def smooth_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
@@ -75,8 +76,10 @@ class DeconvNet(nn.Module):
         larger.
       decoder_init: "gaussian", the original's; or "smooth", with which class signals reach the output from the first
         step on (`smooth_init`, and normalisation shifted by 1, so that ReLUs cut little). Learns at lower rates.
-      batch_norm: False leaves batch normalisation out: the network whose normalisation was folded into its
-        convolutions (`fold_batch_norm`), for inference only.
+      unpooling: where the decoder puts values: "indices", where pooling found each maximum; for comparison "corner",
+        the upper left pixel of each window, and "nearest", all four of them.
+      batch_norm: False leaves batch normalisation out: for comparison, and of a network whose normalisation was folded
+        into its convolutions (`fold_batch_norm`).
       bn_epsilon: added to variances. The original has 1e-9, which float32 does not carry safely.
       bn_momentum: share of the old value in the running averages of batch statistics.
       bn_axis_name: name of the mapped axis over which training statistics are averaged; None for each device its own.
@@ -93,6 +96,7 @@ class DeconvNet(nn.Module):
     fc_features: int = 4096
     fc_window: int = FC_WINDOW
     decoder_init: str = "gaussian"
+    unpooling: str = "indices"
     batch_norm: bool = True
     bn_epsilon: float = 1e-5
     bn_momentum: float = 0.9
@@ -121,15 +125,14 @@ class DeconvNet(nn.Module):
           `pool5_mask`, as the original calls them: int32 [N, H/2, W/2, C], ... (`ops.max_pool_with_indices`).
 
         Raises:
-          InputError: for another H or W, an unknown decoder_init, or training without batch normalisation.
+          InputError: for another H or W, or an unknown decoder_init or unpooling.
         """
         chex.assert_shape(images, (None, None, None, 3))
         chex.assert_type(images, float)  # pictures as uint8 still have their mean
         check_input_size(*images.shape[1:3], self.fc_window)
-        if self.decoder_init not in DECODER_INITS:
-            raise InputError(f"decoder_init='{self.decoder_init}': expected {' or '.join(DECODER_INITS)}")
-        if train and not self.batch_norm:
-            raise InputError("a network without batch normalisation (batch_norm=False) is for inference only")
+        for name, choices in (("decoder_init", DECODER_INITS), ("unpooling", UNPOOLINGS)):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name}='{getattr(self, name)}': expected {' or '.join(choices)}")
         encode, bottleneck, decode = DeconvNet._encode, DeconvNet._bottleneck, DeconvNet._decode
         if self.remat:
             encode, bottleneck = nn.remat(encode, static_argnums=(2, 3)), nn.remat(bottleneck, static_argnums=(2,))
@@ -143,7 +146,7 @@ class DeconvNet(nn.Module):
         x = bottleneck(self, x, train)
         for block in DECODER_WIDTHS:
             indices, size = switches[block]
-            x = decode(self, max_unpool(x, indices, size, window=2), block, train)
+            x = decode(self, self._unpool(x, indices, size), block, train)
         x = ScoreConv(self.num_classes, dtype=self.dtype, name="seg-score-voc")(x)
         return x.astype(jnp.float32)
 
@@ -152,6 +155,14 @@ class DeconvNet(nn.Module):
             x = self._conv3x3(f"conv{block}_{i}", width, nn.initializers.he_normal())(x, train)
             x = self._bn_relu(f"bn{block}_{i}", x, train)
         return max_pool_with_indices(x, window=2)
+
+    def _unpool(self, x: Array, indices: Array, size: tuple[int, int]) -> Array:
+        if self.unpooling == "nearest":
+            return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        if self.unpooling == "corner":
+            rows, columns = (jnp.arange(0, side, 2, dtype=jnp.int32) for side in size)
+            indices = jnp.broadcast_to((rows[:, None] * size[1] + columns)[..., None], x.shape)
+        return max_unpool(x, indices, size, window=2)
 
     def _bottleneck(self, x: Array, train: bool) -> Array:
         shift = self._decoder_shift

@@ -1,6 +1,7 @@
-"""Visualization: label maps as palette PNGs, over photographs, and beside them; single channels as pictures."""
+"""Visualization: label maps as palette PNGs, over photographs, and beside them; channels, confusion matrices."""
 
 from deconvnet_jax.visualization.activations import activation_picture, representative_channel
+from deconvnet_jax.visualization.confusion import confusion_picture
 from deconvnet_jax.visualization.contact_sheet import contact_sheet
 from deconvnet_jax.visualization.overlay import overlay
 from deconvnet_jax.visualization.palette import save_label_png, voc_palette
@@ -9,6 +10,7 @@ from deconvnet_jax.visualization.panel import class_legend, legend, result_panel
 __all__ = [
     "activation_picture",
     "class_legend",
+    "confusion_picture",
     "contact_sheet",
     "legend",
     "overlay",

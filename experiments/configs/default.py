@@ -50,6 +50,8 @@ def get_config() -> ml_collections.ConfigDict:
     model.fc_features = 4096  # width of fc6 and fc7
     model.fc_window = 7  # fc6's window on pool5: data.crop_size / 32 for one that sees the whole crop
     model.decoder_init = "gaussian"  # the original's; or "smooth": class signals reach the output at once
+    model.unpooling = "indices"  # to where the maxima came from; for comparison "corner" or "nearest"
+    model.batch_norm = True  # False: for comparison
     model.bn_epsilon = 1e-5
     model.bn_momentum = 0.9  # of the running averages of the batch statistics
     model.dtype = "float32"  # or "bfloat16": of the computation; parameters are float32
