@@ -7,6 +7,7 @@
     python -m experiments.benchmark unpool [--batch_size=N] [--json=FILE]
     python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
     python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
+    python -m experiments.benchmark growth [--width=W] [--picture=growth.png] [--json=FILE]
     python -m experiments.benchmark scaling [--step_ms=MS --batch_per_device=N] [--json=FILE]
     python -m experiments.benchmark all [--voc_root=FOLDER] [--json=FILE]
 
@@ -14,7 +15,8 @@
 of object proposals on the objects of a folder in the VOC layout. "train": training steps of the full network, beside
 the same network in PyTorch; "forward": its forward pass alone. "unpool": pooling with indices and unpooling, beside
 PyTorch's and the general form. "infer": seconds from a photograph to its label map, beside the same steps in PyTorch
-and OpenCV. "crf": the dense CRF, beside pydensecrf2. "scaling": what many accelerators would lose to summing up
+and OpenCV. "crf": the dense CRF, beside pydensecrf2. "growth": training steps against batch, size of images and
+devices, with a picture. "scaling": what many accelerators would lose to summing up
 gradients, computed, not measured. "all": one after the other, each in a program of its own; proposals with --voc_root.
 
 Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of stdout is
@@ -34,6 +36,7 @@ from deconvnet_jax.errors import InputError
 from experiments import cli
 from experiments.benchmarks import crf as crf_benchmark
 from experiments.benchmarks import forward as forward_benchmark
+from experiments.benchmarks import growth as growth_benchmark
 from experiments.benchmarks import infer as infer_benchmark
 from experiments.benchmarks import input as input_benchmark
 from experiments.benchmarks import proposals as proposals_benchmark
@@ -41,8 +44,8 @@ from experiments.benchmarks import scaling as scaling_benchmark
 from experiments.benchmarks import train as train_benchmark
 from experiments.benchmarks import unpool as unpool_benchmark
 
-NAMES = ("input", "proposals", "train", "forward", "unpool", "infer", "crf", "scaling", "all")
-PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "step_ms", "batch_per_device")
+NAMES = ("input", "proposals", "train", "forward", "unpool", "infer", "crf", "growth", "scaling", "all")
+PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "step_ms", "batch_per_device", "picture")
 
 
 def define_flags() -> None:
@@ -56,7 +59,8 @@ def define_flags() -> None:
         "CPU, else 8 and 64; 8. infer: windows at once; default: 10"
     )
     flags.DEFINE_integer("batch_size", None, at_once, lower_bound=1)
-    flags.DEFINE_float("width", 1.0, "train, forward, infer: multiplies the width of all layers")
+    flags.DEFINE_string("picture", None, "growth: file for the picture, a PNG")
+    flags.DEFINE_float("width", 1.0, "train, forward, infer, growth: multiplies the width of all layers")
     flags.DEFINE_float("step_ms", None, "scaling: time of a step on one accelerator; default: from its peak")
     flags.DEFINE_integer("batch_per_device", None, "scaling: images on each; default: 8 and 64", lower_bound=1)
 
@@ -70,6 +74,8 @@ def main(argv: Sequence[str]) -> None:
     path = Path(values.json).expanduser() if values.json else None
     if path and not path.parent.is_dir():
         raise InputError(f"--json={values.json}: there is no folder {path.parent}; make it first")
+    if values.picture and not (values.picture.endswith(".png") and Path(values.picture).expanduser().parent.is_dir()):
+        raise InputError(f"--picture={values.picture}: expected a name that ends in .png, in a folder that exists")
     benchmarks = {
         "input": input_benchmark.run,
         "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
@@ -77,6 +83,7 @@ def main(argv: Sequence[str]) -> None:
         "forward": lambda: forward_benchmark.run(values.batch_size, values.width),
         "unpool": lambda: unpool_benchmark.run(values.batch_size),
         "infer": lambda: infer_benchmark.run(values.batch_size, values.width),
+        "growth": lambda: growth_benchmark.run(values.width, values.picture),
         "scaling": lambda: scaling_benchmark.run(values.step_ms, values.batch_per_device),
         "crf": lambda: crf_benchmark.run(values.voc_root),
     }

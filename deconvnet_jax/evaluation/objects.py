@@ -48,7 +48,7 @@ def object_scores(
         free = (labels != ignore_label) & (mask | (labels != class_id))
         predicted = (predictions == class_id) & free & _around(mask)
         union = np.count_nonzero(mask | predicted)
-        scores.append(ObjectScore(class_id, float(mask.mean()), np.count_nonzero(mask & predicted) / union))
+        scores.append(ObjectScore(class_id, float(mask.mean()), float(np.count_nonzero(mask & predicted) / union)))
     return scores
 
 

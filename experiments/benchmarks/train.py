@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -143,12 +143,12 @@ def make_net(dtype: str, width: float) -> DeconvNet:
     return DeconvNet(CLASSES, width=width, fc_features=max(1, round(FC_FEATURES * width)), dtype=jnp.dtype(dtype))
 
 
-def make_batch(batch_size: int) -> dict[str, np.ndarray]:
-    """Noise: "image" uint8 [B, 224, 224, 3] RGB and "label" uint8 [B, 224, 224], 5 % of it ignored."""
+def make_batch(batch_size: int, size: int = SIZE) -> dict[str, np.ndarray]:
+    """Noise: "image" uint8 [B, size, size, 3] RGB and "label" uint8 [B, size, size], 5 % of it ignored."""
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, CLASSES, (batch_size, SIZE, SIZE), np.uint8)
+    labels = rng.integers(0, CLASSES, (batch_size, size, size), np.uint8)
     labels[rng.random(labels.shape) < 0.05] = 255
-    return {"image": rng.integers(0, 256, (batch_size, SIZE, SIZE, 3), np.uint8), "label": labels}
+    return {"image": rng.integers(0, 256, (batch_size, size, size, 3), np.uint8), "label": labels}
 
 
 def make_variables(net: DeconvNet) -> chex.ArrayTree:
@@ -180,7 +180,7 @@ def measure(torch: Any, device: jax.Device, dtype: str, batch_size: int, width: 
     gc.collect()  # networks of the measurement before this one, if they refer to themselves
     net, batch = make_net(dtype, width), make_batch(batch_size)
     variables = make_variables(net)
-    contenders = {OURS: ours(net, variables, batch, device)}
+    contenders = {OURS: ours(net, variables, batch, [device])}
     if torch:
         contenders[THEIRS] = theirs(torch, variables, batch, dtype, "cpu" if device.platform == "cpu" else "cuda")
     result = summary(contenders, *compare(contenders), batch_size)
@@ -205,7 +205,7 @@ def peak_of_steps(name: str, batch_size: int, width: float) -> int | None:
     """The same of this process, in float32 on the CPU."""
     variables, batch = make_variables(make_net("float32", width)), make_batch(batch_size)
     if name == OURS:
-        contender = ours(make_net("float32", width), variables, batch, jax.devices()[0])
+        contender = ours(make_net("float32", width), variables, batch, jax.devices()[:1])
     else:
         contender = theirs(find_torch("cpu")[0], variables, batch, "float32", "cpu")
     del variables
@@ -216,11 +216,13 @@ def peak_of_steps(name: str, batch_size: int, width: float) -> int | None:
     return machine.process_peak()
 
 
-def ours(net: DeconvNet, variables: chex.ArrayTree, batch: dict[str, np.ndarray], device: jax.Device) -> Contender:
-    """This project's step on one device."""
+def ours(
+    net: DeconvNet, variables: chex.ArrayTree, batch: dict[str, np.ndarray], devices: Sequence[jax.Device]
+) -> Contender:
+    """This project's step on these devices, which share the batch."""
     optimizer = make_optimizer(optimizer_settings(), variables["params"])
-    update = data_parallel(partial(train_step, axis_name=AXIS_NAME, net=net, optimizer=optimizer), [device])
-    state, placed = create_state(variables, optimizer), place_batch(batch, [device])
+    update = data_parallel(partial(train_step, axis_name=AXIS_NAME, net=net, optimizer=optimizer), devices)
+    state, placed = create_state(variables, optimizer), place_batch(batch, devices)
 
     def step() -> jax.Array:
         nonlocal state
@@ -228,7 +230,7 @@ def ours(net: DeconvNet, variables: chex.ArrayTree, batch: dict[str, np.ndarray]
         return metrics["loss"]
 
     def peak_bytes() -> int | None:
-        return (device.memory_stats() or {}).get("peak_bytes_in_use")
+        return (devices[0].memory_stats() or {}).get("peak_bytes_in_use")
 
     return Contender(step, lambda loss: float(jax.device_get(loss)), count_parameters(variables), peak_bytes, "jit")
 

@@ -213,3 +213,32 @@ def test_smooth_network_starts_with_shifted_normalisation_in_the_decoder_only():
 def test_an_unknown_decoder_init_is_refused():
     with pytest.raises(InputError, match="decoder_init='bilinear': expected gaussian or smooth"):
         abstract_variables(DeconvNet(num_classes=3, decoder_init="bilinear"))
+
+
+@pytest.mark.parametrize("unpooling", ["corner", "nearest"])
+def test_other_unpoolings_put_values_elsewhere(rng, unpooling):
+    """The score map of a network whose decoder hands its values on: only where they are put differs."""
+    x = jnp.asarray(rng.standard_normal((2, 3, 5, 4)), jnp.float32)
+    nowhere = jnp.full(x.shape, -1)  # what pooling found does not matter
+    found = np.asarray(DeconvNet(**SMALL, unpooling=unpooling)._unpool(x, nowhere, (6, 10)))
+    expected = np.zeros((2, 6, 10, 4), np.float32)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)) if unpooling == "nearest" else ((0, 0),):
+        expected[:, row::2, column::2] = x
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_unknown_unpooling(rng):
+    with pytest.raises(InputError, match="unpooling='mean': expected indices or corner or nearest"):
+        abstract_variables(DeconvNet(**SMALL, unpooling="mean"))
+
+
+def test_without_batch_normalisation_it_can_learn_too(rng):
+    """Gradients reach every layer, and there is nothing to normalise."""
+    net = DeconvNet(**SMALL, batch_norm=False)
+    images = jnp.asarray(rng.standard_normal((2, 224, 224, 3)) * 50, jnp.float32)
+    variables = randomized(abstract_variables(net), rng)
+    assert set(variables) == {"params"}
+    gradients = jax.grad(lambda params: (net.apply({"params": params}, images, train=True) ** 2).mean())(
+        variables["params"]
+    )
+    assert min(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients)) > 0

@@ -54,12 +54,6 @@ def test_what_is_left(rng):
         fold_batch_norm(net, folded)
 
 
-def test_a_folded_network_is_for_inference_only(rng):
-    net, folded = fold_batch_norm(NET, random_variables(rng, np.float32))
-    with pytest.raises(InputError, match="for inference only"):
-        net.apply(folded, jnp.zeros((1, 32, 32, 3)), train=True, mutable=["batch_stats"])
-
-
 def test_names():
     names = {"conv1_1": "bn1_1", "fc6": "bnfc6", "fc7": "bnfc7", "fc6-deconv": "fc6-deconv-bn", "deconv5_3": "debn5_3"}
     assert {name: batch_norm_name(name) for name in names} == names

@@ -1,0 +1,37 @@
+"""Objects by hand."""
+
+import numpy as np
+import pytest
+
+from deconvnet_jax.evaluation import SIZES, ObjectScore, object_scores, sums_by_size
+
+
+def test_by_hand():
+    """Two objects of one class beside each other, and one of another; 1000 pixels."""
+    labels, instances = np.zeros((2, 20, 50), np.uint8)
+    labels[2:12, 5:15], instances[2:12, 5:15] = 1, 1  # 100 pixels
+    labels[2:12, 15:20], instances[2:12, 15:20] = 1, 2  # 50, touching it
+    labels[15:17, 40:42], instances[15:17, 40:42] = 2, 3  # 4
+    predictions = np.zeros_like(labels)
+    predictions[2:12, 5:18] = 1  # all of the first, 30 of the second
+    predictions[12, 5:15] = 1  # a row too much, within the first's enlarged box, below the second's
+    predictions[19, 5:15] = 1  # too far away to count
+    found = object_scores(labels, instances, predictions)
+    assert [score.class_id for score in found] == [1, 1, 2]
+    assert [score.share for score in found] == pytest.approx([0.1, 0.05, 0.004])
+    # The first: 100 of 100 + the 10 below it. The second: 30 of 50 + the one of that row that its enlarged box reaches.
+    assert [score.iou for score in found] == pytest.approx([100 / 110, 30 / 51, 0.0])
+    sums = sums_by_size(found)
+    assert list(SIZES) == ["small", "medium", "large"]
+    np.testing.assert_allclose(sums, [[0.0, 1], [100 / 110 + 30 / 51, 2], [0, 0]])
+
+
+def test_ignored_pixels_do_not_count():
+    labels, instances = np.zeros((2, 20, 20), np.uint8)
+    labels[5:10, 5:10], instances[5:10, 5:10] = 3, 7
+    labels[4, :], instances[4, :] = 255, 255
+    predictions = np.zeros_like(labels)
+    predictions[4:10, 5:10] = 3
+    assert object_scores(labels, instances, predictions) == [ObjectScore(3, 25 / 400, 1.0)]
+    labels[5:10, 5:10] = 255  # an object of which nothing is known
+    assert object_scores(labels, instances, predictions) == []

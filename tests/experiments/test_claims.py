@@ -1,0 +1,85 @@
+"""The experiments on the paper's claims: a few steps on a few scenes; what they find is no test."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import network_from_config
+from experiments import claims
+from experiments.claims import PAPER, STAGE2, WHOLE, Row, Training
+
+DIVERGING = Training("diverging", {"optimizer.learning_rate": 1e30, "log_every": 1})
+TINY = {"model.width": 1 / 32, "model.fc_features": 4, "data.resize_size": 36, "data.crop_size": 32, "batch_size": 4}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Narrow networks and six scenes."""
+    config_of = claims.config_of
+
+    def tiny(*arguments):
+        config = config_of(*arguments)
+        config.update_from_flattened_dict(TINY)
+        return config
+
+    for name, value in {"TRAIN_SCENES": 4, "VAL_SCENES": 2, "config_of": tiny}.items():
+        monkeypatch.setattr(claims, name, value)
+    rows = [
+        Row("whole", WHOLE, {}),
+        Row("proposals", STAGE2, {**PAPER, "num_proposals": 3}),
+        Row("too fast", DIVERGING, {}),
+    ]
+    monkeypatch.setattr(claims, "EXPERIMENTS", {"small": rows})
+
+
+def test_every_row_has_its_measures_for_every_seed(small, tmp_path, capsys, monkeypatch):
+    found = claims.run("small", tmp_path, seeds=2, steps=20)
+    assert list(found) == ["whole", "proposals", "too fast"]
+    for scores in found["whole"] + found["proposals"]:
+        assert 0 < scores["mean_iou"] < 1
+        assert set(scores) == set(claims.MEASURES)
+    assert {score for scores in found["too fast"] for score in scores.values()} == {None}
+    saved = json.loads((tmp_path / "small.json").read_text())
+    assert saved["rows"] == found
+    assert (saved["steps"], saved["val_scenes"]) == (20, 2)
+    with Image.open(tmp_path / "small.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
+    printed = capsys.readouterr().out
+    assert "diverged" in printed
+    runs = {path.name for path in (tmp_path / "steps20/runs").iterdir()}
+    assert {"whole_image.seed1", "stage1_half.seed0", "stage2_half.seed0", "diverging.seed0.diverged"} <= runs
+    config = json.loads((tmp_path / "steps20/runs/stage2_half.seed1/config.json").read_text())
+    assert (config["num_steps"], config["seed"]) == (10, 1)
+    assert config["init_from"].endswith("stage1_half.seed1")
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(claims.voc_train, "run", refuse)
+    assert claims.run("small", tmp_path, seeds=2, steps=20) == found
+
+
+def test_every_training_is_one_that_there_can_be(tmp_path):
+    """Known keys, networks that exist, and one name for one set of settings."""
+    trainings = [row.training for rows in claims.EXPERIMENTS.values() for row in rows] + [claims.STAGE1]
+    by_name = {training.name: training for training in trainings}
+    assert all(by_name[training.name] == training for training in trainings)
+    for training in by_name.values():
+        config = claims.config_of(training, tmp_path, 3, 1000)
+        assert config.num_steps == 1000 * training.share
+        assert config.optimizer.drops[1] < config.num_steps
+        network_from_config({**config.model.to_dict(), "num_classes": 6})
+
+
+def test_spread():
+    assert claims.spread([0.5, 0.7, 0.6]) == "60.0 (50.0 to 70.0)"
+    assert claims.spread([None, None]) == "diverged"
+    assert claims.spread([None, 0.5]) == "1 of 2 diverged"
+
+
+def test_an_unknown_experiment():
+    with pytest.raises(InputError, match=r"expected the name of one experiment .*; got speed"):
+        claims.main(["claims", "speed"])
