@@ -74,7 +74,10 @@ def main(argv: Sequence[str]) -> None:
     path = Path(values.json).expanduser() if values.json else None
     if path and not path.parent.is_dir():
         raise InputError(f"--json={values.json}: there is no folder {path.parent}; make it first")
-    if values.picture and not (values.picture.endswith(".png") and Path(values.picture).expanduser().parent.is_dir()):
+    picture = Path(values.picture).expanduser().absolute() if values.picture else None
+    if picture and argv[1] not in ("growth", "all"):
+        raise InputError(f"--picture={values.picture} has no meaning for '{argv[1]}', only for growth")
+    if picture and not (picture.suffix == ".png" and picture.parent.is_dir()):
         raise InputError(f"--picture={values.picture}: expected a name that ends in .png, in a folder that exists")
     benchmarks = {
         "input": input_benchmark.run,
@@ -83,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         "forward": lambda: forward_benchmark.run(values.batch_size, values.width),
         "unpool": lambda: unpool_benchmark.run(values.batch_size),
         "infer": lambda: infer_benchmark.run(values.batch_size, values.width),
-        "growth": lambda: growth_benchmark.run(values.width, values.picture),
+        "growth": lambda: growth_benchmark.run(values.width, picture),
         "scaling": lambda: scaling_benchmark.run(values.step_ms, values.batch_per_device),
         "crf": lambda: crf_benchmark.run(values.voc_root),
     }

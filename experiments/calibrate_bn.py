@@ -108,7 +108,9 @@ def check_network(net: object, info: dict, checkpoint: str | Path, batches: int)
     if not isinstance(net, DeconvNet):
         raise InputError(f"{checkpoint} holds an {type(net).__name__}, which has no batch normalisation")
     known = info.get("batch_statistics")
-    if known == "folded" or not net.batch_norm:
+    if not net.batch_norm and known != "folded":
+        raise InputError(f"{checkpoint} holds a network without batch normalisation")
+    if known == "folded":
         raise InputError(
             f"{checkpoint}: the statistics are folded already; start from the result of a training (of the authors' "
             "files stage_2_train_result.caffemodel)"

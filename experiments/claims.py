@@ -31,7 +31,6 @@ from experiments import cli, dataset, prepare_data, voc_eval, voc_train
 from experiments.configs import demo
 
 TRAIN_SCENES, VAL_SCENES = 500, 60
-PROPOSALS = 100  # as many as are ever shown
 COUNTS = (1, 5, 10, 25, 50, 100)
 DROPS = (0.75, 0.92)  # of a training's steps, from which the learning rate is a tenth
 MEASURES = ("mean_iou", "boundary_f1", *(f"object_iou/{size}" for size in SIZES))
@@ -68,6 +67,7 @@ WINDOWS = {"data.windows": ("proposal",)}
 WHOLE = Training("whole_image", {})
 STAGE1 = Training("stage1_half", OBJECTS, 0.5)
 STAGE2 = Training("stage2_half", WINDOWS, 0.5, STAGE1)
+CROPS = Training("proposals", WINDOWS)
 PAPER = {"mode": "paper", "num_proposals": 50}
 
 EXPERIMENTS: dict[str, list[Row]] = {
@@ -89,22 +89,22 @@ EXPERIMENTS: dict[str, list[Row]] = {
     ],
     "stages": [
         Row("objects, then proposals", STAGE2, PAPER),
-        Row("proposals alone", Training("proposals", WINDOWS), PAPER),
+        Row("proposals alone", CROPS, PAPER),
         Row("objects alone", Training("objects", OBJECTS), PAPER),
     ],
     "proposals": [
         *(
-            Row(f"{count}, {how}", STAGE2, {**PAPER, "num_proposals": count, "aggregation": how})
+            Row(f"{count}, {how}", CROPS, {**PAPER, "num_proposals": count, "aggregation": how})
             for how in ("max", "mean")
             for count in COUNTS
         ),
-        Row("the same network, whole image", STAGE2, {}),
+        Row("the same network, whole image", CROPS, {}),
         Row("trained on whole images, whole image", WHOLE, {}),
     ],
     "crf": [
-        Row("50 proposals", STAGE2, PAPER),
-        Row("+ CRF as released", STAGE2, {**PAPER, "crf": "released"}),
-        Row("+ CRF with usual numbers", STAGE2, {**PAPER, "crf": "usual"}),
+        Row("50 proposals", CROPS, PAPER),
+        Row("+ CRF as released", CROPS, {**PAPER, "crf": "released"}),
+        Row("+ CRF with usual numbers", CROPS, {**PAPER, "crf": "usual"}),
         Row("whole image", WHOLE, {}),
         Row("whole image + CRF as released", WHOLE, {"crf": "released"}),
         Row("whole image + CRF with usual numbers", WHOLE, {"crf": "usual"}),
@@ -179,8 +179,13 @@ def _trained(training: Training, data: Path, folder: Path, seed: int, steps: int
     if diverged.exists():
         return None
     config = config_of(training, data, seed, steps)
+    if (workdir / "checkpoints" / str(config.num_steps)).is_dir():
+        return workdir
     if training.start is not None:
-        config.init_from = str(_trained(training.start, data, folder, seed, steps))
+        start = _trained(training.start, data, folder, seed, steps)
+        if start is None:
+            return None
+        config.init_from = str(start)
     try:
         voc_train.run(config, str(workdir))
     except InputError as error:
@@ -219,9 +224,10 @@ def _builder(data: Path) -> Any:
 def spread(values: Sequence[float | None]) -> str:
     """Mean and range over the seeds, in percent."""
     known = [100 * value for value in values if value is not None]
-    if len(known) < len(values):
-        return "diverged" if not known else f"{len(values) - len(known)} of {len(values)} diverged"
-    return f"{np.mean(known):.1f} ({min(known):.1f} to {max(known):.1f})"
+    if not known:
+        return "diverged"
+    lost = f"; {len(values) - len(known)} of {len(values)} diverged" if len(known) < len(values) else ""
+    return f"{np.mean(known):.1f} ({min(known):.1f} to {max(known):.1f}){lost}"
 
 
 def results_table(name: str, found: dict[str, list[dict[str, float | None]]]) -> Table:
@@ -234,7 +240,7 @@ def results_table(name: str, found: dict[str, list[dict[str, float | None]]]) ->
 
 
 def picture(name: str, found: dict[str, list[dict[str, float | None]]]) -> Figure:
-    """Mean IoU of every row, a point for each seed; over the number of proposals, lines."""
+    """Mean IoU of every row: a point for each seed, and their mean."""
     figure = Figure(figsize=(9, 0.9 + 0.42 * len(found)), dpi=100, layout="constrained")
     axes = figure.subplots()
     for i, (label, seeds) in enumerate(found.items()):

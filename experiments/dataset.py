@@ -188,7 +188,7 @@ def batches_of(
       windows: of these; rare classes are repeated here.
       batch_size: crops a batch, of this process.
     """
-    keys = ("resize_size", "crop_size", "label_mode", "mirror", "random_crop", "zoom", "inside")
+    keys = ("resize_size", "crop_size", "label_mode", "mirror", "random_crop", "zoom", "inside_image")
     keys += ("crops_per_decode", "read_threads")
     return data.training_batches(
         source,

@@ -21,7 +21,7 @@ from deconvnet_jax.data.bsds500 import BoundaryExample, read_bsds500
 from deconvnet_jax.data.gradient_edges import gradient_edges
 from deconvnet_jax.data.network_edges import network_edges_batch, read_edge_network, write_edge_network
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.evaluation import BoundaryScores, boundary_scores
+from deconvnet_jax.evaluation import EdgeScores, edge_scores
 from deconvnet_jax.models import count_parameters
 from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.training.edges import train_edge_network
@@ -107,7 +107,7 @@ def run(
     }
 
 
-def score(examples: Sequence[BoundaryExample], params: chex.ArrayTree | None) -> BoundaryScores:
+def score(examples: Sequence[BoundaryExample], params: chex.ArrayTree | None) -> EdgeScores:
     """Of the network, or of the edge map that needs no weights."""
     pairs = []
     with cli.ProgressBar("scoring") as bar:
@@ -115,7 +115,7 @@ def score(examples: Sequence[BoundaryExample], params: chex.ArrayTree | None) ->
             edges = network_edges_batch([example.image], params)[0] if params else gradient_edges(example.image)
             pairs.append((thin_edges(edges, edge_normals(edges)), example.share))
             bar.update(done, len(examples))
-    return boundary_scores(pairs)
+    return edge_scores(pairs)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from deconvnet_jax.data import (
     DatasetSplit,
     Example,
     Windows,
+    check_zoom,
     class_pixels,
     crop_window,
     image_box,
@@ -37,6 +38,8 @@ from deconvnet_jax.data import (
 )
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import (
+    DECODER_INITS,
+    UNPOOLINGS,
     DeconvNet,
     Network,
     check_input_size,
@@ -75,6 +78,8 @@ CHOICES = {
     "optimizer.plateau_metric": ("pixel_accuracy", "mean_iou"),
     "all_reduce_dtype": ("float32", "bfloat16"),
     "model.dtype": ("float32", "bfloat16"),
+    "model.decoder_init": DECODER_INITS,
+    "model.unpooling": UNPOOLINGS,
 }
 
 
@@ -303,6 +308,7 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
     for key, choices in CHOICES.items():
         if values.get(key, choices[0]) not in choices:
             raise InputError(f"config.{key}='{values[key]}': expected {' or '.join(choices)}")
+    check_zoom(config.data.zoom)
     if config.optimizer.schedule == "plateau" and not config.eval_every:
         raise InputError("config.optimizer.schedule=plateau needs evaluations: give --config.eval_every=STEPS")
     if config.model.get("architecture") == "fcn8s":

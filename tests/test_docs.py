@@ -126,3 +126,8 @@ def test_messages_of_the_page_on_errors_exist():
             for part in re.split(r"\.\.\.|\(|\)", message.removeprefix("warning: ")):
                 if len(part.strip(" ;:,'")) > 4 and "Did you mean" not in part:
                     assert part.strip(" ;:,'") in said, part
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_nothing_is_left_to_be_filled_in(document):
+    assert not re.findall(r"\b[A-Z]+_TEXT\b|\bTODO\b|\bTBD\b", document.read_text())

@@ -6,7 +6,7 @@ What needs TFDS or Grain is imported on first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from deconvnet_jax.data.augment import crop_place, random_mirror
+from deconvnet_jax.data.augment import check_zoom, crop_place, random_mirror
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
 from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
 from deconvnet_jax.data.unlabelled import UnlabelledSplit, has_no_masks
@@ -56,6 +56,7 @@ __all__ = [
     "UnlabelledSplit",
     "WindowList",
     "Windows",
+    "check_zoom",
     "class_names",
     "class_pixels",
     "class_windows",

@@ -4,7 +4,17 @@ import math
 
 import numpy as np
 
+from deconvnet_jax.errors import InputError
+
 Range = tuple[float, float]
+
+
+def check_zoom(zoom: Range) -> None:
+    """Raises InputError unless these are two factors."""
+    factors = zoom if isinstance(zoom, tuple | list) and len(zoom) == 2 else (None, None)
+    numbers = all(isinstance(factor, int | float) for factor in factors)
+    if not numbers or not 0.1 <= factors[0] <= factors[1] <= 10:
+        raise InputError(f"data.zoom={zoom}: expected two factors, the smaller one first, between 0.1 and 10")
 
 
 def zoomed_size(size: int, zoom: Range, rng: np.random.Generator) -> int:
@@ -37,8 +47,8 @@ def crop_place(
 
 def _start_inside(begin: float, end: float, crop: int, rng: np.random.Generator) -> int:
     low, high = sorted((begin, end - crop))
-    # Whole pixels of the square; the image's border may lie within one.
-    return int(rng.integers(round(low), max(round(low), round(high)) + 1))
+    # A pixel shows the image if its centre does.
+    return int(rng.integers(math.ceil(low - 0.5), math.ceil(high - 0.5) + 1))
 
 
 def random_mirror(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from deconvnet_jax.data.augment import Range, crop_place, random_mirror, zoomed_size
+from deconvnet_jax.data.augment import Range, check_zoom, crop_place, random_mirror, zoomed_size
 from deconvnet_jax.data.cache import CachedSource
 from deconvnet_jax.data.order import WindowOrder
 from deconvnet_jax.data.records import DatasetSplit
@@ -48,7 +48,7 @@ class Crops(Sequence[dict[str, np.ndarray]]):
         cache_bytes: int,
         crops_per_decode: int,
         zoom: Range,
-        inside: bool,
+        inside_image: bool,
     ):
         """As for `training_batches`."""
         self._by_object = label_mode == "instance" and bool(windows.instance_ids.any())
@@ -58,7 +58,7 @@ class Crops(Sequence[dict[str, np.ndarray]]):
         self._batch_size, self._process_index, self._process_count = batch_size, process_index, process_count
         self._resize_size, self._crop_size = resize_size, crop_size
         self._mirror, self._random_crop, self._seed = mirror, random_crop, seed
-        self._zoom, self._inside = zoom, inside
+        self._zoom, self._inside_image = zoom, inside_image
 
     def __len__(self) -> int:
         return sys.maxsize
@@ -71,7 +71,7 @@ class Crops(Sequence[dict[str, np.ndarray]]):
         example = self._source[int(self._windows.images[window])]
         label = self._label(example, window)
         box, size = self._windows.boxes[window], zoomed_size(self._resize_size, self._zoom, rng)
-        shown = shown_extent(box, size, *label.shape) if self._inside else None
+        shown = shown_extent(box, size, *label.shape) if self._inside_image else None
         place = crop_place(size, self._crop_size, rng if self._random_crop else None, shown)
         image, label = crop_window(example.image, label, box, size, (*place, self._crop_size))
         image, label = random_mirror(image, label, rng) if self._mirror else (image, label)
@@ -171,7 +171,7 @@ def training_batches(
     read_threads: int = _READ_THREADS,
     workers: int = 0,
     zoom: Range = (1.0, 1.0),
-    inside: bool = False,
+    inside_image: bool = False,
 ) -> TrainingBatches:
     """An endless iterator over batches of augmented crops.
 
@@ -198,7 +198,7 @@ def training_batches(
       read_threads: batches are prepared in so many threads, in each worker.
       workers: processes that prepare batches; 0: threads of this one.
       zoom: a window is resized to `resize_size` times a random factor between these two.
-      inside: crops at random places show as little as possible of what is beyond the image (`augment.crop_place`).
+      inside_image: random crops show as little as possible of what is beyond the image (`augment.crop_place`).
 
     Returns:
       Iterator over {"image": uint8 RGB [B, crop, crop, 3], "label": uint8 [B, crop, crop], 255 = ignore}.
@@ -207,7 +207,7 @@ def training_batches(
       InputError: if a setting is not usable, or there is no window.
     """
     _check_sizes(batch_size, resize_size, crop_size, label_mode)
-    _check_zoom(zoom)
+    check_zoom(zoom)
     _check_numbers(seed, cache_bytes, crops_per_decode, read_threads, workers)
     if not len(windows.images):
         raise InputError("there is no window to train on; check data.windows and the masks")
@@ -226,7 +226,7 @@ def training_batches(
         cache_bytes=cache_bytes // max(1, workers),
         crops_per_decode=crops_per_decode,
         zoom=tuple(zoom),
-        inside=inside,
+        inside_image=inside_image,
     )
     dataset = grain.MapDataset.source(crops).batch(batch_size, drop_remainder=True)
     return TrainingBatches(dataset, read_threads, workers, windows_digest(windows))
@@ -259,11 +259,6 @@ def _check_sizes(batch_size: int, resize_size: int, crop_size: int, label_mode: 
         )
     if label_mode not in LABEL_MODES:
         raise InputError(f"data.label_mode='{label_mode}': expected one of {', '.join(LABEL_MODES)}")
-
-
-def _check_zoom(zoom: Range) -> None:
-    if len(zoom) != 2 or not 0.1 <= zoom[0] <= zoom[1] <= 10:
-        raise InputError(f"data.zoom={tuple(zoom)}: expected two factors, the smaller one first, between 0.1 and 10")
 
 
 def _check_numbers(seed: int, cache_bytes: int, crops_per_decode: int, read_threads: int, workers: int) -> None:

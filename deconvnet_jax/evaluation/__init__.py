@@ -1,8 +1,8 @@
 """Evaluation: confusion matrix, scores, contours, objects, recall of boxes, edges, where a submission to VOC goes."""
 
-from deconvnet_jax.evaluation.boundaries import BoundaryScores, boundary_scores
+from deconvnet_jax.evaluation.boundary_f1 import boundary_f1, mean_boundary_f1
 from deconvnet_jax.evaluation.confusion import confusion_matrix
-from deconvnet_jax.evaluation.contours import contour_scores, mean_contour_score
+from deconvnet_jax.evaluation.edges import EdgeScores, edge_scores
 from deconvnet_jax.evaluation.objects import SIZES, ObjectScore, object_scores, sums_by_size
 from deconvnet_jax.evaluation.recall import box_recall
 from deconvnet_jax.evaluation.scores import scores_table, segmentation_scores
@@ -11,14 +11,14 @@ from deconvnet_jax.evaluation.tally import Tally
 
 __all__ = [
     "SIZES",
-    "BoundaryScores",
+    "EdgeScores",
     "ObjectScore",
     "Tally",
-    "boundary_scores",
+    "boundary_f1",
     "box_recall",
     "confusion_matrix",
-    "contour_scores",
-    "mean_contour_score",
+    "edge_scores",
+    "mean_boundary_f1",
     "object_scores",
     "scores_table",
     "segmentation_scores",

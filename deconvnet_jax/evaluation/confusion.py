@@ -23,6 +23,23 @@ def confusion_matrix(
     Raises:
       InputError: for different shapes, numbers that are no integers, or other ids.
     """
+    labels, predictions = checked_pair(labels, predictions, num_classes, ignore_label)
+    counts = labels != ignore_label
+    pairs = np.bincount(
+        labels[counts].astype(np.int64) * num_classes + predictions[counts].astype(np.int64), minlength=num_classes**2
+    )
+    return pairs.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def checked_pair(
+    labels: ArrayLike, predictions: ArrayLike, num_classes: int, ignore_label: int = 255
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays.
+
+    Raises:
+      InputError: for different shapes, numbers that are no integers, or ids that there are not; a prediction may be
+        anything where the label is ignored.
+    """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise InputError(
@@ -32,11 +49,9 @@ def confusion_matrix(
     _check_integers("labels", labels)
     _check_integers("predictions", predictions)
     counts = labels != ignore_label
-    true, predicted = labels[counts].astype(np.int64), predictions[counts].astype(np.int64)
-    _check_ids("labels", true, num_classes, f" and {ignore_label} for ignored pixels")
-    _check_ids("predictions", predicted, num_classes, "")
-    pairs = np.bincount(true * num_classes + predicted, minlength=num_classes**2)
-    return pairs.reshape(num_classes, num_classes).astype(np.int64)
+    _check_ids("labels", labels[counts], num_classes, f" and {ignore_label} for ignored pixels")
+    _check_ids("predictions", predictions[counts], num_classes, "")
+    return labels, predictions
 
 
 def _check_integers(name: str, array: np.ndarray) -> None:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deconvnet_jax.errors import InputError
+
 ENLARGED = 1.2  # the object's box, in which pixels of its class are held against it; as the network's windows
 SIZES = {"small": (0.0, 0.02), "medium": (0.02, 0.1), "large": (0.1, 1.0)}  # share of the image's pixels, from and to
 
@@ -35,7 +37,13 @@ def object_scores(
       instances: integers [H, W], the objects' numbers from 1; 0 and `ignore_label` for none.
       predictions: integers [H, W], class ids.
       ignore_label: see above.
+
+    Raises:
+      InputError: for different shapes.
     """
+    if not labels.shape == instances.shape == predictions.shape:
+        shapes = ", ".join(str(array.shape) for array in (labels, instances, predictions))
+        raise InputError(f"labels, instances and predictions differ in shape: {shapes}")
     scores = []
     for number in np.unique(instances):
         if number in (0, ignore_label):

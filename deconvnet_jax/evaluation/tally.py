@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from deconvnet_jax.evaluation.boundary_f1 import boundary_f1, mean_boundary_f1
 from deconvnet_jax.evaluation.confusion import confusion_matrix
-from deconvnet_jax.evaluation.contours import contour_scores, mean_contour_score
 from deconvnet_jax.evaluation.objects import SIZES, object_scores, sums_by_size
 from deconvnet_jax.evaluation.scores import segmentation_scores
 
@@ -35,8 +35,8 @@ class Tally:
           InputError: for shapes or ids that do not fit.
         """
         self.matrix += confusion_matrix(labels, predictions, len(self.matrix))
-        contours = contour_scores(labels, predictions, len(self.matrix))
-        for i, score in enumerate([*contours, mean_contour_score(contours)]):
+        contours = boundary_f1(labels, predictions, len(self.matrix))
+        for i, score in enumerate([*contours, mean_boundary_f1(contours)]):
             if np.isfinite(score):
                 self._contours[i] += (score, 1)
         if instances is not None:

@@ -1,7 +1,7 @@
 """Inference: from a photograph to its label map; the network as an artefact that runs without this package."""
 
 from deconvnet_jax.inference.activations import decoder_activations
-from deconvnet_jax.inference.combine import mean_of_probabilities, product_of_positive, refine
+from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, product_of_positive, refine
 from deconvnet_jax.inference.export import PLATFORMS, export_network, flat_weights
 from deconvnet_jax.inference.proposal_batch import (
     AGGREGATIONS,
@@ -56,6 +56,7 @@ __all__ = [
     "flat_weights",
     "fold_scores",
     "fold_windows",
+    "kernels_of",
     "mean_of_probabilities",
     "network_scores",
     "padded_size",

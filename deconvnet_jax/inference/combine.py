@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from deconvnet_jax.ops import CRF_PRESETS
-from deconvnet_jax.ops.dense_crf import crf_kernels, mean_field_rows, padded_pixels
+from deconvnet_jax.ops.dense_crf import Kernels, crf_kernels, mean_field_rows, padded_pixels
 
 
 @jax.jit
@@ -40,23 +40,31 @@ def most_likely(scores: Array) -> Array:
     return scores.argmax(axis=-1).astype(jnp.uint8)
 
 
-def refine(scores: Array, image: np.ndarray, preset: str) -> tuple[Array, Array]:
-    """The scores after a fully connected CRF; all of it on the device.
+def kernels_of(image: np.ndarray, preset: str) -> Kernels:
+    """What the CRF needs to know of an image, uint8 RGB [H, W, 3]; waits for the device to count its vertices.
+
+    Raises:
+      InputError: if the image is too large for a lattice.
+    """
+    return crf_kernels(image, CRF_PRESETS[preset]["gaussian"], CRF_PRESETS[preset]["bilateral"])
+
+
+def refine(scores: Array, kernels: Kernels, size: tuple[int, int], preset: str) -> tuple[Array, Array]:
+    """The scores after a fully connected CRF; on the device, which is not waited for.
 
     Args:
       scores: float32 [Hp, Wp, K], whose upper left corner is the image's.
-      image: uint8 RGB [H, W, 3], not larger.
+      kernels: of the image (`kernels_of`).
+      size: its height and width.
       preset: one of `ops.CRF_PRESETS`.
 
     Returns:
       Of every pixel, row by row, uint8 [P] and float32 [P, K]: the most probable class, and the logarithms of the CRF's
       probabilities. P is at least H * W; what is beyond means nothing.
     """
-    height, width = image.shape[:2]
     settings = CRF_PRESETS[preset]
-    kernels = crf_kernels(image, settings["gaussian"], settings["bilateral"])
     weights = settings["gaussian"][-1], settings["bilateral"][-1]
-    unary = _unary_rows(scores, np.int32([height, width]), padded_pixels(height, width))
+    unary = _unary_rows(scores, np.int32(size), padded_pixels(*size))
     q = mean_field_rows(unary, kernels, weights, normalization=settings["normalization"])
     return _labels_and_logarithms(q)
 

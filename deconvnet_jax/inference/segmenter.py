@@ -18,7 +18,7 @@ from rich.progress import track
 
 from deconvnet_jax.data import VOC_CLASSES, propose_boxes
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference.combine import mean_of_probabilities, most_likely, product_of_positive, refine
+from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, most_likely, product_of_positive, refine
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
@@ -232,6 +232,9 @@ class Segmenter:
     def _launch(self, group: list["_Prepared"], batch: int) -> list["_Launched"]:
         """Has the device compute the scores of images; does not wait for it."""
         images = [device_image(prepared.image) for prepared in group]
+        crf = self.settings.crf
+        # First, because it waits for the device.
+        kernels = [kernels_of(prepared.image, crf) for prepared in group] if crf != "none" else []
         found = []
         for scorer in self._scorers:
             boxes = [scorer.windows(*prepared.image.shape[:2], prepared.proposals) for prepared in group]
@@ -244,30 +247,23 @@ class Segmenter:
         for others, _ in partners:
             combine = product_of_positive if self.settings.mode == "released" else mean_of_probabilities
             scores = list(map(combine, scores, others))
-        return list(map(_Launched, group, scores, boxes))
+        # Labels too: the host would look for maxima longer than the network takes on a GPU.
+        results = [(most_likely(of_image), of_image) for of_image in scores]
+        if kernels:
+            sizes = [prepared.image.shape[:2] for prepared in group]
+            results = [refine(*of_image, crf) for of_image in zip(scores, kernels, sizes, strict=True)]
+        return list(map(_Launched, group, results, boxes))
 
     def _finish(self, launched: "_Launched") -> Result:
-        """Waits for the scores of an image, refines them, and brings them back to its own size."""
+        """Waits for an image's labels and scores, and brings them back to its own size."""
         (height, width), image, _ = launched.prepared
-        labels, scores = self._on_host(launched.scores, image)
+        by_row = launched.result[0].ndim == 1  # as a CRF leaves them
+        labels, scores = (_of_image(np.asarray(part), *image.shape[:2], by_row) for part in launched.result)
         if image.shape[:2] != (height, width):
             scores = sample_scores(scores, np.array([0, 0, width, height]), height, width)
             labels = np.argmax(scores, axis=-1).astype(np.uint8)
         scale = np.array([width, height] * 2) / np.array(image.shape[1::-1] * 2)
         return Result(labels, scores, (launched.boxes * scale).astype(np.float32))
-
-    def _on_host(self, scores: Array, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels uint8 [H, W] and scores [H, W, K] of a computed image.
-
-        The host looks for no maxima: it would take longer than the network on a GPU.
-        """
-        height, width = image.shape[:2]
-        if self.settings.crf == "none":
-            labels, scores = (np.asarray(part)[:height, :width] for part in (most_likely(scores), scores))
-            return np.ascontiguousarray(labels), np.ascontiguousarray(scores)
-        rows = (np.array(part[: height * width]) for part in map(np.asarray, refine(scores, image, self.settings.crf)))
-        labels, scores = (part.reshape(height, width, *part.shape[1:]) for part in rows)
-        return labels, scores
 
     @property
     def group_size(self) -> int:
@@ -297,8 +293,15 @@ class _Launched(NamedTuple):
     """An image that the device computes, or has computed."""
 
     prepared: _Prepared
-    scores: Array  # [Hp, Wp, K]
+    result: tuple[Array, Array]  # labels and scores, [Hp, Wp] and [Hp, Wp, K], or row by row, [P] and [P, K]
     boxes: np.ndarray  # the windows of the first network, on `prepared.image`
+
+
+def _of_image(part: np.ndarray, height: int, width: int, by_row: bool) -> np.ndarray:
+    """A copy without the padding, [H, W, ...], of [Hp, Wp, ...], or with `by_row` of pixels row by row, [P, ...]."""
+    if by_row:
+        return np.array(part[: height * width]).reshape(height, width, *part.shape[1:])
+    return np.array(part[:height, :width])
 
 
 def _groups(ready: Iterator[_Prepared], size: int) -> Iterator[tuple[list[_Prepared], InputError | None]]:

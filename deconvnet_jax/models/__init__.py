@@ -1,6 +1,8 @@
 """Flax linen modules: DeconvNet, FCN-8s, and the edge network of the proposals."""
 
 from deconvnet_jax.models.deconvnet import (
+    DECODER_INITS,
+    UNPOOLINGS,
     DeconvNet,
     batch_norm_name,
     check_input_size,
@@ -13,6 +15,8 @@ from deconvnet_jax.models.folding import fold_batch_norm, fold_statistics
 from deconvnet_jax.models.network import Network, config_from_network, layer_names, network_from_config
 
 __all__ = [
+    "DECODER_INITS",
+    "UNPOOLINGS",
     "DeconvNet",
     "EdgeNetwork",
     "FCN8s",

@@ -54,6 +54,9 @@ class ExactKernel(NamedTuple):
     valid: Array
 
 
+Kernels = tuple[Lattice | ExactKernel | None, Lattice | ExactKernel | None]  # Gaussian, bilateral
+
+
 def dense_crf(
     unary: ArrayLike,
     image: ArrayLike,
@@ -94,7 +97,7 @@ def dense_crf(
     unary, image = (array if isinstance(array, Array) else np.asarray(array) for array in (unary, image))
     _check_arrays(unary, image)
     settings = {"gaussian": gaussian, "bilateral": bilateral, "method": method, "capacity": capacity}
-    _check_settings(iterations, normalization, image.shape[-3:-1], **settings)
+    _check_settings(iterations, normalization, **settings)
 
     def of_one(unary: Array, image: Array) -> Array:
         kernels = crf_kernels(image, **settings)
@@ -113,12 +116,17 @@ def crf_kernels(
     bilateral: tuple[float, float, float],
     method: str = "lattice",
     capacity: int | None = None,
-) -> tuple[Lattice | ExactKernel | None, Lattice | ExactKernel | None]:
+) -> Kernels:
     """The Gaussian and the bilateral kernel of an image, uint8 [H, W, 3]; None for one with weight 0.
 
-    The arguments are those of `dense_crf`, which checks them; the kernels are for `mean_field`.
+    The arguments are those of `dense_crf`, which checks the others; the kernels are for `mean_field`.
+
+    Raises:
+      InputError: for standard deviations so small, or an image so large, that the lattice has too many places.
     """
     height, width = image.shape[:2]
+    if method == "lattice":
+        _check_lattice(height, width, gaussian=gaussian, bilateral=bilateral)
     size, padded = np.float32([height, width]), _bucket(height * width)
     colors = _padded(image, padded)
     kernels = []
@@ -317,7 +325,6 @@ def _check_arrays(unary: Array, image: Array) -> None:
 def _check_settings(
     iterations: int,
     normalization: str,
-    size: tuple[int, int],
     *,
     gaussian: tuple[float, float],
     bilateral: tuple[float, float, float],
@@ -330,10 +337,13 @@ def _check_settings(
     for name, value in (("iterations", iterations), ("capacity", 1 if capacity is None else capacity)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < (name == "capacity"):
             raise InputError(f"{name}={value}: expected a whole number from {int(name == 'capacity')}")
-    height, width = size
     for name, values, count in (("gaussian", gaussian, 1), ("bilateral", bilateral, 2)):
         if len(values) != count + 1 or not np.isfinite(values).all() or min(values[:-1]) <= 0:
             raise InputError(f"{name}={values}: expected {count} positive standard deviation(s) and a weight")
-        extents = [width / values[0], height / values[0], *([255 / values[1]] * 3 if count == 2 else [])]
-        if method == "lattice" and values[-1] and not fits_lattice(extents, _bucket(height * width)):
+
+
+def _check_lattice(height: int, width: int, **deviations: tuple[float, ...]) -> None:
+    for name, values in deviations.items():
+        extents = [width / values[0], height / values[0], *([255 / values[1]] * 3 if len(values) == 3 else [])]
+        if values[-1] and not fits_lattice(extents, _bucket(height * width)):
             raise InputError(f"{name}={values}: too small for a lattice over {height}x{width} pixels; take larger ones")

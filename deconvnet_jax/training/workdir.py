@@ -21,7 +21,12 @@ HARMLESS = (
     "compilation_cache",
     "remat",
     "calibrate.",
-    "inference.",
+    "inference.num_proposals",
+    "inference.proposals",
+    "inference.enlarge",
+    "inference.crf",
+    "inference.ensemble_checkpoint",
+    "inference.batch_size",
     "data.data_dir",
     "data.cache_mb",
     "data.read_threads",
@@ -30,6 +35,9 @@ HARMLESS = (
 # Keys that change what comes, but with which the saved state still makes sense; accepted if the user says so.
 ACCEPTABLE = ("optimizer.", "micro_batch", "bn_group", "caffe_gradients", "all_reduce_dtype", "class_balance")
 ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split")
+ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inference.max_side")  # of evaluations
+# Keys that older runs lack, with what those did.
+SINCE = {"data.zoom": [1.0, 1.0], "data.inside_image": False, "model.unpooling": "indices", "model.batch_norm": True}
 
 
 def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes: bool = False) -> Path:
@@ -74,6 +82,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any], accept_changes: bool) -> None:
     old, new = flatten(old), flatten(new)
+    old = {**{key: value for key, value in SINCE.items() if key in new}, **old}
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not key.startswith(HARMLESS)]
     refused = [key for key in changed if not (accept_changes and key.startswith(ACCEPTABLE))]
     changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in refused or changed)

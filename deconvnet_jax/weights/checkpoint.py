@@ -146,10 +146,20 @@ def init_from_checkpoint(
             f"--config.init_from={path} holds a network of the kind {type(loaded_net).__name__}, the config trains a "
             f"{type(net).__name__}; give a checkpoint of that kind"
         )
-    if info.get("batch_statistics") == "folded" or set(loaded) != set(variables):
+    if info.get("batch_statistics") == "folded":
         raise InputError(
             f"{path} is for inference only: its batch normalisation is folded; start from the result of a training "
             "(of the authors' files stage_2_train_result.caffemodel)"
+        )
+    if set(loaded) != set(variables):
+        has = "batch_stats" in loaded
+        which = (
+            "with batch normalisation, the config's is without"
+            if has
+            else "without batch normalisation, the config's is with it"
+        )
+        raise InputError(
+            f"--config.init_from={path} holds a network {which}; give --config.model.batch_norm={has} to go on from it"
         )
     if isinstance(net, DeconvNet) and loaded_net.bn_epsilon != net.bn_epsilon:
         raise InputError(

@@ -12,6 +12,7 @@ import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from deconvnet_jax.errors import InputError
 from experiments.benchmarks import machine, train
 
 ROUNDS = 5
@@ -50,7 +52,7 @@ GROWS = {"batch": "batch_size", "size": "size", "devices": "devices"}
 TITLES = {"batch": "images a step", "size": "side of the images, pixels", "devices": "devices that share a batch"}
 
 
-def run(width: float, picture: str | None) -> dict[str, Any]:
+def run(width: float, picture: Path | None) -> dict[str, Any]:
     """Measures and prints a table, and draws it if a file is named; returns its numbers.
 
     Args:
@@ -58,16 +60,16 @@ def run(width: float, picture: str | None) -> dict[str, Any]:
       picture: file of the picture, a PNG; or None.
 
     Raises:
-      InputError: for a width out of range.
+      InputError: for a width out of range, or if nothing could be measured.
     """
     train.check_width(width)
-    device = jax.devices()[0]
-    on_cpu = device.platform == "cpu"
+    platform, kind, count = _of_process(Point(1, 1, 1), "print(growth.devices())")  # here it would keep the device
+    on_cpu = platform == "cpu"
     series = SERIES["cpu" if on_cpu else "accelerator"]
     if not on_cpu:
-        series = {**series, "devices": [p for p in series["devices"] if p.devices <= jax.local_device_count()]}
+        series = {**series, "devices": [point for point in series["devices"] if point.devices <= count]}
     numbers = {
-        "device": device.device_kind,
+        "device": kind,
         "cores": len(os.sched_getaffinity(0)),
         "width": width,
         "dtype": "float32" if on_cpu else "bfloat16",
@@ -75,6 +77,8 @@ def run(width: float, picture: str | None) -> dict[str, Any]:
         "no_alternative": "itself at other sizes",
         "series": {name: [found for p in points if (found := measure(p, width))] for name, points in series.items()},
     }
+    if not any(numbers["series"].values()):
+        raise InputError("no step could be measured: the reasons are above")
     print_table(numbers)
     if picture:
         draw(numbers).savefig(picture)
@@ -83,14 +87,25 @@ def run(width: float, picture: str | None) -> dict[str, Any]:
 
 def measure(point: Point, width: float) -> dict[str, Any] | None:
     """The numbers of a point, from a process of its own; None if that one fails."""
-    code = f"from experiments.benchmarks import growth; print(growth.measure_here({tuple(point)!r}, {width!r}))"
+    found = _of_process(point, f"print(growth.measure_here({tuple(point)!r}, {width!r}))")
+    return found and {**point._asdict(), **found}
+
+
+def devices() -> tuple[str, str, int]:
+    """Platform, kind and number of the devices that JAX finds."""
+    return jax.default_backend(), jax.devices()[0].device_kind, jax.local_device_count()
+
+
+def _of_process(point: Point, code: str) -> Any:
+    """What a line of code prints in a process with as many virtual devices as the point has; None if it fails."""
+    code = f"from experiments.benchmarks import growth; {code}"
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={point.devices}"
     environment = {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_TRACEBACK_FILTERING": "off"}  # the error is last
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     if done.returncode:
         print(f"{point} was not measured: {(done.stderr.splitlines() or ['killed'])[-1]}", file=sys.stderr)
         return None
-    return {**point._asdict(), **ast.literal_eval(done.stdout.splitlines()[-1])}
+    return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
 def measure_here(point: tuple[int, int, int], width: float) -> dict[str, Any]:

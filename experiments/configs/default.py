@@ -33,8 +33,8 @@ def get_config() -> ml_collections.ConfigDict:
     data.resize_size = 250  # a window is resized to this square,
     data.crop_size = 224  # of which this is cut out: the network's input
     data.random_crop = True  # at a random place; otherwise the centre
-    data.inside = False  # random places show as little as possible of what is beyond the image
-    data.zoom = (1.0, 1.0)  # the resized square is larger by a random factor between these two
+    data.inside_image = False  # random places show as little as possible of what is beyond the image
+    data.zoom = (1.0, 1.0)  # side of the resized square, times a random factor between these two
     data.mirror = True  # half of the crops are mirrored left to right
     data.cache_mb = 2048  # memory for decoded images
     data.crops_per_decode = 8  # so many windows of an image come near each other; times the number of hosts

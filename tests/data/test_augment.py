@@ -49,3 +49,5 @@ def test_crops_inside_show_the_image_alone_or_all_of_it(rng):
     assert set(lefts) == set(range(13))
     tops = {crop_place(20, 15, rng, ((4.0, 16.0), whole))[0] for _ in range(300)}
     assert tops == {1, 2, 3, 4}
+    tops = {crop_place(20, 8, rng, ((4.5, 15.5), whole))[0] for _ in range(300)}
+    assert tops == {4, 5, 6, 7}  # rows 4 to 14 have their centres in the image

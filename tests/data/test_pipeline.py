@@ -192,9 +192,10 @@ def test_zoom_enlarges_and_inside_leaves_the_surroundings_out():
     def outside(**more):
         return (next(batches_of(source, ("image",), **options, **more))["label"] == 255).mean()
 
-    assert outside(inside=True) == 0 < outside()
-    assert 0.2 < outside(inside=True, zoom=(0.5, 0.5)) < outside(zoom=(0.5, 0.5)) + 1e-9
+    assert outside(inside_image=True) == 0 < outside()
+    assert 0.2 < outside(inside_image=True, zoom=(0.5, 0.5)) < outside(zoom=(0.5, 0.5)) + 1e-9
     near, far = (next(batches_of(source, ("image",), **options, zoom=(z, z)))["label"] for z in (2.0, 0.5))
     assert (near == 1).sum(axis=(1, 2)).max() > 3 * (far == 1).sum(axis=(1, 2)).max()
-    with pytest.raises(InputError, match=r"data\.zoom=\(2, 1\): expected two factors"):
-        batches_of(source, ("image",), batch_size=2, zoom=(2, 1))
+    for zoom in ((2, 1), (1.0,), 1.0, ("a", "b"), (None, 1.0)):
+        with pytest.raises(InputError, match=r"data\.zoom=.*: expected two factors"):
+            batches_of(source, ("image",), batch_size=2, zoom=zoom)

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from deconvnet_jax.evaluation import Tally, confusion_matrix, contour_scores, scores_table, segmentation_scores
-from deconvnet_jax.evaluation.contours import mean_contour_score
+from deconvnet_jax.evaluation import Tally, boundary_f1, confusion_matrix, scores_table, segmentation_scores
+from deconvnet_jax.evaluation.boundary_f1 import mean_boundary_f1
 
 NAMES = ["background", "cat", "dog"]
 
@@ -28,8 +28,8 @@ def test_scores_are_those_of_all_images(rng):
     matrix = sum(confusion_matrix(truth, prediction, 3) for truth, prediction, _ in pairs)
     expected = segmentation_scores(matrix, NAMES)
     assert {key: scores[key] for key in expected} == expected
-    contours = np.array([contour_scores(truth, prediction, 3) for truth, prediction, _ in pairs])
-    assert scores["boundary_f1"] == pytest.approx(np.mean([mean_contour_score(row) for row in contours]))
+    contours = np.array([boundary_f1(truth, prediction, 3) for truth, prediction, _ in pairs])
+    assert scores["boundary_f1"] == pytest.approx(np.mean([mean_boundary_f1(row) for row in contours]))
     assert list(scores["boundary_f1_per_class"].values()) == pytest.approx(np.nanmean(contours, axis=0))
     assert sum(scores["objects"].values()) == sum(len(np.unique(instances)) - 1 for _, _, instances in pairs)
     json.dumps(scores, allow_nan=False)

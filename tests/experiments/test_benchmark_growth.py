@@ -18,7 +18,7 @@ def test_every_series_is_measured_and_drawn(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(growth, "SERIES", {"cpu": series})
     monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    numbers = growth.run(1 / 32, str(tmp_path / "growth.png"))
+    numbers = growth.run(1 / 32, tmp_path / "growth.png")
     found = numbers["series"]
     assert [(p["size"], p["devices"]) for points in found.values() for p in points] == [(224, 1), (256, 1), (224, 2)]
     for points in found.values():

@@ -31,17 +31,18 @@ def small(monkeypatch):
         Row("whole", WHOLE, {}),
         Row("proposals", STAGE2, {**PAPER, "num_proposals": 3}),
         Row("too fast", DIVERGING, {}),
+        Row("after that", Training("after", {}, 1.0, DIVERGING), {}),
     ]
     monkeypatch.setattr(claims, "EXPERIMENTS", {"small": rows})
 
 
 def test_every_row_has_its_measures_and_nothing_is_done_twice(small, tmp_path, capsys, monkeypatch):
     found = claims.run("small", tmp_path, seeds=1, steps=20)
-    assert list(found) == ["whole", "proposals", "too fast"]
+    assert list(found) == ["whole", "proposals", "too fast", "after that"]
     for scores in found["whole"] + found["proposals"]:
         assert 0 < scores["mean_iou"] < 1
         assert set(scores) == set(claims.MEASURES)
-    assert {score for scores in found["too fast"] for score in scores.values()} == {None}
+    assert {score for scores in found["too fast"] + found["after that"] for score in scores.values()} == {None}
     saved = json.loads((tmp_path / "small.json").read_text())
     assert saved["rows"] == found
     assert (saved["steps"], saved["val_scenes"]) == (20, 2)
@@ -77,7 +78,7 @@ def test_every_training_is_one_that_there_can_be(tmp_path):
 def test_spread():
     assert claims.spread([0.5, 0.7, 0.6]) == "60.0 (50.0 to 70.0)"
     assert claims.spread([None, None]) == "diverged"
-    assert claims.spread([None, 0.5]) == "1 of 2 diverged"
+    assert claims.spread([None, 0.5]) == "50.0 (50.0 to 50.0); 1 of 2 diverged"
 
 
 def test_an_unknown_experiment():

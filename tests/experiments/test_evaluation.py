@@ -43,3 +43,33 @@ def test_every_process_scores_its_share_and_all_get_the_sum(monkeypatch, rng, im
         assert set(found.images) == {f"image{i}" for i in share[: evaluation.PICTURES]}
     total = sum(map(len, expected))
     assert found.scores["pixel_accuracy"] == pytest.approx((total - 1) / total)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown"),
+    [
+        ({"mode": "paper", "flip": True}, {"mode": "whole_image", "flip": False}),
+        ({"mode": "released"}, {"mode": "whole_image"}),
+        ({"mode": "whole_image", "flip": True}, {"mode": "whole_image", "flip": True}),
+        (
+            {"mode": "sliding_window", "aggregation": "mean", "crf": "usual", "ensemble_checkpoint": "runs/fcn8s"},
+            {"mode": "sliding_window", "aggregation": "mean", "crf": "none", "ensemble_checkpoint": ""},
+        ),
+    ],
+)
+def test_images_are_segmented_as_the_config_says_without_proposals(monkeypatch, chosen, shown):
+    given = []
+
+    class Known:
+        def __init__(self, *arguments):
+            given.append(arguments[-1])
+
+        def __call__(self, image):
+            return Result(np.zeros(image.shape[:2], np.uint8), None, None)
+
+    monkeypatch.setattr(evaluation, "Segmenter", Known)
+    config = default.get_config()
+    config.inference.update(chosen)
+    source = [Example("0", np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8), None)]
+    evaluation.evaluator(None, ["a", "b"], source, config)({})
+    assert {key: getattr(given[0], key) for key in shown} == shown

@@ -1,9 +1,12 @@
-"""Ensembles by hand."""
+"""Ensembles by hand, and the CRF behind them."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from deconvnet_jax.inference import mean_of_probabilities, product_of_positive
+from deconvnet_jax.inference import kernels_of, mean_of_probabilities, product_of_positive, refine
+from deconvnet_jax.ops import CRF_PRESETS, dense_crf
 
 
 def softmax(scores):
@@ -27,3 +30,16 @@ def test_far_apart_scores_stay_finite():
 def test_product_of_positive():
     scores, others = np.float32([[-1, 2, 3, 0]]), np.float32([[5, -4, 2, 7]])
     np.testing.assert_array_equal(product_of_positive(scores, others), [[0, 0, 6, 0]])
+
+
+@pytest.mark.parametrize("preset", CRF_PRESETS)
+def test_refine_is_the_crf_of_the_image_alone(rng, preset):
+    """Whatever is in the padding: labels and logarithms of `dense_crf`'s probabilities, row by row."""
+    height, width = 30, 41
+    image = rng.integers(0, 256, (height, width, 3), np.uint8)
+    scores = rng.normal(0, 3, (64, 48, 5)).astype(np.float32)
+    labels, logarithms = refine(jnp.asarray(scores), kernels_of(image, preset), (height, width), preset)
+    expected = dense_crf(-jax.nn.log_softmax(scores[:height, :width]), image, **CRF_PRESETS[preset])
+    found = np.asarray(logarithms)[: height * width].reshape(height, width, 5)
+    np.testing.assert_allclose(np.exp(found), expected, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(labels)[: height * width].reshape(height, width), found.argmax(-1))

@@ -219,6 +219,19 @@ def test_a_crf_at_the_end(rng):
     np.testing.assert_array_equal(refined.labels, refined.scores.argmax(-1))
 
 
+@pytest.mark.parametrize("crf", ["none", "usual"])
+@pytest.mark.parametrize("width", [60, 256])  # the latter is not padded
+def test_results_are_the_callers_own(rng, width, crf):
+    """To write into, whatever the size."""
+    image = rng.integers(0, 256, (40, width, 3)).astype(np.uint8)
+    result = segmenter(variables={"params": {"kernel": jnp.eye(3) / 100}}, crf=crf)(image)
+    assert result.labels.shape == (40, width)
+    assert result.scores.shape[:2] == (40, width)
+    for array in (result.labels, result.scores):
+        assert array.flags.writeable
+        assert array.flags.c_contiguous
+
+
 def test_proposals_are_found_while_the_device_computes(monkeypatch, rng):
     """Of later images, in another thread; and the images are read only a few ahead."""
     read, threads = [], set()

@@ -29,6 +29,26 @@ def test_what_does_not_change_the_steps_already_done_may_change(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["num_steps"] == 20
 
 
+def test_a_run_from_before_a_setting_existed_may_continue_with_what_it_did(tmp_path):
+    claim_workdir(tmp_path, CONFIG)
+    newer = {**CONFIG, "data": {"cache_mb": 1, "zoom": (1.0, 1.0)}, "model": {"batch_norm": True}}
+    claim_workdir(tmp_path, newer)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(InputError, match=r"data\.zoom is \[1\.0, 1\.0\] there and \[1\.0, 2\.0\] now"):
+        claim_workdir(tmp_path, {**newer, "data": {"cache_mb": 1, "zoom": (1.0, 2.0)}})
+
+
+def test_how_evaluations_segment_changes_on_purpose_only(tmp_path):
+    """The best checkpoint is chosen by them."""
+    old = {**CONFIG, "inference": {"mode": "whole_image", "crf": "none"}}
+    claim_workdir(tmp_path, old)
+    claim_workdir(tmp_path, {**old, "inference": {"mode": "whole_image", "crf": "usual"}})
+    changed = {**old, "inference": {"mode": "sliding_window", "crf": "usual"}}
+    with pytest.raises(InputError, match=r"inference\.mode is 'whole_image' there .* or --accept_changes"):
+        claim_workdir(tmp_path, changed)
+    claim_workdir(tmp_path, changed, accept_changes=True)
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [

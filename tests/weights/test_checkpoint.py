@@ -182,7 +182,10 @@ def test_what_training_cannot_start_from(tmp_path, state):
     with pytest.raises(InputError, match=r"folded is for inference only: .*; start from the result of a training"):
         init_from_checkpoint(tmp_path / "folded", NET, state.variables, INFO["class_names"])
     save_network(tmp_path / "fused", NET.clone(batch_norm=False), without_batch_norm(state), NAMES)
-    with pytest.raises(InputError, match="fused is for inference only"):
+    message = (
+        r"init_from=.*fused holds a network without batch normalisation, .*; give --config\.model\.batch_norm=False"
+    )
+    with pytest.raises(InputError, match=message):
         init_from_checkpoint(tmp_path / "fused", NET, state.variables, INFO["class_names"])
     save_network(tmp_path / "other", NET, state.variables, NAMES)
     wide = init_variables(NET.clone(fc_features=9), seed=0)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deconvnet_jax.evaluation import boundary_scores
+from deconvnet_jax.evaluation import edge_scores
 
 SIZE = 120  # 0.75 % of the diagonal: 1.27 pixels
 
@@ -15,24 +15,24 @@ def column(x, value=1.0):
 
 
 def test_hand_made():
-    found = boundary_scores([(column(40), column(41))])  # within the tolerance
+    found = edge_scores([(column(40), column(41))])  # within the tolerance
     assert (found.ods, found.ois, found.precision, found.recall) == (1, 1, 1, 1)
-    assert boundary_scores([(column(40), column(43))]).ods == 0
+    assert edge_scores([(column(40), column(43))]).ods == 0
     # Half of what is drawn is found, and a third of what is predicted is wrong.
-    found = boundary_scores([(column(10) + column(20) + column(90), column(10) + column(20) + column(50) + column(60))])
+    found = edge_scores([(column(10) + column(20) + column(90), column(10) + column(20) + column(50) + column(60))])
     assert (found.precision, found.recall) == (pytest.approx(2 / 3), pytest.approx(1 / 2))
     assert found.ods == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
 
 
 def test_lines_that_many_people_drew_count_more():
     share = column(30, 0.8) + column(70, 0.2)
-    assert boundary_scores([(column(30), share)]).recall == pytest.approx(0.8)
-    assert boundary_scores([(column(70), share)]).recall == pytest.approx(0.2)
+    assert edge_scores([(column(30), share)]).recall == pytest.approx(0.8)
+    assert edge_scores([(column(70), share)]).recall == pytest.approx(0.2)
 
 
 def test_one_threshold_for_all_and_one_for_each():
     dim, bright = column(30, 0.3), column(30, 0.9) + column(90, 0.3)  # 0.3 is right in one, wrong in the other
-    found = boundary_scores([(dim, column(30)), (bright, column(30))])
+    found = edge_scores([(dim, column(30)), (bright, column(30))])
     assert found.ois == 1
     assert found.ods == pytest.approx(0.8)  # three lines, one wrong; or one line of two
     assert 0 < found.threshold <= 0.3
@@ -40,8 +40,8 @@ def test_one_threshold_for_all_and_one_for_each():
 
 def test_nothing_predicted_or_drawn():
     nothing = np.zeros((SIZE, SIZE), np.float32)
-    assert boundary_scores([(nothing, column(3))]).ods == 0
-    assert boundary_scores([(column(3), nothing)]).ods == 0
+    assert edge_scores([(nothing, column(3))]).ods == 0
+    assert edge_scores([(column(3), nothing)]).ods == 0
 
 
 def test_brute_force(rng):
@@ -63,7 +63,7 @@ def test_brute_force(rng):
         precision, recall = right / predicted, found / drawn
         return 2 * precision * recall / max(precision + recall, 1e-12)
 
-    found = boundary_scores(pairs, thresholds)
+    found = edge_scores(pairs, thresholds)
     of_all = [f_measure(*counts[:, j].sum(axis=0)) for j in range(3)]
     assert found.ods == pytest.approx(max(of_all))
     assert found.threshold == thresholds[np.argmax(of_all)]

@@ -3,10 +3,12 @@
 import cv2
 import numpy as np
 
+from deconvnet_jax.evaluation.confusion import checked_pair
+
 TOLERANCE = 0.0075  # of the image's diagonal, as published for CamVid (SegNet)
 
 
-def contour_scores(
+def boundary_f1(
     labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int = 255, tolerance: float = TOLERANCE
 ) -> np.ndarray:
     """The boundary F1 of every class in one image.
@@ -15,7 +17,7 @@ def contour_scores(
     a class are its pixels beside a pixel of another class. Precision is the share of the predicted contour that has the
     true one within the tolerance, recall the share of the true one that has the predicted one so near; F1 is their
     harmonic mean. Over a set of images, take the mean over the classes of each image, then over images
-    (`mean_contour_score`). Where the truth is ignored, so is the prediction, and its border is no contour.
+    (`mean_boundary_f1`). Where the truth is ignored, so is the prediction, and its border is no contour.
 
     Args:
       labels: integers [H, W], class ids 0..num_classes-1 or `ignore_label`.
@@ -27,8 +29,11 @@ def contour_scores(
     Returns:
       float64 [K], 0..1; NaN for classes without a pixel in the truth. 1 where neither truth nor prediction has a
       contour (the class is everywhere), 0 where one of them has none.
+
+    Raises:
+      InputError: for different shapes, or other ids.
     """
-    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    labels, predictions = checked_pair(labels, predictions, num_classes, ignore_label)
     valid = labels != ignore_label
     reach = tolerance * np.hypot(*labels.shape)
     scores = np.full(num_classes, np.nan)
@@ -43,8 +48,8 @@ def contour_scores(
     return scores
 
 
-def mean_contour_score(scores: np.ndarray) -> float:
-    """One image's boundary F1: the mean over its classes of `contour_scores`; NaN for an image without annotation."""
+def mean_boundary_f1(scores: np.ndarray) -> float:
+    """One image's boundary F1: the mean over its classes of `boundary_f1`; NaN for an image without annotation."""
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 

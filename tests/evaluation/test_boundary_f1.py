@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deconvnet_jax.evaluation import contour_scores, mean_contour_score
+from deconvnet_jax.evaluation import boundary_f1, mean_boundary_f1
 
 
 def brute_force(labels, predictions, class_id, reach):
@@ -34,7 +34,7 @@ def test_equals_brute_force(rng):
     predictions[rng.random(labels.shape) < 0.02] = 1
     labels[rng.random(labels.shape) < 0.1] = 255
     tolerance = 0.04
-    scores = contour_scores(labels, predictions, 4, tolerance=tolerance)
+    scores = boundary_f1(labels, predictions, 4, tolerance=tolerance)
     reach = tolerance * np.hypot(*labels.shape)
     for class_id in range(3):
         if (labels == class_id).any():
@@ -48,21 +48,21 @@ def test_by_hand():
     labels[20:30, 20:30] = predictions[20:30, 22:32] = 1
     # Each contour has 36 pixels. Of the upper and the lower row 8 predicted ones lie on true ones and one more beside
     # one; the columns are two pixels off, but the left one's ends are beside the rows.
-    near = contour_scores(labels, predictions, 2, tolerance=1.0 / 100)[1]
+    near = boundary_f1(labels, predictions, 2, tolerance=1.0 / 100)[1]
     assert near == pytest.approx((2 * (8 + 1) + 2) / 36)
-    assert contour_scores(labels, predictions, 2, tolerance=2.0 / 100)[1] == 1.0
-    assert contour_scores(labels, labels, 2, tolerance=0)[1] == 1.0
+    assert boundary_f1(labels, predictions, 2, tolerance=2.0 / 100)[1] == 1.0
+    assert boundary_f1(labels, labels, 2, tolerance=0)[1] == 1.0
 
 
 def test_classes_without_a_contour():
     everywhere = np.zeros((4, 4), np.uint8)
     half = everywhere.copy()
     half[:2] = 1
-    np.testing.assert_array_equal(contour_scores(everywhere, everywhere, 2), [1.0, np.nan])
-    np.testing.assert_array_equal(contour_scores(everywhere, half, 2), [0.0, np.nan])
-    np.testing.assert_array_equal(contour_scores(half, everywhere, 2), [0.0, 0.0])
-    assert mean_contour_score(np.array([0.5, np.nan, 1.0])) == 0.75
-    assert np.isnan(mean_contour_score(contour_scores(np.full((4, 4), 255), everywhere, 2)))
+    np.testing.assert_array_equal(boundary_f1(everywhere, everywhere, 2), [1.0, np.nan])
+    np.testing.assert_array_equal(boundary_f1(everywhere, half, 2), [0.0, np.nan])
+    np.testing.assert_array_equal(boundary_f1(half, everywhere, 2), [0.0, 0.0])
+    assert mean_boundary_f1(np.array([0.5, np.nan, 1.0])) == 0.75
+    assert np.isnan(mean_boundary_f1(boundary_f1(np.full((4, 4), 255), everywhere, 2)))
 
 
 def test_ignored_pixels_make_no_contour():
@@ -72,4 +72,4 @@ def test_ignored_pixels_make_no_contour():
     labels[10:20] = 255
     predictions = np.where(labels == 255, 1, labels)
     predictions[12:15] = 0
-    np.testing.assert_array_equal(contour_scores(labels, predictions, 2, tolerance=0), [1.0, 1.0])
+    np.testing.assert_array_equal(boundary_f1(labels, predictions, 2, tolerance=0), [1.0, 1.0])

@@ -10,7 +10,7 @@ TOLERANCE = 0.0075  # of the image's diagonal (BSDS500's benchmark)
 THRESHOLDS = np.arange(1, 34) / 34
 
 
-class BoundaryScores(NamedTuple):
+class EdgeScores(NamedTuple):
     """Attributes:
     ods: F-measure at the threshold that is best for all images together.
     ois: the same with the best threshold of each image.
@@ -26,9 +26,7 @@ class BoundaryScores(NamedTuple):
     recall: float
 
 
-def boundary_scores(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.ndarray = THRESHOLDS
-) -> BoundaryScores:
+def edge_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.ndarray = THRESHOLDS) -> EdgeScores:
     """Scores thinned edge maps against the boundaries of several annotators.
 
     Precision is the share of predicted pixels with an annotated one within 0.75 % of the image's diagonal; recall the
@@ -45,7 +43,7 @@ def boundary_scores(
     total = _f_measure(counts.sum(axis=0))
     best = int(total[:, 0].argmax())
     each = np.array([of_image[_f_measure(of_image)[:, 0].argmax()] for of_image in counts])
-    return BoundaryScores(
+    return EdgeScores(
         ods=float(total[best, 0]),
         ois=float(_f_measure(each.sum(axis=0)[None])[0, 0]),
         threshold=float(thresholds[best]),
