@@ -113,7 +113,8 @@ class ScoreConv(nn.Module):
 class FullConv(nn.Module):
     """A `window` x `window` convolution without padding, made for maps of about that size (fc6, fc7).
 
-    kernel [window, window, in, features], bias [features]. [N, h, w, in] -> [N, h-window+1, w-window+1, features].
+    kernel [window, window, in, features], bias [features]. [N, h, w, in] -> [N, h-window+1, w-window+1, features]. It
+    is a matrix product with all that each place sees: as a convolution, XLA on CPUs runs its gradient 49 times over.
     """
 
     features: int
@@ -127,19 +128,22 @@ class FullConv(nn.Module):
         shape = (self.window, self.window, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-        if x.shape[1:3] == (self.window, self.window):  # as a matrix product; XLA would run its gradient 49 times over
-            return (x.reshape(x.shape[0], -1) @ kernel.reshape(-1, self.features) + bias)[:, None, None, :]
-        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+        n, k = x.shape[0], self.window
+        h, w = (side - k + 1 for side in x.shape[1:3])
+        seen = x.astype(self.dtype)[:, None, None]
+        if (h, w) != (1, 1):
+            shifted = [x[:, i : i + h, j : j + w] for i in range(k) for j in range(k)]
+            seen = jnp.stack(shifted, axis=3).astype(self.dtype)
+        return (seen.reshape(n * h * w, -1) @ kernel.reshape(-1, self.features) + bias).reshape(n, h, w, -1)
 
 
 class FullDeconv(nn.Module):
     """A `window` x `window` transposed convolution without padding, made for maps much smaller than that (fc6-deconv).
 
     Equals `flax.linen.ConvTranspose(features, (window, window), padding="VALID")` and its parameters: kernel [window,
-    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. Of one place it
-    is a matrix product for each place of the window (as one large product, kernel and gradient, 0.4 GB each, would
-    be transposed); of a larger one, a product and an overlap-add. As a convolution of the padded map it would be 49
-    times the work.
+    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. It is a matrix
+    product for each place of the window (as one large product, kernel and gradient, 0.4 GB each, would be transposed),
+    and of more places than one an overlap-add. As a convolution of the padded map it would be 49 times the work.
     """
 
     features: int
@@ -154,13 +158,14 @@ class FullDeconv(nn.Module):
         k = self.window
         kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        wide = x.reshape(n * h * w, channels).astype(
+            at_least_float32(x.dtype)
+        )  # gradients of 49 places are added up so
+        everywhere = jnp.broadcast_to(wide, (k * k, *wide.shape)).astype(self.dtype)
+        products = jnp.matmul(everywhere, kernel.reshape(k * k, channels, self.features))
+        patches = products.reshape(k, k, n, h, w, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
         if (h, w) == (1, 1):
-            wide = x.reshape(n, channels).astype(at_least_float32(x.dtype))  # gradients of 49 places are added up so
-            everywhere = jnp.broadcast_to(wide, (k * k, n, channels)).astype(self.dtype)
-            products = jnp.matmul(everywhere, kernel.reshape(k * k, channels, self.features))
-            patches = products.reshape(k, k, n, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
-            return patches.transpose(2, 0, 1, 3) + bias
-        patches = jnp.einsum("nhwc,ijco->ijnhwo", x, kernel)[::-1, ::-1]
+            return patches[:, :, :, 0, 0].transpose(2, 0, 1, 3) + bias
         rows = sum(_shifted(patches[i], 2, i, k) for i in range(k))  # [k, n, h + k - 1, w, features]
         return sum(_shifted(rows[j], 2, j, k) for j in range(k)) + bias
 

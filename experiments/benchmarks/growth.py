@@ -24,7 +24,7 @@ from rich.table import Table
 from deconvnet_jax.errors import InputError
 from experiments.benchmarks import machine, train
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 class Point(NamedTuple):
@@ -68,6 +68,8 @@ def run(width: float, picture: Path | None) -> dict[str, Any]:
     series = SERIES["cpu" if on_cpu else "accelerator"]
     if not on_cpu:
         series = {**series, "devices": [point for point in series["devices"] if point.devices <= count]}
+    distinct = dict.fromkeys(point for points in series.values() for point in points)
+    found = {point: measure(point, width) for point in distinct}
     numbers = {
         "device": kind,
         "cores": len(os.sched_getaffinity(0)),
@@ -75,7 +77,7 @@ def run(width: float, picture: Path | None) -> dict[str, Any]:
         "dtype": "float32" if on_cpu else "bfloat16",
         "alternative": None,
         "no_alternative": "itself at other sizes",
-        "series": {name: [found for p in points if (found := measure(p, width))] for name, points in series.items()},
+        "series": {name: [found[point] for point in points if found[point]] for name, points in series.items()},
     }
     if not any(numbers["series"].values()):
         raise InputError("no step could be measured: the reasons are above")
@@ -88,7 +90,10 @@ def run(width: float, picture: Path | None) -> dict[str, Any]:
 def measure(point: Point, width: float) -> dict[str, Any] | None:
     """The numbers of a point, from a process of its own; None if that one fails."""
     found = _of_process(point, f"print(growth.measure_here({tuple(point)!r}, {width!r}))")
-    return found and {**point._asdict(), **found}
+    if found is None:
+        return None
+    print(f"{point}: {train.spread(found['images_per_second'])} images a second", file=sys.stderr)
+    return {**point._asdict(), **found}
 
 
 def devices() -> tuple[str, str, int]:
