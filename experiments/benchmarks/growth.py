@@ -165,6 +165,6 @@ def draw(numbers: dict[str, Any]) -> Figure:
 def _finish(row: list[Axes], label: str) -> None:
     row[0].set_ylabel(label)
     for axes in row:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * axes.get_ylim()[1])
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
