@@ -202,3 +202,15 @@ def test_counts_beyond_32_bits_are_summed_exactly(monkeypatch, rng):
     monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
     monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
     np.testing.assert_array_equal(hosts.sum_over_processes(ours), ours + theirs)
+
+
+def test_numbers_with_fractions_are_summed_too(monkeypatch, rng):
+    ours, theirs = (rng.random((4, 2)) * 100 for _ in range(2))
+
+    def gather(share):
+        assert share.dtype == np.float32
+        return np.stack([share, theirs.astype(np.float32)])
+
+    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
+    np.testing.assert_allclose(hosts.sum_over_processes(ours), ours + theirs, rtol=1e-6)
