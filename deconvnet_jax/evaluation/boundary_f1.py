@@ -1,9 +1,9 @@
 """How well the contours of segments are met: boundary F1, which mean IoU hardly sees."""
 
-import cv2
 import numpy as np
 
 from deconvnet_jax.evaluation.confusion import checked_pair
+from deconvnet_jax.evaluation.edges import distances_to
 
 TOLERANCE = 0.0075  # of the image's diagonal, as published for CamVid (SegNet)
 
@@ -42,8 +42,8 @@ def boundary_f1(
         if not (true.any() and found.any()):
             scores[class_id] = float(true.any() == found.any())
             continue
-        precision = (_distances(true)[found] <= reach).mean()
-        recall = (_distances(found)[true] <= reach).mean()
+        precision = (distances_to(true)[found] <= reach).mean()
+        recall = (distances_to(found)[true] <= reach).mean()
         scores[class_id] = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
     return scores
 
@@ -64,8 +64,3 @@ def _contour(mask: np.ndarray, valid: np.ndarray) -> np.ndarray:
         views[0][...] |= differ & before
         views[1][...] |= differ & after
     return contour
-
-
-def _distances(mask: np.ndarray) -> np.ndarray:
-    """Of every pixel to the nearest one of the mask."""
-    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

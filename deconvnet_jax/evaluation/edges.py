@@ -55,18 +55,18 @@ def edge_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.n
 def _counts(edges: np.ndarray, share: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """At every threshold: predicted pixels that are right, all; annotated pixels that are found, all; [T, 4]."""
     radius = TOLERANCE * np.hypot(*edges.shape)
-    right = _distance(share > 0) <= radius
+    right = distances_to(share > 0) <= radius
     drawn = share.sum()
     rows = []
     for threshold in thresholds:
         predicted = edges >= threshold
-        found = share[_distance(predicted) <= radius].sum()
+        found = share[distances_to(predicted) <= radius].sum()
         rows.append((np.count_nonzero(predicted & right), np.count_nonzero(predicted), found, drawn))
     return np.array(rows, np.float64)
 
 
-def _distance(mask: np.ndarray) -> np.ndarray:
-    """To the nearest pixel of the mask, float32 [H, W]; infinite without any."""
+def distances_to(mask: np.ndarray) -> np.ndarray:
+    """Of every pixel to the nearest one of a bool mask [H, W]: float32 [H, W], in pixels; infinite without any."""
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

@@ -41,4 +41,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 2_000
     config.inference.mode = "sliding_window"
     config.inference.aggregation = "mean"
+    config.inference.batch_size = 4  # so many windows cover an image
     return config

@@ -18,43 +18,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.bn_group = 0
     config.caffe_gradients = False  # the loss as the mean of the groups' means, BN learns from the last group alone
 
-    config.data = data = ml_collections.ConfigDict()
-    data.dataset = "voc_layout"  # the folder voc_root; or "voc2012", "camvid", made by experiments.prepare_data
-    data.voc_root = config_dict.placeholder(str)  # folder with JPEGImages, SegmentationClass, ImageSets
-    data.data_dir = config_dict.placeholder(str)  # where TFDS keeps its copy; default as TFDS: ~/tensorflow_datasets
-    data.train_split = "train"
-    data.eval_split = "val"
-    data.windows = ("instance",)  # what to crop: one or several of "instance" (every object), "proposal", "image"
-    data.proposals = config_dict.placeholder(str)  # file of proposals; default: that of experiments.prepare_data
-    data.min_overlap = 0.5  # of a proposal with an object's box, intersection over union
-    data.window_list = config_dict.placeholder(str)  # file of lines "image mask x1 y1 x2 y2"; replaces `windows`
-    data.balance = 0.0  # repeat windows of rare classes: 0 not; 1 until all classes are equally frequent
-    data.label_mode = "instance"  # "instance": the object's class alone, all else background; "all": every class
-    data.resize_size = 250  # a window is resized to this square,
-    data.crop_size = 224  # of which this is cut out: the network's input
-    data.random_crop = True  # at a random place; otherwise the centre
-    data.inside_image = False  # random places show as little as possible of what is beyond the image
-    data.zoom = (1.0, 1.0)  # side of the resized square, times a random factor between these two
-    data.mirror = True  # half of the crops are mirrored left to right
-    data.cache_mb = 2048  # memory for decoded images
-    data.crops_per_decode = 8  # so many windows of an image come near each other; times the number of hosts
-    data.read_threads = 4  # prepare crops, in each worker
-    # Processes that prepare crops. 0: threads of this one, faster up to about eight cores, because every worker has its
-    # part of the cache only, and decodes for itself.
-    data.workers = 0
-
-    config.model = model = ml_collections.ConfigDict()
-    model.num_classes = config_dict.placeholder(int)  # with background; default: as many as the data has
-    model.width = 1.0  # multiplies the width of all convolutions
-    model.decoder_width = 1.0  # of deconvolutions once more, where no unpooling fixes their width
-    model.fc_features = 4096  # width of fc6 and fc7
-    model.fc_window = 7  # fc6's window on pool5: data.crop_size / 32 for one that sees the whole crop
-    model.decoder_init = "gaussian"  # the original's; or "smooth": class signals reach the output at once
-    model.unpooling = "indices"  # to where the maxima came from; for comparison "corner" or "nearest"
-    model.batch_norm = True  # False: for comparison
-    model.bn_epsilon = 1e-5
-    model.bn_momentum = 0.9  # of the running averages of the batch statistics
-    model.dtype = "float32"  # or "bfloat16": of the computation; parameters are float32
+    config.data = _data()
+    config.model = _model()
     config.class_balance = 0.0  # of the loss: 0 gives each pixel the same influence, 1 each class; between: between
     config.remat = False  # compute activations again instead of keeping them: less memory, a third more time
     config.all_reduce_dtype = "float32"  # or "bfloat16": of gradients on their way between devices
@@ -95,6 +60,52 @@ def get_config() -> ml_collections.ConfigDict:
     config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth on
     config.compilation_cache = config_dict.placeholder(str)  # folder of compiled programs; default WORKDIR/compiled
     return config.lock()
+
+
+def _data() -> ml_collections.ConfigDict:
+    """What to train on, and how crops are made of it."""
+    data = ml_collections.ConfigDict()
+    data.dataset = "voc_layout"  # the folder voc_root; or "voc2012", "camvid", made by experiments.prepare_data
+    data.voc_root = config_dict.placeholder(str)  # folder with JPEGImages, SegmentationClass, ImageSets
+    data.data_dir = config_dict.placeholder(str)  # where TFDS keeps its copy; default as TFDS: ~/tensorflow_datasets
+    data.train_split = "train"
+    data.eval_split = "val"
+    data.windows = ("instance",)  # what to crop: one or several of "instance" (every object), "proposal", "image"
+    data.proposals = config_dict.placeholder(str)  # file of proposals; default: that of experiments.prepare_data
+    data.min_overlap = 0.5  # of a proposal with an object's box, intersection over union
+    data.window_list = config_dict.placeholder(str)  # file of lines "image mask x1 y1 x2 y2"; replaces `windows`
+    data.balance = 0.0  # repeat windows of rare classes: 0 not; 1 until all classes are equally frequent
+    data.label_mode = "instance"  # "instance": the object's class alone, all else background; "all": every class
+    data.resize_size = 250  # a window is resized to this square,
+    data.crop_size = 224  # of which this is cut out: the network's input
+    data.random_crop = True  # at a random place; otherwise the centre
+    data.inside_image = False  # random places show as little as possible of what is beyond the image
+    data.zoom = (1.0, 1.0)  # side of the resized square, times a random factor between these two
+    data.mirror = True  # half of the crops are mirrored left to right
+    data.cache_mb = 2048  # memory for decoded images
+    data.crops_per_decode = 8  # so many windows of an image come near each other; times the number of hosts
+    data.read_threads = 4  # prepare crops, in each worker
+    # Processes that prepare crops. 0: threads of this one, faster up to about eight cores, because every worker has its
+    # part of the cache only, and decodes for itself.
+    data.workers = 0
+    return data
+
+
+def _model() -> ml_collections.ConfigDict:
+    """The network: fields of `models.DeconvNet`, which says more about each."""
+    model = ml_collections.ConfigDict()
+    model.num_classes = config_dict.placeholder(int)  # with background; default: as many as the data has
+    model.width = 1.0  # multiplies the width of all convolutions
+    model.decoder_width = 1.0  # of deconvolutions once more, where no unpooling fixes their width
+    model.fc_features = 4096  # width of fc6 and fc7
+    model.fc_window = 7  # fc6's window on pool5: data.crop_size / 32 for one that sees the whole crop
+    model.decoder_init = "gaussian"  # the original's; or "smooth": class signals reach the output at once
+    model.unpooling = "indices"  # to where the maxima came from; for comparison "corner" or "nearest"
+    model.batch_norm = True  # False: for comparison
+    model.bn_epsilon = 1e-5
+    model.bn_momentum = 0.9  # of the running averages of the batch statistics
+    model.dtype = "float32"  # or "bfloat16": of the computation; parameters are float32
+    return model
 
 
 def _inference() -> ml_collections.ConfigDict:
