@@ -127,8 +127,13 @@ def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = 
 
 
 def use_compilation_cache(config: ml_collections.ConfigDict, workdir: str) -> None:
-    """Keeps compiled programs in a folder, so that a run that goes on starts at once."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    """Keeps compiled programs in a folder, so that a run that goes on starts at once.
+
+    On a CPU only where asked for: programs that can be kept are slower there (`models.compiler_options`).
+    """
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    if config.compilation_cache or jax.default_backend() != "cpu":
         folder = config.compilation_cache or Path(workdir) / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()))
 

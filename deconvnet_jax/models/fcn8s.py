@@ -12,6 +12,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
+from deconvnet_jax.models.layers import Conv3x3, FullConv, ScoreConv
+
+he_init = nn.initializers.he_normal()
 
 # Where a map's upper left corner lies in the larger one that is cropped to it. All follow from the padding of 100, the
 # strides and the kernels, as Caffe's Crop layer derives them: pool4 to score2, pool3 to score4, upsample to image.
@@ -61,14 +64,14 @@ class FCN8s(nn.Module):
         """
         chex.assert_shape(images, (None, None, None, 3))
         chex.assert_type(images, float)  # pictures as uint8 still have their mean
-        x, pooled = images.astype(self.dtype), {}
+        x, pooled = jnp.pad(images.astype(self.dtype), ((0, 0), (99, 99), (99, 99), (0, 0))), {}  # conv1_1 pads by 100
         for block, widths in ENCODER_WIDTHS.items():
             for i, width in enumerate(widths, 1):
-                padding = 100 if (block, i) == (1, 1) else 1
-                x = nn.relu(self._conv(f"conv{block}_{i}", max(1, round(width * self.width)), 3, padding)(x))
+                features = max(1, round(width * self.width))
+                x = nn.relu(Conv3x3(features, he_init, self.dtype, name=f"conv{block}_{i}")(x, train))
             x = pooled[block] = _pool(x)
         for name, window in (("fc6", 7), ("fc7", 1)):
-            x = nn.relu(self._conv(name, self.fc_features, window)(x))
+            x = nn.relu(FullConv(self.fc_features, window, he_init, self.dtype, name=name)(x))
             x = nn.Dropout(0.5, deterministic=not train)(x)
         x = self._deconv("score2", 4, 2, use_bias=True)(self._score("score-fr", x))
         x += _crop(self._score("score-pool4", pooled[4]), CROP_POOL4, x.shape)
@@ -77,19 +80,9 @@ class FCN8s(nn.Module):
         x = self._deconv("upsample", 16, 8)(x)
         return _crop(x, CROP_IMAGE, images.shape).astype(jnp.float32)
 
-    def _conv(self, name: str, features: int, window: int, padding: int = 0) -> nn.Conv:
-        return nn.Conv(
-            features,
-            (window, window),
-            padding=padding,
-            kernel_init=nn.initializers.he_normal(),
-            dtype=self.dtype,
-            name=name,
-        )
-
     def _score(self, name: str, x: Array) -> Array:
         zeros = nn.initializers.zeros  # the original's: skips begin by adding nothing
-        return nn.Conv(self.num_classes, (1, 1), kernel_init=zeros, dtype=self.dtype, name=name)(x)
+        return ScoreConv(self.num_classes, zeros, self.dtype, name=name)(x)
 
     def _deconv(self, name: str, window: int, stride: int, use_bias: bool = False) -> nn.ConvTranspose:
         return nn.ConvTranspose(

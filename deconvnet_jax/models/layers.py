@@ -8,21 +8,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from deconvnet_jax.ops.convolution import convolve, materialised
 from deconvnet_jax.ops.sums import at_least_float32, channel_sums
 
 # The original's Gaussian filler for all it does not take from VGG-16.
 gaussian_init = nn.initializers.normal(0.01)
 
 AxisGroups = tuple[tuple[int, ...], ...]
-
-
-def materialised(x: Array) -> Array:
-    """x unchanged; on CPU, computed once and kept (from JAX 0.12 on).
-
-    XLA would compute what leads to a convolution's input again for the gradient of its kernel, pooling and unpooling
-    included, in the order of a transposed loop.
-    """
-    return lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
 
 
 @jax.custom_vjp
@@ -68,12 +60,9 @@ class Conv3x3(nn.Module):
         kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
         x = x.astype(self.dtype)
-        if train:
-            x = materialised(x)
         spare = spare_channels(x.shape[-1], 8)  # the image has three
         x, kernel = _widened(x, 3, spare), _widened(kernel, 2, spare)
-        y = lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return add_bias(y, bias)
+        return add_bias(convolve(x, kernel, train), bias)
 
 
 @jax.custom_vjp
@@ -102,12 +91,14 @@ class ScoreConv(nn.Module):
         """Applies the layer."""
         kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features)).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        x = x.astype(self.dtype)
         spare = spare_channels(self.features, 32)
+        if not spare:  # as a convolution, the gradient of the kernel takes five times as long on a CPU
+            scores = x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias
+            return scores.reshape(*x.shape[:-1], self.features)
         kernel, bias = _widened(kernel, 3, spare), _widened(bias, 0, spare)
-        y = lax.conv_general_dilated(
-            x.astype(self.dtype), kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return _separate_gradient(add_bias(y, bias))[..., : self.features] if spare else y + bias
+        y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return _separate_gradient(add_bias(y, bias))[..., : self.features]
 
 
 class FullConv(nn.Module):

@@ -58,7 +58,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.inference = _inference()
 
     config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth on
-    config.compilation_cache = config_dict.placeholder(str)  # folder of compiled programs; default WORKDIR/compiled
+    config.compilation_cache = config_dict.placeholder(str)  # folder of compiled programs; see docs/training.md
     return config.lock()
 
 

@@ -1,0 +1,115 @@
+"""The 3x3 convolution, with gradients in forms that XLA computes fast on CPUs.
+
+XLA's own gradient of a kernel is a convolution with a window as large as the image. oneDNN, which XLA calls on CPUs
+(`models.compiler_options`), is several times slower at those than XLA itself; here they are written such that XLA
+leaves them alone.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.custom_batching import custom_vmap
+
+from deconvnet_jax.ops.sums import at_least_float32
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def convolve(x: Array, kernel: Array, train: bool = False) -> Array:
+    """A 3x3 convolution with stride 1 and padding 1.
+
+    Args:
+      x: [N, H, W, C], floating point.
+      kernel: [3, 3, C, O], of the same dtype.
+      train: the gradient will be taken; on a CPU, x is then computed once and kept.
+
+    Returns:
+      [N, H, W, O], of the same dtype.
+    """
+    if train and jax.default_backend() == "cpu":
+        return _convolve_on_cpu(materialised(x), kernel)
+    return _convolve(x, kernel)
+
+
+def materialised(x: Array) -> Array:
+    """x unchanged; on CPU, computed once and kept.
+
+    XLA would compute what leads to a convolution's input again for the gradient of its kernel, pooling and unpooling
+    included, in the order of a transposed loop. JAX 0.10 drops `lax.optimization_barrier` before that decision, so
+    this is a loop that never runs and that XLA cannot see through.
+    """
+    return _materialised(x) if jax.default_backend() == "cpu" else x
+
+
+def _convolve(x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NHWC)
+
+
+@jax.custom_vjp
+def _convolve_on_cpu(x: Array, kernel: Array) -> Array:
+    return _convolve(x, kernel)
+
+
+def _convolve_fwd(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(x, kernel), (x, kernel)
+
+
+def _convolve_bwd(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    mirrored = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
+    return _convolve(gradient, mirrored), _kernel_gradient(x, gradient).astype(kernel.dtype)
+
+
+_convolve_on_cpu.defvjp(_convolve_fwd, _convolve_bwd)
+
+
+@custom_vmap
+def _kernel_gradient(x: Array, gradient: Array) -> Array:
+    """The gradient of a kernel, [3, 3, C, O], float32 or wider, from x [N, H, W, C] and that of the result.
+
+    Transposed is the narrower of the two, because the transposed map is the slower to read.
+    """
+    dtype = at_least_float32(x.dtype)
+    x, gradient = x.astype(dtype), gradient.astype(dtype)
+    if x.shape[-1] <= gradient.shape[-1]:
+        return _correlation(x, gradient).transpose(1, 2, 0, 3)
+    return lax.rev(_correlation(gradient, x), (1, 2)).transpose(1, 2, 3, 0)
+
+
+@_kernel_gradient.def_vmap
+def _kernel_gradients(axis_size: int, batched: list[bool], x: Array, gradient: Array) -> tuple[Array, bool]:
+    # A batch of convolutions with a kernel each would be one with as many groups, for which XLA has nothing fast.
+    x, gradient = (
+        value if of_batch else jnp.broadcast_to(value, (axis_size, *value.shape))
+        for value, of_batch in zip((x, gradient), batched, strict=True)
+    )
+    return jnp.stack([_kernel_gradient(x[i], gradient[i]) for i in range(axis_size)]), True
+
+
+def _correlation(a: Array, b: Array) -> Array:
+    """sum over n, h, w of a[n, h + i - 1, w + j - 1, p] b[n, h, w, q]: [N, H, W, P], [N, H, W, Q] -> [P, 3, 3, Q].
+
+    The channels of b are mirrored, and mirrored back: what has a mirrored window XLA does not pass on to oneDNN.
+    """
+    window = lax.rev(b.transpose(1, 2, 0, 3), (3,))
+    y = lax.conv_general_dilated(a.transpose(3, 1, 2, 0), window, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NHWC)
+    return lax.rev(y, (3,))
+
+
+@custom_vmap
+def _kept(x: Array) -> Array:
+    changes = x[(0,) * x.ndim] > jnp.inf  # never, but of that XLA knows nothing
+    return lax.while_loop(lambda carry: carry[0], lambda carry: (~carry[0], -carry[1]), (changes, x))[1]
+
+
+@_kept.def_vmap
+def _kept_as_one(axis_size: int, batched: list[bool], x: Array) -> tuple[Array, bool]:
+    return _kept(x), True
+
+
+@jax.custom_vjp
+def _materialised(x: Array) -> Array:
+    return _kept(x)
+
+
+_materialised.defvjp(lambda x: (_kept(x), None), lambda _, gradient: (gradient,))

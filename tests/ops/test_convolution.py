@@ -1,0 +1,105 @@
+"""The 3x3 convolution beside PyTorch's in float64, and what its gradients compile to on a CPU."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deconvnet_jax.models import compiler_options
+from deconvnet_jax.ops.convolution import convolve, materialised
+
+ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU gets gradients of its own")
+
+
+def case(rng, shape, features, dtype=jnp.float32):
+    """x, kernel and the gradient of the result."""
+    shapes = shape, (3, 3, shape[-1], features), (*shape[:-1], features)
+    return [jnp.asarray(rng.standard_normal(each), dtype) for each in shapes]
+
+
+def with_gradients(x, kernel, upstream):
+    y, vjp = jax.vjp(lambda x, kernel: convolve(x, kernel, train=True), x, kernel)
+    return y, *vjp(upstream)
+
+
+def of_pytorch(x, kernel, upstream):
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
+    x, kernel, upstream = (torch.tensor(np.asarray(each, np.float64)) for each in (x, kernel, upstream))
+    x.requires_grad_(), kernel.requires_grad_()
+    y = torch.nn.functional.conv2d(x.permute(0, 3, 1, 2), kernel.permute(3, 2, 0, 1), padding=1).permute(0, 2, 3, 1)
+    y.backward(upstream)
+    return y.detach().numpy(), x.grad.numpy(), kernel.grad.numpy()
+
+
+@pytest.mark.parametrize(
+    ("shape", "features"),
+    [((2, 9, 6, 4), 7), ((3, 5, 8, 7), 4), ((1, 4, 4, 3), 3), ((2, 1, 1, 5), 6), ((1, 7, 2, 1), 1), ((8, 6, 6, 16), 9)],
+)
+@pytest.mark.parametrize("onednn", [None, pytest.param(False, marks=on_cpu), pytest.param(True, marks=on_cpu)])
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
+def test_equals_pytorch_with_gradients(rng, shape, features, onednn):
+    function = with_gradients
+    if onednn is not None:
+        function = jax.jit(function, compiler_options={**compiler_options(), ONEDNN: onednn})
+    arguments = case(rng, shape, features)
+    found = function(*arguments)
+    for ours, theirs in zip(found, of_pytorch(*arguments), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(convolve(*arguments[:2]), found[0], rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_of_the_kernel_in_bfloat16_is_added_up_in_float32(rng):
+    x, kernel, upstream = case(rng, (4, 32, 32, 6), 5, jnp.bfloat16)
+    expected = of_pytorch(x, kernel, upstream)[2]
+    found = with_gradients(x, kernel, upstream)[2]
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2**-8, atol=0.05)
+
+
+@on_cpu
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
+def test_bfloat16_by_onednn(rng):
+    x, kernel, upstream = case(rng, (4, 12, 10, 32), 24, jnp.bfloat16)
+    options = {**compiler_options(), ONEDNN: True}
+    found = jax.jit(with_gradients, compiler_options=options)(x, kernel, upstream)
+    for ours, theirs in zip(found, of_pytorch(x, kernel, upstream), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(ours, np.float64), theirs, rtol=2**-7, atol=0.05)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_groups_share_a_kernel(rng, groups):
+    """As a step maps them over the groups that share statistics: gradients of the kernel are added up."""
+    x, kernel, upstream = case(rng, (2 * groups, 6, 5, 4), 3)
+
+    def grouped(x, kernel, upstream):
+        of_group = jax.vmap(lambda x, kernel: convolve(x, kernel, train=True), (0, None))
+        y, vjp = jax.vjp(of_group, x.reshape(groups, 2, 6, 5, 4), kernel)
+        return y, *vjp(upstream.reshape(y.shape))
+
+    expected = with_gradients(x, kernel, upstream)
+    for found, at_once in zip(jax.jit(grouped)(x, kernel, upstream), expected, strict=True):
+        np.testing.assert_allclose(found.reshape(at_once.shape), at_once, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", [1.5, np.inf, -np.inf, np.nan])
+def test_materialised_changes_no_value(rng, first):
+    x = jnp.asarray(rng.standard_normal((2, 3, 4)), jnp.float32).at[0, 0, 0].set(first)
+    for function in (materialised, jax.jit(materialised), jax.vmap(materialised), jax.vmap(jax.vmap(materialised))):
+        np.testing.assert_array_equal(function(x), x)
+    np.testing.assert_array_equal(jax.grad(lambda x: (materialised(x) * 3).sum())(x), jnp.full(x.shape, 3.0))
+
+
+@on_cpu
+def test_materialised_is_computed_once(rng):
+    """Of its result alone, and in no loop together with what reads it, whichever way that goes through the map."""
+    x = jnp.asarray(rng.standard_normal((4, 5, 6)), jnp.float32)
+
+    def fusions(keep):
+        program = jax.jit(lambda x: keep(jnp.sin(x) + 1).T * 2).lower(x).compile().as_text()
+        return [text for text in program.split("\n\n") if "transpose(" in text and "sine(" in text]
+
+    assert len(fusions(lambda x: x)) == 1
+    assert not fusions(materialised)
