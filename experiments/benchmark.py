@@ -2,7 +2,7 @@
 
     python -m experiments.benchmark input [--json=FILE]
     python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--json=FILE]
-    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--dtype=bfloat16] [--json=FILE]
     python -m experiments.benchmark forward [--batch_size=N] [--width=W] [--json=FILE]
     python -m experiments.benchmark unpool [--batch_size=N] [--json=FILE]
     python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
@@ -45,7 +45,7 @@ from experiments.benchmarks import train as train_benchmark
 from experiments.benchmarks import unpool as unpool_benchmark
 
 NAMES = ("input", "proposals", "train", "forward", "unpool", "infer", "crf", "growth", "scaling", "all")
-PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "step_ms", "batch_per_device", "picture")
+PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "dtype", "step_ms", "batch_per_device", "picture")
 
 
 def define_flags() -> None:
@@ -61,6 +61,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("batch_size", None, at_once, lower_bound=1)
     flags.DEFINE_string("picture", None, "growth: file for the picture, a PNG")
     flags.DEFINE_float("width", 1.0, "train, forward, infer, growth: multiplies the width of all layers")
+    dtypes = "train: of the computation; default: float32 on a CPU, else both"
+    flags.DEFINE_enum("dtype", None, ("float32", "bfloat16"), dtypes)
     flags.DEFINE_float("step_ms", None, "scaling: time of a step on one accelerator; default: from its peak")
     flags.DEFINE_integer("batch_per_device", None, "scaling: images on each; default: 8 and 64", lower_bound=1)
 
@@ -82,7 +84,7 @@ def main(argv: Sequence[str]) -> None:
     benchmarks = {
         "input": input_benchmark.run,
         "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
-        "train": lambda: train_benchmark.run(values.batch_size, values.width),
+        "train": lambda: train_benchmark.run(values.batch_size, values.width, values.dtype),
         "forward": lambda: forward_benchmark.run(values.batch_size, values.width),
         "unpool": lambda: unpool_benchmark.run(values.batch_size),
         "infer": lambda: infer_benchmark.run(values.batch_size, values.width),

@@ -1,13 +1,14 @@
 """Images a second of a training step: this project, and the same network in PyTorch on the same machine.
 
-    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--dtype=bfloat16] [--json=FILE]
 
 A step is the forward and backward pass of DeconvNet at 224x224 with 21 classes and the momentum update, from uint8
 images and labels that are on the device already. Both sides begin with the same weights and have the same learning
 rates and decay; ours also computes what a training logs (accuracy, three norms, a check for values that are no
 numbers). Rounds alternate between the two, because a machine's speed drifts; the ratio is that of each round. CPU:
-float32. GPU: bfloat16 and float32, whose products are TF32 on both sides; PyTorch is compiled there if that works.
-One device, without PyTorch no ratio. On a CPU the most memory is that of a process of its own for either side.
+float32, unless bfloat16 is asked for. GPU: bfloat16 and float32, whose products are TF32 on both sides; PyTorch is
+compiled there if that works. One device, without PyTorch no ratio. On a CPU the most memory is that of a process of
+its own for either side.
 """
 
 import ast
@@ -85,12 +86,13 @@ class Contender:
     mode: str
 
 
-def run(batch_size: int | None, width: float) -> dict[str, Any]:
+def run(batch_size: int | None, width: float, dtype: str | None = None) -> dict[str, Any]:
     """Measures and prints a table; returns its numbers.
 
     Args:
       batch_size: images a step; None: 2 on a CPU, 32 otherwise.
       width: multiplies the width of all layers; 1 is the original.
+      dtype: of the computation, float32 or bfloat16; None: float32 on a CPU, both otherwise.
 
     Raises:
       InputError: for a width out of range.
@@ -100,7 +102,7 @@ def run(batch_size: int | None, width: float) -> dict[str, Any]:
     device = jax.devices()[0]
     batch_size = batch_size or BATCH_SIZES.get(device.platform, BATCH_SIZE)
     torch, reason = find_torch(device.platform)
-    dtypes = DTYPES.get(device.platform, ACCELERATOR_DTYPES)
+    dtypes = (dtype,) if dtype else DTYPES.get(device.platform, ACCELERATOR_DTYPES)
     macs = sum(layer.macs for layer in layer_costs(make_net("float32", width)))
     numbers = {
         "device": device.device_kind,
@@ -187,13 +189,14 @@ def measure(torch: Any, device: jax.Device, dtype: str, batch_size: int, width: 
     if device.platform == "cpu":
         del contenders, variables
         gc.collect()
-        result["peak_bytes"] = {name: peak_alone(name, batch_size, width) for name in result["peak_bytes"]}
+        result["peak_bytes"] = {name: peak_alone(name, batch_size, width, dtype) for name in result["peak_bytes"]}
     return result
 
 
-def peak_alone(name: str, batch_size: int, width: float) -> int | None:
+def peak_alone(name: str, batch_size: int, width: float, dtype: str) -> int | None:
     """The most memory of a process that trains one side alone, while it makes steps; None where nobody tells."""
-    code = f"from experiments.benchmarks import train; print(train.peak_of_steps({name!r}, {batch_size}, {width!r}))"
+    arguments = f"{name!r}, {batch_size}, {width!r}, {dtype!r}"
+    code = f"from experiments.benchmarks import train; print(train.peak_of_steps({arguments}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         print(f"the memory of {name} was not measured: {(done.stderr.splitlines() or ['killed'])[-1]}", file=sys.stderr)
@@ -201,13 +204,13 @@ def peak_alone(name: str, batch_size: int, width: float) -> int | None:
     return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
-def peak_of_steps(name: str, batch_size: int, width: float) -> int | None:
-    """The same of this process, in float32 on the CPU."""
-    variables, batch = make_variables(make_net("float32", width)), make_batch(batch_size)
+def peak_of_steps(name: str, batch_size: int, width: float, dtype: str = "float32") -> int | None:
+    """The same of this process, on the CPU."""
+    variables, batch = make_variables(make_net(dtype, width)), make_batch(batch_size)
     if name == OURS:
-        contender = ours(make_net("float32", width), variables, batch, jax.devices()[:1])
+        contender = ours(make_net(dtype, width), variables, batch, jax.devices()[:1])
     else:
-        contender = theirs(find_torch("cpu")[0], variables, batch, "float32", "cpu")
+        contender = theirs(find_torch("cpu")[0], variables, batch, dtype, "cpu")
     del variables
     gc.collect()
     timed(contender, 1)
