@@ -101,7 +101,7 @@ class Members:
             self._names = {found.relative_to(path).as_posix(): found for found in path.rglob("*") if found.is_file()}
             return
         try:
-            self._tar = tarfile.open(path, "r:")  # noqa: SIM115 closed by close()
+            self._tar = tarfile.open(path, "r:", tarinfo=_WholeHeader)  # noqa: SIM115 closed by close()
             self._names = {name: member for name, member in _safe_members(self._tar, path, root)}
         except (tarfile.TarError, EOFError, OSError) as error:
             self.close()
@@ -161,12 +161,23 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
                 yield name, _read(found)
         return
     try:
-        with tarfile.open(path, "r|*") as tar:
+        with tarfile.open(path, "r|*", tarinfo=_WholeHeader) as tar:
             for name, member in _safe_members(tar, path, root):
                 if wanted(name):
                     yield name, Member(tar.extractfile(member).read(), f"{path}:{name}")
     except (tarfile.TarError, EOFError, OSError, zlib.error, TypeError) as error:  # TypeError: a cut gzip header
         raise _damaged(path, error) from error
+
+
+class _WholeHeader(tarfile.TarInfo):
+    """Without it, an archive that is cut within the header of a member just ends with the member before."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.TruncatedHeaderError as error:
+            raise tarfile.ReadError("it ends within a header") from error
 
 
 def _safe_members(tar: tarfile.TarFile, path: Path, root: str) -> Iterator[tuple[str, tarfile.TarInfo]]:

@@ -1,5 +1,6 @@
 """Members of archives and folders: the same files either way, and nothing that a damaged or hostile archive holds."""
 
+import gzip
 import hashlib
 import io
 import tarfile
@@ -107,12 +108,16 @@ def test_damaged_archives(files, tmp_path):
     (tmp_path / "cut.tar").write_bytes(plain.read_bytes()[: len(files[f"{ROOT}/a.txt"]) // 2 + 2048])
     (tmp_path / "cut.tgz").write_bytes(packed.read_bytes()[: packed.stat().st_size // 2])
     (tmp_path / "header.tgz").write_bytes(packed.read_bytes()[:5])
+    with tarfile.open(plain) as tar:
+        second = tar.getmembers()[1].offset
+    (tmp_path / "second.tar").write_bytes(plain.read_bytes()[: second + 100])
+    (tmp_path / "second.tgz").write_bytes(gzip.compress(plain.read_bytes()[: second + 100]))
     (tmp_path / "noise.tar").write_bytes(files[f"{ROOT}/a.txt"])
     (tmp_path / "empty.tar").write_bytes(b"")
-    for name in ("cut.tar", "cut.tgz", "header.tgz", "noise.tar", "empty.tar"):
+    for name in ("cut.tar", "cut.tgz", "header.tgz", "second.tar", "second.tgz", "noise.tar", "empty.tar"):
         with pytest.raises(InputError, match=rf"{name} is damaged or no tar archive .*; get it again"):
             streamed(tmp_path / name)
-    for name in ("cut.tar", "noise.tar", "a.tgz", "empty.tar"):
+    for name in ("cut.tar", "second.tar", "noise.tar", "a.tgz", "empty.tar"):
         with pytest.raises(InputError, match=rf"{name} is damaged or no tar archive"), Members(tmp_path / name, ROOT):
             pass
     # Cut within a member: the index is whole, its content is not.

@@ -129,9 +129,9 @@ def test_updates_follow_the_original_solver_through_learning_rate_drops(rng):
             w, v = expected[group]
             v = 0.9 * v + multiplier * rate * (g + decay * w)
             expected[group] = [w - v, v]
-        np.testing.assert_allclose(params["conv1_1"]["kernel"], expected["weight"][0], rtol=1e-5)
-        np.testing.assert_allclose(params["bn1_1"]["bias"], expected["weight"][0], rtol=1e-5)
-        np.testing.assert_allclose(params["conv1_1"]["bias"], expected["bias"][0], rtol=1e-5)
+        np.testing.assert_allclose(params["conv1_1"]["kernel"], expected["weight"][0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(params["bn1_1"]["bias"], expected["weight"][0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(params["conv1_1"]["bias"], expected["bias"][0], rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_layers_stay_and_a_wrong_prefix_is_named():
