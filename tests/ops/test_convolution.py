@@ -103,3 +103,4 @@ def test_materialised_is_computed_once(rng):
 
     assert len(fusions(lambda x: x)) == 1
     assert not fusions(materialised)
+    assert not fusions(jax.vmap(materialised))  # as in a step, over the groups that share statistics
