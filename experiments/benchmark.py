@@ -47,6 +47,8 @@ from experiments.benchmarks import unpool as unpool_benchmark
 NAMES = ("input", "proposals", "train", "forward", "unpool", "infer", "crf", "growth", "scaling", "all")
 PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "dtype", "step_ms", "batch_per_device", "picture")
 
+ONLY_FOR = {"picture": "growth", "dtype": "train"}
+
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
@@ -77,8 +79,9 @@ def main(argv: Sequence[str]) -> None:
     if path and not path.parent.is_dir():
         raise InputError(f"--json={values.json}: there is no folder {path.parent}; make it first")
     picture = Path(values.picture).expanduser().absolute() if values.picture else None
-    if picture and argv[1] not in ("growth", "all"):
-        raise InputError(f"--picture={values.picture} has no meaning for '{argv[1]}', only for growth")
+    for flag, name in ONLY_FOR.items():
+        if values[flag].value and argv[1] not in (name, "all"):
+            raise InputError(f"--{flag}={values[flag].value} has no meaning for '{argv[1]}', only for {name}")
     if picture and not (picture.suffix == ".png" and picture.parent.is_dir()):
         raise InputError(f"--picture={values.picture}: expected a name that ends in .png, in a folder that exists")
     benchmarks = {
@@ -100,12 +103,13 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run_all(values: flags.FlagValues) -> dict[str, Any]:
-    """The numbers of all, each measured in a program of its own with the same flags; None of those that failed."""
-    given = [f"--{name}={values[name].value}" for name in PASSED_ON if values[name].present]
+    """The numbers of all, each measured in a program of its own with the flags it knows; None of those that failed."""
     numbers: dict[str, Any] = {}
     for name in NAMES[:-1]:
         if name == "proposals" and not values.voc_root:
             continue
+        passed_on = [flag for flag in PASSED_ON if values[flag].present and ONLY_FOR.get(flag, name) == name]
+        given = [f"--{flag}={values[flag].value}" for flag in passed_on]
         command = [sys.executable, "-m", "experiments.benchmark", name, *given]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         numbers[name] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None

@@ -223,8 +223,8 @@ def compiler_options() -> dict[str, str | bool]:
 
     On CPU, XLA's YNNPACK fusions of reductions and chains of products cost a training step 30 to 50 % (JAX 0.10 to
     0.12); single products are left to that library. From JAX 0.12 on, oneDNN computes convolutions: a fifth faster in
-    float32, twice in bfloat16. XLA cannot write such programs to disk, so it is not asked to where JAX keeps compiled
-    programs (JAX_COMPILATION_CACHE_DIR). Other platforms need nothing.
+    float32, and twice that in bfloat16. XLA cannot write such programs to disk, so it is not asked to where JAX keeps
+    compiled programs (JAX_COMPILATION_CACHE_DIR). Other platforms need nothing.
     """
     if jax.default_backend() != "cpu":
         return {}

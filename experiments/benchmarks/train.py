@@ -204,7 +204,7 @@ def peak_alone(name: str, batch_size: int, width: float, dtype: str) -> int | No
     return ast.literal_eval(done.stdout.splitlines()[-1])
 
 
-def peak_of_steps(name: str, batch_size: int, width: float, dtype: str = "float32") -> int | None:
+def peak_of_steps(name: str, batch_size: int, width: float, dtype: str) -> int | None:
     """The same of this process, on the CPU."""
     variables, batch = make_variables(make_net(dtype, width)), make_batch(batch_size)
     if name == OURS:
