@@ -125,3 +125,23 @@ def test_wrong_use(arguments, message):
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
     assert message in done.stderr
+
+
+def test_all_gives_each_benchmark_the_flags_it_knows(monkeypatch):
+    """`all --picture --dtype`: a benchmark refuses what is for another one alone."""
+    values = flags.FlagValues()
+    for flag in benchmark_program.PASSED_ON:
+        flags.DEFINE_string(flag, None, "", flag_values=values)
+    values(["program", "--picture=a.png", "--dtype=bfloat16", "--width=1"])
+    commands = {}
+
+    def started(command, **_):
+        commands[command[3]] = command[4:]
+        return subprocess.CompletedProcess(command, 0, "{}")
+
+    monkeypatch.setattr(benchmark_program.subprocess, "run", started)
+    benchmark_program.run_all(values)
+    assert commands.pop("train") == ["--width=1", "--dtype=bfloat16"]
+    assert commands.pop("growth") == ["--width=1", "--picture=a.png"]
+    assert commands
+    assert all(given == ["--width=1"] for given in commands.values())
