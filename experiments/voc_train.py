@@ -129,7 +129,7 @@ def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = 
 def use_compilation_cache(config: ml_collections.ConfigDict, workdir: str) -> None:
     """Keeps compiled programs in a folder, so that a run that goes on starts at once.
 
-    On a CPU only where asked for: programs that can be kept are slower there (`models.compiler_options`).
+    On a CPU only where asked for: programs that can be kept are slower there (`ops.onednn`).
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return

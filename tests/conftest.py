@@ -22,6 +22,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +46,17 @@ def _compiled_programs_are_freed():
     mappings = Path("/proc/self/maps")  # absent on other systems
     if mappings.exists() and mappings.read_bytes().count(b"\n") > MANY_MAPPINGS:
         jax.clear_caches()
+
+
+@pytest.fixture
+def programs_are_not_kept():
+    """What is compiled may contain calls of oneDNN, which programs that JAX keeps, as most tests do, cannot."""
+    folder = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture

@@ -218,17 +218,12 @@ def count_parameters(variables: chex.ArrayTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def compiler_options() -> dict[str, str | bool]:
+def compiler_options() -> dict[str, str]:
     """Options for `jax.jit(..., compiler_options=...)` with which XLA compiles this network well.
 
     On CPU, XLA's YNNPACK fusions of reductions and chains of products cost a training step 30 to 50 % (JAX 0.10 to
-    0.12); single products are left to that library. From JAX 0.12 on, oneDNN computes convolutions: a fifth faster in
-    float32, and twice that in bfloat16. XLA cannot write such programs to disk, so it is not asked to where JAX keeps
-    compiled programs (JAX_COMPILATION_CACHE_DIR). Other platforms need nothing.
+    0.12); single products are left to that library. Other platforms need nothing.
     """
     if jax.default_backend() != "cpu":
         return {}
-    return {
-        "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT",
-        "xla_cpu_experimental_onednn_custom_call": not jax.config.jax_compilation_cache_dir,
-    }
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}

@@ -1,8 +1,7 @@
-"""The 3x3 convolution, with gradients in forms that XLA computes fast on CPUs.
+"""The 3x3 convolution, with gradients in forms that are computed fast on CPUs.
 
-XLA's own gradient of a kernel is a convolution with a window as large as the image. oneDNN, which XLA calls on CPUs
-(`models.compiler_options`), is several times slower at those than XLA itself; here they are written such that XLA
-leaves them alone.
+There oneDNN computes the result and the gradient of the map. The gradient of the kernel, a convolution with a window as
+large as the image, is XLA's, which is several times faster at those.
 """
 
 import jax
@@ -10,9 +9,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_batching import custom_vmap
 
+from deconvnet_jax.ops import onednn
 from deconvnet_jax.ops.sums import at_least_float32
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
 
 
 def convolve(x: Array, kernel: Array, train: bool = False) -> Array:
@@ -26,9 +24,9 @@ def convolve(x: Array, kernel: Array, train: bool = False) -> Array:
     Returns:
       [N, H, W, O], of the same dtype.
     """
-    if train and jax.default_backend() == "cpu":
-        return _convolve_on_cpu(materialised(x), kernel)
-    return _convolve(x, kernel)
+    if jax.default_backend() != "cpu":
+        return onednn.by_xla(x, kernel)
+    return _convolve_on_cpu(materialised(x) if train else x, kernel)
 
 
 def materialised(x: Array) -> Array:
@@ -41,23 +39,19 @@ def materialised(x: Array) -> Array:
     return _materialised(x) if jax.default_backend() == "cpu" else x
 
 
-def _convolve(x: Array, kernel: Array) -> Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NHWC)
-
-
 @jax.custom_vjp
 def _convolve_on_cpu(x: Array, kernel: Array) -> Array:
-    return _convolve(x, kernel)
+    return onednn.convolution(x, kernel)
 
 
 def _convolve_fwd(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel), (x, kernel)
+    return onednn.convolution(x, kernel), (x, kernel)
 
 
 def _convolve_bwd(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = residuals
     mirrored = lax.rev(kernel, (0, 1)).swapaxes(2, 3)
-    return _convolve(gradient, mirrored), _kernel_gradient(x, gradient).astype(kernel.dtype)
+    return onednn.convolution(gradient, mirrored), _kernel_gradient(x, gradient).astype(kernel.dtype)
 
 
 _convolve_on_cpu.defvjp(_convolve_fwd, _convolve_bwd)
@@ -87,13 +81,10 @@ def _kernel_gradients(axis_size: int, batched: list[bool], x: Array, gradient: A
 
 
 def _correlation(a: Array, b: Array) -> Array:
-    """sum over n, h, w of a[n, h + i - 1, w + j - 1, p] b[n, h, w, q]: [N, H, W, P], [N, H, W, Q] -> [P, 3, 3, Q].
-
-    The channels of b are mirrored, and mirrored back: what has a mirrored window XLA does not pass on to oneDNN.
-    """
-    window = lax.rev(b.transpose(1, 2, 0, 3), (3,))
-    y = lax.conv_general_dilated(a.transpose(3, 1, 2, 0), window, (1, 1), ((1, 1), (1, 1)), dimension_numbers=_NHWC)
-    return lax.rev(y, (3,))
+    """sum over n, h, w of a[n, h + i - 1, w + j - 1, p] b[n, h, w, q]: [N, H, W, P], [N, H, W, Q] -> [P, 3, 3, Q]."""
+    axes = ("NHWC", "HWIO", "NHWC")
+    transposed, window = a.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3)
+    return lax.conv_general_dilated(transposed, window, (1, 1), ((1, 1), (1, 1)), dimension_numbers=axes)
 
 
 @custom_vmap

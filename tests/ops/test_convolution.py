@@ -1,16 +1,23 @@
-"""The 3x3 convolution beside PyTorch's in float64, and what its gradients compile to on a CPU."""
+"""The 3x3 convolution, by XLA and by oneDNN, beside PyTorch's in float64; what is kept for its gradients on a CPU."""
+
+import platform
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deconvnet_jax.models import compiler_options
+from deconvnet_jax.ops import onednn
 from deconvnet_jax.ops.convolution import convolve, materialised
 
-ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+CALL = "__onednn$convolution"
 
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU gets gradients of its own")
+on_x86 = pytest.mark.skipif(
+    jax.default_backend() != "cpu" or not sys.platform.startswith("linux") or platform.machine() != "x86_64",
+    reason="oneDNN is in XLA for x86 alone",
+)
 
 
 def case(rng, shape, features, dtype=jnp.float32):
@@ -33,21 +40,35 @@ def of_pytorch(x, kernel, upstream):
     return y.detach().numpy(), x.grad.numpy(), kernel.grad.numpy()
 
 
-@pytest.mark.parametrize(
-    ("shape", "features"),
-    [((2, 9, 6, 4), 7), ((3, 5, 8, 7), 4), ((1, 4, 4, 3), 3), ((2, 1, 1, 5), 6), ((1, 7, 2, 1), 1), ((8, 6, 6, 16), 9)],
-)
-@pytest.mark.parametrize("onednn", [None, pytest.param(False, marks=on_cpu), pytest.param(True, marks=on_cpu)])
-@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
-def test_equals_pytorch_with_gradients(rng, shape, features, onednn):
-    function = with_gradients
-    if onednn is not None:
-        function = jax.jit(function, compiler_options={**compiler_options(), ONEDNN: onednn})
+SHAPES = [
+    ((2, 9, 6, 4), 7), ((3, 5, 8, 7), 4), ((1, 4, 4, 3), 3), ((2, 1, 1, 5), 6), ((1, 7, 2, 1), 1), ((8, 6, 6, 16), 9)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "features"), SHAPES)
+def test_equals_pytorch_with_gradients(rng, shape, features):
     arguments = case(rng, shape, features)
-    found = function(*arguments)
+    found = with_gradients(*arguments)
     for ours, theirs in zip(found, of_pytorch(*arguments), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(convolve(*arguments[:2]), found[0], rtol=1e-4, atol=1e-4)
+
+
+def by_onednn(function, *arguments):
+    """The function compiled anew: JAX would remember how it was compiled for other tests."""
+    lowered = jax.jit(lambda *arguments: function(*arguments)).lower(*arguments)
+    assert CALL in lowered.as_text()
+    return lowered.compile()(*arguments)
+
+
+@on_x86
+@pytest.mark.parametrize(("shape", "features"), SHAPES)
+@pytest.mark.usefixtures("programs_are_not_kept")
+def test_by_onednn_with_gradients(rng, shape, features):
+    arguments = case(rng, shape, features)
+    found = by_onednn(with_gradients, *arguments)
+    for ours, theirs in zip(found, of_pytorch(*arguments), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_gradient_of_the_kernel_in_bfloat16_is_added_up_in_float32(rng):
@@ -58,20 +79,56 @@ def test_gradient_of_the_kernel_in_bfloat16_is_added_up_in_float32(rng):
     np.testing.assert_allclose(np.asarray(found, np.float64), expected, rtol=2**-8, atol=0.05)
 
 
-@on_cpu
-@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache entry")
+@on_x86
+@pytest.mark.usefixtures("programs_are_not_kept")
 def test_bfloat16_by_onednn(rng):
+    if not onednn.has_bfloat16():
+        pytest.skip("this CPU has no AVX-512, and oneDNN then no bfloat16")
     x, kernel, upstream = case(rng, (4, 12, 10, 32), 24, jnp.bfloat16)
-    options = {**compiler_options(), ONEDNN: True}
-    found = jax.jit(with_gradients, compiler_options=options)(x, kernel, upstream)
+    found = by_onednn(with_gradients, x, kernel, upstream)
     for ours, theirs in zip(found, of_pytorch(x, kernel, upstream), strict=True):
         assert ours.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.asarray(ours, np.float64), theirs, rtol=2**-7, atol=0.05)
 
 
+def text_of(function, *arguments):
+    return jax.jit(lambda *arguments: function(*arguments)).lower(*arguments).as_text()
+
+
+@on_x86
+@pytest.mark.usefixtures("programs_are_not_kept")
+def test_what_onednn_is_not_asked_for(rng, monkeypatch, tmp_path):
+    """It ends the process for numbers that it does not know; and its programs can be neither kept nor exported."""
+    x, kernel, _ = case(rng, (2, 5, 4, 3), 2)
+    assert CALL in text_of(convolve, x, kernel)
+    exported = jax.export.export(jax.jit(convolve), platforms=["cpu", "cuda"])(x, kernel)
+    assert CALL not in exported.mlir_module()
+    np.testing.assert_allclose(exported.call(x, kernel), convolve(x, kernel), rtol=1e-4, atol=1e-5)
+    assert CALL not in text_of(convolve, x.astype(jnp.float16), kernel.astype(jnp.float16))
+    assert CALL not in text_of(convolve, x[:0], kernel)
+    monkeypatch.setattr(onednn, "has_bfloat16", lambda: False)
+    assert CALL not in text_of(convolve, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    monkeypatch.setattr(onednn, "has_onednn", lambda: False)
+    assert CALL not in text_of(convolve, x, kernel)
+    monkeypatch.undo()
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    assert CALL not in text_of(convolve, x, kernel)
+
+
+@on_x86
+@pytest.mark.usefixtures("programs_are_not_kept")
+def test_a_build_of_xla_without_onednn(monkeypatch):
+    assert onednn.has_onednn()
+    monkeypatch.setattr(onednn, "_TARGET", "__onednn$unknown")
+    assert not onednn.has_onednn.__wrapped__()
+
+
 @pytest.mark.parametrize("groups", [1, 3])
-def test_groups_share_a_kernel(rng, groups):
+@pytest.mark.parametrize("kept", [True, False])
+def test_groups_share_a_kernel(rng, request, groups, kept):
     """As a step maps them over the groups that share statistics: gradients of the kernel are added up."""
+    if not kept:
+        request.getfixturevalue("programs_are_not_kept")
     x, kernel, upstream = case(rng, (2 * groups, 6, 5, 4), 3)
 
     def grouped(x, kernel, upstream):
@@ -82,6 +139,25 @@ def test_groups_share_a_kernel(rng, groups):
     expected = with_gradients(x, kernel, upstream)
     for found, at_once in zip(jax.jit(grouped)(x, kernel, upstream), expected, strict=True):
         np.testing.assert_allclose(found.reshape(at_once.shape), at_once, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("axes", [(0, None), (1, None), (None, 0), (0, 2), (2, 4)])
+def test_mapped(rng, axes):
+    """Over maps, over kernels, or over both, whichever their axes are."""
+    x, kernel, _ = case(rng, (2, 5, 4, 3), 6)
+    many = [
+        value if axis is None else jnp.stack([value, 2 * value + 1, -value], axis)
+        for value, axis in zip((x, kernel), axes, strict=True)
+    ]
+    found = jax.jit(jax.vmap(onednn.convolution, axes))(*many)
+    expected = jax.vmap(onednn.by_xla, axes)(*many)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_jit(rng):
+    x, kernel, _ = case(rng, (2, 5, 4, 3), 6)
+    with jax.disable_jit():
+        np.testing.assert_allclose(onednn.convolution(x, kernel), onednn.by_xla(x, kernel), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("first", [1.5, np.inf, -np.inf, np.nan])

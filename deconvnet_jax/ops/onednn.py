@@ -1,0 +1,114 @@
+"""3x3 convolutions by oneDNN: the library is within XLA for CPUs, which on its own does not use it.
+
+JAX 0.12 has a compiler option for it, which would hand oneDNN the gradients of kernels too, and those it is slow at.
+JAX 0.10 has none. But both can run the call that XLA puts there (XLA, xla/service/cpu/onednn_config.proto).
+"""
+
+import json
+import platform
+from functools import cache
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+_TARGET = "__onednn$convolution"
+_MAPS = {"data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
+_WINDOW = {"pad_left": [1, 1], "pad_right": [1, 1], "strides": [1, 1], "window_dilations": [1, 1]}
+_FOR_BFLOAT16 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+
+def convolution(x: Array, kernel: Array) -> Array:
+    """A 3x3 convolution with stride 1 and padding 1: [N, H, W, C], [3, 3, C, O] -> [N, H, W, O], of one dtype.
+
+    Compiled for a CPU it is oneDNN's where there is one. It is XLA's on other devices, for float16 and float64, in
+    exported programs, and where JAX is told to keep compiled programs (JAX_COMPILATION_CACHE_DIR): those with oneDNN
+    cannot be kept. It has no derivatives.
+    """
+    chex.assert_shape([x, kernel], [(None, None, None, kernel.shape[2]), (3, 3, None, None)])
+    return _convolution.bind(x, kernel)
+
+
+def by_xla(x: Array, kernel: Array) -> Array:
+    """The same by XLA, with derivatives."""
+    axes = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=axes)
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether this build of XLA has oneDNN's convolution: a small one is computed.
+
+    Fields of the call that a later XLA does not know would end the process: see them through before pyproject.toml
+    allows another JAX.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    x, kernel = np.ones((1, 3, 4, 2), np.float32), np.ones((3, 3, 2, 1), np.float32)
+    expected = 2 * np.outer([2, 3, 2], [2, 3, 3, 2])
+    config = _config(kernel.shape)
+    result = jax.ShapeDtypeStruct((1, 3, 4, 1), np.float32)
+    call = jax.ffi.ffi_call(_TARGET, result, custom_call_api_version=2, legacy_backend_config=config)
+    try:
+        with jax.ensure_compile_time_eval(), jax.default_device(jax.local_devices(backend="cpu")[0]):
+            y = jax.jit(call)(x, kernel)
+    except jax.errors.JaxRuntimeError:
+        return False
+    return np.array_equal(np.asarray(y)[0, :, :, 0], expected)
+
+
+@cache
+def has_bfloat16() -> bool:
+    """Whether oneDNN computes bfloat16 on this CPU; where not, it ends the process."""
+    try:
+        return _FOR_BFLOAT16.issubset(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+
+
+def _config(kernel_shape: tuple[int, ...]) -> str:
+    axes = {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1], "shape": kernel_shape}
+    maps = {"dims": 4, "feature_groups": 1, "input": _MAPS, "output": _MAPS}
+    return json.dumps({"onednn_conv_config": {**maps, "kernel": {"filter": axes}, "window": _WINDOW}})
+
+
+def _lower_by_onednn(context: mlir.LoweringRuleContext, x: object, kernel: object) -> object:
+    config = _config(context.avals_in[1].shape)
+    return jax.ffi.ffi_lowering(_TARGET, backend_config=config, api_version=2)(context, x, kernel)
+
+
+_lower_by_xla = mlir.lower_fun(by_xla, multiple_results=False)
+
+
+def _lower_on_cpu(context: mlir.LoweringRuleContext, x: object, kernel: object) -> object:
+    of_map, of_kernel = context.avals_in
+    kept = jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir
+    exported = context.module_context.lowering_parameters.for_export
+    fits = of_map.size and of_kernel.size and (of_map.dtype == jnp.float32 or of_map.dtype == jnp.bfloat16)
+    if kept or exported or not fits or not has_onednn() or (of_map.dtype == jnp.bfloat16 and not has_bfloat16()):
+        return _lower_by_xla(context, x, kernel)
+    return _lower_by_onednn(context, x, kernel)
+
+
+def _batched(arguments: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
+    (x, kernel), (x_axis, kernel_axis) = arguments, axes
+    if kernel_axis is None:  # a batch of batches
+        x = jnp.moveaxis(x, x_axis, 0)
+        y = convolution(x.reshape(-1, *x.shape[2:]), kernel)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+    kernels = jnp.moveaxis(kernel, kernel_axis, 0)
+    maps = [x] * len(kernels) if x_axis is None else jnp.moveaxis(x, x_axis, 0)
+    return jnp.stack([convolution(*each) for each in zip(maps, kernels, strict=True)]), 0
+
+
+_convolution = Primitive("convolution_3x3")
+_convolution.def_impl(by_xla)  # without jit
+_convolution.def_abstract_eval(lambda x, kernel: x.update(shape=(*x.shape[:3], kernel.shape[3])))
+batching.primitive_batchers[_convolution] = _batched
+mlir.register_lowering(_convolution, _lower_by_xla)
+mlir.register_lowering(_convolution, _lower_on_cpu, platform="cpu")
