@@ -5,6 +5,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from deconvnet_jax.models.layers import Conv3x3
+
 STRIDE = 16  # of the coarsest level: images are padded to multiples of it
 _MEAN = (124.0, 117.0, 104.0)  # of photographs, RGB
 _DEVIATION = 58.0
@@ -45,7 +47,9 @@ class EdgeNetwork(nn.Module):
         x = nn.relu(self._conv(self.widths[0], "up0")(x))
         return self._conv(1, "logit")(x)[..., 0]
 
-    def _conv(self, width: int, name: str, size: int = 3, strides: int = 1) -> nn.Conv:
+    def _conv(self, width: int, name: str, size: int = 3, strides: int = 1) -> nn.Module:
+        if (size, strides) == (3, 1):
+            return Conv3x3(width, nn.initializers.he_normal(), name=name)
         return nn.Conv(width, (size, size), strides, padding="SAME", name=name, kernel_init=nn.initializers.he_normal())
 
 
