@@ -8,8 +8,11 @@ from pathlib import Path
 
 # As in pyproject.toml, for programs that tests start.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning")
-# Before JAX starts: the number of devices cannot change later.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4".strip()
+# Before JAX starts: the number of devices cannot change later. Most programs run once or a few times, and LLVM's
+# optimisations, which are the same mathematics, would take longer than that.
+os.environ["XLA_FLAGS"] = " ".join(
+    ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile the same small networks again and again, in programs that they start too: once is enough. Of several
 # processes that run tests, the first makes the folder and the others inherit its name.
@@ -17,7 +20,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     _compiled = tempfile.mkdtemp(prefix="deconvnet_jax_compiled_")
     atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import numpy as np

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
+from training_programs import with_devices
 
 from deconvnet_jax.data import class_names, write_scenes
 from deconvnet_jax.models import network_from_config
@@ -60,9 +61,8 @@ def start_training():
     def start(folder, settings, *flags, devices=2):
         command = [sys.executable, "-m", "experiments.voc_train", "--config=experiments/configs/default.py"]
         command += [f"--workdir={folder}", *flags, *(f"--config.{key}={value}" for key, value in settings.items())]
-        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         pipes = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-        started.append(subprocess.Popen(command, cwd=ROOT, env=environment, **pipes))
+        started.append(subprocess.Popen(command, cwd=ROOT, env=with_devices(devices), **pipes))
         return started[-1]
 
     yield start

@@ -16,7 +16,6 @@ def test_every_series_is_measured_and_drawn(monkeypatch, tmp_path, capsys):
         "devices": [Point(2, 224, 2)],
     }
     monkeypatch.setattr(growth, "SERIES", {"cpu": series})
-    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
     numbers = growth.run(1 / 32, tmp_path / "growth.png")
     found = numbers["series"]

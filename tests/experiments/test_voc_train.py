@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from caffe_networks import random_deconvnet
 from caffemodel_writer import encode
 from PIL import Image
+from training_programs import with_devices
 
 from deconvnet_jax.data import Example, class_names
 from deconvnet_jax.errors import InputError
@@ -53,9 +53,8 @@ def settings(voc_root, **changes):
 
 
 def program(module, *arguments):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=with_devices(2))
 
 
 def test_train_then_evaluate(scenes, tmp_path):

@@ -1,7 +1,14 @@
 """Training in processes of its own, as people start it: what they log, how far they are, how they end."""
 
 import json
+import os
 import time
+
+
+def with_devices(count):
+    """The environment of a program with so many virtual devices; of two such flags XLA takes the last."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
+    return {**os.environ, "XLA_FLAGS": flags.strip()}
 
 
 def metric_lines(folder):
