@@ -31,6 +31,7 @@ def convolution(x: Array, kernel: Array) -> Array:
     cannot be kept. It has no derivatives.
     """
     chex.assert_shape([x, kernel], [(None, None, None, kernel.shape[2]), (3, 3, None, None)])
+    chex.assert_type([x, kernel], [x.dtype, x.dtype])
     return _convolution.bind(x, kernel)
 
 
@@ -99,7 +100,7 @@ def _batched(arguments: tuple[Array, Array], axes: tuple[int | None, int | None]
     (x, kernel), (x_axis, kernel_axis) = arguments, axes
     if kernel_axis is None:  # a batch of batches
         x = jnp.moveaxis(x, x_axis, 0)
-        y = convolution(x.reshape(-1, *x.shape[2:]), kernel)
+        y = convolution(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), kernel)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0
     kernels = jnp.moveaxis(kernel, kernel_axis, 0)
     maps = [x] * len(kernels) if x_axis is None else jnp.moveaxis(x, x_axis, 0)

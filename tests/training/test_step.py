@@ -98,6 +98,15 @@ def test_four_devices_equal_one(batch, on_one_device):
     assert state.step == expected.step == 1
 
 
+@pytest.mark.usefixtures("programs_are_not_kept")
+def test_four_devices_with_onednn_equal_one_without(batch, on_one_device):
+    """On a CPU of x86; the other tests keep their programs, which therefore do without oneDNN."""
+    state, metrics = run(batch, 4, cross_device_bn=True)
+    expected, expected_metrics = on_one_device
+    assert largest_difference(state.variables, expected.variables) < 1e-4
+    assert largest_difference(metrics, expected_metrics) < 1e-3  # norms feel a switch that flips
+
+
 @pytest.mark.parametrize("removed", ["gradients", "sums", "running statistics", "statistics inside the network"])
 def test_four_devices_differ_from_one_if_a_reduction_is_removed(monkeypatch, batch, on_one_device, removed):
     psum, names = lax.psum, ("gradients", "sums", "running statistics")
