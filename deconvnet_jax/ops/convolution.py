@@ -82,9 +82,7 @@ def _kernel_gradients(axis_size: int, batched: list[bool], x: Array, gradient: A
 
 def _correlation(a: Array, b: Array) -> Array:
     """sum over n, h, w of a[n, h + i - 1, w + j - 1, p] b[n, h, w, q]: [N, H, W, P], [N, H, W, Q] -> [P, 3, 3, Q]."""
-    axes = ("NHWC", "HWIO", "NHWC")
-    transposed, window = a.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3)
-    return lax.conv_general_dilated(transposed, window, (1, 1), ((1, 1), (1, 1)), dimension_numbers=axes)
+    return onednn.by_xla(a.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3))
 
 
 @custom_vmap

@@ -36,7 +36,7 @@ def convolution(x: Array, kernel: Array) -> Array:
 
 
 def by_xla(x: Array, kernel: Array) -> Array:
-    """The same by XLA, with derivatives."""
+    """The same by XLA, with derivatives and for kernels of any size."""
     axes = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=axes)
 
