@@ -18,7 +18,10 @@ from deconvnet_jax.ops import CRF_PRESETS, dense_crf
 
 crf_module = importlib.import_module("deconvnet_jax.ops.dense_crf")  # the package has a function of this name
 SHAPE = (12, 16, 3)
-NUMBERS = {"gaussian": (2.0, 1.5), "bilateral": (4.0, 60.0, 2.0)}
+# Without normalisation, sums of kernels are large: with weights as usual nearly all pixels would be certain of their
+# class, and what differs in the last digit of an undecided one could decide it.
+NUMBERS = {"gaussian": (2.0, 0.15), "bilateral": (4.0, 60.0, 0.2)}
+SYMMETRIC = {"gaussian": (2.0, 1.5), "bilateral": (4.0, 60.0, 2.0), "normalization": "symmetric"}
 
 
 def random_case(rng, height=12, width=16, classes=3):
@@ -107,12 +110,13 @@ def test_photographs_equal_pydensecrf(rng, real_data, preset):
     assert np.mean(np.abs(q - expected) > 1e-2) < 1e-4
 
 
-@pytest.mark.parametrize("normalization", ["none", "symmetric"])
-def test_exact_equals_brute_force(rng, normalization):
+@pytest.mark.parametrize("numbers", [NUMBERS, SYMMETRIC], ids=["none", "symmetric"])
+def test_exact_equals_brute_force(rng, numbers):
     unary, image = random_case(rng)
-    expected = brute_force(unary, image, **NUMBERS, normalization=normalization, iterations=5)
-    q = dense_crf(unary, image, 5, **NUMBERS, normalization=normalization, method="exact")
-    np.testing.assert_allclose(q, expected, atol=1e-4)
+    expected = brute_force(unary, image, **numbers, iterations=5)
+    q = dense_crf(unary, image, 5, **numbers, method="exact")
+    np.testing.assert_allclose(q, expected, atol=1e-5)
+    assert np.abs(q - jax.nn.softmax(-unary)).mean() > 0.02  # the CRF had something to do
 
 
 lattice_filter = jax.jit(crf_module.lattice_filter)
@@ -134,27 +138,28 @@ def test_mass_of_the_spatial_kernel():
     assert 0.83 < mass / (2 * np.pi * 9) < 0.93
 
 
-@pytest.mark.parametrize("normalization", ["none", "symmetric"])
+@pytest.mark.parametrize("numbers", [NUMBERS, SYMMETRIC], ids=["none", "symmetric"])
 @pytest.mark.parametrize("method", ["lattice", "exact"])
-def test_gradient_in_the_unary(rng, method, normalization):
+def test_gradient_in_the_unary(rng, method, numbers):
     """Against central differences in float64."""
     unary, image = random_case(rng)
     kernels = list(lattice_matrices(image) if method == "lattice" else exact_kernels(image, **NUMBERS))
+    weights, normalization = (numbers["gaussian"][1], numbers["bilateral"][2]), numbers.get("normalization", "none")
     upstream = rng.standard_normal(unary.shape)
 
     def expected_loss(unary):
-        return (mean_field(unary, kernels, (1.5, 2.0), normalization, 5) * upstream).sum()
+        return (mean_field(unary, kernels, weights, normalization, 5) * upstream).sum()
 
     def loss(unary):
-        q = dense_crf(unary, image, 5, **NUMBERS, normalization=normalization, method=method)
+        q = dense_crf(unary, image, 5, **numbers, method=method)
         return (q * upstream.astype(np.float32)).sum()
 
     gradient = np.asarray(jax.grad(loss)(jnp.asarray(unary)))
-    step = 1e-4
+    step = 1e-5
     for _ in range(3):
         direction = rng.standard_normal(unary.shape)
         ahead, behind = (expected_loss(unary + sign * step * direction) for sign in (1, -1))
-        assert (gradient * direction).sum() == pytest.approx((ahead - behind) / (2 * step), rel=1e-2, abs=1e-2)
+        assert (gradient * direction).sum() == pytest.approx((ahead - behind) / (2 * step), rel=1e-3, abs=1e-4)
 
 
 def test_within_a_jitted_function(rng):
@@ -254,7 +259,7 @@ def test_infinite_unaries(rng):
 def test_large_unaries_do_not_lose_digits(rng):
     unary, image = random_case(rng)
     q = dense_crf(unary, image, 5, **NUMBERS)
-    np.testing.assert_allclose(dense_crf(unary + np.float32(4096), image, 5, **NUMBERS), q, atol=0.02)
+    np.testing.assert_allclose(dense_crf(unary + np.float32(4096), image, 5, **NUMBERS), q, atol=2e-3)
 
 
 def test_weights_of_0(rng):
