@@ -1,6 +1,7 @@
 """The pmapped step: four devices must do exactly what one does, and every reduction must be needed for that."""
 
 from functools import partial
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from jax import lax
 
 from deconvnet_jax.models import DeconvNet, FCN8s, layers
-from deconvnet_jax.ops import normalize_images
+from deconvnet_jax.ops import normalize_images, onednn
 from deconvnet_jax.ops.convolution import convolve
 from deconvnet_jax.training import (
     AXIS_NAME,
@@ -99,9 +100,12 @@ def test_four_devices_equal_one(batch, on_one_device):
 
 
 @pytest.mark.usefixtures("programs_are_not_kept")
-def test_four_devices_with_onednn_equal_one_without(batch, on_one_device):
+def test_four_devices_with_onednn_equal_one_without(monkeypatch, batch, on_one_device):
     """On a CPU of x86; the other tests keep their programs, which therefore do without oneDNN."""
+    calls = Mock(wraps=onednn._lower_by_onednn)
+    monkeypatch.setattr(onednn, "_lower_by_onednn", calls)
     state, metrics = run(batch, 4, cross_device_bn=True)
+    assert calls.called == onednn.has_onednn()
     expected, expected_metrics = on_one_device
     assert largest_difference(state.variables, expected.variables) < 1e-4
     assert largest_difference(metrics, expected_metrics) < 1e-3  # norms feel a switch that flips
