@@ -43,7 +43,7 @@ def assert_same_network(net, variables, layers, images):
     _, expected_switches, gaps = torch_deconvnet(torch, layers, images)
     for found, expected, gap in zip(switches, expected_switches, gaps, strict=True):
         differ = found != expected
-        assert differ.mean() < 1e-4
+        assert differ.sum() <= 2 + 1e-4 * differ.size
         assert (gap[differ] < 1e-5).all()
     expected, _, _ = torch_deconvnet(torch, layers, images, switches)
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
