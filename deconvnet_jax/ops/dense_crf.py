@@ -24,9 +24,12 @@ from jax.custom_derivatives import linear_call
 from jax.typing import ArrayLike
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops import permutohedral_host
 from deconvnet_jax.ops.permutohedral import (
+    Entries,
     Lattice,
     build_lattice,
+    find_entries,
     find_vertices,
     fits_lattice,
     lattice_filter,
@@ -227,10 +230,11 @@ def _exact_kernel(colors: Array, size: Array, deviations: Array) -> ExactKernel:
 
 
 @jax.jit
-def _find(colors: Array, size: Array, deviations: Array) -> Any:
-    return find_vertices(*_places(colors, size, deviations))
+def _entries(colors: Array, size: Array, deviations: Array) -> Entries:
+    return find_entries(*_places(colors, size, deviations))
 
 
+_find = jax.jit(find_vertices)
 _build = jax.jit(build_lattice, static_argnames=("capacity", "rows"))
 
 
@@ -238,16 +242,19 @@ def _lattice(colors: Array | np.ndarray, size: np.ndarray, deviations: np.ndarra
     """A lattice with room for what there is; of an image that is not known, for whatever there might be."""
     most, most_rows = most_vertices(len(colors), 2 + colors.shape[1])
     if isinstance(colors, Tracer):
-        found = _find(colors, size, deviations)
+        found = _find(_entries(colors, size, deviations))
         lattice = _build(found, capacity=min(capacity or most, most), rows=most_rows)
         fits = found.count[0] < lattice.neighbours.shape[2]
         return lattice._replace(weights=jnp.where(fits, lattice.weights, jnp.nan))
-    found = _evaluated(_find, colors, size, deviations)
+    on_host = jax.default_backend() == "cpu"
+    find, build = (permutohedral_host.find_vertices, permutohedral_host.build_lattice) if on_host else (_find, _build)
+    found = _evaluated(find, _evaluated(_entries, colors, size, deviations))
     count, rows = (int(number) for number in np.asarray(found.count))
     if capacity is not None and capacity <= count:
         raise InputError(f"capacity={capacity}: this image's lattice has {count} vertices; give more than that")
     capacity = min(capacity or _bucket(count + 1), most)
-    return _evaluated(_build, found, capacity=capacity, rows=min(_bucket(rows), most_rows))
+    lattice = _evaluated(build, found, capacity=capacity, rows=min(_bucket(rows), most_rows))
+    return _evaluated(jax.device_put, lattice)
 
 
 def _evaluated(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:

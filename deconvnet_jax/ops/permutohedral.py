@@ -13,8 +13,9 @@ with the number of the point into 64 bits. A neighbour's key is at a fixed dista
 Nothing but these keys is 64 bits wide; they do not leave this module.
 
 Two programs make a lattice, because XLA's arrays have fixed sizes: `find_vertices` works in arrays for the worst case
-and counts, `build_lattice` takes room for so many. A value [K] lies in one row, and every step is a gather of rows:
-even the splat, which for most vertices, those of few points, gathers instead of scattering.
+and counts, `build_lattice` takes room for so many. permutohedral_host.py has the same in NumPy, which sorts and
+searches several times as fast on a CPU. A value [K] lies in one row, and every step is a gather of rows: even the
+splat, which for most vertices, those of few points, gathers instead of scattering.
 """
 
 import math
@@ -29,6 +30,23 @@ from jax.custom_derivatives import linear_call
 
 FIRST_SHARES = 4  # points that are gathered for every vertex; nine in ten have no more in five dimensions
 MORE_SHARES = 8  # points of every further row of a vertex
+
+
+class Entries(NamedTuple):
+    """One entry for every vertex of every point; n points of d features, of which some may be padding.
+
+    Attributes:
+      packed: uint32 [d + 1, n, 2], by colour. The halves, lower first, of 64 bits: the key of the vertex, and in the
+        last `point_bits` of them the number of the point. All ones for padding.
+      steps: uint32 [d + 2, 2], the distance of keys along every direction, and of a colour to the next.
+      weights: float32 [d + 1, n], barycentric, by colour; 0 for padding.
+      points: int32 [], how many are no padding.
+    """
+
+    packed: Array
+    steps: Array
+    weights: Array
+    points: Array
 
 
 class Vertices(NamedTuple):
@@ -88,7 +106,7 @@ def fits_lattice(extents: Sequence[float], points: int) -> bool:
     d = len(extents)
     scaled = np.asarray(extents, np.float64) * _scales(d)
     ranges = [(scaled[i:].sum() + (i * scaled[i - 1] if i else 0)) / (d + 1) + 8 for i in range(d)]
-    bits = sum(math.log2(size) for size in ranges) + math.log2(d + 3) + _point_bits(points)
+    bits = sum(math.log2(size) for size in ranges) + math.log2(d + 3) + point_bits(points)
     return bits < 64 and max(ranges) * (d + 1) < 2**22  # float32 cannot tell places in finer lattices apart
 
 
@@ -98,7 +116,7 @@ def most_vertices(points: int, dimensions: int) -> tuple[int, int]:
     return entries + 1, entries // (FIRST_SHARES + 1) + 1
 
 
-def find_vertices(features: Array, valid: Array) -> Vertices:
+def find_entries(features: Array, valid: Array) -> Entries:
     """Finds the simplex of every point.
 
     Args:
@@ -106,33 +124,39 @@ def find_vertices(features: Array, valid: Array) -> Vertices:
       valid: bool [n]; the others are padding.
     """
     coordinates, order, weights = _simplices(features)
-    keys, points, first, steps = _sorted_keys(coordinates, order, valid)
+    packed, steps = _packed_keys(coordinates, order, valid)
+    return Entries(packed, steps, jnp.where(valid, weights, 0), valid.sum(dtype=jnp.int32))
+
+
+def find_vertices(entries: Entries) -> Vertices:
+    """Sorts the entries, numbers their vertices and counts."""
+    keys, points, first = _sorted_keys(entries.packed)
     colours, n = points.shape
     size = colours * n
-    first, counts = first.ravel(), jnp.tile(jnp.arange(n) < valid.sum(), colours)  # padding is sorted to the end
-    entries = jnp.arange(size, dtype=jnp.int32)
-    begins = lax.cummax(jnp.where(first, entries, 0))
-    ends = jnp.append(lax.cummin(jnp.where(first, entries, size), reverse=True)[1:], size)
+    first, counts = first.ravel(), jnp.tile(jnp.arange(n) < entries.points, colours)  # padding is sorted to the end
+    numbers = jnp.arange(size, dtype=jnp.int32)
+    begins = lax.cummax(jnp.where(first, numbers, 0))
+    ends = jnp.append(lax.cummin(jnp.where(first, numbers, size), reverse=True)[1:], size)
     places = (points * colours + jnp.arange(colours, dtype=jnp.int32)[:, None]).ravel()
     begins_vertex = first & counts
     appears = jnp.zeros(size, jnp.int32).at[jnp.where(begins_vertex, places, size)].set(1, mode="drop")
     names = (jnp.cumsum(appears, dtype=jnp.int32) - 1)[places[begins]]
-    rows = jnp.where(begins_vertex, _more_rows(ends - entries), 0)
+    rows = jnp.where(begins_vertex, more_rows(ends - numbers), 0)
     return Vertices(
         keys=keys.reshape(size, 2),
-        steps=steps,
+        steps=entries.steps,
         points=points.ravel(),
         names=jnp.where(counts, names, size),
-        begins=jnp.full(size + 1, size).at[jnp.where(begins_vertex, names, size + 1)].set(entries, mode="drop"),
+        begins=jnp.full(size + 1, size).at[jnp.where(begins_vertex, names, size + 1)].set(numbers, mode="drop"),
         ends=ends,
-        weights=jnp.where(valid, weights, 0),
+        weights=entries.weights,
         count=jnp.stack([appears.sum(dtype=jnp.int32), rows.sum(dtype=jnp.int32)]),
     )
 
 
-def _more_rows(points: Array) -> Array:
-    """How many further rows a vertex of so many points needs."""
-    return jnp.maximum(points - FIRST_SHARES + MORE_SHARES - 1, 0) // MORE_SHARES
+def more_rows(points: Array) -> Array:
+    """How many further rows a vertex of so many points, at least one, needs."""
+    return (points - FIRST_SHARES + MORE_SHARES - 1) // MORE_SHARES
 
 
 def build_lattice(found: Vertices, capacity: int, rows: int) -> Lattice:
@@ -160,7 +184,7 @@ def build_lattice(found: Vertices, capacity: int, rows: int) -> Lattice:
         weights = found.weights.at[entries // n, points].get(mode="clip")
         return points, jnp.where(entries < ends[:, None], weights, 0)
 
-    further = jnp.where(begins < size, _more_rows(ends - begins), 0)
+    further = jnp.where(begins < size, more_rows(ends - begins), 0)
     following = jnp.cumsum(further, dtype=jnp.int32)
     before = following - further
     targets = jnp.zeros(rows, jnp.int32).at[jnp.where(further > 0, before, rows)].set(numbers, mode="drop")
@@ -248,19 +272,15 @@ def _simplices(features: Array) -> tuple[Array, Array, Array]:
     return nearest, order, jnp.stack(weights)
 
 
-def _point_bits(points: int) -> int:
+def point_bits(points: int) -> int:
+    """Of the number of a point."""
     return max(1, (points - 1).bit_length())
 
 
-def _sorted_keys(coordinates: Array, order: Array, valid: Array) -> tuple[Array, Array, Array, Array]:
-    """Entries [d + 1 colours, n] sorted by vertex and point.
-
-    Returns:
-      keys uint32 [d + 1, n, 2]; points int32 [d + 1, n]; bool [d + 1, n], True at the first of each vertex;
-      `Vertices.steps`.
-    """
+def _packed_keys(coordinates: Array, order: Array, valid: Array) -> tuple[Array, Array]:
+    """`Entries.packed` and `Entries.steps`."""
     colours, n = coordinates.shape
-    d, bits = colours - 1, _point_bits(n)
+    d = colours - 1
     # A vertex of colour c is one step back along the coordinates that are the last c in order. One more step is free at
     # either end for neighbours that do not exist: their keys must not be those of others.
     least = jnp.where(valid, coordinates, 2**24).min(1) - 2
@@ -274,15 +294,27 @@ def _sorted_keys(coordinates: Array, order: Array, valid: Array) -> tuple[Array,
             factors.append(factors[-1] * sizes[i])
         keys = sum(digits[:, i].astype(jnp.uint64) * factors[i] for i in range(d))
         keys += jnp.arange(colours, dtype=jnp.uint64)[:, None] * factors[d]
-        entries = (keys << bits) | jnp.arange(n, dtype=jnp.uint64)
-        entries = jnp.where(valid, entries, jnp.uint64(2**64 - 1))
-        entries = lax.sort(entries, dimension=1, is_stable=False)
+        packed = (keys << point_bits(n)) | jnp.arange(n, dtype=jnp.uint64)
+        packed = jnp.where(valid, packed, jnp.uint64(2**64 - 1))
+        steps = jnp.stack([*factors[:d], jnp.uint64(0), factors[d]])
+        return lax.bitcast_convert_type(packed, jnp.uint32), lax.bitcast_convert_type(steps, jnp.uint32)
+
+
+def _sorted_keys(packed: Array) -> tuple[Array, Array, Array]:
+    """Entries sorted by colour, vertex and point.
+
+    Returns:
+      keys uint32 [d + 1, n, 2]; points int32 [d + 1, n]; bool [d + 1, n], True at the first of each vertex.
+    """
+    colours, n, _ = packed.shape
+    bits = point_bits(n)
+    with jax.enable_x64(True):
+        entries = lax.sort(lax.bitcast_convert_type(packed, jnp.uint64), dimension=1, is_stable=False)
         keys = entries >> bits
         points = (entries & jnp.uint64(2**bits - 1)).astype(jnp.int32)
-        steps = jnp.stack([*factors[:d], jnp.uint64(0), factors[d]])
-        halves, steps = (lax.bitcast_convert_type(array, jnp.uint32) for array in (keys, steps))
         first = jnp.concatenate([jnp.ones((colours, 1), bool), keys[:, 1:] != keys[:, :-1]], axis=1)
-    return halves, jnp.minimum(points, n - 1), first, steps
+        halves = lax.bitcast_convert_type(keys, jnp.uint32)
+    return halves, jnp.minimum(points, n - 1), first
 
 
 def _neighbours(found: Vertices, capacity: int) -> Array:

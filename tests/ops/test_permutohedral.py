@@ -1,4 +1,4 @@
-"""The lattice against one of dictionaries, in float64; its transpose; its limits."""
+"""The lattice, by XLA and by NumPy, against one of dictionaries, in float64; its transpose; its limits."""
 
 import itertools
 from functools import partial
@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deconvnet_jax.ops import permutohedral_host
 from deconvnet_jax.ops.permutohedral import (
     FIRST_SHARES,
     MORE_SHARES,
     build_lattice,
+    find_entries,
     find_vertices,
     fits_lattice,
     lattice_filter,
@@ -19,15 +21,25 @@ from deconvnet_jax.ops.permutohedral import (
 )
 
 POINTS, CAPACITY, ROWS = 128, 1024, 160
-find, apply = jax.jit(find_vertices), jax.jit(lattice_filter)
-build = jax.jit(partial(build_lattice, capacity=CAPACITY, rows=ROWS))
+ROOM = {"capacity": CAPACITY, "rows": ROWS}
+entries_of, apply = jax.jit(find_entries), jax.jit(lattice_filter)
+FORMS = {
+    "xla": (jax.jit(find_vertices), jax.jit(partial(build_lattice, **ROOM))),
+    "host": (permutohedral_host.find_vertices, partial(permutohedral_host.build_lattice, **ROOM)),
+}
 
 
-def make_lattice(features, points=POINTS):
+@pytest.fixture(params=FORMS)
+def form(request):
+    return request.param
+
+
+def make_lattice(features, form):
     """Of features [n, d], padded."""
-    padded = np.full((points, features.shape[1]), 7.0, np.float32)
+    padded = np.full((POINTS, features.shape[1]), 7.0, np.float32)
     padded[: len(features)] = features
-    found = find(padded, np.arange(points) < len(features))
+    find, build = FORMS[form]
+    found = find(entries_of(padded, np.arange(POINTS) < len(features)))
     return build(found), found
 
 
@@ -84,10 +96,10 @@ def dictionary_matrix(features):
 
 
 @pytest.mark.parametrize(("d", "spread"), [(2, 3.0), (5, 0.8)])
-def test_filter_equals_dictionaries(rng, d, spread):
+def test_filter_equals_dictionaries(rng, form, d, spread):
     features = (spread * rng.standard_normal((90, d))).astype(np.float32)
     features[50:80] = features[50]  # one place with many points
-    lattice, found = make_lattice(features)
+    lattice, found = make_lattice(features, form)
     matrix, count = dictionary_matrix(features)
     assert int(found.count[0]) == count < CAPACITY
     assert FIRST_SHARES + 2 * MORE_SHARES < 30
@@ -99,9 +111,26 @@ def test_filter_equals_dictionaries(rng, d, spread):
     np.testing.assert_array_equal(apply(lattice, values)[90:], 0)
 
 
-def test_the_gradient_is_the_transpose(rng):
+@pytest.mark.parametrize(("n", "d", "spread"), [(90, 2, 3.0), (POINTS, 5, 0.8), (90, 5, 0.01), (1, 5, 1.0)])
+def test_the_forms_are_equal(rng, n, d, spread):
+    """All arrays, but where weights are 0; also with a gap between the points."""
+    features = (spread * rng.standard_normal((n, d))).astype(np.float32)
+    features[: n // 3] = features[0]
+    features[n // 2 :] += 20
+    (lattice, found), (on_host, found_on_host) = (make_lattice(features, form) for form in FORMS)
+    np.testing.assert_array_equal(found_on_host.count, found.count)
+    arrays, host_arrays = lattice._asdict(), on_host._asdict()
+    for name, weights in (("vertices", "weights"), ("first", "first_weights"), ("more", "more_weights")):
+        for form in (arrays, host_arrays):
+            form[name] = np.where(form[weights] == 0, 0, form[name])
+    for name, array in arrays.items():
+        assert array.dtype == host_arrays[name].dtype
+        np.testing.assert_array_equal(host_arrays[name], array, err_msg=name)
+
+
+def test_the_gradient_is_the_transpose(rng, form):
     """The blur's directions do not commute where vertices are missing: the matrix is not symmetric."""
-    lattice, _ = make_lattice((0.8 * rng.standard_normal((90, 5))).astype(np.float32))
+    lattice, _ = make_lattice((0.8 * rng.standard_normal((90, 5))).astype(np.float32), form)
     matrix, vjp = jax.vjp(partial(apply, lattice), jnp.eye(POINTS))
     assert np.abs(matrix - matrix.T).max() > 1e-3
     np.testing.assert_allclose(vjp(jnp.eye(POINTS))[0], matrix.T, atol=1e-5)
@@ -109,12 +138,12 @@ def test_the_gradient_is_the_transpose(rng):
     np.testing.assert_allclose(tangent, matrix, atol=1e-5)
 
 
-def test_limits_of_counts(rng):
+def test_limits_of_counts(rng, form):
     """Points far apart share nothing; five points at every place need a further row each."""
     far = rng.permutation(POINTS)[:, None] * 50.0 + rng.uniform(0, 1, (POINTS, 2))
-    assert int(make_lattice(far.astype(np.float32))[1].count[0]) + 1 == most_vertices(POINTS, 2)[0]
+    assert int(make_lattice(far.astype(np.float32), form)[1].count[0]) + 1 == most_vertices(POINTS, 2)[0]
     places = np.repeat(far[: POINTS // 5], 5, axis=0)
-    assert int(make_lattice(places.astype(np.float32))[1].count[1]) == 3 * (POINTS // 5)
+    assert int(make_lattice(places.astype(np.float32), form)[1].count[1]) == 3 * (POINTS // 5)
     assert most_vertices(POINTS, 2)[1] > 3 * (POINTS // 5)
 
 
