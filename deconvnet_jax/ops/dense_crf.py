@@ -285,11 +285,27 @@ def _mean_field(
     if symmetric:
         filters = [_symmetric(kernel, len(unary)) for kernel in filters]
 
+    zeros = jnp.isnan(unary[:1, 0]).astype(jnp.int32).repeat(2)
+
     def update(_: Array, q: Array) -> Array:
+        q = _computed_once(q, zeros)
         messages = [weights[i] * kernel(q) for i, kernel in enumerate(filters)]
-        return jax.nn.softmax(sum(messages) - unary)
+        return jax.nn.softmax(_computed_once(sum(messages) - unary, zeros))
 
     return lax.fori_loop(0, iterations, update, jax.nn.softmax(-unary))[:, :classes]
+
+
+def _computed_once(array: Array, zeros: Array) -> Array:
+    """The array, and in a gradient its gradient, each in a loop of its own.
+
+    XLA for CPUs would rather add up slices of lattices together with the softmax that follows, in a fusion that takes
+    no gathers: each of them was then written out before. int32 [2] `zeros` must not be known while compiling.
+    """
+
+    def keep(zeros: Array, array: Array) -> Array:
+        return array.at[zeros].add(0, mode="promise_in_bounds")
+
+    return linear_call(keep, keep, zeros, array)
 
 
 def _symmetric(kernel: Callable[[Array], Array], pixels: int) -> Callable[[Array], Array]:

@@ -222,8 +222,7 @@ def _filter(lattice: Lattice, values: Array, reverse: bool = False) -> Array:
         table += 0.5 * (_rows(table, ahead) + _rows(table, behind))
         table = table.at[lattice.nothing].set(0, mode="promise_in_bounds")
     scale = 1 / (1 + 2.0 ** (1 - directions))
-    collected = _gather_sum(lattice.vertices, lattice.weights * scale, table)
-    return collected.at[lattice.nothing - lattice.nothing[0]].add(0, mode="promise_in_bounds")
+    return _gather_sum(lattice.vertices, lattice.weights * scale, table)
 
 
 def _rows(table: Array, index: Array) -> Array:

@@ -5,6 +5,7 @@ What pydensecrf2 computes is kept for small pictures (support/pydensecrf_referen
 """
 
 import importlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from PIL import Image
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import CRF_PRESETS, dense_crf
+from deconvnet_jax.ops.permutohedral import FIRST_SHARES, MORE_SHARES
 
 crf_module = importlib.import_module("deconvnet_jax.ops.dense_crf")  # the package has a function of this name
 SHAPE = (12, 16, 3)
@@ -179,6 +181,26 @@ def test_within_a_jitted_function(rng):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
     known = jax.jit(lambda unary: loss(unary, image)[1])
     np.testing.assert_allclose(known(unary), q, atol=1e-4)
+
+
+def test_slices_of_both_lattices_are_added_in_one_pass(rng):
+    """One loop for all gathers, forward and backward; no pass over all pixels and classes for each of them."""
+    unary, image = random_case(rng, classes=21)
+    kernels = crf_module.crf_kernels(image, **NUMBERS)
+    vertices_of_a_point = sum(len(kernel.vertices) for kernel in kernels)
+    gathers = sum(FIRST_SHARES + MORE_SHARES + 3 * len(kernel.vertices) for kernel in kernels)  # splat, blur, slice
+
+    def q(unary, kernels):
+        return crf_module.mean_field_rows(unary, kernels, (1.0, 1.0), iterations=5)
+
+    def gradient(unary, kernels):
+        return jax.grad(lambda unary: (q(unary, kernels) ** 2).sum())(unary)
+
+    for function, passes in ((q, 1), (gradient, 2)):
+        program = jax.jit(function).lower(unary.reshape(-1, 21), kernels).compile().as_text()
+        counts = [len(re.findall(r"\bgather\(", computation)) for computation in program.split("\n\n")]
+        assert counts.count(vertices_of_a_point) == passes
+        assert sum(counts) == passes * gathers
 
 
 def test_capacity_that_turns_out_to_be_too_small(rng):
