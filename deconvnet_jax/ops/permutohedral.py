@@ -10,7 +10,7 @@ values over these vertices by barycentric weights (splat), blurs every vertex wi
 
 Finding out which points share a vertex is a sort of integers: vertices of a colour differ in d small integers, packed
 with the number of the point into 64 bits. A neighbour's key is at a fixed distance, to be found by binary search.
-Nothing but these keys is 64 bits wide; they do not leave this module.
+Nothing but these keys is 64 bits wide; between programs they are two halves of 32.
 
 Two programs make a lattice, because XLA's arrays have fixed sizes: `find_vertices` works in arrays for the worst case
 and counts, `build_lattice` takes room for so many. permutohedral_host.py has the same in NumPy, which sorts and
@@ -272,7 +272,7 @@ def _simplices(features: Array) -> tuple[Array, Array, Array]:
 
 
 def point_bits(points: int) -> int:
-    """Of the number of a point."""
+    """How many bits the number of one of so many points takes."""
     return max(1, (points - 1).bit_length())
 
 

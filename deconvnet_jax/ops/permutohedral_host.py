@@ -1,6 +1,6 @@
 """The permutohedral lattice of permutohedral.py in NumPy, for known points on a CPU: the same arrays, sooner.
 
-XLA sorts and searches numbers one comparison at a time; NumPy sorts in vectors and searches for sorted numbers in
+XLA sorts and searches numbers one comparison at a time; NumPy sorts in vectors, and sorted numbers are searched for in
 order. Arrays are as large as what is in them, and padded at the end.
 """
 
