@@ -5,7 +5,7 @@ import json
 
 import pytest
 from coco_files import HEIGHT, WIDTH, fails, import_content, rectangle, write_photographs
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -194,10 +194,11 @@ def test_image_turned_by_its_exif_mark(tmp_path, source, load):
     fails(tmp_path, lambda: load(source), "a.jpg is 30x20", "says 20x30", "EXIF")
 
 
-@given(st.lists(st.integers(0, 2**31), min_size=1, max_size=30))
+@given(st.lists(st.integers(0, 2**24 - 1), min_size=1, max_size=30))
+@example([2**29 - 1, 3, 2**28, 5, 0])
 @settings(max_examples=100, deadline=None)
 def test_the_text_of_run_lengths(runs):
-    """Against pycocotools, which takes any numbers when it writes them."""
+    """Against pycocotools, which does not check them. It has room for six characters a number, five bits in each."""
     text = coco_mask.frPyObjects({"size": [1, 1], "counts": runs}, 1, 1)["counts"].decode()
     assert _expand(text) == runs
 
