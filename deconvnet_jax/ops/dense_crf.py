@@ -296,7 +296,7 @@ def _mean_field(
 
 
 def _computed_once(array: Array, zeros: Array) -> Array:
-    """The array, and in a gradient its gradient, each in a loop of its own.
+    """The array, and in a gradient its gradient (other than `convolution.materialised`), each in a loop of its own.
 
     XLA for CPUs would rather add up slices of lattices together with the softmax that follows, in a fusion that takes
     no gathers: each of them was then written out before. int32 [2] `zeros` must not be known while compiling.

@@ -12,10 +12,12 @@ Finding out which points share a vertex is a sort of integers: vertices of a col
 with the number of the point into 64 bits. A neighbour's key is at a fixed distance, to be found by binary search.
 Nothing but these keys is 64 bits wide; between programs they are two halves of 32.
 
-Two programs make a lattice, because XLA's arrays have fixed sizes: `find_vertices` works in arrays for the worst case
-and counts, `build_lattice` takes room for so many. permutohedral_host.py has the same in NumPy, which sorts and
-searches several times as fast on a CPU. A value [K] lies in one row, and every step is a gather of rows: even the
-splat, which for most vertices, those of few points, gathers instead of scattering.
+Of the entries (`find_entries`) two more programs make a lattice, because XLA's arrays have fixed sizes:
+`find_vertices` works in arrays for the worst case and counts, `build_lattice` takes room for so many.
+permutohedral_host.py has these two in NumPy, which sorts and searches several times as fast on a CPU.
+
+A value [K] lies in one row, and every step is a gather of rows: even the splat, which for most vertices, those of few
+points, gathers instead of scattering.
 """
 
 import math

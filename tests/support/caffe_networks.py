@@ -23,7 +23,7 @@ def random_deconvnet(rng, width=1.0, decoder_width=1.0, fc=4096, classes=21, fc_
 
     def add(kind, name, bn, fan_in, fan_out, k):
         kernel = draw_conv(rng, fan_out, fan_in, k)
-        kernel[0] *= np.sign(kernel[0].sum())  # see below; some layers of a narrow network have one channel or two
+        kernel[0] *= np.sign(kernel[0].sum())  # as with the shifts below; some layers have one channel
         if kind == "Deconvolution":
             kernel = np.ascontiguousarray(kernel.swapaxes(0, 1))
         layers.append((name, kind, [kernel, draw_bias(rng, fan_out)]))
