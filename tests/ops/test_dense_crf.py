@@ -268,7 +268,7 @@ def test_infinite_unaries(rng):
     unary, image = random_case(rng)
     unary[:6, :, 2] = np.inf
     unary[3, 4] = np.inf
-    unary[2:5, 3:6, 0] -= 30 * np.isfinite(unary[2:5, 3:6, 0])
+    unary[:8, :9, 0] -= 30 * np.isfinite(unary[:8, :9, 0])
     gradient = jax.grad(lambda u: dense_crf(u, image, 5, **NUMBERS)[..., 0].sum())(unary)
     assert np.isfinite(gradient).all()
     for method in ("lattice", "exact"):
