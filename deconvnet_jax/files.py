@@ -1,0 +1,154 @@
+"""Paths that users give, and files and folders that appear whole or not at all."""
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from deconvnet_jax.errors import InputError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # gs://bucket, also as gs:/bucket; not C:/folder
+_NUMBERS = itertools.count()
+_KEPT = 40  # characters of a name that its unfinished file keeps, so that long names stay short enough
+
+
+def user_path(value: str | os.PathLike[str], name: str) -> Path:
+    """Returns the path that a flag, setting or argument gives.
+
+    Args:
+      value: the path; a leading ~ stands for the home folder.
+      name: of the flag or setting, for messages, e.g. "--output".
+
+    Raises:
+      InputError: if it is empty, the address of a remote store (gs://...), or names an unknown home folder.
+    """
+    text = os.fspath(value)
+    if not text.strip():
+        raise InputError(f"{name} is empty; name a file or folder")
+    if "\0" in text:
+        raise InputError(f"{name}={text!r} contains a NUL character; correct the name")
+    if _ADDRESS.match(text):
+        raise InputError(
+            f"{name}={text} is an address; only local paths are supported: give a folder on a local or mounted disk"
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{name}={text}: the home folder is unknown (is HOME set?); write the whole path") from error
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file beside `path`; it replaces `path` when the block ends without an exception.
+
+    The temporary file has the suffix of `path` and is on the disk before it is renamed, so that a killed process or a
+    power failure leaves the old file or the new one.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    temporary = _unfinished(path)
+    try:
+        with not_written(path):
+            yield temporary
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder beside `path`; it becomes `path` when the block ends without an exception.
+
+    Unfinished folders and files that killed processes left beside `path` are removed first.
+
+    Args:
+      path: must not exist, or be an empty folder.
+
+    Raises:
+      InputError: if the folder cannot be written.
+    """
+    with not_written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(path.parent)
+        temporary = _unfinished(path)
+        temporary.mkdir()
+    try:
+        with not_written(path):
+            yield temporary
+            temporary.rename(path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what processes of this host that are gone were writing into a folder."""
+    pattern = re.compile(rf"\.unfinished-{re.escape(_host())}-(\d+)-\d+-")
+    for path in list(folder.iterdir()) if folder.is_dir() else []:
+        match = pattern.match(path.name)
+        if match and not process_lives(int(match[1])):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def process_lives(pid: int) -> bool:
+    """Returns whether a process of this host runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def not_written(path: Path) -> Iterator[None]:
+    """Turns an OSError of the block into an InputError that names `path` and the remedy.
+
+    Errors about files elsewhere, such as one that was to be copied to `path`, are left as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str) and path.parent not in Path(error.filename).parents:
+            raise
+        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path} could not be written ({reason}); make room there or name another folder") from error
+
+
+def _unfinished(path: Path) -> Path:
+    name = f".unfinished-{_host()}-{os.getpid()}-{next(_NUMBERS)}-{path.name[-_KEPT:]}"
+    return path.with_name(name)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())[:64]
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

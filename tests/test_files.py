@@ -1,0 +1,95 @@
+"""Paths of users, and files that are whole or absent."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deconvnet_jax import files
+from deconvnet_jax.errors import InputError
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.user_path("~/runs/a", "--workdir") == tmp_path / "runs/a"
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://b", "file:///tmp/x", "hf:/a", "memory://"])
+def test_addresses_are_refused(address):
+    with pytest.raises(InputError, match=r"--workdir=.* is an address"):
+        files.user_path(address, "--workdir")
+
+
+@pytest.mark.parametrize("text", ["C:/runs", "a:b", "lr[0.1]", "with space", "back\\slash", "1e-3:/x"])
+def test_odd_names_are_paths(text):
+    assert files.user_path(text, "--output") == Path(text)
+
+
+@pytest.mark.parametrize("text", ["", "  ", "a\0b", "~nobody_of_that_name/x"])
+def test_paths_that_are_none(text):
+    with pytest.raises(InputError, match="--output"):
+        files.user_path(text, "--output")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), files.whole_file(path) as temporary:
+        temporary.write_text(str(1 / 0))
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    path = tmp_path / "a.json"
+    with pytest.raises(InputError, match=r"a\.json could not be written \(No space left on device\); make room"):
+        files.write_text(path, "all")
+    assert not os.listdir(tmp_path)
+
+
+def test_errors_of_other_files_are_left(tmp_path):
+    with pytest.raises(FileNotFoundError, match="absent"), files.whole_file(tmp_path / "a") as temporary:
+        temporary.write_text(Path("/absent/b").read_text())
+
+
+@pytest.mark.parametrize("name", ["x" * 245 + ".png", "ü" * 120 + ".jpg", "a.npz"])
+def test_long_names_and_suffixes(tmp_path, name):
+    with files.whole_file(tmp_path / name) as temporary:
+        assert temporary.suffix == Path(name).suffix
+        temporary.write_text("all")
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_folders_appear_whole(tmp_path):
+    with files.whole_folder(tmp_path / "a/b") as folder:
+        (folder / "x").write_text("1")
+        assert not (tmp_path / "a/b").exists()
+    assert (tmp_path / "a/b/x").read_text() == "1"
+    with pytest.raises(ZeroDivisionError), files.whole_folder(tmp_path / "a/c"):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path / "a") == ["b"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from deconvnet_jax import files
+with files.whole_folder(Path(sys.argv[1]) / "made") as folder:
+    (folder / "half").write_text("")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[1], check=False)
+    assert len(os.listdir(tmp_path)) == 1
+    with files.whole_folder(tmp_path / "made") as mine:  # removes the other's, and a second call leaves this one
+        files.remove_unfinished(tmp_path)
+        assert os.listdir(tmp_path) == [mine.name]
