@@ -130,10 +130,15 @@ def not_written(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error.filename, str) and path.parent not in Path(error.filename).parents:
+        if isinstance(error.filename, str) and not _related(Path(error.filename), path.parent):
             raise
         reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path} could not be written ({reason}); make room there or name another folder") from error
+
+
+def _related(path: Path, folder: Path) -> bool:
+    """Returns whether a path is the folder, lies in it, or leads to it."""
+    return path in (folder, *folder.parents) or folder in path.parents
 
 
 def _unfinished(path: Path) -> Path:

@@ -54,6 +54,12 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+def test_a_file_in_the_way_of_a_folder(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(InputError, match=r"a/b could not be written"), files.whole_folder(tmp_path / "a/b"):
+        pass
+
+
 def test_errors_of_other_files_are_left(tmp_path):
     with pytest.raises(FileNotFoundError, match="absent"), files.whole_file(tmp_path / "a") as temporary:
         temporary.write_text(Path("/absent/b").read_text())
