@@ -105,29 +105,6 @@ def test_scripts_exist():
         assert (ROOT / script).exists()
 
 
-def texts(path):
-    """What a file's strings say, `...` for what is filled in; implicit concatenation is one string to ast."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.JoinedStr):
-            parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
-            yield "".join(parts)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
-
-
-def test_messages_of_the_page_on_errors_exist():
-    """That they appear when they should is tested where each mistake is."""
-    folders = (ROOT / "deconvnet_jax", ROOT / "experiments")
-    said = "\n".join(text for folder in folders for path in folder.rglob("*.py") for text in texts(path))
-    rows = re.findall(r"^\| (`.*?`.*?) \|", (ROOT / "docs/errors.md").read_text(), re.M)
-    assert len(rows) >= 30
-    for row in rows:
-        for message in re.findall(r"`(.*?)`", row):
-            for part in re.split(r"\.\.\.|\(|\)", message.removeprefix("warning: ")):
-                if len(part.strip(" ;:,'")) > 4 and "Did you mean" not in part:
-                    assert part.strip(" ;:,'") in said, part
-
-
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_nothing_is_left_to_be_filled_in(document):
     assert not re.findall(r"\b(?:[A-Z]+_TEXT|TO-?DO|TBD)\b", document.read_text())
