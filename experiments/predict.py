@@ -12,9 +12,7 @@ is then 1.
 """
 
 import itertools
-import struct
 import sys
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,9 +21,10 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 from absl import flags
-from PIL import Image, ImageOps
+from PIL import Image
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_image
 from deconvnet_jax.inference import Result
 from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
@@ -104,7 +103,7 @@ def run(
                 boxes = segmenting.boxes_from_file(segmenter.settings, [path.stem], [image.shape[:2]])
             except InputError as error:
                 failed.append(path)
-                print(f"error: {path}: {error}", file=sys.stderr, flush=True)
+                print(f"error: {error}", file=sys.stderr, flush=True)
                 continue
             waiting.append(_Job(path, name, image))
             yield image, (boxes[0] if boxes else None)
@@ -176,24 +175,8 @@ def read_photograph(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
       InputError: if the file is no complete image, has more than 8 bits a channel, or more pixels than allowed; that
         is known before they are decoded.
     """
-    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit must not come first
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:  # about odd EXIF data, and sizes
-            if image.mode[0] in "IF":
-                raise InputError(f"has pixels of mode {image.mode}; convert it to 8 bits a channel")
-            if image.width * image.height > max_pixels:
-                raise InputError(
-                    f"has {image.width}x{image.height} pixels; reduce it to {max_pixels:,}, or allow more: --max_pixels"
-                )
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Image.DecompressionBombError as error:
-        raise InputError(f"has too many pixels; reduce it to {max_pixels:,}, or allow more: --max_pixels") from error
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"not a complete image ({reason}); export it again as JPEG or PNG") from error
+    larger = f"reduce it to {max_pixels:,}, or allow more: --max_pixels"
+    return read_image(path, max_pixels=max_pixels, larger=larger, upright=True)
 
 
 def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:

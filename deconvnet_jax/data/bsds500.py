@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.io
 
-from deconvnet_jax.data.voc_layout import read_image, read_mask
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_image, read_mask
 
 SPLITS = ("train", "val", "test")
 

@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from deconvnet_jax.data.records import FORMAT, build, dataset_info, record, silence
-from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, Example, check_label, read_image, read_mask
+from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, Example, check_label
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_image, read_mask
 
 Progress = Callable[[int, int], None]
 

@@ -12,9 +12,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from deconvnet_jax.data.voc_layout import Example, read_image, read_mask
+from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.data.windows import Objects, instance_boxes
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import open_image, read_image, read_mask
 
 FORMAT = tfds.core.Version("1.1.0")  # of the records: raise it when they change
 _ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label", "instances")}
@@ -188,7 +189,7 @@ def silence() -> Iterator[None]:
 
 
 def _is_rgb_jpeg(encoded: bytes) -> bool:
-    with Image.open(io.BytesIO(encoded)) as image:
+    with open_image(io.BytesIO(encoded)) as image:
         return image.format == "JPEG" and image.mode == "RGB"
 
 

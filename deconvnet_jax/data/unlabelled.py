@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from deconvnet_jax.data.voc_layout import Example, image_file, read_image, read_split_file
+from deconvnet_jax.data.voc_layout import Example, image_file, read_split_file
+from deconvnet_jax.images import image_size, read_image
 
 
 class UnlabelledSplit(Sequence[Example]):
@@ -37,8 +36,7 @@ class UnlabelledSplit(Sequence[Example]):
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of an image; no pixels are decoded."""
-        with Image.open(image_file(self._root, self._names[index])) as image:
-            return image.height, image.width
+        return image_size(image_file(self._root, self._names[index]))
 
 
 def has_no_masks(root: str | Path, split: str) -> bool:

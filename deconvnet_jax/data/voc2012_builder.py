@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from deconvnet_jax.data.archives import Archive, Member, Members, find_archive, stream_members, verify_archive
 from deconvnet_jax.data.records import FORMAT, build, dataset_info, record, silence
 from deconvnet_jax.data.sbd import read_sbd
-from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, check_label, read_image, read_mask
+from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, check_label
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_image, read_mask
 
 Progress = Callable[[int, int], None]
 

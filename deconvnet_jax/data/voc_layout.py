@@ -9,12 +9,12 @@ ROOT/classes.txt                        optional: one class name a line, in the 
 
 from collections import Counter
 from pathlib import Path, PurePath
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_image, read_mask
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -146,58 +146,6 @@ def image_file(root: str | Path, name: str) -> Path:
     if name.endswith(IMAGE_SUFFIXES):
         remedy = "split files name images without the suffix"
     raise InputError(f"no image {folder / name}.jpg, although a split names it; {remedy}")
-
-
-def read_image(path: str | Path | BinaryIO) -> np.ndarray:
-    """A whole photograph as uint8 RGB [H, W, 3]; grey and CMYK are converted, transparency is dropped.
-
-    Args:
-      path: file name, or an open binary file.
-
-    Raises:
-      InputError: if the file is not an image, ends too early, or has more than 8 bits a channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")) or any(";16" in str(tile.args) for tile in image.tile):
-                raise InputError(f"{path} has more than 8 bits a channel; save it as an 8-bit image")
-            return np.array(image.convert("RGB"))
-    except InputError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"{path} is not a complete image file ({_one_line(error)}); replace it or take it out"
-        ) from error
-
-
-def read_mask(path: str | Path | BinaryIO) -> np.ndarray:
-    """The numbers in an indexed or greyscale PNG, uint8 [H, W]; never the colours that they stand for.
-
-    Args:
-      path: file name, or an open binary file.
-
-    Raises:
-      InputError: if the file is damaged, a colour image, or no PNG.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.format != "PNG" or image.mode not in ("P", "L", "1"):
-                raise InputError(
-                    f"{path} is a mask in {image.format}, mode {image.mode}; expected an indexed or 8-bit greyscale "
-                    "PNG: save class ids, not colours"
-                )
-            stretch = _stretch(image)
-            return np.array(image).astype(np.uint8) // stretch
-    except InputError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not a complete PNG file ({_one_line(error)}); write it again") from error
-
-
-def _stretch(image: Image.Image) -> int:
-    """What Pillow is going to multiply the ids by: it spreads greys of 2 and 4 bits over 0..255."""
-    modes = {tile.args for tile in image.tile}
-    return {"L;2": 85, "L;4": 17}.get(next(iter(modes), ""), 1)
 
 
 def check_label(path: Path, label: np.ndarray, image: np.ndarray, num_classes: int) -> None:

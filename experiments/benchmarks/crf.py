@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 import cv2
 import jax
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data.scenes import draw_scene
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_image
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.ops.dense_crf import crf_kernels, mean_field
 from experiments.benchmarks import machine
@@ -83,7 +83,7 @@ def read_photographs(voc_root: str) -> list[np.ndarray]:
     files = sorted(Path(voc_root).expanduser().glob("JPEGImages/*.jpg"))[:PHOTOGRAPHS]
     if not files:
         raise InputError(f"--voc_root={voc_root}: there are no photographs JPEGImages/*.jpg")
-    return [np.array(Image.open(file).convert("RGB")) for file in files]  # pydensecrf2 wants them writable
+    return [read_image(file) for file in files]
 
 
 def draw_image(seed: int) -> np.ndarray:

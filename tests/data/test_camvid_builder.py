@@ -81,7 +81,7 @@ def test_unusable_files(camvid):
     Image.fromarray(mask[:9]).save(path)
     check("val_000.png is 48x9 pixels, but its image is 48x36")
     path.write_bytes(content[:60])
-    check("val_000.png is not a complete PNG file")
+    check("val_000.png is not a complete image file")
     path.unlink()
     check(f"no file {path}, the mask of val_000.png; get the data again")
     (root / "val/val_000.png").unlink()

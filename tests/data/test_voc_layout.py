@@ -3,13 +3,12 @@
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from deconvnet_jax.data import VOC_CLASSES, class_names, read_example, split_names
-from deconvnet_jax.data.voc_layout import read_image, read_mask, split_files
+from deconvnet_jax.data.voc_layout import split_files
 from deconvnet_jax.errors import InputError
 
 NAME = "a_1"
@@ -100,7 +99,7 @@ def test_truncated_image(root, keep):
     path = root / f"JPEGImages/{NAME}.jpg"
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
-    fails(root, str(path), "not a complete image file")
+    fails(root, str(path), "not a complete image file" if keep else "is empty")
 
 
 def test_image_of_another_kind(root):
@@ -112,17 +111,7 @@ def test_image_of_another_kind(root):
 def test_truncated_mask(root):
     path = root / f"SegmentationClass/{NAME}.png"
     path.write_bytes(path.read_bytes()[:-40])
-    fails(root, str(path), "not a complete PNG")
-
-
-@pytest.mark.parametrize(
-    ("read", "file"), [(read_image, f"JPEGImages/{NAME}.jpg"), (read_mask, f"SegmentationClass/{NAME}.png")]
-)
-def test_file_of_too_many_pixels(root, monkeypatch, read, file):
-    """Kilobytes can decode to gigabytes; Pillow refuses by the size that a file's first bytes tell."""
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match=rf"{NAME}\.\w+ is not a complete .* \(Image size \(600 pixels\) exceeds"):
-        read(root / file)
+    fails(root, str(path), "not a complete image file")
 
 
 def test_colour_mask(root):
@@ -217,13 +206,3 @@ def test_real_photographs(real_data):
             assert example.image.shape == (*example.label.shape, 3)
             assert example.label.any()
             assert (example.instances is None) == (folder == "voc2012_sample")
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_photographs_of_16_bits_are_refused(tmp_path, rng, channels):
-    """Pillow would drop the lower half of the numbers of coloured ones without a word."""
-    path = tmp_path / "deep.png"
-    picture = rng.integers(0, 2**16, (20, 30, channels)).astype(np.uint16)
-    assert cv2.imwrite(str(path), picture)
-    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits a channel; save it as an 8-bit image"):
-        read_image(path)

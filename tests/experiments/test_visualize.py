@@ -30,7 +30,7 @@ def test_command(tiny_run, tmp_path):
     flags = [f"--checkpoint={tiny_run.folder}", f"--output={tmp_path / 'out'}", *few]
     done = command(*flags, tmp_path / "scene.png", tmp_path / "text.jpg")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path / 'text.jpg'}: not a complete image")
+    assert done.stderr.startswith(f"error: {tmp_path / 'text.jpg'} is not a complete image")
     assert len(done.stderr.splitlines()) == 1
     assert len(done.stdout.splitlines()) == 1
     kinds = ("activations", "comparison", "proposals")

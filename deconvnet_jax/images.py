@@ -1,0 +1,250 @@
+"""Reads photographs and masks: the one place where image files, often from strangers, meet a decoder.
+
+Pillow guesses a file's format by its content and knows some sixty, among them PostScript, for which it starts
+Ghostscript. Here only `FORMATS` are tried. The size, the kind and, for PNG, the checksums are verified before pixels
+are decoded, and any damage is one line.
+"""
+
+import contextlib
+import os
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from deconvnet_jax.errors import InputError
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # MPO, several JPEGs of a telephone, is one of JPEG
+READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and PPM"
+MAX_PIXELS = 178_956_970  # as many as Pillow takes for a decompression bomb
+
+# The most pixels that one byte can stand for: deflate shrinks a byte with 8 pixels 1032 times, a JPEG needs one bit for
+# each block of 64. The other formats know no such limit.
+_PIXELS_PER_BYTE = {"PNG": 8 * 1032, "JPEG": 512, "MPO": 512, "PPM": 8}
+_COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr")
+_ORIENTATION, _SUBFILE, _DNG_VERSION = 0x0112, 254, 50706  # EXIF's and TIFF's tags
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_KINDS = (  # pattern of the first bytes, what such a file is
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
+    (rb"%PDF", "a PDF document"),
+    (rb"8BPS", "a Photoshop document"),
+    (rb"gimp xcf", "a GIMP document"),
+    (rb"....ftyp(?:hei|hev|mif1|msf1|avi)", "a HEIC or AVIF picture"),
+    (rb"....ftypcrx|II\*\0....CR|II(?:RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|FOVb", "the raw file of a camera"),
+    (rb"....ftyp|RIFF....AVI |\x1aE\xdf\xa3", "a video"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (rb"#\?RADIANCE", "a Radiance picture"),
+    (rb"SIMPLE  =", "a FITS picture"),
+    (rb".{128}DICM", "a DICOM picture"),
+    (rb"\0\0\x01\0", "an icon"),
+    (rb"\0\x05\x16[\0\x07]", "a hidden file that macOS writes beside the photograph"),
+    (rb"version https://git-lfs", "a pointer of Git LFS (fetch the file itself: git lfs pull)"),
+    (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.*)?(?:<!--.*)?<(?:svg|!DOCTYPE svg)", "an SVG drawing"),
+    (rb"(?i)(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)", "a web page"),
+    (rb"PK\x03\x04", "a zip archive"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    (rb"\x89HDF|MATLAB", "a file of arrays"),
+)
+
+
+def read_image(
+    file: str | Path | BinaryIO,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    larger: str = "cut it into tiles, and its mask into the same ones",
+    upright: bool = False,
+) -> np.ndarray:
+    """Returns a whole photograph as uint8 RGB [H, W, 3]; grey and CMYK are converted, transparency is dropped.
+
+    Args:
+      file: file name, or an open binary file.
+      max_pixels: larger images are refused before they are decoded.
+      larger: what to do with a larger image, for the message.
+      upright: whether to turn the image as its EXIF data says.
+
+    Raises:
+      InputError: if the file is not one complete image in one of `FORMATS`, or has more than 8 bits a channel.
+    """
+    with open_image(file, max_pixels, larger) as image:
+        if image.mode[0] in "IF" or any(re.search("I;16|;16[BLNRS]|;32", str(tile.args)) for tile in image.tile):
+            raise InputError(f"{file} has more than 8 bits a channel; save it as an 8-bit image")
+        if image.mode not in _COLOR_MODES:
+            raise InputError(f"{file} has colours of kind {image.mode}; save it as an RGB image")
+        image.load()
+        image.info.pop("transparency", None)  # Pillow warns that it drops it
+        turn = _TURNS.get(_orientation(image)) if upright else None
+        return np.array((image.transpose(turn) if turn is not None else image).convert("RGB"))
+
+
+def read_mask(file: str | Path | BinaryIO) -> np.ndarray:
+    """Returns the numbers in an indexed or greyscale PNG, uint8 [H, W]; never the colours that they stand for.
+
+    A PNG of 16 bits is read if its numbers fit into 8.
+
+    Args:
+      file: file name, or an open binary file.
+
+    Raises:
+      InputError: if the file is damaged, a colour image, or no PNG.
+    """
+    with open_image(file) as image:
+        deep = image.format == "PNG" and image.mode in ("I", "I;16", "I;16B")
+        if image.format != "PNG" or not (deep or image.mode in ("P", "L", "1")):
+            raise InputError(
+                f"{file} is a mask in {image.format}, mode {image.mode}; expected an indexed or 8-bit greyscale "
+                "PNG: save class ids, not colours"
+            )
+        stretch = _stretch(image)
+        ids = np.array(image)
+    if deep and ids.max() > 255:
+        raise InputError(
+            f"{file} is a mask of 16 bits with numbers up to {ids.max()}; expected class ids in 8 bits, 255 for "
+            "ignored pixels: Image.fromarray(ids.astype(np.uint8)).save(...)"
+        )
+    return ids.astype(np.uint8) // stretch
+
+
+def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
+    """Returns height and width of an image as it is stored; no pixels are decoded.
+
+    Raises:
+      InputError: if the file is not an image in one of `FORMATS`.
+    """
+    with open_image(file) as image:
+        return image.height, image.width
+
+
+@contextlib.contextmanager
+def open_image(
+    file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, larger: str = "cut it into tiles"
+) -> Iterator[Image.Image]:
+    """Yields an image of one of `FORMATS` whose pixels are not decoded yet; what fails in the block is one line, too.
+
+    Args:
+      file: file name, or an open binary file.
+      max_pixels: larger images are refused.
+      larger: what to do with a larger image, for the message.
+
+    Raises:
+      InputError: if the file cannot be read, is of another kind, damaged, too large, or has several frames.
+    """
+    with contextlib.ExitStack() as stack:
+        stream = file
+        if isinstance(file, str | os.PathLike):
+            try:
+                stream = stack.enter_context(Path(file).open("rb"))
+            except (OSError, ValueError) as error:
+                raise InputError(f"{file} cannot be read ({_reason(error)}); correct that or take it out") from error
+        try:
+            image = stack.enter_context(_identified(stream, max_pixels))
+            _check_size(image, stream, max_pixels, larger, file)
+            _check_frames(image, file)
+            if image.format == "PNG":  # Pillow decodes pixels whose checksum is wrong
+                image.verify()
+                image = stack.enter_context(_identified(stream, max_pixels))
+            yield image
+        except InputError:
+            raise
+        except (Image.DecompressionBombError, MemoryError) as error:
+            raise InputError(f"{file} has too many pixels ({_reason(error)}); {larger}") from error
+        except Exception as error:  # Pillow raises whatever a damaged file leads it to
+            kind = _kind(stream) if isinstance(error, UnidentifiedImageError) else None
+            if kind:
+                raise InputError(f"{file} is {kind}; expected an image in {READ}: export it as one") from error
+            raise InputError(
+                f"{file} is not a complete image file ({_reason(error)}); replace it or take it out"
+            ) from error
+
+
+def _identified(stream: BinaryIO, max_pixels: int) -> Image.Image:
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have asked for halves of images
+    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, half of what it refuses, must not come first
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
+    with _no_warnings():  # of odd EXIF data, and of sizes that `_check_size` judges
+        return Image.open(stream, formats=FORMATS)
+
+
+_WARNINGS = threading.Lock()
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Ignores warnings; one thread at a time, because filters belong to the whole process."""
+    with _WARNINGS, warnings.catch_warnings(action="ignore"):
+        yield
+
+
+def _check_size(
+    image: Image.Image, stream: BinaryIO, max_pixels: int, larger: str, file: str | Path | BinaryIO
+) -> None:
+    pixels = image.width * image.height
+    if not pixels:
+        raise InputError(f"{file} has no pixels; replace it or take it out")
+    if pixels > max_pixels:
+        raise InputError(
+            f"{file} has {image.width}x{image.height} pixels, too many: {max_pixels:,} are allowed; {larger}"
+        )
+    position = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(position)
+    if pixels > size * _PIXELS_PER_BYTE.get(image.format, pixels):
+        raise EOFError(f"{size} bytes are too few for {image.width}x{image.height} pixels")
+
+
+def _check_frames(image: Image.Image, file: str | Path | BinaryIO) -> None:
+    """Raises InputError for animations, several pages, and raw files of cameras, whose first page is a thumbnail."""
+    several = image.format not in ("MPO", "TIFF") and getattr(image, "is_animated", False)
+    if image.format == "TIFF":
+        if image.tag_v2.get(_SUBFILE, 0) & 1 or _DNG_VERSION in image.tag_v2:
+            raise InputError(f"{file} is the raw file of a camera; expected an image in {READ}: export it as one")
+        with contextlib.suppress(EOFError):
+            image.seek(1)
+            several = not image.tag_v2.get(_SUBFILE, 0) & 5  # smaller copies of the first page, and its transparency
+        image.seek(0)
+    if several:
+        raise InputError(f"{file} has several frames or pages; save the one that you mean as an image of its own")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns EXIF's number, 1 for upright, also where the EXIF data cannot be read."""
+    with contextlib.suppress(Exception), _no_warnings():
+        return int(image.getexif().get(_ORIENTATION, 1))
+    return 1
+
+
+def _stretch(image: Image.Image) -> int:
+    """Returns what Pillow is going to multiply the ids by: it spreads greys of 2 and 4 bits over 0..255."""
+    modes = {tile.args for tile in image.tile}
+    return {"L;2": 85, "L;4": 17}.get(next(iter(modes), ""), 1)
+
+
+def _kind(stream: BinaryIO) -> str | None:
+    """Returns what a file of another kind is by its first bytes; None if they do not tell."""
+    stream.seek(0)
+    head = stream.read(1024)
+    if not head.strip(b"\0"):
+        return "empty" if not head else "all zeros, as after an interrupted copy"
+    return next((kind for pattern, kind in _KINDS if re.match(pattern, head, re.DOTALL)), None)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is none in {READ}, or its header is damaged"
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
+    return text or type(error).__name__
