@@ -25,9 +25,9 @@ from PIL import Image
 
 from deconvnet_jax.data import enlarge, propose_boxes, square
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image, usable_boxes
+from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image
 from deconvnet_jax.models import DeconvNet
-from deconvnet_jax.ops import MEAN_BGR
+from deconvnet_jax.ops import MEAN_BGR, checked_boxes
 from deconvnet_jax.visualization import (
     activation_picture,
     class_legend,
@@ -96,12 +96,9 @@ def parse_box(words: Sequence[str] | None) -> np.ndarray | None:
     if words is None:
         return None
     try:
-        boxes = usable_boxes([[float(word) for word in words]])
-    except (ValueError, InputError):
-        boxes = []
-    if not len(boxes):
-        raise InputError(f"--box={','.join(words)}: expected X0,Y0,X1,Y1 in pixels with X0 < X1 and Y0 < Y1")
-    return boxes[0]
+        return checked_boxes([[float(word) for word in words]])[0]
+    except (ValueError, InputError) as error:
+        raise InputError(f"--box={','.join(words)}: expected X0,Y0,X1,Y1 in pixels with X0 < X1 and Y0 < Y1") from error
 
 
 def draw_figures(segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.io
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops.boxes import checked_boxes
 
 VERSION = 1
 _FIELDS = ("names", "offsets", "boxes", "scores", "description")
@@ -33,8 +34,14 @@ class Proposals(NamedTuple):
 
 
 def write_proposals(path: str | Path, proposals: Proposals) -> None:
-    """Writes one .npz file, whole or not at all."""
+    """Writes one .npz file, whole or not at all.
+
+    Raises:
+      InputError: if an image's boxes are none (`ops.checked_boxes`).
+    """
     path = Path(path)
+    for name, boxes in zip(proposals.names, proposals.boxes, strict=True):
+        checked_boxes(boxes, f"proposals of image '{name}'")
     lengths = [len(boxes) for boxes in proposals.boxes]
     fields = {
         "names": np.array(proposals.names, dtype=np.str_),
@@ -79,7 +86,7 @@ def load_proposals(path: str | Path) -> Proposals:
     whole = len(offsets) == len(names) + 1 and offsets[0] == 0 and offsets[-1] == len(boxes) == len(scores)
     if not whole or boxes.shape[1:] != (4,) or (np.diff(offsets) < 0).any():
         raise InputError(f"{path} contradicts itself: the numbers of names, boxes and scores do not fit; make it again")
-    check_boxes(boxes, str(path))
+    checked_boxes(boxes, str(path))
     if not len(names):
         return Proposals([], [], [], described)
     return Proposals(names.tolist(), np.split(boxes, offsets[1:-1]), np.split(scores, offsets[1:-1]), described)
@@ -93,7 +100,7 @@ def read_proposals(
     Args:
       path: an .npz of this project, or a folder with the original's NAME.mat, one an image.
       names: of the images.
-      sizes: (height, width) of the images; needed for the original's.
+      sizes: (height, width) of the images, for which the boxes are checked; needed for the original's.
 
     Raises:
       InputError: if the file is not usable, or has no boxes for one of the images.
@@ -111,7 +118,10 @@ def read_proposals(
             f"{path} has no proposals for {len(missing)} of {len(names)} images, among them '{missing[0]}'; was it "
             "made for another split?"
         )
-    return [of_name[name] for name in names]
+    boxes = [of_name[name] for name in names]
+    for i, size in enumerate(sizes or ()):
+        checked_boxes(boxes[i], f"{path}: image '{names[i]}'", size)
+    return boxes
 
 
 def original_boxes(path: str | Path, size: tuple[int, int]) -> np.ndarray:
@@ -142,13 +152,5 @@ def original_boxes(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     shift = np.array([height + 1, width + 1, height, width])
     boxes = (boxes - shift).astype(np.float32)
-    check_boxes(boxes, str(path))
+    checked_boxes(boxes, str(path))
     return boxes
-
-
-def check_boxes(boxes: np.ndarray, where: str) -> None:
-    """Raises InputError unless boxes [n, 4] are finite and have an area."""
-    good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    if not good.all():
-        row = int(np.flatnonzero(~good)[0])
-        raise InputError(f"{where}: box {row} is {boxes[row].tolist()}; expected x0 < x1 and y0 < y1 in pixels")

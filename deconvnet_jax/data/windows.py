@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from deconvnet_jax.data.voc_layout import IGNORE
+from deconvnet_jax.ops.boxes import checked_boxes
 
 # Parts of a class mask below this many pixels are annotation noise rather than objects.
 MIN_COMPONENT_PIXELS = 64
@@ -134,9 +135,12 @@ def crop_window(
 
     Returns:
       uint8 [side, side, 3] and uint8 [side, side] (or None); side is `size` without `part`.
+
+    Raises:
+      InputError: if the box is none (`ops.checked_boxes`).
     """
     top, left, side = part or (0, 0, size)
-    x0, y0, x1, y1 = (float(value) for value in box)
+    x0, y0, x1, y1 = checked_boxes(np.asarray(box)[None])[0].tolist()
     scale_x, scale_y = (x1 - x0) / size, (y1 - y0) / size
     rows, first_row, end_row = _sampled(y0, scale_y, top, side, image.shape[0])
     columns, first_column, end_column = _sampled(x0, scale_x, left, side, image.shape[1])

@@ -29,7 +29,6 @@ from deconvnet_jax.inference.windows import (
     paper_windows,
     released_windows,
     sliding_windows,
-    usable_boxes,
     whole_window,
 )
 
@@ -67,6 +66,5 @@ __all__ = [
     "sample_scores",
     "settings_from",
     "sliding_windows",
-    "usable_boxes",
     "whole_window",
 ]

@@ -22,8 +22,8 @@ from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, m
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
-from deconvnet_jax.inference.windows import usable_boxes
 from deconvnet_jax.models import DeconvNet, FCN8s
+from deconvnet_jax.ops import checked_boxes
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
 DECONVNET_INPUT_SIZE = 224
@@ -152,10 +152,12 @@ class Segmenter:
 
         Args:
           image: uint8 RGB [H, W, 3], of any size.
-          proposals: boxes [n, 4] to use instead of finding some; x0, y0, x1, y1 in pixels, best first.
+          proposals: boxes [n, 4] to use instead of finding some; x0, y0, x1, y1 in pixels of the image, x1 and y1
+            exclusive, best first. They may reach beyond the image; with zero boxes nothing is seen.
 
         Raises:
-          InputError: for another array, or boxes that are none.
+          InputError: for another array, or boxes that are none, such as x, y, width, height with a width below x
+            (`ops.checked_boxes`).
         """
         return next(self.segment([image], None if proposals is None else [proposals]))
 
@@ -215,6 +217,8 @@ class Segmenter:
         """Reduces a large image and finds its proposals."""
         check_image(image)
         height, width = image.shape[:2]
+        if proposals is not None:
+            proposals = checked_boxes(proposals, "proposals", (height, width))
         factor = min(1.0, self.settings.max_side / max(height, width))
         reduced = image
         if factor < 1:
@@ -226,7 +230,7 @@ class Segmenter:
             wanted = CANDIDATES if self.settings.mode == "released" else self.settings.num_proposals
             proposals = propose_boxes(reduced, wanted, method=self.settings.proposals)[0]
         else:
-            proposals = usable_boxes(proposals) / _scale(image, reduced)
+            proposals = proposals / _scale(image, reduced)
         return _Prepared(image.shape[:2], reduced, proposals)
 
     def _launch(self, group: list["_Prepared"], batch: int) -> list["_Launched"]:

@@ -6,44 +6,31 @@ All are boxes float32 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; the
 import numpy as np
 
 from deconvnet_jax.data import enlarge, image_box, square
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops import checked_boxes
 
 ENLARGED = 1.2  # sides of a proposal (paper, section 4.1, of training; the released boxes are enlarged too)
 RELEASED_MIN_SIDE = 112  # pixels (original: generate_EDeconvNet_CRF_results.m)
 OVERLAP = 0.5  # of neighbouring windows of a sliding window
 
 
-def usable_boxes(boxes: np.ndarray) -> np.ndarray:
-    """The boxes, float64 [n, 4], that have finite coordinates and an area; their order is kept.
+def paper_windows(boxes: np.ndarray, count: int, factor: float = ENLARGED) -> np.ndarray:
+    """Returns the first `count` proposals [n, 4], enlarged and squared.
 
     Raises:
-      InputError: if it is not an array [n, 4] of numbers.
+      InputError: for an array that holds no boxes (`ops.checked_boxes`).
     """
-    boxes = np.asarray(boxes)
-    if boxes.size == 0:
-        return np.zeros((0, 4))
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not np.issubdtype(boxes.dtype, np.number):
-        raise InputError(
-            f"expected proposals [n, 4], x0, y0, x1, y1 in pixels, got an array of shape {list(boxes.shape)} and type "
-            f"{boxes.dtype}"
-        )
-    boxes = boxes.astype(np.float64)
-    usable = np.isfinite(boxes).all(axis=1)
-    usable[usable] = (boxes[usable, 2:] > boxes[usable, :2]).all(axis=1)
-    return boxes[usable]
-
-
-def paper_windows(boxes: np.ndarray, count: int, factor: float = ENLARGED) -> np.ndarray:
-    """The first `count` proposals, enlarged and squared."""
-    return square(enlarge(usable_boxes(boxes)[:count], factor)).astype(np.float32)
+    return square(enlarge(checked_boxes(boxes)[:count], factor)).astype(np.float32)
 
 
 def released_windows(boxes: np.ndarray, count: int, factor: float = ENLARGED) -> np.ndarray:
-    """The first `count` of those enlarged, squared proposals whose side is at least 112 whole pixels.
+    """Returns the first `count` of those enlarged, squared proposals whose side is at least 112 whole pixels.
 
     Smaller ones do not count, as in the released code; so there may be none.
+
+    Raises:
+      InputError: for an array that holds no boxes (`ops.checked_boxes`).
     """
-    windows = square(enlarge(usable_boxes(boxes), factor))
+    windows = square(enlarge(checked_boxes(boxes), factor))
     sides = np.maximum(np.round(windows[:, 2:] - windows[:, :2]), 1)
     corners = np.round(windows[:, :2])
     windows = np.concatenate([corners, corners + sides], axis=1)

@@ -6,7 +6,7 @@ What needs OpenCV is imported on first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from deconvnet_jax.ops.boxes import box_iou, rank_varied
+from deconvnet_jax.ops.boxes import box_iou, checked_boxes, rank_varied
 from deconvnet_jax.ops.dense_crf import CRF_PRESETS, dense_crf
 from deconvnet_jax.ops.pooling import max_pool_with_indices, max_unpool
 from deconvnet_jax.ops.preprocess import MEAN_BGR, normalize_images
@@ -20,6 +20,7 @@ __all__ = [
     "MEAN_BGR",
     "box_iou",
     "channel_sums",
+    "checked_boxes",
     "dense_crf",
     "edge_normals",
     "max_pool_with_indices",

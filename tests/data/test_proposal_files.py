@@ -118,3 +118,20 @@ def test_missing_and_truncated_files(path):
         path.write_bytes(part)
         with pytest.raises(InputError, match="is no complete file of proposals"):
             load_proposals(path)
+
+
+def test_boxes_that_are_none_are_not_written(tmp_path):
+    boxes = [np.float32([[0, 0, 5, 5]]), np.float32([[30, 20, 15, 10]])]
+    with pytest.raises(InputError, match=r"^proposals of image 'b': box 0 is .*; expected x0 < x1"):
+        write_proposals(tmp_path / "x.npz", Proposals(["a", "b"], boxes, [np.ones(1)] * 2, {}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_boxes_of_images_of_another_size(tmp_path):
+    file = tmp_path / "x.npz"
+    write_proposals(file, Proposals(["a"], [np.float32([[30, 20, 45, 30]])], [np.ones(1)], {}))
+    assert len(read_proposals(file, ["a"], [(30, 40)])[0]) == 1
+    with pytest.raises(
+        InputError, match=r"x\.npz: image 'a': box 0 is .*, and all boxes lie outside the image of 20x10 pixels"
+    ):
+        read_proposals(file, ["a"], [(10, 20)])

@@ -139,13 +139,13 @@ def test_paper_mode_is_the_loop_over_proposals(rng, smooth_net):
 
 def test_proposals_may_be_given(rng):
     image = np.full((60, 80, 3), (0, 0, 200), np.uint8)
-    boxes = np.array([[10, 10, 40, 40], [np.nan, 0, 1, 1], [200, 200, 260, 230]])
+    boxes = np.array([[10, 10, 40, 40], [200, 200, 260, 230]])
     result = segmenter(mode="paper", enlarge=1.0)(image, boxes)
     np.testing.assert_array_equal(result.boxes, [[10, 10, 40, 40], [200, 185, 260, 245]])
     covered = np.zeros((60, 80), bool)
     covered[10:40, 10:40] = True
     np.testing.assert_array_equal((result.scores != 0).any(-1), covered)
-    nothing = segmenter(mode="paper")(image, np.zeros((0, 4)))
+    nothing = segmenter(mode="paper")(image, [])
     assert nothing.boxes.shape == (0, 4)
     assert (nothing.labels == 0).all()  # background
 
@@ -301,6 +301,21 @@ def test_proposals_for_every_image(rng):
     boxes = [np.array([[0, 0, 20, 20]])] * 2
     with pytest.raises(ValueError, match="shorter"):
         list(segmenter(size=32, mode="paper").segment(random_images(rng, [(30, 40)] * 3), boxes))
+
+
+@pytest.mark.parametrize("mode", ["paper", "released", "whole_image"])
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[0, 0, 9, 9], [30, 20, 15, 10]], r"proposals: box 1 is \[30.0, 20.0, 15.0, 10.0\]; expected x0 < x1"),
+        ([[0.1, 0.1, 0.5, 0.9]], r"proposals: .* lie between 0 and 1; expected pixels of the image of 50x40"),
+        ([[60, 0, 70, 9]], r"proposals: .* all boxes lie outside the image of 50x40"),
+        ([[0, 0, 9]], r"proposals: expected boxes \[n, 4\]"),
+    ],
+)
+def test_proposals_that_are_none(mode, boxes, message):
+    with pytest.raises(InputError, match=message):
+        segmenter(size=32, mode=mode)(np.zeros((40, 50, 3), np.uint8), boxes)
 
 
 def test_class_names_must_fit():

@@ -9,7 +9,6 @@ from deconvnet_jax.inference import (
     paper_windows,
     released_windows,
     sliding_windows,
-    usable_boxes,
     whole_window,
 )
 
@@ -37,18 +36,11 @@ def test_released_windows_have_whole_pixels(side, kept):
     np.testing.assert_array_equal(windows, np.round(windows))
 
 
-def test_unusable_boxes_are_left_out():
-    boxes = np.array([[0, 0, 10, 10], [np.nan, 0, 1, 1], [5, 5, 5, 9], [9, 9, 3, 12], [0, 0, np.inf, 3], [1, 1, 2, 2]])
-    np.testing.assert_array_equal(usable_boxes(boxes), [[0, 0, 10, 10], [1, 1, 2, 2]])
-    assert usable_boxes(np.zeros((0, 4))).shape == (0, 4)
-    assert usable_boxes([]).shape == (0, 4)
-    assert paper_windows(np.zeros((0, 4)), 50).shape == (0, 4)
-
-
-@pytest.mark.parametrize("boxes", [np.zeros((3, 5)), np.zeros(4), np.array([["a"] * 4]), "boxes"])
-def test_what_is_no_array_of_boxes(boxes):
-    with pytest.raises(InputError, match=r"expected proposals \[n, 4\]"):
-        usable_boxes(boxes)
+@pytest.mark.parametrize("windows", [paper_windows, released_windows])
+def test_proposals_that_are_none(windows):
+    with pytest.raises(InputError, match=r"box 1 is \[100.0, 80.0, 30.0, 40.0\]; expected x0 < x1"):
+        windows(np.array([[0, 0, 10, 10], [100, 80, 30, 40]]), 50)
+    assert windows(np.zeros((0, 4)), 50).shape == (0, 4)
 
 
 def test_the_whole_image():
