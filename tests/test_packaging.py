@@ -22,7 +22,8 @@ def test_wheel(tmp_path):
         str(path.relative_to(ROOT)) for folder in ("deconvnet_jax", "experiments") for path in folder_files(folder)
     }
     assert modules <= names
-    assert {"deconvnet_jax/py.typed", "deconvnet_jax/data/edge_network.npz"} <= names
+    arrays = {"deconvnet_jax/data/edge_network.npz", "deconvnet_jax/weights/vgg16_first_layers.npz"}
+    assert {"deconvnet_jax/py.typed", *arrays} <= names
     assert not [name for name in names if name.startswith(("tests", "docs", "launch"))]
     assert wheel.stat().st_size < 2_000_000
 

@@ -60,6 +60,66 @@ def check_names(layers: Collection[str], expected: Collection[str], source: str)
             raise CaffemodelError(f"{source} {what} the layer {found[0]!r}{rest}; it is a model of another network")
 
 
+def rename_layers(
+    layers: dict[str, list[np.ndarray]],
+    names: Collection[str],
+    shapes: Mapping[str, tuple[int | None, ...]],
+    source: str,
+) -> dict[str, list[np.ndarray]]:
+    """Gives layers that were renamed for fine-tuning the names of the original.
+
+    Caffe copies the parameters of layers whose names are equal. Who trains on other classes gives the layers whose
+    shapes depend on the classes other names, so that they start afresh. Such a layer is known by its shape; of several
+    with the same shape, by its name, or else by the order in the file if there are as many as are missing.
+
+    Args:
+      layers: from `load_caffemodel`.
+      names: of all layers of the original.
+      shapes: of the kernels of the layers that may be renamed, as Caffe stores them; None for any size.
+      source: the file, for messages.
+
+    Returns:
+      The layers by their names in the original; those that fit none keep theirs.
+
+    Raises:
+      CaffemodelError: if several layers could be one that is missing.
+    """
+    extra = [name for name in layers if name not in names and layers[name]]
+    new_names: dict[str, str] = {}
+    missing = {name: shape for name, shape in shapes.items() if name not in layers}
+    for shape in dict.fromkeys(missing.values()):
+        wanted = [name for name in missing if missing[name] == shape]
+        fitting = [name for name in extra if _fits(layers[name][0].shape, shape)]
+        for name in wanted.copy():
+            similar = [other for other in fitting if _plain(name) in _plain(other)]
+            if len(similar) == 1:
+                new_names[similar[0]] = name
+                fitting.remove(similar[0])
+                wanted.remove(name)
+        if len(fitting) == len(wanted):
+            new_names |= dict(zip(fitting, wanted, strict=True))
+        elif wanted and len(fitting) > len(wanted):
+            raise CaffemodelError(
+                f"{source} has no layer {wanted[0]!r}, but {len(fitting)} that may be it under another name "
+                f"({', '.join(map(repr, fitting[:5]))}); give that layer its name in the original and save the file"
+            )
+    return {new_names.get(name, name): blobs for name, blobs in layers.items()}
+
+
+def kernel_shape(layers: Mapping[str, list[np.ndarray]], name: str) -> tuple[int | None, ...]:
+    """Returns the shape of a layer's kernel; four times None if there is no such layer with a kernel of 4 axes."""
+    shape = layers[name][0].shape if layers.get(name) else ()
+    return shape if len(shape) == 4 else (None,) * 4
+
+
+def _fits(found: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(found) == len(shape) and all(want in (None, n) for want, n in zip(shape, found, strict=True))
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
 def _convert(blob: np.ndarray, shape: tuple[int, ...], deconvolution: bool, what: str) -> Array:
     if len(shape) == 1:
         fits = blob.size == shape[0] == max(blob.shape, default=1)

@@ -1,7 +1,8 @@
-"""Reads caffemodels without Caffe: the layers of a NetParameter message with their arrays.
+"""Reads caffemodels without Caffe: the layers of a NetParameter message, or of Caffe's HDF5, with their arrays.
 
 The file is Protocol Buffers' wire format (protobuf.dev/programming-guides/encoding); the few field numbers needed are
-those of Caffe's caffe.proto, in its older ("layers", types as numbers) and newer form ("layer", types as words).
+those of Caffe's caffe.proto, in its older ("layers", types as numbers) and newer form ("layer", types as words), and
+of NVIDIA's fork, which writes numbers as raw bytes.
 Of a damaged or hostile file nothing is believed: lengths are checked before they are followed, shapes before memory is
 taken, and the number of fields is limited.
 """
@@ -15,7 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deconvnet_jax import file_kinds
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.weights.hdf5_file import caffe_hdf5_layers
 
 # Wire types.
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -55,21 +58,23 @@ class _Fields(NamedTuple):
 LAYER_FORMS = {2: _Fields(name=4, type=5, blobs=6), 100: _Fields(name=1, type=2, blobs=7)}  # by field of NetParameter
 V0_LAYER = 1  # in a layer of the older form: one of the form before that
 LEGACY_DIMS, DATA, DIFF, SHAPE, DOUBLE_DATA, DOUBLE_DIFF = (1, 2, 3, 4), 5, 6, 7, 8, 9  # of BlobProto
+RAW_DATA = 12  # of BlobProto in NVCaffe since 0.16
+RAW_TYPES = {2: "<f2", 4: "<f4", 8: "<f8"}  # by bytes per number: the numbers of NVCaffe's types differ by version
 
 
 def load_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
     """The parameters of all layers that have any.
 
     Args:
-      path: a .caffemodel, as Caffe's solver or `Net.save` writes it.
+      path: a .caffemodel, as Caffe's solver or `Net.save` writes it, NVCaffe's included, or a .caffemodel.h5.
 
     Returns:
       {layer name: [blob, ...]}, blobs as Caffe stores them: convolution (out, in, kh, kw), deconvolution
       (in, out, kh, kw), inner product (out, in) or (1, 1, out, in), bias (out,) or (1, 1, 1, out). float32, or
-      float64 where the file has doubles. The arrays are copies: the file may go.
+      float64 where the file has doubles, or float16 where NVCaffe wrote halves. The arrays are copies: the file may go.
 
     Raises:
-      CaffemodelError: for a file that is missing, no caffemodel, truncated or damaged, or has two layers with
+      CaffemodelError: for a file that is missing, of another kind, truncated or damaged, or has two layers with
         parameters of the same name.
     """
     layers: dict[str, list[np.ndarray]] = {}
@@ -85,32 +90,34 @@ def load_caffemodel(path: str | Path) -> dict[str, list[np.ndarray]]:
 def read_layers(path: str | Path, with_blobs: bool = True) -> Iterator[CaffeLayer]:
     """All layers one by one, in the file's order, those without parameters too.
 
+    Of a .caffemodel.h5, which does not tell them, the types are "".
+
     Args:
-      path: a .caffemodel.
+      path: a .caffemodel or .caffemodel.h5.
       with_blobs: False leaves the arrays where they are, which makes it a matter of milliseconds.
 
     Raises:
       CaffemodelError: as `load_caffemodel`, on the way.
     """
-    file = _open(Path(path).expanduser())
+    path = Path(path).expanduser()
     try:
-        found = False
-        for number, wire_type, start, end in _Message(file, 0, len(file.data)):
-            if number in LAYER_FORMS:
-                found = True
-                _expect(file, start, wire_type, BYTES)
-                yield _layer(file, start, end, LAYER_FORMS[number], with_blobs)
-        if not found:
-            raise CaffemodelError(f"{path} holds no layers; it is no caffemodel, or an empty one")
-    except CaffemodelError as error:
-        if bytes(file.data[:200]).strip().isascii() and not set(bytes(file.data[:200])) - _TEXT:
-            raise CaffemodelError(
-                f"{path} is a text file, no caffemodel; perhaps a .prototxt, or the web page of a failed download"
-            ) from error
-        raise
-
-
-_TEXT = {*b"\t\n\r", *range(32, 127)}
+        kind = file_kinds.file_kind(path)
+        if kind == file_kinds.CAFFE_HDF5:
+            blobs = caffe_hdf5_layers(path)
+            yield from (CaffeLayer(name, "", blobs[name] if with_blobs else []) for name in blobs)
+            return
+    except InputError as error:
+        raise CaffemodelError(str(error)) from error
+    if kind not in (file_kinds.CAFFEMODEL, file_kinds.UNKNOWN):  # what is unknown may be a damaged caffemodel
+        raise CaffemodelError(file_kinds.wrong_kind(path, kind, "a .caffemodel"))
+    file, found = _open(path), False
+    for number, wire_type, start, end in _Message(file, 0, len(file.data)):
+        if number in LAYER_FORMS:
+            found = True
+            _expect(file, start, wire_type, BYTES)
+            yield _layer(file, start, end, LAYER_FORMS[number], with_blobs)
+    if not found:
+        raise CaffemodelError(f"{path} holds no layers; it is no caffemodel, or an empty one")
 
 
 @dataclass
@@ -124,15 +131,11 @@ class _File:
 
 
 def _open(path: Path) -> _File:
-    if not path.is_file():
-        raise CaffemodelError(f"no file {path}; correct the name")
     try:
         with path.open("rb") as stream:
             return _File(path, memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)))
-    except ValueError as error:
-        raise CaffemodelError(f"{path} is empty; fetch it again") from error
-    except OSError as error:
-        raise CaffemodelError(f"{path} cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:
+        raise CaffemodelError(f"{path} cannot be read ({error})") from error
 
 
 class _Message:
@@ -243,6 +246,7 @@ class _Run(NamedTuple):
 def _blob(file: _File, start: int, end: int, what: str) -> np.ndarray:
     legacy, shape = {}, None
     runs: dict[int, list[_Run]] = {DATA: [], DOUBLE_DATA: []}
+    raw = None
     message = _Message(file, start, end)
     for number, wire_type, at, to in message:
         if number in LEGACY_DIMS:
@@ -251,6 +255,9 @@ def _blob(file: _File, start: int, end: int, what: str) -> np.ndarray:
         elif number == SHAPE:
             _expect(file, start, wire_type, BYTES)
             shape = [*(shape or []), *_dims(file, at, to, what)]
+        elif number == RAW_DATA:
+            _expect(file, start, wire_type, BYTES)
+            raw = at, to
         elif number in (DATA, DIFF, DOUBLE_DATA, DOUBLE_DIFF):
             single, size = (FIXED32, 4) if number in (DATA, DIFF) else (FIXED64, 8)
             _expect(file, start, wire_type, BYTES, single)
@@ -261,6 +268,8 @@ def _blob(file: _File, start: int, end: int, what: str) -> np.ndarray:
             if number in runs and count:
                 runs[number].append(_Run(at, count, size if packed else size + 1))
     dims = tuple(legacy.get(axis, 0) for axis in LEGACY_DIMS) if shape is None else tuple(shape)
+    if raw and not any(runs.values()):
+        return _raw_values(file, *raw, dims, what)
     number = DOUBLE_DATA if runs[DOUBLE_DATA] else DATA
     return _values(file, runs[number], "<f8" if number == DOUBLE_DATA else "<f4", dims, what)
 
@@ -305,3 +314,16 @@ def _values(file: _File, runs: list[_Run], dtype: str, dims: tuple[int, ...], wh
         values[done : done + run.count] = np.ndarray((run.count,), dtype, file.data, run.start, (run.stride,))
         done += run.count
     return values.reshape(dims)
+
+
+def _raw_values(file: _File, start: int, end: int, dims: tuple[int, ...], what: str) -> np.ndarray:
+    """NVCaffe's numbers, float16, float32 or float64 as their size says."""
+    size = end - start
+    count = math.prod(dims) if all(dim > 0 for dim in dims) else 0
+    item = next((item for item in RAW_TYPES if count * item == size), None)
+    if item is None or not count:
+        raise CaffemodelError(
+            f"{file.path}: {what} has the shape {list(dims)} but {size:,} bytes of raw data; the file is damaged: "
+            "fetch it again"
+        )
+    return _values(file, [_Run(start, count, item)], RAW_TYPES[item], dims, what)

@@ -7,13 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deconvnet_jax.models import DeconvNet
-from deconvnet_jax.weights.caffe_layers import check_names, params_from_caffe
+from deconvnet_jax.models import DeconvNet, layer_names
+from deconvnet_jax.weights.caffe_layers import check_names, kernel_shape, params_from_caffe, rename_layers
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
+
+SCORES = "seg-score-voc"
+TINY = DeconvNet(num_classes=1, width=1 / 512, fc_features=1)  # for the names of the layers
 
 
 def deconvnet_from_caffe(path: str | Path, folded_bn: bool = True) -> tuple[DeconvNet, chex.ArrayTree]:
     """The network in a caffemodel of the original's layer names; its widths are read from the file.
+
+    The score layer may have another name, as after fine-tuning in Caffe on other classes.
 
     The original has no running statistics. While it trains, a BN layer holds scale and shift and takes the statistics
     of the batch; afterwards BN_make_INFERENCE_script.py folds averages of statistics into the two.
@@ -32,6 +37,10 @@ def deconvnet_from_caffe(path: str | Path, folded_bn: bool = True) -> tuple[Deco
       CaffemodelError: for a file that is no caffemodel or damaged; a layer that is missing, unknown or misshapen.
     """
     layers = load_caffemodel(path)
+    names = layer_names(TINY)
+    channels = kernel_shape(layers, "deconv1_2")[1]
+    layers = rename_layers(layers, names, {SCORES: (None, channels, 1, 1)}, str(path))
+    check_names(layers, names, str(path))
     net = _network(layers, str(path))
     images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), jnp.float32)
     shapes = jax.eval_shape(net.init, jax.random.key(0), images)
@@ -49,10 +58,7 @@ def deconvnet_from_caffe(path: str | Path, folded_bn: bool = True) -> tuple[Deco
 
 def _network(layers: dict[str, list[np.ndarray]], source: str) -> DeconvNet:
     """The module whose widths are those of a few telling layers; the others' are checked against it later."""
-    images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
-    tiny = DeconvNet(num_classes=1, width=1 / 512, fc_features=1)
-    check_names(layers, jax.eval_shape(tiny.init, jax.random.key(0), images)["params"], source)
-    telling = ("conv5_3", "fc6", "deconv5_1", "seg-score-voc")
+    telling = ("conv5_3", "fc6", "deconv5_1", SCORES)
     for name in telling:
         if layers[name][0].ndim != 4:
             raise CaffemodelError(

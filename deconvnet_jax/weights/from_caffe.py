@@ -1,4 +1,7 @@
-"""Any of the networks from a caffemodel: which one it is shows in the names of its layers."""
+"""Any of the networks from a caffemodel: which one it is shows in the names of its layers.
+
+The score layers' names do not count: whoever fine-tunes in Caffe on other classes changes them.
+"""
 
 from pathlib import Path
 
@@ -9,7 +12,11 @@ from deconvnet_jax.weights.caffemodel import CaffemodelError, read_layers
 from deconvnet_jax.weights.deconvnet import deconvnet_from_caffe
 from deconvnet_jax.weights.fcn8s import fcn8s_from_caffe
 
-LOSS_TYPES = (21, "SoftmaxWithLoss")  # in the older and the newer form
+# In the older and the newer form.
+LOSS_TYPES = (21, "SoftmaxWithLoss")
+DECONVOLUTION_TYPES = (39, "Deconvolution")
+
+DECONVNET_LAYERS = ("conv1_1", "fc6-deconv", "deconv1_2")  # fine-tuning leaves them their names, unlike the score layer
 
 
 def network_from_caffe(
@@ -29,13 +36,13 @@ def network_from_caffe(
       CaffemodelError: for a file that is neither, is damaged, or does not fit together.
     """
     layers = {layer.name: layer.type for layer in read_layers(path, with_blobs=False)}
-    if "seg-score-voc" in layers:
+    if set(DECONVNET_LAYERS) <= set(layers):
         if folded_bn is None:
-            folded_bn = not set(LOSS_TYPES) & set(layers.values())
+            folded_bn = not any(kind in LOSS_TYPES or (not kind and "loss" in name) for name, kind in layers.items())
         return *deconvnet_from_caffe(path, folded_bn), {"batch_statistics": "folded" if folded_bn else "unknown"}
-    if {"score-fr", "score_fr"} & set(layers):
+    if any("score" in name for name in layers) or set(DECONVOLUTION_TYPES) & set(layers.values()):
         return *fcn8s_from_caffe(path), {}
     raise CaffemodelError(
-        f"{path} is neither a DeconvNet (it has no layer 'seg-score-voc') nor an FCN-8s (no 'score-fr'); a VGG-16 is "
+        f"{path} is neither a DeconvNet (it has no layer 'fc6-deconv') nor an FCN-8s (no 'score-fr'); a VGG-16 is "
         "only an encoder: give it as --vgg16 to experiments.import_weights, or as --config.init.vgg16 to voc_train"
     )

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from deconvnet_jax import file_kinds
 from deconvnet_jax.errors import InputError
 
 # Start of the format that came before the zip files of PyTorch 1.6.
@@ -26,6 +27,7 @@ MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 MAX_INSTRUCTIONS = 1_000_000  # a tensor takes some 40
 MAX_AXES = 32
+MAX_DEPTH = 4  # of dictionaries in which a state dict is looked for
 
 
 class _StorageType(NamedTuple):
@@ -55,7 +57,7 @@ def load_torch_file(path: str | Path) -> dict[str, np.ndarray]:
 
     Args:
       path: a file of `torch.save(model.state_dict(), path)`, of any version of PyTorch since 0.1.10 (zip files since
-        1.6), or of a dictionary that has the state dict under "state_dict".
+        1.6), or of a dictionary that has the state dict under any key, such as "state_dict" or "model".
 
     Returns:
       {name: array} of the file's types and shapes, in its order. The arrays are read-only, share memory where the
@@ -66,12 +68,13 @@ def load_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         tensors and dictionaries.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no file {path}; correct the name")
+    kind = file_kinds.file_kind(path)
+    if kind not in (file_kinds.TORCH_ZIP, file_kinds.TORCH_LEGACY):
+        raise InputError(file_kinds.wrong_kind(path, kind, "a state dict of torch.save"))
     try:
         # Ignored: pickletools warns of texts with stray backslashes, which are refused anyway.
         with path.open("rb") as stream, warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-            if stream.read(4) == b"PK\3\4":
+            if kind == file_kinds.TORCH_ZIP:
                 with zipfile.ZipFile(stream) as archive:
                     return _read_zip(archive, path.stat().st_size)
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -146,13 +149,24 @@ def _read_legacy(data: mmap.mmap) -> dict[str, np.ndarray]:
 
 
 def _state_dict(root: object) -> dict[str, _Tensor]:
-    if isinstance(root, dict) and isinstance(root.get("state_dict"), dict):
-        root = root["state_dict"]
-    entries = root.items() if isinstance(root, dict) else ()
-    tensors = {key: value for key, value in entries if isinstance(key, str) and isinstance(value, _Tensor)}
+    """The dictionary with the most tensors by name: checkpoints have it under "state_dict", "model" or another key."""
+    found, seen, level = [], set(), [root]
+    for _ in range(MAX_DEPTH):
+        dictionaries = []
+        for item in level:
+            if isinstance(item, dict) and id(item) not in seen:
+                seen.add(id(item))
+                dictionaries.append(item)
+        found += map(_tensors, dictionaries)
+        level = [value for item in dictionaries for key, value in item.items() if isinstance(key, str)]
+    tensors = max(found, key=len, default={})
     if not tensors:
         raise ValueError("it holds no tensors by name")
     return tensors
+
+
+def _tensors(entries: dict) -> dict[str, _Tensor]:
+    return {key: value for key, value in entries.items() if isinstance(key, str) and isinstance(value, _Tensor)}
 
 
 def _arrays(tensors: dict[str, _Tensor], contents: dict[str, bytes]) -> dict[str, np.ndarray]:

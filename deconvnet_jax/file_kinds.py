@@ -1,0 +1,229 @@
+"""What kind of file a path leads to, by its first bytes and by what a container holds: names and suffixes may lie."""
+
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from deconvnet_jax.errors import InputError
+
+
+class FileKind(NamedTuple):
+    """A kind of file.
+
+    Attributes:
+      what: the noun for messages, e.g. "a gzip archive".
+      remedy: what to do with such a file where another kind is expected.
+    """
+
+    what: str
+    remedy: str
+
+
+_FETCH = "fetch it again"
+_UNPACK = "unpack it and give the file in it"
+_SAVE_KERAS = "save its weights with Keras: model.save_weights('vgg16.weights.h5')"
+_SAVE_STATE = "save its tensors: torch.save(model.state_dict(), FILE)"
+
+EMPTY = FileKind("an empty file", _FETCH)
+FOLDER = FileKind("a folder", "name the file in it")
+UNKNOWN = FileKind("a file of an unknown kind", "check its origin and fetch it again")
+
+# Kinds that hold arrays.
+CAFFEMODEL = FileKind("a caffemodel", "convert it with experiments.import_weights --caffemodel=FILE")
+CAFFE_HDF5 = FileKind("Caffe's HDF5 snapshot (.caffemodel.h5)", CAFFEMODEL.remedy)
+HDF5 = FileKind("an HDF5 file, as Keras writes them", "give it as VGG-16 weights if it is a VGG-16")
+KERAS = FileKind("a Keras 3 model (.keras)", HDF5.remedy)
+NPZ = FileKind("an .npz file of NumPy", HDF5.remedy)
+SAFETENSORS = FileKind("a .safetensors file", HDF5.remedy)
+TORCH_ZIP = FileKind("a PyTorch file (torch.save)", HDF5.remedy)
+TORCH_LEGACY = FileKind("a PyTorch file (torch.save before 1.6)", HDF5.remedy)
+
+# Kinds that nothing here reads.
+ZIP = FileKind("a zip archive", _UNPACK)
+BROKEN_ZIP = FileKind("an incomplete zip file (.npz, .pth and .keras are zip files)", _FETCH)
+TORCHSCRIPT = FileKind("a TorchScript program", "save its tensors: torch.save(torch.jit.load(FILE).state_dict(), NEW)")
+TORCH_TAR = FileKind("a PyTorch file from before 0.1.10", "save it again: torch.save(torch.load(FILE), NEW)")
+PICKLE = FileKind("a pickle, which could run any program and is not loaded", _SAVE_STATE)
+NPY = FileKind("an .npy file of NumPy", "save the arrays by name: numpy.savez(FILE, **arrays)")
+SOLVERSTATE = FileKind("a Caffe solver state", "give the .caffemodel beside it, which has the weights")
+MATLAB = FileKind("a MATLAB file", "give the weights as .caffemodel, .pth, .safetensors, .h5 or .npz")
+ONNX = FileKind("an ONNX model", "give the file that it was exported from")
+SAVED_MODEL = FileKind("a TensorFlow SavedModel", _SAVE_KERAS)
+GRAPH = FileKind("a frozen TensorFlow graph", _SAVE_KERAS)
+TF_CHECKPOINT = FileKind("a TensorFlow checkpoint", _SAVE_KERAS)
+LFS_POINTER = FileKind("a Git LFS pointer, not the file itself", "fetch the file: git lfs pull")
+WEB_PAGE = FileKind("a web page (HTML or XML), as a failed download leaves one", _FETCH)
+PROTOTXT = FileKind("Caffe's description of a network (.prototxt)", "give the .caffemodel, which has the weights")
+TEXT = FileKind("a text file", _FETCH)
+IMAGE = FileKind("an image or a document", "name the file with the weights")
+
+_START = 4096  # bytes that are looked at
+_MAX_FIELDS = 2000  # of a protobuf message that are looked at
+_MAGIC = {
+    b"\x1f\x8b": FileKind("a gzip archive", _UNPACK),
+    b"BZh": FileKind("a bzip2 archive", _UNPACK),
+    b"\xfd7zXZ\0": FileKind("an xz archive", _UNPACK),
+    b"\x28\xb5\x2f\xfd": FileKind("a Zstandard archive", _UNPACK),
+    b"\x04\x22\x4d\x18": FileKind("an LZ4 archive", _UNPACK),
+    b"7z\xbc\xaf\x27\x1c": FileKind("a 7z archive", _UNPACK),
+    b"Rar!": FileKind("a RAR archive", _UNPACK),
+    b"\x93NUMPY": NPY,
+    b"MATLAB 5.0 MAT-file": MATLAB,
+    b"MATLAB 7.3 MAT-file": MATLAB._replace(what="a MATLAB 7.3 file"),
+    b"\x89PNG": IMAGE,
+    b"\xff\xd8\xff": IMAGE,
+    b"GIF8": IMAGE,
+    b"II*\0": IMAGE,
+    b"%PDF": IMAGE,
+    b"GGUF": FileKind("a GGUF file", MATLAB.remedy),
+}
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number that files before PyTorch 1.6 start with
+_TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # at the end of TensorFlow's tables
+_TEXTS = (
+    (re.compile(rb"version https://git-lfs"), LFS_POINTER),
+    (re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype|html|head|body|\?xml|error)", re.I | re.S), WEB_PAGE),
+    (re.compile(rb"model_checkpoint_path:"), TF_CHECKPOINT),
+    (re.compile(rb"(\s*#.*\n)*\s*(name|input|layers?|input_dim|net|force_backward)\s*[:{]", re.I), PROTOTXT),
+)
+
+
+def file_kind(path: Path) -> FileKind:
+    """Returns the kind of a file; reads its first bytes, or the list of what a container holds.
+
+    Raises:
+      InputError: if there is no such file, or it cannot be read.
+    """
+    try:
+        if path.is_dir():
+            return SAVED_MODEL if (path / "saved_model.pb").is_file() else FOLDER
+        if path.is_file():
+            with path.open("rb") as stream:
+                return _stream_kind(stream, path)
+        if path.with_name(f"{path.name}.index").is_file():  # NAME.index and NAME.data-... are TensorFlow's NAME
+            return TF_CHECKPOINT
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
+    raise InputError(f"no file {path}; correct the name")
+
+
+def wrong_kind(path: Path, kind: FileKind, expected: str) -> str:
+    """Returns the message for a file of another kind than the expected ones."""
+    return f"{path} is {kind.what}; expected {expected}: {kind.remedy}"
+
+
+def _stream_kind(stream: BinaryIO, path: Path) -> FileKind:
+    start = stream.read(_START)
+    if not start:
+        return EMPTY
+    if start.startswith((b"PK\3\4", b"PK\5\6")):
+        return _zip_kind(stream)
+    if kind := next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None):
+        return kind
+    if _HDF5_MAGIC in (start[:8], start[512:520], start[1024:1032], start[2048:2056]):
+        return _hdf5_kind(path)
+    if start[257:262] == b"ustar":
+        names = (b"sys_info", b"pickle", b"storages", b"tensors")
+        return TORCH_TAR if start[:100].rstrip(b"\0") in names else FileKind("a tar archive", _UNPACK)
+    if start[:1] == b"\x80" and start[1:2] in b"\1\2\3\4\5":
+        return TORCH_LEGACY if _TORCH_MAGIC in start[:40] else PICKLE
+    if start[8:10] in (b'{"', b"{}", b"{ "):
+        return SAFETENSORS
+    if _is_text(start):
+        return next((kind for pattern, kind in _TEXTS if pattern.match(start)), TEXT)
+    size = stream.seek(0, 2)
+    stream.seek(max(0, size - 8))
+    if stream.read(8) == _TABLE_MAGIC or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
+        return TF_CHECKPOINT
+    return _protobuf_kind(stream, size)
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether bytes are text in UTF-8 or UTF-16."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return b"\0" in start
+    try:
+        start.decode()
+    except UnicodeDecodeError as error:
+        if error.start < _START - 4:  # not just a letter that is cut
+            return False
+    return not re.search(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]", start)
+
+
+def _zip_kind(stream: BinaryIO) -> FileKind:
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, LookupError, NotImplementedError, UnicodeError):
+        return BROKEN_ZIP
+    if any(re.fullmatch(r"[^/]*/data\.pkl", name) for name in names):
+        return TORCHSCRIPT if any(name.endswith("/constants.pkl") for name in names) else TORCH_ZIP
+    if "model.weights.h5" in names:
+        return KERAS
+    return NPZ if names and all(name.endswith(".npy") for name in names) else ZIP
+
+
+def _hdf5_kind(path: Path) -> FileKind:
+    try:
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            names = set(file)
+            if {"iter", "history"} <= names:
+                return SOLVERSTATE
+            if isinstance(file.get("data"), h5py.Group) and not file.attrs and names <= {"data", "diff"}:
+                return CAFFE_HDF5
+    except (ImportError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError):
+        pass  # the reader says what is missing
+    return HDF5
+
+
+def _protobuf_kind(stream: BinaryIO, size: int) -> FileKind:
+    """Of Caffe's, ONNX's and TensorFlow's messages, which have no magic number, by the fields that they have."""
+    fields: dict[int, tuple[bool, int, bytes]] = {}  # number: (is a text or message, how often, its first bytes)
+    for number, is_bytes, content in _protobuf_fields(stream, size):
+        before = fields.get(number, (is_bytes, 0, content))
+        fields[number] = (is_bytes, before[1] + 1, before[2])
+    numbers = {number for number, (is_bytes, _, _) in fields.items() if is_bytes}
+    if fields and not fields.get(1, (True, 0, b""))[0]:  # a number comes first
+        if numbers <= {2, 3} and set(fields) <= {1, 2, 3, 4} and (3 in numbers or b"caffemodel" in fields[2][2]):
+            return SOLVERSTATE
+        if {7, 8} & numbers:
+            return ONNX
+        return SAVED_MODEL if numbers == {2} and set(fields) == {1, 2} else UNKNOWN
+    if fields.get(1, (True, 0, b""))[1] > 1:
+        return GRAPH
+    return CAFFEMODEL if {2, 100} & numbers else UNKNOWN
+
+
+def _protobuf_fields(stream: BinaryIO, size: int) -> Iterator[tuple[int, bool, bytes]]:
+    """Number, whether its value is bytes, and the first of them, of a message's fields until something does not fit."""
+    stream.seek(0)
+    for _ in range(_MAX_FIELDS):
+        tag = _varint(stream)
+        if tag is None or not 0 < tag >> 3 < 2**29 or tag & 7 not in (0, 1, 2, 5):
+            return
+        length = {0: 0, 1: 8, 5: 4}.get(tag & 7)
+        value = _varint(stream) if length in (0, None) else 0
+        if value is None:
+            return
+        length = value if length is None else length
+        content = stream.read(min(length, 200)) if tag & 7 == 2 else b""
+        yield tag >> 3, tag & 7 == 2, content
+        if stream.tell() - len(content) + length > size:
+            return
+        stream.seek(length - len(content), 1)
+
+
+def _varint(stream: BinaryIO) -> int | None:
+    value = 0
+    for i in range(10):
+        byte = stream.read(1)
+        if not byte:
+            return None
+        value |= (byte[0] & 127) << 7 * i
+        if byte[0] < 128:
+            return value
+    return None

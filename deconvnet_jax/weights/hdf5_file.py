@@ -1,0 +1,94 @@
+"""Arrays of HDF5 files: Keras's of all versions and Caffe's.
+
+Only what the file itself holds is read: no links to other files, and no array that is larger than the file can fill.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.npz import check_size
+
+if TYPE_CHECKING:
+    import h5py
+
+OPTIMIZERS = ("optimizer_weights", "optimizer")  # groups of Keras's
+
+
+def read_hdf5(path: Path, stream: BinaryIO | None = None) -> dict[str, np.ndarray]:
+    """Reads all arrays of an HDF5 file, but the optimizer's of Keras's.
+
+    Args:
+      path: the file; of a whole Keras model, only its group "model_weights" is read.
+      stream: the content, if it lies in another file, which is `path` then.
+
+    Returns:
+      {"group/.../name": array}, in the order of the names, numbers in them by their value. Arrays without axes are left
+      out.
+
+    Raises:
+      InputError: if h5py is not installed or the file is damaged.
+    """
+    with _opened(path, stream) as file:
+        return dict(_arrays(file.get("model_weights", file), path.stat().st_size))
+
+
+@contextlib.contextmanager
+def _opened(path: Path, stream: BinaryIO | None = None) -> Iterator["h5py.File"]:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError(f"{path} is read by h5py, which is not there: pip install h5py") from error
+    try:
+        with h5py.File(stream or path, "r") as file:
+            yield file
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError) as error:  # h5py's
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is not a complete HDF5 file ({reason}); fetch it again") from error
+
+
+def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    names: list[str] = []
+    root.visit(names.append)  # follows no links to other files
+    claimed = 0
+    for name in sorted(names, key=natural_order):
+        item = root[name]
+        if name.split("/")[0] in OPTIMIZERS or not getattr(item, "shape", ()) or not hasattr(item, "dtype"):
+            continue
+        if item.is_virtual or item.external:
+            raise ValueError(f"{name} lies in another file")
+        claimed += item.nbytes
+        check_size(name, claimed, file_size)
+        if item.nbytes and not item.id.get_storage_size():
+            raise ValueError(f"{name} announces {item.nbytes:,} bytes and has none")
+        if item.dtype.kind in "fiub":
+            yield name, item[...]
+
+
+def natural_order(name: str) -> list[str | int]:
+    """Returns a sort key by which "conv2d_2" comes before "conv2d_10"."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def caffe_hdf5_layers(path: Path) -> dict[str, list[np.ndarray]]:
+    """Reads the parameters in a .caffemodel.h5, as Caffe's solver writes it with snapshot_format: HDF5.
+
+    Returns:
+      {layer name: [blob, ...]} of all layers, [] for those without parameters; blobs as of `load_caffemodel`.
+
+    Raises:
+      InputError: as `read_hdf5`.
+    """
+    with _opened(path) as file:
+        layers: dict[str, list[np.ndarray]] = {name: [] for name in file["data"]}
+    for name, array in read_hdf5(path).items():
+        group, _, layer = name.partition("/")
+        layer, _, number = layer.rpartition("/")  # a layer's name may contain slashes
+        if group == "data" and layer and number.isdecimal():
+            layers.setdefault(layer, []).append(array)
+    return layers

@@ -1,0 +1,136 @@
+"""The input that a VGG-16's first layer was made for: Caffe's, or torchvision's.
+
+Caffe's networks see blue, green, red in 0..255 minus a mean, torchvision's red, green, blue in 0..1, normalised. Many
+files have Caffe's weights under torchvision's names (vgg16-00b39a1b.pth, vgg16_caffe.pth, vgg16_reducedfc.pth), and
+the size of the numbers does not tell them apart: the deviation of conv1_1 is 0.21 in Caffe's, 0.3 in torchvision's.
+So the layer is compared with the published ones (vgg16_first_layers.npz; Caffe's by Simonyan and Zisserman, CC BY 4.0).
+"""
+
+import warnings
+from enum import Enum
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from deconvnet_jax.npz import read_npz
+from deconvnet_jax.ops.preprocess import MEAN_BGR
+
+# What torchvision and timm take off and divide by; red, green, blue, of values in 0..1.
+TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+SAME = 0.95  # cosine above which a layer is a published one, perhaps trained further; of other colours it is below 0.75
+SCALES_DIFFER = 0.2  # relative
+# Deviation of kernel over that of bias, beyond which only one of the inputs is plausible. The published: 0.3 and 0.6.
+LARGE_KERNEL, SMALL_KERNEL = 8.0, 0.02
+ENOUGH_FILTERS = 4  # for such a deviation
+
+
+class Input(Enum):
+    """What a first layer sees."""
+
+    CAFFE = "Caffe's input (BGR, 0..255 minus mean)"
+    CAFFE_RGB = "Caffe's input in another order (RGB, 0..255 minus mean)"
+    TORCHVISION = "torchvision's input (RGB, 0..1, normalised)"
+
+
+_OTHERS = {
+    Input.CAFFE: (Input.TORCHVISION, "torchvision's names (features.0.weight, ..., classifier.0.weight, ...)"),
+    Input.TORCHVISION: (Input.CAFFE, "Caffe's names (conv1_1.weight, ..., fc6.weight, ...)"),
+}
+
+
+def for_caffe_input(
+    kernel: np.ndarray, bias: np.ndarray, *, sees_caffe: bool, hint: str, source: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Changes a first convolution so that it gives for this project's input what it gave for its own.
+
+    Args:
+      kernel: [3, 3, 3, out].
+      bias: [out].
+      sees_caffe: whether files with such names have Caffe's input; otherwise they may have either.
+      hint: why a layer that is not known sees Caffe's input, "" if nothing says so.
+      source: the file, for the warning.
+
+    Returns:
+      kernel and bias of the same shapes. If the layer is none of the published ones and could have either input, a
+      warning tells which was assumed.
+    """
+    found = published_input(kernel, bias)
+    if found is None:
+        found, sure = _plausible_input(kernel, bias, sees_caffe, bool(hint))
+        if not sure:
+            other, names = _OTHERS[found]
+            warnings.warn(
+                f"VGG-16 weights: the first layer in {source} is of no published network and is taken to see "
+                f"{found.value}{hint and f', because {hint}'}. If it sees {other.value}, save its arrays under "
+                f"{names}.",
+                stacklevel=2,
+            )
+    if found is Input.TORCHVISION:
+        return first_kernel_for_bgr(kernel, bias)
+    return (kernel[:, :, ::-1] if found is Input.CAFFE_RGB else kernel), bias
+
+
+def published_input(kernel: np.ndarray, bias: np.ndarray) -> Input | None:
+    """Returns the input of a layer that is one of the published ones or was trained from it, None for others."""
+    if kernel.shape != (3, 3, 3, 64):
+        return None
+    published = _published()
+    for order, found in ((slice(None), Input.CAFFE), (slice(None, None, -1), Input.CAFFE_RGB)):
+        reference = published["caffe_kernel"][:, :, order].astype(np.float64)
+        scales = [_scale(kernel[:, :, i], reference[:, :, i]) for i in range(3)]
+        if all(scale is not None and abs(scale - 1) < SCALES_DIFFER for scale in scales):
+            return found
+        expected = 255 * np.array(TORCH_STD)
+        if found is Input.CAFFE_RGB and None not in scales and np.allclose(scales, expected, rtol=SCALES_DIFFER):
+            return Input.TORCHVISION
+    scale = _scale(bias, published["torchvision_bias"])
+    return Input.TORCHVISION if scale is not None and abs(scale - 1) < SCALES_DIFFER else None
+
+
+def _scale(values: np.ndarray, reference: np.ndarray) -> float | None:
+    """The factor that makes values out of reference; None if they are no multiple of it."""
+    values, reference = values.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    dot, norms = values @ reference, np.linalg.norm(values) * np.linalg.norm(reference)
+    return dot / (reference @ reference) if norms > 0 and dot > SAME * norms else None
+
+
+@cache
+def _published() -> dict[str, np.ndarray]:
+    return read_npz(Path(__file__).with_name("vgg16_first_layers.npz"))
+
+
+def _plausible_input(kernel: np.ndarray, bias: np.ndarray, sees_caffe: bool, hint: bool) -> tuple[Input, bool]:
+    """What a layer of another network sees, and whether that is sure.
+
+    Where the kernel is far larger than the bias, values of 0..255 would leave the bias without effect; where it is far
+    smaller, values around 1 would leave the image without effect.
+    """
+    assumed = Input.CAFFE if sees_caffe or hint else Input.TORCHVISION
+    size, other = (np.sqrt(np.mean(np.square(values.astype(np.float64)))) for values in (kernel, bias))
+    if len(bias) >= ENOUGH_FILTERS and size > 0:
+        if size > LARGE_KERNEL * other:
+            return (Input.CAFFE, other == 0) if sees_caffe else (Input.TORCHVISION, not hint)
+        if size < SMALL_KERNEL * other:
+            return Input.CAFFE, sees_caffe
+    return assumed, sees_caffe or size == 0
+
+
+def first_kernel_for_bgr(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A first convolution made for torchvision's input, changed so that it gives the same for this project's.
+
+    Exact but for one thing: beyond the border there are zeros, which mean torchvision's mean colour in the one case
+    and the original's in the other. They differ by at most 1 of 255, and so do, a little, the outermost pixels.
+
+    Args:
+      kernel: [h, w, 3, out], for red, green, blue in 0..1 minus TORCH_MEAN, divided by TORCH_STD.
+      bias: [out].
+
+    Returns:
+      kernel and bias of the same shapes, float32, for blue, green, red in 0..255 minus MEAN_BGR.
+    """
+    std, mean = 255 * np.array(TORCH_STD), 255 * np.array(TORCH_MEAN)
+    scaled = kernel.astype(np.float64) / std[:, None]
+    shift = (np.array(MEAN_BGR[::-1]) - mean) @ scaled.sum((0, 1))
+    return scaled[:, :, ::-1].astype(np.float32), (bias + shift).astype(np.float32)
