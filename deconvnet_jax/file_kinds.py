@@ -55,7 +55,7 @@ GRAPH = FileKind("a frozen TensorFlow graph", _SAVE_KERAS)
 TF_CHECKPOINT = FileKind("a TensorFlow checkpoint", _SAVE_KERAS)
 LFS_POINTER = FileKind("a Git LFS pointer, not the file itself", "fetch the file: git lfs pull")
 WEB_PAGE = FileKind("a web page (HTML or XML), as a failed download leaves one", _FETCH)
-PROTOTXT = FileKind("Caffe's description of a network (.prototxt)", "give the .caffemodel, which has the weights")
+PROTOTXT = FileKind("a Caffe .prototxt, the description of a network", "give the .caffemodel, which has the weights")
 TEXT = FileKind("a text file", _FETCH)
 IMAGE = FileKind("an image or a document", "name the file with the weights")
 
@@ -187,8 +187,9 @@ def _protobuf_kind(stream: BinaryIO, size: int) -> FileKind:
         before = fields.get(number, (is_bytes, 0, content))
         fields[number] = (is_bytes, before[1] + 1, before[2])
     numbers = {number for number, (is_bytes, _, _) in fields.items() if is_bytes}
+    names_weights = b"caffemodel" in fields.get(2, (True, 0, b""))[2]
     if fields and not fields.get(1, (True, 0, b""))[0]:  # a number comes first
-        if numbers <= {2, 3} and set(fields) <= {1, 2, 3, 4} and (3 in numbers or b"caffemodel" in fields[2][2]):
+        if numbers <= {2, 3} and set(fields) <= {1, 2, 3, 4} and (3 in numbers or names_weights):
             return SOLVERSTATE
         if {7, 8} & numbers:
             return ONNX

@@ -103,8 +103,8 @@ def _caffe_layers(blobs: dict[str, list[np.ndarray]], path: Path) -> dict[str, S
     for name, (weight, *bias) in blobs.items():
         if name in (*CONVOLUTIONS, *WINDOWS) and len(bias) != 1:
             raise InputError(
-                f"{path}: {name} has {len(bias) + 1} blob(s), expected 2 (weights and bias); {EXPECTED}: give another "
-                "file"
+                f"{_PREFIX}{name} in {path} has {len(bias) + 1} blob(s), expected 2 (weights and bias); {EXPECTED}: "
+                "give another file"
             )
         if name in WINDOWS and weight.shape[:2] == (1, 1) and weight.ndim == 4:  # (1, 1, out, in) in older files
             weight = weight[0, 0]

@@ -92,6 +92,52 @@ def test_a_scalar(tmp_path):
     assert load_caffemodel(path)["x"][0] == np.float32(3)
 
 
+def raw_blob(values, kind, types_first=True):
+    """As NVCaffe since 0.16 writes numbers: raw_data_type 10, raw_diff_type 11, raw_data 12, raw_diff 13."""
+    types = varint(10 << 3) + varint(kind) + varint(11 << 3) + varint(kind)
+    data = field(12, values.tobytes())
+    return field(7, field(1, b"".join(map(varint, values.shape)))) + (types + data if types_first else data + types)
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("<f8", 0), ("<f4", 1), ("<f2", 2), ("<f4", 0), ("<f8", 1)])
+@pytest.mark.parametrize("types_first", [True, False])
+def test_raw_numbers_of_nvcaffe(tmp_path, rng, dtype, kind, types_first):
+    values, path = rng.standard_normal((5, 3, 2, 2)).astype(dtype), tmp_path / "net.caffemodel"
+    path.write_bytes(
+        field(100, field(1, b"x") + field(2, b"Convolution") + field(7, raw_blob(values, kind, types_first)))
+    )
+    np.testing.assert_array_equal(load_caffemodel(path)["x"][0], values, strict=True)
+    path.write_bytes(field(100, field(1, b"x") + field(7, raw_blob(values, kind) + field(12, values.tobytes()[:-1]))))
+    with pytest.raises(CaffemodelError, match=r"blob 0 of layer 'x' has the shape \[5, 3, 2, 2\] but .* of raw data"):
+        load_caffemodel(path)
+
+
+def write_caffe_hdf5(path, layers):
+    """As Caffe's Net::ToHDF5: a group per layer, blobs by their number."""
+    h5py = pytest.importorskip("h5py", reason="h5py writes the files")
+    with h5py.File(path, "w") as file:
+        for name, _, blobs in layers:
+            group = file.require_group(f"data/{name}")
+            for i, blob in enumerate(blobs):
+                group[str(i)] = blob
+
+
+def test_hdf5_of_caffe(tmp_path, rng):
+    layers, path = random_layers(rng), tmp_path / "net.caffemodel"  # the suffix may lie
+    layers.append(("many", "Scale", [np.full(2, i, np.float32) for i in range(12)]))
+    write_caffe_hdf5(path, layers)
+    found = load_caffemodel(path)
+    assert set(found) == {"conv1_1", "fc6-deconv", "ünï", "many"}
+    for name, _, blobs in layers:
+        for ours, theirs in zip(found.get(name, []), blobs, strict=True):
+            np.testing.assert_array_equal(ours, theirs, strict=True)
+    assert {layer.name for layer in read_layers(path, with_blobs=False)} == {name for name, _, _ in layers}
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CaffemodelError, match=r"is not a complete HDF5 file|is an HDF5 file"):
+        load_caffemodel(path)
+
+
 def test_files_that_caffe_wrote(real_data):
     folder = real_data / "caffe_reference"
     expected = json.loads((folder / "narrow_written_by_caffe.json").read_text())
@@ -110,9 +156,9 @@ BLOB = field(5, b"\0\0\0\0")
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is empty"),
-        (b"<!DOCTYPE html><html>404</html>", "is a text file, no caffemodel"),
-        (b'name: "VGG"\nlayers { }', "is a text file, no caffemodel"),
+        (b"", "is an empty file"),
+        (b"<!DOCTYPE html><html>404</html>", "is a web page"),
+        (b'name: "VGG"\nlayers { }', r"is a Caffe \.prototxt, the description of a network"),
         (field(1, b"\x80 a name alone"), "holds no layers"),
         (field(2, field(1, b"")), "used before 2014; run Caffe's upgrade_net_proto_binary"),
         (field(2, b"\x22\x05con"), "5 bytes announced where 3 are left"),
@@ -143,9 +189,10 @@ def test_one_clear_line(tmp_path, content, message):
 
 
 def test_missing_file_and_folder(tmp_path):
-    for path in (tmp_path / "none.caffemodel", tmp_path):
-        with pytest.raises(CaffemodelError, match=r"no file .*; correct the name"):
-            load_caffemodel(path)
+    with pytest.raises(CaffemodelError, match=r"no file .*; correct the name"):
+        load_caffemodel(tmp_path / "none.caffemodel")
+    with pytest.raises(CaffemodelError, match=r"is a folder; expected a \.caffemodel: name the file in it"):
+        load_caffemodel(tmp_path)
 
 
 SMALL = encode(

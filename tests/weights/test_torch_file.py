@@ -30,7 +30,7 @@ def save(torch, path, content, zipped, protocol=2):
 
 
 def refusal(path):
-    with pytest.raises(InputError, match=r"cannot be read as a state dict of torch\.save") as caught:
+    with pytest.raises(InputError, match=r"(cannot be read as|expected) a state dict of torch\.save") as caught:
         load_torch_file(path)
     message = str(caught.value)
     assert message.startswith(str(path))
@@ -143,7 +143,7 @@ def test_nothing_in_a_file_is_run(tmp_path, write, protocol):
     write(path, pickle.dumps({"a": Shell(proof)}, protocol))
     message = refusal(path)
     if write is not write_legacy and write is not write_zip:
-        assert "instruction" in message or "asks for" in message or "does not start" in message
+        assert ("a pickle, which could run any program" if protocol else "is a text file") in message
     elif protocol >= 2:
         assert "'posix.system'" in message
     assert not proof.exists()
@@ -288,7 +288,7 @@ def test_other_files(torch, tmp_path):
     assert "compressed" in refusal(write_zip(path, program(torch, 0, (10,), (1,)), VALUES, zipfile.ZIP_DEFLATED))
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", b"")
-    assert "without data.pkl" in refusal(path)
+    assert "is an .npz file" in refusal(path)
     save(torch, path, torch.zeros(3), True)
     assert "no tensors by name" in refusal(path)
     save(torch, path, torch.nn.Linear(1, 1), True)

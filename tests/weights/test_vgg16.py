@@ -118,10 +118,10 @@ def test_errors_name_the_file_and_the_layer(tmp_path, rng, variables):
     ):
         load_vgg16(path, variables)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"vgg\.npz is not a complete \.npz file"):
+    with pytest.raises(InputError, match=r"vgg\.npz is an incomplete zip file .*: fetch it again"):
         load_vgg16(path, variables)
     path.write_text("hello")
-    with pytest.raises(InputError, match=r"vgg\.npz is not a complete \.npz file"):
+    with pytest.raises(InputError, match=r"vgg\.npz is a text file; expected a VGG-16 as \.npz"):
         load_vgg16(path, variables)
 
 

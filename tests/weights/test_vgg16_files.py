@@ -12,7 +12,8 @@ from jax import lax
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.weights.caffemodel import CaffemodelError
-from deconvnet_jax.weights.vgg16_files import conv_from_dense_chw, conv_from_dense_hwc, read_vgg16
+from deconvnet_jax.weights.vgg16_files import read_vgg16
+from deconvnet_jax.weights.vgg16_layers import conv_from_dense_chw, conv_from_dense_hwc
 
 CONVOLUTIONS = [f"conv{block}_{i}" for block, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
 FC = ("fc6", "fc7")
@@ -154,9 +155,9 @@ def test_hdf5_that_does_not_fit(h5py, tmp_path, rng, monkeypatch):
     assert "announces 17,179,869,184 bytes" in refusal(path)
     with h5py.File(path, "w") as file:
         file["block1_conv1"] = np.zeros(3)
-    assert "is not a complete HDF5 file" in refusal(path)
+    assert "has other layers (none with weights); expected plain VGG-16" in refusal(path)
     content = write_keras(h5py, path, layers).read_bytes()
-    for length in (0, 100, len(content) // 2, len(content) - 1):
+    for length in (100, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         assert "is not a complete HDF5 file" in refusal(path)
     path.write_bytes(content)
@@ -185,9 +186,11 @@ def test_a_state_dict_of_pytorch_gives_what_the_model_gives(torch, tmp_path, rng
     model = narrow_torch_vgg(torch, rng)
     torch.save(model.state_dict(), tmp_path / "new.pth")
     torch.save(model.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    layers = read_vgg16(tmp_path / "new.pth")
+    with pytest.warns(UserWarning, match="of no published network and is taken to see torchvision's input"):
+        layers = read_vgg16(tmp_path / "new.pth")
     assert list(layers) == [*CONVOLUTIONS, "fc6", "fc7"]
-    assert_equal(read_vgg16(tmp_path / "old.pt"), layers)
+    with pytest.warns(UserWarning, match="of no published network"):
+        assert_equal(read_vgg16(tmp_path / "old.pt"), layers)
 
     images = rng.integers(0, 256, (2, 9, 11, 3), np.uint8)
     scaled = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -226,6 +229,7 @@ def conv(x, layer, padding):
     return np.asarray(y) + layer["bias"]
 
 
+@pytest.mark.filterwarnings("ignore:VGG-16 weights. the first layer")
 def test_safetensors_of_timm_and_torchvision(save_safetensors, tmp_path, rng):
     layers, path = narrow_vgg(rng), tmp_path / "model.safetensors"
     save_safetensors(torch_arrays(layers, ("pre_logits.fc1", "pre_logits.fc2"), oihw), path)
@@ -242,7 +246,7 @@ def test_safetensors_that_do_not_fit(save_safetensors, tmp_path, rng, monkeypatc
     path = tmp_path / "model.safetensors"
     save_safetensors(torch_arrays(narrow_vgg(rng)), path)
     content = path.read_bytes()
-    for damaged in (b"", content[:100], content[:-1], b"\xff" * 8 + content[8:]):
+    for damaged in (content[:100], content[:-1], b"\xff" * 8 + content[8:]):
         path.write_bytes(damaged)
         assert "is not a complete .safetensors file" in refusal(path)
     path.write_bytes(content)
@@ -297,7 +301,7 @@ def test_state_dicts_with_other_values(torch, tmp_path, rng):
     assert "has the shape (5, 5, 3, 8)" in message(features_0_weight=np.zeros((8, 3, 5, 5), np.float32))
     assert "kernel of conv4_1 in" in message(features_17_weight=np.zeros((8, 99, 3, 3), np.float32))
     assert "bias of conv4_1 in" in message(features_17_bias=np.zeros(99, np.float32))
-    assert "kernel of conv4_1 in" in message(features_17_weight=np.float32(1))
+    assert "has no 'features.17.weight'" in message(features_17_weight=np.float32(1))
     assert "type int64" in message(features_0_bias=np.zeros(arrays["features.0.bias"].shape, int))
     assert "kernel of fc6 in" in message(classifier_0_weight=np.zeros((5, 50), np.float32))
     assert "kernel of fc6 in" in message(classifier_0_weight=np.zeros((5, 49), np.float32))
@@ -377,9 +381,10 @@ def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(InputError, match=r"give an \.npz, .* as --config\.init\.vgg16 \(README, 'VGG-16 weights'\)"):
         read_vgg16(tmp_path / "vgg.xyz")
     for name in ("vgg.ckpt", "vgg"):
-        (tmp_path / name).write_bytes(b"x")
-        assert "expected .npz, .h5, .hdf5, .pth, .pt, .safetensors or .caffemodel" in refusal(tmp_path / name)
+        (tmp_path / name).write_bytes(b"\1")
+        message = refusal(tmp_path / name)
+        assert "expected a VGG-16 as .npz, .h5, .hdf5, .keras, .pth, .pt, .safetensors or .caffemodel" in message
     for name in ("vgg.npz", "vgg.NPZ"):
         with (tmp_path / name).open("wb") as stream:
             np.save(stream, np.zeros(3))
-        assert "is not a complete .npz file" in refusal(tmp_path / name)
+        assert "is an .npy file of NumPy" in refusal(tmp_path / name)
