@@ -70,6 +70,8 @@ _MAGIC = {
     b"7z\xbc\xaf\x27\x1c": FileKind("a 7z archive", _UNPACK),
     b"Rar!": FileKind("a RAR archive", _UNPACK),
     b"\x93NUMPY": NPY,
+    b"(dp": PICKLE,
+    b"}q\0": PICKLE,
     b"MATLAB 5.0 MAT-file": MATLAB,
     b"MATLAB 7.3 MAT-file": MATLAB._replace(what="a MATLAB 7.3 file"),
     b"\x89PNG": IMAGE,

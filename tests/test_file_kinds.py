@@ -74,6 +74,8 @@ CONTENTS = [
     (zipped(a_npy=npy())[:-9], file_kinds.BROKEN_ZIP, "an incomplete zip file"),
     (LEGACY, file_kinds.TORCH_LEGACY, "before 1.6"),
     (pickle.dumps({"conv1_1": [1, 2]}), file_kinds.PICKLE, "a pickle, which could run any program"),
+    (pickle.dumps({"conv1_1": [1, 2]}, 0), file_kinds.PICKLE, "a pickle, which could run any program"),
+    (pickle.dumps({"conv1_1": [1, 2]}, 1), file_kinds.PICKLE, "a pickle, which could run any program"),
     (npy(), file_kinds.NPY, "an .npy file"),
     (b"\x10\0\0\0\0\0\0\0" + b'{"a":{}}       ', file_kinds.SAFETENSORS, "a .safetensors file"),
     (b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(128) + bytes(99), file_kinds.MATLAB, "a MATLAB file"),

@@ -56,7 +56,14 @@ def for_caffe_input(
       kernel and bias of the same shapes. If the layer is none of the published ones and could have either input, a
       warning tells which was assumed.
     """
-    found = published_input(kernel, bias)
+    found, factors = published_input(kernel, bias)
+    if factors is not None:
+        kernel = kernel / factors[:, None]
+        warnings.warn(
+            f"VGG-16 weights: the first layer in {source} is Caffe's times {', '.join(f'{f:.3g}' for f in factors)}, "
+            "as for another range of values. It is divided by that; its bias is taken as it is.",
+            stacklevel=2,
+        )
     if found is None:
         found, sure = _plausible_input(kernel, bias, sees_caffe, bool(hint))
         if not sure:
@@ -72,28 +79,35 @@ def for_caffe_input(
     return (kernel[:, :, ::-1] if found is Input.CAFFE_RGB else kernel), bias
 
 
-def published_input(kernel: np.ndarray, bias: np.ndarray) -> Input | None:
-    """Returns the input of a layer that is one of the published ones or was trained from it, None for others."""
+def published_input(kernel: np.ndarray, bias: np.ndarray) -> tuple[Input | None, np.ndarray | None]:
+    """Compares a layer with the published ones.
+
+    Returns:
+      The input if the layer is one of them or was trained from it, else None; and of Caffe's kernels for another range
+      of values how many times they are larger, [3].
+    """
     if kernel.shape != (3, 3, 3, 64):
-        return None
+        return None, None
     published = _published()
     for order, found in ((slice(None), Input.CAFFE), (slice(None, None, -1), Input.CAFFE_RGB)):
         reference = published["caffe_kernel"][:, :, order].astype(np.float64)
-        scales = [_scale(kernel[:, :, i], reference[:, :, i]) for i in range(3)]
-        if all(scale is not None and abs(scale - 1) < SCALES_DIFFER for scale in scales):
-            return found
-        expected = 255 * np.array(TORCH_STD)
-        if found is Input.CAFFE_RGB and None not in scales and np.allclose(scales, expected, rtol=SCALES_DIFFER):
-            return Input.TORCHVISION
-    scale = _scale(bias, published["torchvision_bias"])
-    return Input.TORCHVISION if scale is not None and abs(scale - 1) < SCALES_DIFFER else None
+        scales = np.array([_scale(kernel[:, :, i], reference[:, :, i]) for i in range(3)])
+        if np.isnan(scales).any():
+            continue
+        if np.allclose(scales, 1, rtol=SCALES_DIFFER):
+            return found, None
+        if found is Input.CAFFE_RGB and np.allclose(scales, 255 * np.array(TORCH_STD), rtol=SCALES_DIFFER):
+            return Input.TORCHVISION, None
+        return found, scales
+    trained_by_torchvision = np.isclose(_scale(bias, published["torchvision_bias"]), 1, rtol=SCALES_DIFFER)
+    return (Input.TORCHVISION if trained_by_torchvision else None), None
 
 
-def _scale(values: np.ndarray, reference: np.ndarray) -> float | None:
-    """The factor that makes values out of reference; None if they are no multiple of it."""
+def _scale(values: np.ndarray, reference: np.ndarray) -> float:
+    """The factor that makes values out of reference; NaN if they are no multiple of it."""
     values, reference = values.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     dot, norms = values @ reference, np.linalg.norm(values) * np.linalg.norm(reference)
-    return dot / (reference @ reference) if norms > 0 and dot > SAME * norms else None
+    return dot / (reference @ reference) if norms > 0 and dot > SAME * norms else np.nan
 
 
 @cache
