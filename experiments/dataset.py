@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
-from experiments import cli
+from experiments import cli, hosts
 from experiments.configs import default
 
 DATASETS = ("voc_layout", "voc2012", "camvid")
@@ -116,7 +116,7 @@ def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
 def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     """`data.prepare_voc_layout` with a progress bar while it checks and packs."""
     with cli.ProgressBar("checking and packing") as bar:
-        return data.prepare_voc_layout(voc_root, data_dir, bar.update)
+        return data.prepare_voc_layout(voc_root, data_dir, bar.update, lambda text: hosts.say(f"warning: {text}"))
 
 
 def proposals_file(builder: tfds.core.DatasetBuilder, part: str) -> Path:

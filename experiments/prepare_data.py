@@ -152,10 +152,9 @@ def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Pat
         for stage, kind in (("stage1", "instance"), ("stage2", "proposal")):
             try:
                 windows = data.training_windows(source, (kind,), proposals=proposals)
-            except InputError as error:  # nothing to train on: the proposals may be of use all the same
+                data.write_window_list(folder / f"{split}_{stage}.txt", windows, names)
+            except InputError as error:  # training does without these lists
                 print(f"no list {split}_{stage}.txt: {error}")
-                continue
-            data.write_window_list(folder / f"{split}_{stage}.txt", windows, names)
     return folder
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from deconvnet_jax.data.named_files import walk
 from deconvnet_jax.errors import InputError
 
 _READ = 1 << 22  # bytes at a time
@@ -22,6 +23,7 @@ class Archive(NamedTuple):
       sha256: of the whole file.
       root: the folder inside it that holds the data.
       url: where it was published.
+      holds: folders that the data has, by which it is known in a folder of another name than `root`.
     """
 
     file: str
@@ -29,6 +31,7 @@ class Archive(NamedTuple):
     sha256: str
     root: str
     url: str
+    holds: tuple[str, ...] = ()
 
 
 class Member(io.BytesIO):
@@ -47,17 +50,36 @@ class Member(io.BytesIO):
 def find_archive(manual_dir: Path, archive: Archive) -> Path | None:
     """The archive in a folder, or else the folder that holds its data; None if there is neither.
 
-    The folder may be the one that the archive was extracted to, or any between that and the data.
+    The folder may be the one that the archive was extracted to, any between that and the data, or one that the last
+    folder of `root` was moved to.
     """
     if (manual_dir / archive.file).is_file():
         return manual_dir / archive.file
     inside = PurePosixPath(archive.root).parts
+    around = manual_dir.resolve().parts
     for depth in range(len(inside) + 1):
-        if depth and manual_dir.resolve().parts[-depth:] != inside[:depth]:
-            continue
-        if manual_dir.joinpath(*inside[depth:]).is_dir():
-            return manual_dir.joinpath(*inside[depth:])
+        path = manual_dir.joinpath(*inside[depth:])
+        moved = archive.holds and path.resolve().name == inside[-1] and _holds(path, archive)
+        if path.is_dir() and (not depth or around[-depth:] == inside[:depth] or moved):
+            return path
     return None
+
+
+def find_near(manual_dir: Path, archive: Archive) -> Path | None:
+    """Returns the folder up to two above or below in which `find_archive` succeeds, for messages; None without one."""
+    below = [path for depth in ("*", "*/*") for path in sorted(manual_dir.glob(depth)) if path.is_dir()]
+    around = [*manual_dir.resolve().parents[:2], *below]
+    return next((path for path in around if find_archive(path, archive)), None)
+
+
+def find_renamed(manual_dir: Path, archive: Archive) -> Path | None:
+    """Returns the folder, this one or one in it, that has the data's folders under any name; None without one."""
+    below = sorted(path for path in manual_dir.iterdir() if path.is_dir()) if manual_dir.is_dir() else []
+    return next((path for path in (manual_dir, *below) if _holds(path, archive)), None)
+
+
+def _holds(path: Path, archive: Archive) -> bool:
+    return all((path / part).is_dir() for part in archive.holds)
 
 
 def verify_archive(path: Path, archive: Archive) -> None:
@@ -98,7 +120,7 @@ class Members:
         self._path = path
         self._tar: tarfile.TarFile | None = None
         if path.is_dir():
-            self._names = {found.relative_to(path).as_posix(): found for found in path.rglob("*") if found.is_file()}
+            self._names = dict(walk(path))
             return
         try:
             self._tar = tarfile.open(path, "r:", tarinfo=_WholeHeader)  # noqa: SIM115 closed by close()
@@ -155,9 +177,8 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
       InputError: if the archive is damaged, or has a member that is not safe.
     """
     if path.is_dir():
-        for found in sorted(path.rglob("*")):
-            name = found.relative_to(path).as_posix()
-            if found.is_file() and wanted(name):
+        for name, found in walk(path):
+            if wanted(name):
                 yield name, _read(found)
         return
     try:

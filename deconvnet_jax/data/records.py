@@ -3,7 +3,6 @@
 import contextlib
 import io
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -36,7 +35,7 @@ def dataset_info(
       description: of it, a line.
       class_names: in the order of their ids.
       **metadata: "combined_splits", the stored splits that others consist of; "split_files", the folder with the files
-        that name a split's images.
+        that name a split's images; "left_out", why other splits are not there.
     """
     mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
     return tfds.core.DatasetInfo(
@@ -146,8 +145,9 @@ def split_parts(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
     combined = metadata.get("combined_splits", {})
     if split not in builder.info.splits and split not in combined:
         have = ", ".join([*builder.info.splits, *combined])
-        folder = metadata.get("split_files")
+        folder, reason = metadata.get("split_files"), metadata.get("left_out", {}).get(split)
         remedy = f"; write {folder}/{split}.txt, one image name a line" if folder else ""
+        remedy = f"; '{split}' is left out: {reason}" if reason else remedy
         raise InputError(f"no split '{split}' in {builder.name}; there are {have}{remedy}")
     return list(combined.get(split, [split]))
 
@@ -157,21 +157,6 @@ def split_counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     combined = (builder.info.metadata or {}).get("combined_splits", {})
     return counts | {split: sum(counts[part] for part in parts) for split, parts in combined.items()}
-
-
-def build(builder: tfds.core.DatasetBuilder) -> None:
-    """Builds a data set whose generators need no download; all or nothing.
-
-    Raises:
-      InputError: if it cannot be written.
-    """
-    try:
-        with silence(), tempfile.TemporaryDirectory() as unused:  # TFDS insists on a folder for downloads
-            builder.download_and_prepare(download_dir=unused)
-    except OSError as error:
-        if not builder.data_path.exists():  # it does if another process was faster
-            reason = error.strerror or error
-            raise InputError(f"{builder.data_path}: cannot write the data set ({reason}); choose another") from error
 
 
 @contextlib.contextmanager

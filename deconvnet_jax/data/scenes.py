@@ -7,8 +7,6 @@ VOC layout (`voc_layout`).
 """
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import remove_unfinished, user_path, whole_folder
 
 SCENE_CLASSES = ("background", "leaf", "fish", "kite", "tyre", "flower")
 VERSION = 3  # of the pictures: raise it when the same seed gives others
@@ -43,18 +42,19 @@ def write_scenes(
     Raises:
       InputError: if the folder holds anything else, or a number is not positive.
     """
-    root = Path(root)
+    root = user_path(root, "the folder of the scenes")
     parameters = {"version": VERSION, "train": train, "val": val, "seed": seed}
     if train < 1 or val < 1 or seed < 0:
         raise InputError(f"train={train}, val={val}, seed={seed}: expected at least one scene each and a seed from 0")
+    remove_unfinished(root.parent)
     if _is_written(root, parameters):
         return
-    unfinished = root.with_name(f".{root.name}.{os.getpid()}.unfinished")
     try:
-        _write_all(unfinished, parameters, progress)
-        unfinished.rename(root)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        with whole_folder(root) as unfinished:
+            _write_all(unfinished, parameters, progress)
+    except InputError:
+        if not _is_written(root, parameters):  # by a process that was faster
+            raise
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -95,8 +95,9 @@ def _is_written(root: Path, parameters: dict[str, int]) -> bool:
     marker = root / "scenes.json"
     if not marker.is_file():
         raise InputError(f"{root}: holds other files; choose a folder that is new or empty for the scenes")
-    if json.loads(marker.read_text()) != parameters:
-        raise InputError(f"{root}: holds scenes with {marker.read_text()}; delete the folder or choose another")
+    text = marker.read_text(encoding="utf-8", errors="replace")
+    if " ".join(text.split()) != json.dumps(parameters):
+        raise InputError(f"{root}: holds scenes with {text[:200]!r}; delete the folder or choose another")
     return True
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deconvnet_jax.data.voc_layout import Example, image_file, read_split_file
+from deconvnet_jax.data.text_lists import read_list
+from deconvnet_jax.data.voc_layout import Example, VocFolder
 from deconvnet_jax.images import image_size, read_image
 
 
@@ -19,8 +20,8 @@ class UnlabelledSplit(Sequence[Example]):
         Raises:
           InputError: if the file is empty or names an image twice.
         """
-        self._root = Path(root)
-        self._names = read_split_file(self._root / "ImageSets/Segmentation" / f"{split}.txt")
+        self._folder = VocFolder(root)
+        self._names = read_list(self._folder.split_file(split), self._folder.photographs).names
 
     def __len__(self) -> int:
         return len(self._names)
@@ -28,7 +29,7 @@ class UnlabelledSplit(Sequence[Example]):
     def __getitem__(self, index: int) -> Example:
         """Raises InputError if the photograph is missing or damaged."""
         name = self._names[index]
-        return Example(name, read_image(image_file(self._root, name)), None, None)
+        return Example(name, read_image(self._folder.image(name)), None, None)
 
     def name(self, index: int) -> str:
         """The name of an image in the split's file."""
@@ -36,13 +37,13 @@ class UnlabelledSplit(Sequence[Example]):
 
     def size(self, index: int) -> tuple[int, int]:
         """Height and width of an image; no pixels are decoded."""
-        return image_size(image_file(self._root, self._names[index]))
+        return image_size(self._folder.image(self._names[index]))
 
 
 def has_no_masks(root: str | Path, split: str) -> bool:
     """Whether there are photographs and a file of this split, but not one mask of its images."""
-    root = Path(root).expanduser()
-    file = root / "ImageSets/Segmentation" / f"{split}.txt"
-    if not file.is_file() or not (root / "JPEGImages").is_dir():
+    folder = VocFolder(root)
+    if not folder.split_file(split).is_file() or not (folder.root / "JPEGImages").is_dir():
         return False
-    return not any((root / "SegmentationClass" / f"{name}.png").is_file() for name in read_split_file(file))
+    names = read_list(folder.split_file(split), folder.photographs).names
+    return not any(folder.labels.find(name) for name in names)

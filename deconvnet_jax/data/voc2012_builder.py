@@ -11,11 +11,24 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deconvnet_jax.data.archives import Archive, Member, Members, find_archive, stream_members, verify_archive
-from deconvnet_jax.data.records import FORMAT, build, dataset_info, record, silence
+from deconvnet_jax.data.archives import (
+    Archive,
+    Member,
+    Members,
+    find_archive,
+    find_near,
+    find_renamed,
+    stream_members,
+    verify_archive,
+)
+from deconvnet_jax.data.named_files import NamedFiles, walk
+from deconvnet_jax.data.packing import Origin, check_origin, pack, remove_leftovers
+from deconvnet_jax.data.records import FORMAT, dataset_info, record, silence
 from deconvnet_jax.data.sbd import read_sbd
+from deconvnet_jax.data.text_lists import parse_list
 from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, check_label
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
 from deconvnet_jax.images import read_image, read_mask
 
 Progress = Callable[[int, int], None]
@@ -26,6 +39,7 @@ VOC = Archive(
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
     "VOCdevkit/VOC2012",
     "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+    ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"),
 )
 SBD = Archive(
     "benchmark.tgz",
@@ -33,6 +47,11 @@ SBD = Archive(
     "6a5a2918d5c73ce032fdeba876574d150d9d04113ab87540a1304cbcc715be53",
     "benchmark_RELEASE/dataset",
     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+    ("cls", "inst"),
+)
+NEEDS_SBD = (
+    f"it needs SBD; put {SBD.file} ({SBD.url}) or the folder extracted from it into --manual_dir and run "
+    "experiments.prepare_data again"
 )
 COUNTS = {"train": 1464, "val": 1449, "train_aug": 10582}
 _CONFIGS = {
@@ -59,18 +78,29 @@ class Voc2012Seg(tfds.core.GeneratorBasedBuilder):
         voc: Members | None = None,
         sbd: Path | None = None,
         official: bool = False,
+        packed_from: dict[str, Any] | None = None,
         progress: Progress | None = None,
         **kwargs: Any,
     ):
         self._voc, self._sbd, self._official, self._progress = voc, sbd, official, progress
+        self._packed_from = packed_from
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        combined = {"trainval": ["train", "val"]}
+        combined, left_out = {"trainval": ["train", "val"]}, {}
         if self.builder_config.name == "with_sbd":
             combined["train_aug"] = ["train", "train_extra"]
+        else:
+            left_out = dict.fromkeys(("train_aug", "train_extra"), NEEDS_SBD)
         description = "PASCAL VOC 2012 segmentation, with the annotations of SBD where they are at hand."
-        return dataset_info(self, description, VOC_CLASSES, combined_splits=combined)
+        return dataset_info(
+            self,
+            description,
+            VOC_CLASSES,
+            combined_splits=combined,
+            left_out=left_out,
+            packed_from=self._packed_from,
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         members = self._voc
@@ -139,7 +169,7 @@ class _SbdMats:
                 self._mats[name] = member
         missing = {"train.txt", "val.txt"} - set(lists)
         if missing:
-            raise InputError(f"{path} has no {SBD.root}/{missing.pop()}; is it the whole of SBD?")
+            raise InputError(f"{path} has no {_inside(path, missing.pop())}; is it the whole of SBD?")
         self._path = path
         self.names = sorted({*lists["train.txt"], *lists["val.txt"]} - known)
 
@@ -147,7 +177,7 @@ class _SbdMats:
         files = [f"cls/{name}.mat", f"inst/{name}.mat"]
         for file in files:
             if file not in self._mats:
-                raise InputError(f"{self._path} has no {SBD.root}/{file}; is it the whole of SBD?")
+                raise InputError(f"{self._path} has no {_inside(self._path, file)}; is it the whole of SBD?")
         return read_sbd(*(self._mats[file] for file in files), len(VOC_CLASSES))
 
 
@@ -169,11 +199,14 @@ def prepare_voc2012(
     Raises:
       InputError: if the archives are missing or not usable; nothing half-built is left.
     """
-    data_dir = Path(data_dir).expanduser()
-    voc, sbd = _archives(Path(manual_dir).expanduser()) if manual_dir is not None else (None, None)
+    data_dir = user_path(data_dir, "the data folder")
+    folder = user_path(manual_dir, "--manual_dir") if manual_dir is not None else None
+    voc, sbd = _archives(folder) if folder is not None else (None, None)
+    remove_leftovers(data_dir, Voc2012Seg.name)
     for with_sbd in (True, False):
         builder = _builder(with_sbd, data_dir)
         if builder.data_path.exists() and (with_sbd or sbd is None):
+            check_origin(builder, _origin, folder, data_dir)
             return builder
     if voc is None:
         raise InputError(
@@ -181,22 +214,49 @@ def prepare_voc2012(
             f"--manual_dir=FOLDER_WITH_THE_ARCHIVES --data_dir={data_dir}"
         )
     found = [(path, archive) for path, archive in ((voc, VOC), (sbd, SBD)) if path]
-    official = verify and all(path.is_file() for path, _ in found)
     for path, archive in found:
         if verify and path.is_file():
             verify_archive(path, archive)
+    origin = _origin(folder, data_dir / Voc2012Seg.name)
     with Members(voc, VOC.root) as members:
-        build(_builder(sbd is not None, data_dir, voc=members, sbd=sbd, official=official, progress=progress))
+        options = {
+            "voc": members,
+            "sbd": sbd,
+            "official": verify and all(path.is_file() for path, _ in found),
+            "progress": progress,
+            "packed_from": origin.described,
+        }
+        pack(lambda target: _builder(sbd is not None, target, **options), data_dir)
+    origin.keep()
     return _builder(sbd is not None, data_dir)
 
 
 def _archives(manual_dir: Path) -> tuple[Path, Path | None]:
-    voc, sbd = find_archive(manual_dir, VOC), find_archive(manual_dir, SBD)
+    voc, sbd = find_archive(manual_dir, VOC), find_archive(manual_dir, SBD) or find_renamed(manual_dir, SBD)
     if voc is None:
-        raise InputError(
-            f"{manual_dir} has neither {VOC.file} nor {VOC.root}; get {VOC.url}, and for train_aug {SBD.url}"
-        )
+        near = find_near(manual_dir, VOC)
+        remedy = f"did you mean {near}?" if near else f"get {VOC.url}, and for train_aug {SBD.url}"
+        raise InputError(f"{manual_dir} has neither {VOC.file} nor {VOC.root}; {remedy}")
     return voc, sbd
+
+
+def _origin(manual_dir: Path, notes: Path) -> Origin:
+    found = dict(zip(("VOC", "SBD"), _archives(manual_dir), strict=True))
+    return Origin(manual_dir, {part: _files(path) for part, path in found.items() if path}, notes)
+
+
+def _files(path: Path) -> list[Path]:
+    """Returns an archive, or the files that are read of an extracted one."""
+    if path.is_file():
+        return [path]
+    parts = [part for part in (*VOC.holds, *SBD.holds) if (path / part).is_dir()]
+    lists = [path / name for name in ("train.txt", "val.txt") if (path / name).is_file()]
+    return [file for part in parts for _, file in walk(path / part)] + lists
+
+
+def _inside(path: Path, name: str) -> str:
+    """Returns the path of a file of SBD in the archive or in the folder."""
+    return f"{SBD.root}/{name}" if path.is_file() else name
 
 
 def _builder(with_sbd: bool, data_dir: Path, **options: Any) -> Voc2012Seg:
@@ -206,10 +266,8 @@ def _builder(with_sbd: bool, data_dir: Path, **options: Any) -> Voc2012Seg:
 
 def _split_list(members: Members, split: str) -> list[str]:
     listed = members.read(f"ImageSets/Segmentation/{split}.txt")
-    names = listed.getvalue().decode("ascii", "replace").split()
-    if not names:
-        raise InputError(f"{listed} is empty; expected one image name a line")
-    return names
+    photographs = NamedFiles((".jpg",), lambda: (), lambda name: f"JPEGImages/{name}" in members)
+    return parse_list(listed.getvalue(), listed, photographs).names
 
 
 def _check_counts(counts: dict[str, int], with_sbd: bool) -> None:

@@ -5,21 +5,44 @@ example = open_split(builder, "train")[0]
 """
 
 import hashlib
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deconvnet_jax.data.records import FORMAT, build, dataset_info, record, silence
-from deconvnet_jax.data.voc_layout import class_names, image_file, read_example, split_files, split_names
+from deconvnet_jax.data.annotated import AnnotatedSplits, annotated_splits
+from deconvnet_jax.data.contents import Contents, contents_of, signature
+from deconvnet_jax.data.packing import pack, remove_leftovers
+from deconvnet_jax.data.palettes import Palettes
+from deconvnet_jax.data.records import FORMAT, dataset_info, record, silence
+from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, class_names, read_files
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
 
 Progress = Callable[[int, int], None]
 
-_PARTS = ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation", "classes.txt")
+
+class FolderData(NamedTuple):
+    """A folder in the VOC layout as it was found.
+
+    Attributes:
+      root: the folder.
+      class_names: in the order of the ids.
+      splits: the images.
+      files: all files of the images.
+      contents: of the files.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    splits: AnnotatedSplits
+    files: list[Path]
+    contents: Contents
 
 
 class VocLayout(tfds.core.GeneratorBasedBuilder):
@@ -29,43 +52,64 @@ class VocLayout(tfds.core.GeneratorBasedBuilder):
     VERSION = FORMAT
     code_path = Path(__file__)  # TFDS looks it up with importlib_resources, which it does not depend on
 
-    def __init__(self, *, voc_root: str | Path, progress: Progress | None = None, **kwargs: Any):
-        self._root = Path(voc_root)
-        self._progress = progress
+    def __init__(self, *, source: FolderData, progress: Progress | None = None, **kwargs: Any):
+        self._source, self._progress = source, progress
+        self._palettes = Palettes(source.class_names)
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        description = "Photographs with class and instance masks, from a folder in the VOC layout."
-        folder = str(self._root / "ImageSets/Segmentation")
-        return dataset_info(self, description, class_names(self._root), split_files=folder)
+        source = self._source
+        return dataset_info(
+            self,
+            "Photographs with class and instance masks, from a folder in the VOC layout.",
+            source.class_names,
+            split_files=str(source.root / "ImageSets/Segmentation"),
+            left_out=source.splits.left_out,
+        )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        names = annotated_splits(self._root)
-        starts = np.cumsum([0] + [len(members) for members in names.values()]).tolist()
+        examples = self._source.splits.examples
+        starts = np.cumsum([0] + [len(files) for files in examples.values()]).tolist()
         return {
-            split: self._generate_examples(members, start, starts[-1])
-            for (split, members), start in zip(names.items(), starts, strict=False)
+            split: self._generate_examples(files, start, starts[-1])
+            for (split, files), start in zip(examples.items(), starts, strict=False)
         }
 
-    def _generate_examples(self, names: Sequence[str], start: int, total: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        num_classes = len(class_names(self._root))
-        for i, name in enumerate(names):
-            example = read_example(self._root, name, num_classes)
-            yield i, record(example, image_file(self._root, name).read_bytes())
+    def _generate_examples(
+        self, examples: Sequence[ExampleFiles], start: int, total: int
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, files in enumerate(examples):
+            example = read_files(files, len(self._source.class_names))
+            self._palettes.add(files.label, example.label)
+            yield i, record(example, files.image.read_bytes())
             if self._progress:
                 self._progress(start + i + 1, total)
+        if start + len(examples) == total:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Checks that the files are still those that the data set is named after, and keeps what to warn of."""
+        if signature(self._source.files) != self._source.contents.signature:
+            raise InputError(f"{self._source.root}: files were changed while they were packed; run it again")
+        self.info.metadata["palettes"] = self._palettes.warnings()
 
 
 def prepare_voc_layout(
-    voc_root: str | Path, data_dir: str | Path, progress: Progress | None = None
+    voc_root: str | Path,
+    data_dir: str | Path,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda text: print(f"warning: {text}", file=sys.stderr),
 ) -> tfds.core.DatasetBuilder:
     """The data set of a folder; built on the first call and whenever a file in the folder has changed since.
+
+    A file has changed if its bytes have, whatever its size and time say; see `contents`.
 
     Args:
       voc_root: folder in the VOC layout (`voc_layout`).
       data_dir: where TFDS keeps data sets; this one goes to voc_layout/FOLDER-FINGERPRINT.
       progress: called with the number of examples done and of all examples while building; what it writes to
         stdout is lost.
+      warn: called with a line about each split that is left out, and about data that is seldom meant so.
 
     Returns:
       A builder whose data is ready to read.
@@ -73,54 +117,44 @@ def prepare_voc_layout(
     Raises:
       InputError: for the first unusable file; nothing half-built is left.
     """
-    root, data_dir = Path(voc_root).expanduser(), Path(data_dir).expanduser()
-    class_names(root)
-    config = tfds.core.BuilderConfig(name=f"{_slug(root)}-{_fingerprint(root)}")
-    options = {"voc_root": root, "config": config, "data_dir": data_dir, "file_format": "array_record"}
+    root, data_dir = user_path(voc_root, "the VOC folder"), user_path(data_dir, "the data folder")
+    place = hashlib.sha256(str(root.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
+    note = data_dir / VocLayout.name / f".{_slug(root)}-{place}.json"
+    source = _look_at(root, note)
+    config = tfds.core.BuilderConfig(name=f"{_slug(root)}-{_fingerprint(source)}")
+
+    def make(folder: Path) -> VocLayout:
+        return VocLayout(source=source, progress=progress, config=config, data_dir=folder, file_format="array_record")
+
+    remove_leftovers(data_dir, VocLayout.name)
     with silence():
-        builder = VocLayout(progress=progress, **options)
-        if builder.data_path.exists():
-            return builder
-        annotated_splits(root)
-        build(builder)
-        return VocLayout(**options)
+        if not make(data_dir).data_path.exists():
+            pack(make, data_dir)
+        source.contents.keep(note)
+        builder = make(data_dir)
+    for text in (*source.splits.warnings, *(builder.info.metadata.get("palettes") or ())):
+        warn(text)
+    return builder
 
 
-def annotated_splits(root: str | Path) -> dict[str, list[str]]:
-    """The names in each split whose images have masks; splits without any mask (VOC's test) are left out.
+def _look_at(root: Path, note: Path) -> FolderData:
+    """Returns what is in a folder; files that are as the note says are not read again."""
+    names, splits = class_names(root), annotated_splits(VocFolder(root))
+    examples = [files for members in splits.examples.values() for files in members]
+    files = list(dict.fromkeys(path for example in examples for path in example[1:] if path))
+    return FolderData(root, names, splits, files, contents_of(files, note))
 
-    Raises:
-      InputError: if there is no such split, or the name of one has other characters than letters, digits and _.
-    """
-    root = Path(root)
-    names = {split: split_names(root, split) for split in split_files(root)}
-    annotated = {
-        split: members
-        for split, members in names.items()
-        if any((root / "SegmentationClass" / f"{member}.png").is_file() for member in members)
+
+def _fingerprint(source: FolderData) -> str:
+    """Returns a digest that changes with everything that is packed, and with nothing else."""
+    number = {path: i for i, path in enumerate(source.files)}
+    members = {
+        split: [[found.name, *(number.get(path) for path in found[1:])] for found in members]
+        for split, members in source.splits.examples.items()
     }
-    if not annotated:
-        raise InputError(f"{root / 'ImageSets/Segmentation'}: no split whose images have masks in SegmentationClass")
-    for split in annotated:
-        if not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII) or split == "all":
-            raise InputError(
-                f"{root / 'ImageSets/Segmentation' / split}.txt: '{split}' cannot name a split; rename the file, "
-                "with letters, digits and _ only, not 'all'"
-            )
-    return annotated
+    described = json.dumps([source.class_names, members, sorted(source.splits.left_out), source.contents.digest])
+    return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
 def _slug(root: Path) -> str:
     return re.sub(r"[^a-z0-9_]+", "_", root.resolve().name.lower()) or "root"
-
-
-def _fingerprint(root: Path) -> str:
-    """Changes with the files' names, sizes and times of change."""
-    digest = hashlib.sha256()
-    for part in _PARTS:
-        for path in sorted([root / part, *(root / part).rglob("*")]):
-            if path.is_file():
-                status = path.stat()
-                entry = (path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns)
-                digest.update(repr(entry).encode())
-    return digest.hexdigest()[:16]

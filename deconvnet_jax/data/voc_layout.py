@@ -3,17 +3,23 @@
 ROOT/JPEGImages/NAME.jpg                photographs (.jpeg and .png are read too)
 ROOT/SegmentationClass/NAME.png         class ids: indexed (palette) or greyscale PNG, 255 = ignore
 ROOT/SegmentationObject/NAME.png        optional: object numbers, 0 = background, 255 = ignore
-ROOT/ImageSets/Segmentation/SPLIT.txt   one NAME a line
-ROOT/classes.txt                        optional: one class name a line, in the order of the ids, background first
+ROOT/ImageSets/Segmentation/SPLIT.txt   one NAME per line (`text_lists` tells what else is read)
+ROOT/classes.txt                        optional: one class name per line, in the order of the ids, background first
+
+Names are looked up in any case and any Unicode form, folders and files may be links (`named_files`), and a mask may
+keep the photograph's suffix: NAME.jpg.png.
 """
 
-from collections import Counter
-from pathlib import Path, PurePath
+from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from deconvnet_jax.data.named_files import NamedFiles
+from deconvnet_jax.data.text_lists import Listed, lines_of, read_list, read_text
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
 from deconvnet_jax.images import read_image, read_mask
 
 VOC_CLASSES = (
@@ -22,6 +28,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 IGNORE = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+MASK_SUFFIXES = (".png", *(f"{suffix}.png" for suffix in IMAGE_SUFFIXES))
 _FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 
 
@@ -41,15 +48,125 @@ class Example(NamedTuple):
     instances: np.ndarray | None
 
 
+class ExampleFiles(NamedTuple):
+    """The files of one annotated photograph.
+
+    Attributes:
+      name: as in the split's file, without folders before JPEGImages and without suffix.
+      image: the photograph.
+      label: the class mask.
+      instances: the object mask; None without one.
+    """
+
+    name: str
+    image: Path
+    label: Path
+    instances: Path | None
+
+
+class VocFolder:
+    """A folder in the VOC layout: its splits and the files of its images."""
+
+    def __init__(self, root: str | Path):
+        """
+        Args:
+          root: folder in the VOC layout.
+
+        Raises:
+          InputError: if it is an address or "".
+        """
+        self.root = user_path(root, "the VOC folder")
+        self.photographs = NamedFiles.below(self.root / "JPEGImages", IMAGE_SUFFIXES)
+        self.labels = NamedFiles.below(self.root / "SegmentationClass", MASK_SUFFIXES)
+
+    @cached_property
+    def instances(self) -> NamedFiles | None:
+        """The object masks; None if there is no folder SegmentationObject."""
+        folder = self.root / "SegmentationObject"
+        return NamedFiles.below(folder, MASK_SUFFIXES) if folder.is_dir() else None
+
+    def split_file(self, split: str) -> Path:
+        """Returns the path of the file that lists a split's images."""
+        return self.root / "ImageSets/Segmentation" / f"{split}.txt"
+
+    def split(self, split: str) -> Listed:
+        """Returns the images of a split.
+
+        Raises:
+          InputError: if there is no such split, its file cannot be used, or it names masks in another folder.
+        """
+        files = split_files(self.root)
+        path = files.get(split, self.split_file(split))
+        if split not in files:
+            have = f"there are {', '.join(files)}" if files else "there is no split at all"
+            raise InputError(f"no split file {path}: {have}; write one image name a line, without the suffix")
+        listed = read_list(path, self.photographs)
+        for name, mask in listed.masks.items():
+            self._check_mask(path, name, mask)
+        return listed
+
+    def image(self, name: str) -> Path:
+        """Returns the photograph of a name.
+
+        Raises:
+          InputError: if there is none.
+        """
+        found = self.photographs.find(name)
+        if found is None:
+            path = self.root / "JPEGImages" / f"{name}.jpg"
+            known = name.endswith(IMAGE_SUFFIXES)
+            remedy = "write names without the suffix" if known else "add it or take the name out of the split"
+            cause = self.cause(self.photographs, path, name)
+            raise InputError(f"no image {path}, although a split names it{cause}; {remedy}")
+        return self.root / "JPEGImages" / found
+
+    def files(self, name: str) -> ExampleFiles:
+        """Returns the files of an annotated photograph.
+
+        Raises:
+          InputError: if the photograph or the class mask is not there.
+        """
+        image, label = self.image(name), self.labels.find(name)
+        if label is None:
+            path = self.root / "SegmentationClass" / f"{name}.png"
+            raise InputError(
+                f"no file {path}, the class mask of image '{name}'{self.cause(self.labels, path, name)}; add it or "
+                "take the name out of the split"
+            )
+        instances = self.instances.find(name) if self.instances else None
+        return ExampleFiles(
+            name,
+            image,
+            self.root / "SegmentationClass" / label,
+            self.root / "SegmentationObject" / instances if instances else None,
+        )
+
+    def cause(self, files: NamedFiles, path: Path, name: str) -> str:
+        """Returns why a file is probably missing, for messages; "" if nothing tells."""
+        if path.is_symlink():
+            return f" (it is a link to {path.readlink()}, which is not there)"
+        similar = files.similar(name)
+        return f" (there is {similar})" if similar else ""
+
+    def _check_mask(self, path: Path, name: str, mask: str) -> None:
+        """Raises InputError if the list means a mask in a folder that is there, but not read."""
+        for part in mask.replace("\\", "/").split("/")[:-1]:
+            if part not in ("", ".", "..", "SegmentationClass") and (self.root / part).is_dir():
+                raise InputError(
+                    f"split file {path} names the mask {mask} of image '{name}', but masks are read from "
+                    f"SegmentationClass; rename the folder {part} to SegmentationClass"
+                )
+
+
 def class_names(root: str | Path) -> tuple[str, ...]:
     """Names in the order of the ids, background first: from classes.txt, else those of VOC.
 
     Raises:
       InputError: if the folder is not in the VOC layout, or classes.txt is no list of 2 to 255 different names.
     """
-    root = _check_root(Path(root))
+    root = _check_root(user_path(root, "the VOC folder"))
     path = root / "classes.txt"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return VOC_CLASSES
     return read_class_names(path)
 
@@ -58,16 +175,12 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Names from a file, one a line in the order of the ids, background first.
 
     Raises:
-      InputError: if the file cannot be read, is not UTF-8, or is no list of 2 to 255 different names.
+      InputError: if the file cannot be read, is neither UTF-8 nor UTF-16, or is no list of 2 to 255 different names.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, "the file of class names")
     if not path.is_file():
         raise InputError(f"no file {path}; expected a list of class names, one a line, background first")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as UTF-8 text ({_one_line(error)}); save it as such") from error
-    names = [line.strip() for line in text.splitlines() if line.strip()]
+    names = [line.strip() for line in lines_of(read_text(path)) if line.strip()]
     if len(names) < 2 or len(set(names)) < len(names) or len(names) > IGNORE:
         raise InputError(
             f"{path}: expected 2 to {IGNORE} different class names, one a line, background first; got "
@@ -78,38 +191,17 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
 
 def split_files(root: str | Path) -> dict[str, Path]:
     """The files that list a split's images, by the split's name."""
-    return {path.stem: path for path in sorted((_check_root(Path(root)) / "ImageSets/Segmentation").glob("*.txt"))}
+    folder = _check_root(Path(root)) / "ImageSets/Segmentation"
+    return {path.stem: path for path in sorted(folder.iterdir()) if _is_list(path)}
 
 
 def split_names(root: str | Path, split: str) -> list[str]:
     """The images of a split, in the file's order.
 
     Raises:
-      InputError: if there is no such split, or its file cannot be used; see `read_split_file`.
+      InputError: if there is no such split, or its file cannot be used; see `text_lists.read_list`.
     """
-    files = split_files(root)
-    if split not in files:
-        path = Path(root) / "ImageSets/Segmentation" / f"{split}.txt"
-        have = f"there are {', '.join(files)}" if files else "there is no split at all"
-        raise InputError(f"no split file {path}: {have}; write one image name a line, without the suffix")
-    return read_split_file(files[split])
-
-
-def read_split_file(path: str | Path) -> list[str]:
-    """The images that the file of a split names, in its order.
-
-    Raises:
-      InputError: if the file is empty, names an image twice, or one outside the data's folders.
-    """
-    names = _lines(Path(path))
-    for name in names:  # results are written under these names
-        if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
-            raise InputError(f"split file {path} names '{name}', which leads out of the folder; take the line out")
-    if not names or len(set(names)) < len(names):
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        problem = f"names '{twice[0]}' more than once" if names else "is empty"
-        raise InputError(f"split file {path} {problem}; expected one image name a line, each once")
-    return names
+    return VocFolder(root).split(split).names
 
 
 def read_example(root: str | Path, name: str, num_classes: int) -> Example:
@@ -120,32 +212,18 @@ def read_example(root: str | Path, name: str, num_classes: int) -> Example:
     Raises:
       InputError: for a file that is missing, damaged or of the wrong kind, sizes that differ, or unknown class ids.
     """
-    root = Path(root)
-    image = read_image(image_file(root, name))
-    label = read_mask(_existing(root / "SegmentationClass" / f"{name}.png", f"the class mask of image '{name}'"))
-    check_label(root / "SegmentationClass" / f"{name}.png", label, image, num_classes)
-    objects = root / "SegmentationObject"
-    if not objects.is_dir():
-        return Example(name, image, label, None)
-    instances = read_mask(_existing(objects / f"{name}.png", f"the object mask of image '{name}'"))
-    _check_size(objects / f"{name}.png", instances, image)
-    return Example(name, image, label, instances)
+    return read_files(VocFolder(root).files(name), num_classes)
 
 
-def image_file(root: str | Path, name: str) -> Path:
-    """The photograph of that name.
-
-    Raises:
-      InputError: if there is none.
-    """
-    folder = Path(root) / "JPEGImages"
-    for suffix in IMAGE_SUFFIXES:
-        if (folder / f"{name}{suffix}").is_file():
-            return folder / f"{name}{suffix}"
-    remedy = "add it or take the name out of the split"
-    if name.endswith(IMAGE_SUFFIXES):
-        remedy = "split files name images without the suffix"
-    raise InputError(f"no image {folder / name}.jpg, although a split names it; {remedy}")
+def read_files(files: ExampleFiles, num_classes: int) -> Example:
+    """Reads one photograph with its masks and checks them, as `read_example`."""
+    image, label = read_image(files.image), read_mask(files.label)
+    check_label(files.label, label, image, num_classes)
+    if files.instances is None:
+        return Example(files.name, image, label, None)
+    instances = read_mask(files.instances)
+    _check_size(files.instances, instances, image)
+    return Example(files.name, image, label, instances)
 
 
 def check_label(path: Path, label: np.ndarray, image: np.ndarray, num_classes: int) -> None:
@@ -173,23 +251,18 @@ def _check_root(root: Path) -> Path:
         raise InputError(f"there is no folder {root}; give the folder that holds {', '.join(_FOLDERS)}")
     missing = [part for part in _FOLDERS if not (root / part).is_dir()]
     if missing:
+        around = [parent for parent in root.resolve().parents[:2] if all((parent / part).is_dir() for part in _FOLDERS)]
         inner = [path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/JPEGImages")]
-        remedy = f"did you mean {inner[0]}?" if inner else f"give the folder that holds {', '.join(_FOLDERS)}"
+        broken = [root / part for part in missing if (root / part).is_symlink()]
+        remedy = f"give the folder that holds {', '.join(_FOLDERS)}"
+        if broken:
+            remedy = f"correct the link {broken[0]}, which leads to {broken[0].readlink()}"
+        elif around or inner:
+            remedy = f"did you mean {(around + inner)[0]}?"
         raise InputError(f"{root} is not a folder in the VOC layout: it has no {', '.join(missing)}; {remedy}")
     return root
 
 
-def _lines(path: Path) -> list[str]:
-    # utf-8-sig: Windows editors put a mark at the beginning.
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _existing(path: Path, what: str) -> Path:
-    if not path.is_file():
-        raise InputError(f"no file {path}, {what}; add it or take the name out of the split")
-    return path
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
+def _is_list(path: Path) -> bool:
+    """Returns whether a file lists a split; hidden ones, such as macOS's ._train.txt, do not."""
+    return path.suffix.lower() == ".txt" and not path.name.startswith(".") and not path.is_dir()

@@ -3,15 +3,16 @@
 Corners are whole pixels from 0, inclusive; they may be negative or beyond the image (window_seg_data_layer.cpp).
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
+from deconvnet_jax.data.text_lists import lines_of, read_text
 from deconvnet_jax.data.training_windows import Source, Windows, class_of_windows
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path, write_text
 
 _LINE = "'image mask x1 y1 x2 y2'"
 _MAX_COORDINATE = 1_000_000
@@ -37,14 +38,11 @@ def read_window_list(path: str | Path) -> WindowList:
     Raises:
       InputError: if the file is missing, empty, or a line has another form; names the line.
     """
-    path = Path(path).expanduser()
+    path = user_path(path, "the window list")
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise InputError(
-            f"window list {path} cannot be read ({reason}); expected lines 'image mask x1 y1 x2 y2'"
-        ) from error
+        lines = lines_of(read_text(path))
+    except InputError as error:
+        raise InputError(f"window list {error}, with lines 'image mask x1 y1 x2 y2'") from error
     images, masks, corners = [], [], []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -72,23 +70,18 @@ def write_window_list(path: str | Path, windows: Windows, names: Sequence[str], 
     Raises:
       InputError: if a name has a space, which separates the parts of a line.
     """
-    path = Path(path)
+    path = user_path(path, "the window list")
     spaced = [names[i] for i in np.unique(windows.images) if len(names[i].split()) != 1]
     if spaced:
         raise InputError(f"image '{spaced[0]}' has a space in its name, which a window list cannot hold; rename it")
     sides = np.maximum(np.rint(windows.boxes[:, 2:] - windows.boxes[:, :2]), 1)
     low = np.rint(windows.boxes[:, :2])
     corners = np.concatenate([low, low + sides - 1], axis=1).astype(np.int64)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for image, box in zip(windows.images.tolist(), corners.tolist(), strict=True):
-                name = names[image]
-                numbers = " ".join(map(str, box))
-                file.write(f"/JPEGImages/{name}{suffix} /SegmentationClass/{name}.png {numbers}\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    lines = []
+    for image, box in zip(windows.images.tolist(), corners.tolist(), strict=True):
+        files = f"/JPEGImages/{names[image]}{suffix} /SegmentationClass/{names[image]}.png"
+        lines.append(f"{files} {' '.join(map(str, box))}\n")
+    write_text(path, "".join(lines))
 
 
 def listed_windows(path: str | Path, source: Source) -> Windows:

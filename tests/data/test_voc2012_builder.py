@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -99,10 +100,25 @@ def test_every_pixel_and_split(archives, capfd):
 
 def test_built_once(archives):
     first = archives.write().build()
-    for path in archives.folder.iterdir():
-        path.write_bytes(b"changed")
     assert archives.build().data_path == first.data_path
+    moved = archives.folder.rename(archives.folder.parent / "moved")
     archives.check(open_split(prepare_voc2012(None, archives.data_dir), "val"), VAL)
+    assert prepare_voc2012(moved, archives.data_dir).data_path == first.data_path  # same files, another folder
+
+
+@pytest.mark.parametrize("extracted", [False, True])
+def test_files_that_changed_are_not_read_from_the_packed_copy(archives, extracted):
+    name = f"{VOC_ROOT}/SegmentationClass/{TRAIN[0]}.png"
+    write = (lambda: write_folder(archives.folder, archives.voc | archives.sbd)) if extracted else archives.write
+    write()
+    archives.build()
+    archives.voc[name] = palette_png(np.zeros_like(archives.examples[TRAIN[0]].label))
+    write()
+    for folder in (archives.folder, None):
+        with pytest.raises(InputError, match=r"was packed from other files than .*downloads has now \(VOC differs\)"):
+            prepare_voc2012(folder, archives.data_dir, verify=False)
+    shutil.rmtree(archives.data_dir / "voc2012_seg/with_sbd")
+    assert not open_split(archives.build(), "train")[0].label.any()
 
 
 @pytest.mark.parametrize("where", ["", "VOCdevkit", VOC_ROOT])

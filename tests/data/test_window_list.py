@@ -96,7 +96,7 @@ def test_damaged_lists(tmp_path, text, message):
 def test_unreadable_lists(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.txt cannot be read \(No such file"):
         read_window_list(tmp_path / "nowhere.txt")
-    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00a")
+    (tmp_path / "binary").write_bytes(b"\x80\xff a")
     with pytest.raises(InputError, match="binary cannot be read"):
         read_window_list(tmp_path / "binary")
 
