@@ -1,5 +1,6 @@
 """What the programs in this folder share: start-up, errors as one clear line, the progress bar."""
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,6 +39,9 @@ def _out_of_memory(error: BaseException) -> str:
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
     def guarded(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.ERROR)  # Orbax and TFDS log what progress bars and our own lines say better

@@ -25,6 +25,7 @@ from PIL import Image
 
 from deconvnet_jax.data import enlarge, propose_boxes, square
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import whole_file
 from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import MEAN_BGR, checked_boxes
@@ -38,7 +39,7 @@ from deconvnet_jax.visualization import (
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli, segmenting
 from experiments.output import output_folder
-from experiments.predict import MAX_PIXELS, find_images, read_photograph, result_names
+from experiments.predict import MAX_PIXELS, Failures, find_images, read_photograph, result_names
 
 SIDE = 224  # of pictures of activations
 SHOWN_SIDE = 480  # longer side of photographs in figures, at most
@@ -73,17 +74,15 @@ def main(argv: Sequence[str]) -> None:
         )
     if segmenter.settings.proposals_path is not None:
         raise InputError("the figures find their proposals themselves: give inference.proposals a method, not a file")
-    failed = 0
+    failures = Failures(len(paths))
     for path, name in zip(paths, result_names(paths, folder), strict=True):
-        try:
+        with failures.of(path):
             image = read_photograph(path, values.max_pixels)
             for kind, figure in draw_figures(segmenter, image, box).items():
-                Image.fromarray(figure).save(folder / f"{name}_{kind}.png")
+                with whole_file(folder / f"{name}_{kind}.png") as temporary:
+                    Image.fromarray(figure).save(temporary)
             print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)
-        except InputError as error:
-            failed += 1
-            print(f"error: {path}: {error}", file=sys.stderr, flush=True)
-    if failed:
+    if failures.listed():
         sys.exit(1)
 
 

@@ -1,5 +1,6 @@
 """Prediction: the command as people run it, and its functions for what can go wrong."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,50 @@ def test_garbage_in_a_folder(tiny_run, tmp_path, capsys, rng):
     assert all(name in last for name in FAILED)
     with Image.open(tmp_path / "out/b_wide.png") as labels:
         assert labels.size == (20_000, 3)
+
+
+def test_one_bad_item_never_ends_the_rest(tiny_run, tmp_path, capsys, monkeypatch):
+    """Names, links, folders, images that the network cannot take, results that cannot be written."""
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    for name in ("a.jpg", "b_odd.jpg", "d.jpg", "e_taken.jpg", f"{'f' * 245}.jpg", "z.jpg"):
+        write_image(folder / name)
+    write_image(folder / "b_odd.jpg", (33, 44))
+    (folder / "._a.jpg").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
+    (folder / "c_nowhere.jpg").symlink_to(tmp_path / "nothing")
+    (folder / "loop.jpg").symlink_to(folder / "loop.jpg")
+    (folder / "g.jpg").mkdir()
+    (output / "e_taken.png/x").mkdir(parents=True)
+    prepare = Segmenter._prepare
+
+    def fails_for_one(segmenter, image, proposals):
+        if image.shape == (44, 33, 3):
+            raise InputError("no proposal was found")
+        return prepare(segmenter, image, proposals)
+
+    monkeypatch.setattr(Segmenter, "_prepare", fails_for_one)
+    assert predict.run(tiny_run.folder, output, [str(folder)]) == 5
+    out, err = capsys.readouterr()
+    done = [line.split(": ")[0] for line in out.splitlines() if "%" in line]
+    assert done == [str(folder / name) for name in ("a.jpg", "d.jpg", "z.jpg")]
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert f"error: {folder / 'b_odd.jpg'}: no proposal was found" in lines
+    assert any("c_nowhere.jpg cannot be read (No such file or directory)" in line for line in lines)
+    assert any("loop.jpg cannot be read (" in line for line in lines)
+    assert any("e_taken.png could not be written" in line for line in lines)
+    assert any("f_overlay.jpg would be longer than the 255 bytes of a file name; rename" in line for line in lines)
+    assert lines[-1].startswith("error: 5 of 8 images failed: ")
+    assert [path.name for path in output.iterdir() if path.name.startswith(".")] == []
+
+
+def test_names_that_are_no_text_are_printed(tiny_run, tmp_path):
+    folder = tmp_path / "photos"
+    write_image(folder / os.fsdecode(b"M\xfcnchen.jpg"))
+    words = [sys.executable, "-m", "experiments.predict", f"--checkpoint={tiny_run.folder}", str(folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([*words, f"--output={tmp_path}/out"], cwd=ROOT, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"M\\udcfcnchen.jpg: " in done.stdout
+    assert (tmp_path / "out" / os.fsdecode(b"M\xfcnchen_overlay.jpg")).exists()
 
 
 FAILED = ("f_deep.png", "g_truncated.jpg", "h_text.jpg", "i_empty.png")
