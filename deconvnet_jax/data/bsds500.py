@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 
+from deconvnet_jax.data.mat_files import read_mat
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import read_image, read_mask
 
@@ -65,7 +65,7 @@ def read_bsds500(root: str | Path, split: str) -> list[BoundaryExample]:
 def _annotators_share(path: Path) -> np.ndarray:
     """From an official file: a cell array of structs, one a person, with the field Boundaries."""
     try:
-        people = scipy.io.loadmat(_existing(path))["groundTruth"].ravel()
+        people = read_mat(_existing(path), "groundTruth", "download it again").ravel()
         drawn = np.stack([person["Boundaries"][0, 0] for person in people]) > 0
         if drawn.ndim != 3:
             raise ValueError("not one map a person")

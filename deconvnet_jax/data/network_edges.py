@@ -10,7 +10,9 @@ import jax
 import numpy as np
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import whole_file
 from deconvnet_jax.models import EdgeNetwork, compiler_options
+from deconvnet_jax.npz import read_npz
 
 WEIGHTS = Path(__file__).with_name("edge_network.npz")
 BUCKET = 64  # sides are padded to multiples of this: few programs for images of many sizes
@@ -64,13 +66,7 @@ def read_edge_network(path: str | Path) -> chex.ArrayTree:
     Raises:
       InputError: if the file is missing, damaged, or of another network.
     """
-    try:
-        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            flat = {name: file[name].astype(np.float32) for name in file.files}
-    except Exception as error:  # NumPy raises whatever a damaged file leads it to
-        raise InputError(
-            f"edge network {path} cannot be read ({type(error).__name__}); train or fetch it again"
-        ) from error
+    flat = {name: value.astype(np.float32) for name, value in read_npz(path).items() if value.dtype.kind == "f"}
     params: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for name, value in flat.items():
         layer, _, kind = name.partition("/")
@@ -86,7 +82,7 @@ def read_edge_network(path: str | Path) -> chex.ArrayTree:
 def write_edge_network(path: str | Path, params: chex.ArrayTree) -> None:
     """Writes parameters as float16, 0.3 MB."""
     flat = {f"{layer}/{kind}": np.float16(leaf) for layer, kinds in params.items() for kind, leaf in kinds.items()}
-    with Path(path).open("wb") as file:
+    with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **flat)
 
 

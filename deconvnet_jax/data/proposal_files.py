@@ -1,20 +1,23 @@
 """Proposals of many images in one file, and those of the original."""
 
 import json
-import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.io
 
+from deconvnet_jax.data.mat_files import read_mat
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import whole_file
+from deconvnet_jax.npz import read_npz
 from deconvnet_jax.ops.boxes import checked_boxes
 
 VERSION = 1
-_FIELDS = ("names", "offsets", "boxes", "scores", "description")
+# Of each array its kinds of numbers, as NumPy abbreviates them, and its number of axes.
+BOX_FIELDS = {"boxes": ("fiu", 2), "scores": ("fiu", 1)}
+_FIELDS = {"names": ("U", 1), "offsets": ("iu", 1), **BOX_FIELDS, "description": ("U", 0)}
+_CACHE = "expected the original's boxes_padded [n, 4] with x1 y1 x2 y2; bring other boxes over with write_proposals"
 
 
 class Proposals(NamedTuple):
@@ -55,13 +58,30 @@ def write_proposals(path: str | Path, proposals: Proposals) -> None:
 
 def write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
     """A compressed .npz that appears under its name when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **fields)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **fields)
+
+
+def read_fields(path: Path, fields: dict[str, tuple[str, int]]) -> list[np.ndarray]:
+    """Reads arrays of an .npz.
+
+    Args:
+      path: of the file.
+      fields: the kinds of numbers and the number of axes that each array must have.
+
+    Raises:
+      InputError: if the file is missing or damaged, or an array is missing or another one.
+    """
+    arrays = read_npz(path)
+    for name, (kinds, axes) in fields.items():
+        found = arrays.get(name, np.empty(0, object))
+        if found.dtype.kind not in kinds or found.ndim != axes:
+            there = ", ".join(f"{key} {array.dtype} {list(array.shape)}" for key, array in arrays.items())
+            raise InputError(
+                f"{path} is no file of proposals: '{name}' is missing or of another kind (there are "
+                f"{there[:200] or 'no arrays'}); make it again"
+            )
+    return [arrays[name] for name in fields]
 
 
 def load_proposals(path: str | Path) -> Proposals:
@@ -71,14 +91,16 @@ def load_proposals(path: str | Path) -> Proposals:
       InputError: if the file is missing, damaged, or something else.
     """
     path = Path(path)
+    if not path.exists():
+        raise InputError(f"no file of proposals {path}; make it with experiments.prepare_data")
+    names, offsets, boxes, scores, description = read_fields(path, _FIELDS)
+    offsets = offsets.astype(np.int64)
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            names, offsets, boxes, scores, description = (file[field] for field in _FIELDS)
         described = json.loads(str(description))
-    except FileNotFoundError as error:
-        raise InputError(f"no file of proposals {path}; make it with experiments.prepare_data") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no complete file of proposals ({type(error).__name__}); make it again") from error
+    except (ValueError, RecursionError):
+        described = None
+    if not isinstance(described, dict):
+        raise InputError(f"{path} is no file of proposals: its description is no JSON object; make it again")
     if described.get("version") != VERSION:
         raise InputError(
             f"{path} has version {described.get('version')} of the format, expected {VERSION}; make it again"
@@ -86,10 +108,13 @@ def load_proposals(path: str | Path) -> Proposals:
     whole = len(offsets) == len(names) + 1 and offsets[0] == 0 and offsets[-1] == len(boxes) == len(scores)
     if not whole or boxes.shape[1:] != (4,) or (np.diff(offsets) < 0).any():
         raise InputError(f"{path} contradicts itself: the numbers of names, boxes and scores do not fit; make it again")
+    boxes = _float32(boxes)
     checked_boxes(boxes, str(path))
     if not len(names):
         return Proposals([], [], [], described)
-    return Proposals(names.tolist(), np.split(boxes, offsets[1:-1]), np.split(scores, offsets[1:-1]), described)
+    return Proposals(
+        names.tolist(), np.split(boxes, offsets[1:-1]), np.split(_float32(scores), offsets[1:-1]), described
+    )
 
 
 def read_proposals(
@@ -142,15 +167,17 @@ def original_boxes(path: str | Path, size: tuple[int, int]) -> np.ndarray:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no file {path}, the proposals of that image; expected one .mat an image")
-    try:
-        boxes = np.asarray(scipy.io.loadmat(path)["boxes_padded"], np.float64)
-    except Exception as error:  # SciPy raises whatever a damaged file leads it to
-        raise InputError(f"{path} is no .mat file with boxes_padded ({type(error).__name__})") from error
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise InputError(f"{path}: boxes_padded is {list(boxes.shape)}; expected [n, 4]")
+        raise InputError(f"no file {path}, the proposals of that image; expected one .mat per image")
+    boxes = read_mat(path, "boxes_padded", _CACHE)
+    if boxes.dtype.kind not in "fiu" or boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise InputError(f"{path}: boxes_padded is {boxes.dtype} {list(boxes.shape)}; expected numbers [n, 4]")
+    boxes = boxes.astype(np.float64)
     height, width = size
-    shift = np.array([height + 1, width + 1, height, width])
-    boxes = (boxes - shift).astype(np.float32)
+    boxes = _float32(boxes - np.array([height + 1, width + 1, height, width]))
     checked_boxes(boxes, str(path))
     return boxes
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinite, which is no box
+        return array.astype(np.float32)

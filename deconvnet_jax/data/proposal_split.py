@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -19,11 +18,20 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from deconvnet_jax.data.proposal_files import Proposals, load_proposals, write_npz, write_proposals
+from deconvnet_jax.data.proposal_files import (
+    BOX_FIELDS,
+    Proposals,
+    load_proposals,
+    read_fields,
+    write_npz,
+    write_proposals,
+)
 from deconvnet_jax.data.proposals import EdgeBoxes, check_method, propose_boxes, propose_from_edges
 from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.data.workers import end_with_parent
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import not_written, remove_unfinished, write_text
+from deconvnet_jax.ops.boxes import checked_boxes
 
 Boxes = tuple[np.ndarray, np.ndarray]
 
@@ -125,12 +133,12 @@ def claim_partial(partial: Path, description: dict[str, Any], names: Sequence[st
     digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     wanted = json.dumps({**description, "images": digest}, sort_keys=True)
     marker = partial / "settings.json"
-    if marker.exists() and marker.read_text() != wanted:
+    if marker.exists() and marker.read_bytes() != wanted.encode():
         raise InputError(f"{partial} was begun with other settings or images; delete it to begin anew")
-    partial.mkdir(parents=True, exist_ok=True)
-    temporary = partial / "settings.json.unfinished"
-    temporary.write_text(wanted)
-    temporary.replace(marker)
+    with not_written(partial):
+        partial.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(partial)
+    write_text(marker, wanted)
 
 
 def read_part(path: Path) -> Boxes:
@@ -140,10 +148,13 @@ def read_part(path: Path) -> Boxes:
       InputError: if the file is damaged.
     """
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return file["boxes"], file["scores"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is damaged; delete it and run again: that image is computed anew") from error
+        boxes, scores = read_fields(path, BOX_FIELDS)
+        checked_boxes(boxes, str(path))
+        if len(boxes) != len(scores):
+            raise InputError("the numbers of boxes and scores differ")
+    except InputError as error:
+        raise InputError(f"{path} is damaged; delete it and run again: that image is computed again") from error
+    return boxes, scores
 
 
 def _jobs(

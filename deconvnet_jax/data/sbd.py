@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import scipy.io
 
+from deconvnet_jax.data.mat_files import read_mat
 from deconvnet_jax.errors import InputError
 
 _MAX_INSTANCES = 254
@@ -61,10 +61,10 @@ def read_sbd(
 
 
 def _struct(file: str | Path | BinaryIO, name: str) -> np.void:
-    try:
-        return scipy.io.loadmat(file)[name][0, 0]
-    except Exception as error:  # SciPy raises whatever a damaged file leads it to
-        raise InputError(f"{file} is no MATLAB file with {name} ({type(error).__name__}); get SBD again") from error
+    found = read_mat(file, name, "get SBD again")
+    if found.dtype.names is None or found.shape != (1, 1):
+        raise InputError(f"{file} is no MATLAB file with {name} (it is no struct); get SBD again")
+    return found[0, 0]
 
 
 def _mask(struct: np.void, file: str | Path | BinaryIO, name: str) -> np.ndarray:

@@ -77,9 +77,9 @@ def test_files(tmp_path, rng):
     np.savez(tmp_path / "other.npz", **{"logit/kernel": np.zeros((3, 3, 8, 1))})
     np.savez(tmp_path / "pickle.npz", a=np.array([{}]))
     for name, message in (
-        ("none.npz", "cannot be read .*; train or fetch it again"),
-        ("cut.npz", "cannot be read"),
-        ("pickle.npz", "cannot be read"),
+        ("none.npz", "no file .*none.npz; correct the name"),
+        ("cut.npz", "is not a complete .npz file .*; fetch or write it again"),
+        ("pickle.npz", "holds Python objects, which are not loaded"),
         ("other.npz", "is no edge network of this version"),
     ):
         with pytest.raises(InputError, match=message):

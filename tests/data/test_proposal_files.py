@@ -1,6 +1,9 @@
 """Files of proposals: round trip, lookup by name, the original's .mat, and files that are none."""
 
+import contextlib
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -71,7 +74,7 @@ def test_unusable_files_of_the_original(tmp_path):
     with pytest.raises(InputError, match=r"no file .*a\.mat, the proposals of that image"):
         read_proposals(tmp_path, ["a"], [(10, 10)])
     for content, message in (
-        ({"boxes": np.ones((1, 4))}, r"is no \.mat file with boxes_padded \(KeyError\)"),
+        ({"boxes": np.ones((1, 4))}, r"is no MATLAB file with boxes_padded \(it has boxes\)"),
         ({"boxes_padded": np.ones((4, 5))}, r"boxes_padded is \[4, 5\]; expected \[n, 4\]"),
         ({"boxes_padded": np.array([[15, 15, 20, 20], [15, 15, 9, 20]])}, r"box 1 is .*; expected x0 < x1"),
     ):
@@ -92,14 +95,18 @@ def rewritten(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"boxes": None}, r"is no complete file of proposals \(KeyError\); make it again"),
+        ({"boxes": None}, r"is no file of proposals: 'boxes' is missing or of another kind \(there are names <U"),
         ({"offsets": np.array([0, 3, 204, 203, 204])}, "contradicts itself"),
         ({"scores": np.zeros(3, np.float32)}, "contradicts itself"),
         ({"boxes": np.zeros((204, 5), np.float32)}, "contradicts itself"),
+        ({"boxes": np.array([["a"] * 4] * 204)}, "'boxes' is missing or of another kind"),
+        ({"offsets": np.array(3), "names": np.array("p")}, "'names' is missing or of another kind"),
+        ({"description": np.array("[1]")}, "its description is no JSON object"),
+        ({"description": np.array("[" * 100_000)}, "its description is no JSON object"),
         ({"boxes": np.full((204, 4), np.nan, np.float32)}, r"box 0 is \[nan, nan, nan, nan\]; expected x0 < x1"),
-        ({"description": np.array("{")}, "is no complete file of proposals"),
+        ({"description": np.array("{")}, "its description is no JSON object"),
         ({"description": np.array(json.dumps({"version": 9}))}, "has version 9 of the format, expected 1"),
-        ({"names": np.array([{}], object)}, "is no complete file of proposals"),
+        ({"names": np.array([{}], object)}, "names.npy holds Python objects, which are not loaded"),
     ],
 )
 def test_unusable_files(path, changes, message):
@@ -116,7 +123,7 @@ def test_missing_and_truncated_files(path):
     content = path.read_bytes()
     for part in (content[: len(content) // 2], content[:-30], b"", b"nothing"):
         path.write_bytes(part)
-        with pytest.raises(InputError, match="is no complete file of proposals"):
+        with pytest.raises(InputError, match=r"is not a complete \.npz file"):
             load_proposals(path)
 
 
@@ -135,3 +142,22 @@ def test_boxes_of_images_of_another_size(tmp_path):
         InputError, match=r"x\.npz: image 'a': box 0 is .*, and all boxes lie outside the image of 20x10 pixels"
     ):
         read_proposals(file, ["a"], [(10, 20)])
+
+
+def test_every_flipped_bit_is_one_line_or_harmless(path, rng):
+    whole = path.read_bytes()
+    for place in rng.integers(0, 8 * len(whole), 400):
+        damaged = bytearray(whole)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with contextlib.suppress(InputError):
+            assert len(load_proposals(path).names) == 4
+
+
+def test_a_claim_of_gigabytes_takes_no_memory(tmp_path):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (5 * 10**9, 4)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("boxes.npy", header.getvalue() + bytes(64))
+    with pytest.raises(InputError, match=r"boxes.npy has the shape \(5000000000, 4\), which does not fit"):
+        load_proposals(tmp_path / "a.npz")

@@ -46,7 +46,7 @@ GOOD = np.zeros((6, 8), np.uint8)
         (b"no MATLAB file at all", "is no MATLAB file with GTcls"),
         (b"", "is no MATLAB file with GTcls"),
         (class_mat(GOOD)[:150], "is no MATLAB file with GTcls"),
-        (sbd_mat("GTinst", Segmentation=GOOD), r"is no MATLAB file with GTcls \(KeyError\)"),
+        (sbd_mat("GTinst", Segmentation=GOOD), r"is no MATLAB file with GTcls \(it has GTinst\)"),
         (sbd_mat("GTcls", Boundaries=GOOD), "GTcls has no Segmentation; get SBD again"),
         (class_mat(np.zeros((6, 8, 3), np.uint8)), r"GTcls.Segmentation is uint8 \[6, 8, 3\]; expected uint8 \[H, W\]"),
         (class_mat(np.zeros((6, 8))), r"GTcls.Segmentation is float64 \[6, 8\]; expected"),
