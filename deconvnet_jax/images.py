@@ -130,6 +130,17 @@ def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
         return image.height, image.width
 
 
+def image_orientation(file: str | Path | BinaryIO) -> int:
+    """Returns the EXIF orientation of an image, 1 (upright) to 8; 1 also where there is none that can be read.
+
+    Raises:
+      InputError: if the file is not an image in one of `FORMATS`.
+    """
+    with open_image(file) as image:
+        number = _orientation(image)
+        return number if number in _TURNS else 1
+
+
 @contextlib.contextmanager
 def open_image(
     file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, larger: str = "cut it into tiles"

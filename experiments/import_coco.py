@@ -8,6 +8,7 @@ overlap, the smaller one is on top; crowds are ignored pixels (255). Prints how 
 of stdout says what was written. After an error the folder is as it was before.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
             progress=bar.update,
         )
     print_classes(summary)
+    for warning in summary.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     print(f"{output}: split {values.split}, {describe(summary)}")
 
 

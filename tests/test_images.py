@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.images import image_size, read_image, read_mask
+from deconvnet_jax.images import image_orientation, image_size, read_image, read_mask
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n"
 
@@ -113,6 +113,7 @@ def test_upright(tmp_path, kind):
     exif[0x0112] = 6
     Image.fromarray(np.rot90(upright)).save(tmp_path / "turned", kind, exif=exif)
     np.testing.assert_allclose(read_image(tmp_path / "turned", upright=True), upright, atol=2)
+    assert image_orientation(tmp_path / "turned") == exif[0x0112]
 
 
 def test_transparency_and_palettes(rng):

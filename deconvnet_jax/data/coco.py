@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from deconvnet_jax.data.coco_json import CocoFile, CocoImage, read_coco, run_lengths
+from deconvnet_jax.data.coco_notes import orientation_notes
 from deconvnet_jax.data.scenes import voc_palette
 from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, class_names, read_image, read_mask, split_files
 from deconvnet_jax.errors import InputError
@@ -44,6 +45,7 @@ class CocoSummary(NamedTuple):
       hidden: number of annotations without a pixel: smaller than one, or covered by smaller objects.
       ignored_pixels: number of pixels with 255.
       classes: counts of every class, background (without objects) first.
+      warnings: what is probably meant otherwise, each one line.
     """
 
     images: int
@@ -52,6 +54,7 @@ class CocoSummary(NamedTuple):
     hidden: int
     ignored_pixels: int
     classes: tuple[ClassCount, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Masks(NamedTuple):
@@ -62,12 +65,14 @@ class Masks(NamedTuple):
       instances: uint8 [H, W], 0 = background, 255 = ignore, else the object's number from 1 on.
       class_ids: uint8 [objects], class of the objects 1, 2, ...
       hidden: number of objects without a pixel of their own; they have no number.
+      empty: where in the file those are that cover no pixel of the image at all.
     """
 
     label: np.ndarray
     instances: np.ndarray
     class_ids: np.ndarray
     hidden: int
+    empty: tuple[str, ...]
 
 
 def import_coco(
@@ -93,8 +98,9 @@ def import_coco(
       progress: called with the number of images done and of all images.
 
     Raises:
-      InputError: if the annotations or an image are not usable, an image has more than 254 objects, none is left, or
-        the output folder holds this split, other classes, or other images of the same names.
+      InputError: if the annotations or an image are not usable, no annotation covers a pixel, an image has more than
+        254 objects, none is left, or the output folder holds this split, other classes, or other images of the same
+        names.
     """
     annotations, images = Path(annotations).expanduser(), Path(images).expanduser()
     output = Path(output).expanduser().absolute()
@@ -146,7 +152,8 @@ def paint(image: CocoImage) -> Masks:
             ignored = _covered(run_lengths(item, image.height, image.width)) & (canvas == 0)
             label[ignored] = instances[ignored] = IGNORE
     label, instances = (mask.reshape(image.width, image.height).T.copy() for mask in (label, instances))
-    return Masks(label, instances, class_ids[visible + 1], len(objects) - len(visible))
+    empty = tuple(objects[i].where for i in np.flatnonzero(areas == 0))
+    return Masks(label, instances, class_ids[visible + 1], len(objects) - len(visible), empty)
 
 
 def _covered(runs: np.ndarray) -> np.ndarray:
@@ -215,14 +222,20 @@ def _write_images(
 ) -> tuple[list[str], CocoSummary]:
     """Writes to `folder` what `output` lacks; returns the split's names and counts."""
     names: list[str] = []
-    hidden = 0
+    paths: list[Path] = []
+    empty: list[str] = []
+    hidden, annotated, is_seen = 0, sum(len(image.objects) for image in coco.images), False
     pixels = np.zeros(IGNORE + 1, np.int64)
     in_images, objects = np.zeros((2, len(coco.class_names)), np.int64)
     for i, image in enumerate(coco.images):
         masks = None if skip_empty and not image.objects else _checked_masks(image, images)
+        if masks is not None:
+            empty += masks.empty
+            is_seen = is_seen or masks.label.any()
         if masks is not None and (len(masks.class_ids) or not skip_empty):
             _write_image(image, images, masks, folder, output)
             names.append(image.name)
+            paths.append(images / image.file)
             hidden += masks.hidden
             found = np.bincount(masks.label.ravel(), minlength=IGNORE + 1)
             pixels += found
@@ -230,6 +243,11 @@ def _write_images(
             objects += np.bincount(masks.class_ids, minlength=len(objects))
         if progress:
             progress(i + 1, len(coco.images))
+    if annotated and not is_seen:
+        raise InputError(
+            f"{coco.path}: none of the {annotated} annotations covers a pixel; expected coordinates in pixels of the "
+            "image"
+        )
     counts = zip(coco.class_names, in_images.tolist(), objects.tolist(), pixels.tolist(), strict=False)
     return names, CocoSummary(
         images=len(names),
@@ -238,7 +256,17 @@ def _write_images(
         hidden=hidden,
         ignored_pixels=int(pixels[IGNORE]),
         classes=tuple(ClassCount(*count) for count in counts),
+        warnings=(*coco.notes, *_empty_notes(empty, annotated), *orientation_notes(paths)),
     )
+
+
+def _empty_notes(empty: list[str], annotated: int) -> list[str]:
+    if not empty:
+        return []
+    return [
+        f"{len(empty)} of {annotated} annotations cover no pixel and are left out, the first {empty[0]}; expected "
+        "coordinates in pixels of the image"
+    ]
 
 
 def _checked_masks(image: CocoImage, images: Path) -> Masks:

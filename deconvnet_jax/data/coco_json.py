@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from deconvnet_jax.data.coco_notes import category_notes, check_fractions, is_reserved, no_classes
 from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES
 from deconvnet_jax.errors import InputError
 
@@ -60,10 +61,19 @@ class CocoImage(NamedTuple):
 
 
 class CocoFile(NamedTuple):
-    """What is kept of a file: names of the classes, background first, and all images in the file's order."""
+    """What is kept of a file.
 
+    Attributes:
+      path: the file.
+      class_names: names of the classes, background first.
+      images: all images in the file's order.
+      notes: warnings about what is probably meant otherwise.
+    """
+
+    path: Path
     class_names: tuple[str, ...]
     images: list[CocoImage]
+    notes: tuple[str, ...]
 
 
 def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> CocoFile:
@@ -75,21 +85,26 @@ def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> Coco
         keeps all, in the order of their ids.
 
     Raises:
-      InputError: if the file is missing, damaged or not COCO's; if it contradicts itself; or for unknown categories.
+      InputError: if the file is missing, damaged or not COCO's; if it contradicts itself; if all its coordinates are
+        fractions; or for unknown categories.
     """
     path = Path(path)
     data = _load(path)
-    found = _categories(path, _entries(path, data, "categories"))
-    class_names, class_ids = choose_classes(path, found, categories)
-    images: dict[int | str, CocoImage] = {}
-    for where, entry in _entries(path, data, "images"):
-        image_id = _id(entry, "id", where)
-        if image_id in images:
-            raise InputError(f"{where} has the id {image_id!r} of another image; give every image its own")
-        images[image_id] = _image(where, entry)
-    _check_names(path, images.values())
-    for where, entry in _entries(path, data, "annotations"):
-        image_id, category_id = _id(entry, "image_id", where), _id(entry, "category_id", where)
+    entries = _entries(path, data, "categories")
+    found = _categories(path, entries)
+    images = _images(path, _entries(path, data, "images"))
+    annotations = [
+        (where, entry, _id(entry, "category_id", where)) for where, entry in _entries(path, data, "annotations")
+    ]
+    left_out: dict[int | str, str] = {}
+    if categories is None:
+        parents = dict(zip(found, (entry.get("supercategory") for _, entry in entries), strict=True))
+        left_out = no_classes(found, parents, {category_id for *_, category_id in annotations})
+    kept = {key: name for key, name in found.items() if key not in left_out}
+    class_names, class_ids = choose_classes(path, kept, categories)
+    counts = dict.fromkeys(class_names[1:], 0)
+    for where, entry, category_id in annotations:
+        image_id = _id(entry, "image_id", where)
         if image_id not in images:
             raise InputError(
                 f"{where} has image_id {image_id!r}, but no image has that id; add the image or take it out"
@@ -100,9 +115,12 @@ def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> Coco
         if crowd not in (0, 1):
             raise InputError(f"{where} has iscrowd {_shown(crowd)}; expected 0 or 1")
         if category_id in class_ids:
-            kept = CocoObject(where, class_ids[category_id], bool(crowd), entry.get("segmentation"))
-            images[image_id].objects.append(kept)
-    return CocoFile(class_names, list(images.values()))
+            class_id = class_ids[category_id]
+            images[image_id].objects.append(CocoObject(where, class_id, bool(crowd), entry.get("segmentation")))
+            counts[class_names[class_id]] += 1
+    segmentations = [item.segmentation for image in images.values() for item in image.objects]
+    notes = [*category_notes(path, left_out, counts), *check_fractions(path, segmentations)]
+    return CocoFile(path, class_names, list(images.values()), tuple(notes))
 
 
 def choose_classes(
@@ -127,7 +145,7 @@ def choose_classes(
         wanted = _renamed(path, set(found.values()), categories)
     targets = list(dict.fromkeys(wanted.values()))
     for name in targets:
-        if name == "background" or not _is_line(name):
+        if name == "background" or (categories is None and is_reserved(name)) or not _is_line(name):
             raise InputError(
                 f"{path}: a class cannot be called {_shown(name)}; choose and rename categories with "
                 "--categories=CATEGORY=NAME,..."
@@ -295,6 +313,17 @@ def _categories(path: Path, entries: Iterable[tuple[str, dict[str, Any]]]) -> di
     return found
 
 
+def _images(path: Path, entries: Iterable[tuple[str, dict[str, Any]]]) -> dict[int | str, CocoImage]:
+    images: dict[int | str, CocoImage] = {}
+    for where, entry in entries:
+        image_id = _id(entry, "id", where)
+        if image_id in images:
+            raise InputError(f"{where} has the id {image_id!r} of another image; give every image its own")
+        images[image_id] = _image(where, entry)
+    _check_names(path, images.values())
+    return images
+
+
 def _image(where: str, entry: dict[str, Any]) -> CocoImage:
     file_name = entry.get("file_name")
     if not isinstance(file_name, str) or not _is_line(file_name):
@@ -320,6 +349,11 @@ def _check_names(path: Path, images: Iterable[CocoImage]) -> None:
     first: dict[str, CocoImage] = {}
     for image in images:
         other = first.setdefault(image.name, image)
+        if other is not image and other.file == image.file:
+            raise InputError(
+                f"{image.where} is {image.file}, as {other.where.removeprefix(f'{path}: ')} is; give every image one "
+                "entry, and all its annotations that entry's id"
+            )
         if other is not image:
             raise InputError(
                 f"{image.where} is {image.file}, but {other.file} is called '{image.name}' too; in the VOC layout "
@@ -330,10 +364,12 @@ def _check_names(path: Path, images: Iterable[CocoImage]) -> None:
 
 
 def _id(entry: dict[str, Any], key: str, where: str) -> int | str:
+    """An id; one written as text or as a fraction, "7" or 7.0, is the number."""
     value = entry.get(key)
-    if type(value) not in (int, str):
+    if type(value) not in (int, float, str) or (type(value) is float and not value.is_integer()):
         raise InputError(f"{where} has the {key} {_shown(value)}; {_EXPECTED}, each entry with its ids")
-    return value
+    number = type(value) is float or (type(value) is str and value.isascii() and value.isdecimal() and len(value) < 20)
+    return int(value) if number else value
 
 
 def _is_line(text: str) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,115 @@ def test_254_classes(tmp_path, source, load):
     source["categories"].pop()
     load(source)
     assert len(class_names(tmp_path / "out")) == 255
+
+
+# What is probably meant otherwise.
+
+
+def test_nothing_to_warn_of(source, load):
+    assert load(source).warnings == ()
+
+
+@pytest.mark.parametrize("position", [0, 3])
+def test_the_root_category_of_roboflow(tmp_path, source, load, position):
+    for category in source["categories"]:
+        category["supercategory"] = "animals"
+    source["categories"].insert(position, {"id": 0, "name": "animals", "supercategory": "none"})
+    (warning,) = load(source).warnings
+    assert "'animals' is the supercategory of all others and annotates nothing; it is left out" in warning
+    assert class_names(tmp_path / "out") == ("background", "cat", "lion", "dog")
+
+
+def test_a_root_category_that_is_used_or_wanted(tmp_path, source, load):
+    for category in source["categories"]:
+        category["supercategory"] = "animals"
+    source["categories"].append({"id": 0, "name": "animals", "supercategory": "none"})
+    (warning,) = load(source, categories=["animals", "cat"]).warnings
+    assert "no annotation of 1 of 2 classes: animals;" in warning
+    shutil.rmtree(tmp_path / "out")
+    source["annotations"].append(annotation(3, 0, rectangle(0, 0, 5, 5)))
+    assert load(source).warnings == ()
+    assert class_names(tmp_path / "out") == ("background", "animals", "cat", "lion", "dog")
+
+
+@pytest.mark.parametrize("name", ["_background_", "__ignore__", "background", "Background"])
+def test_categories_that_are_no_classes(tmp_path, source, load, name):
+    source["categories"].insert(0, {"id": 0, "name": name, "supercategory": None})
+    (warning,) = load(source).warnings
+    assert f"the category '{name}' is no class and annotates nothing; it is left out" in warning
+    assert class_names(tmp_path / "out") == ("background", "cat", "lion", "dog")
+
+
+def test_categories_without_annotations_are_named(tmp_path, source, load):
+    source["categories"] += [{"id": 90 + i, "name": f"c{i}"} for i in range(20)]
+    (warning,) = load(source).warnings
+    assert "no annotation of 20 of 23 classes: c0, c1, c2" in warning
+    assert "c11, ...;" in warning
+    assert warning.endswith("--categories=cat,lion,dog")
+    assert len(class_names(tmp_path / "out")) == 24
+
+
+def test_file_without_annotations(source, load):
+    source["annotations"] = []
+    (warning,) = load(source).warnings
+    assert "no annotation of its 3 classes: every image becomes background" in warning
+
+
+def fractions(segmentation):
+    return [[value / size for value, size in zip(segmentation[0], (WIDTH, HEIGHT) * 4, strict=True)]]
+
+
+@pytest.mark.parametrize("options", [{}, {"skip_empty": True}, {"categories": ["dog", "cat"]}])
+def test_coordinates_that_are_fractions(tmp_path, source, load, options):
+    for item in source["annotations"]:
+        item["segmentation"] = fractions(item["segmentation"])
+    count = 3 if "categories" in options else 4
+    fails(tmp_path, lambda: load(source, **options), f"of all {count} annotations lie between 0 and 1", "pixels")
+
+
+def test_some_coordinates_that_are_fractions(source, load):
+    source["annotations"][1]["segmentation"] = fractions(source["annotations"][1]["segmentation"])
+    warnings = load(source).warnings
+    assert "the coordinates of 1 of 4 annotations lie between 0 and 1" in warnings[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"skip_empty": True}])
+def test_no_annotation_covers_a_pixel(tmp_path, source, load, options):
+    beyond, line = rectangle(35, 2, 45, 9), [[2, 2, 9, 2, 20, 2]]
+    nothing = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+    for item, value in zip(source["annotations"], (beyond, line, nothing, nothing), strict=True):
+        item["segmentation"] = value
+    fails(tmp_path, lambda: load(source, **options), "train.json: none of the 4 annotations covers a pixel", "pixels")
+    source["annotations"][0]["segmentation"] = rectangle(2, 3, 12, 9)
+    (warning,) = load(source, **options).warnings
+    assert "2 of 4 annotations cover no pixel and are left out, the first" in warning  # the last is a crowd
+    assert "annotations[1] (id 102)" in warning
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "sub/b.png"])
+def test_images_that_are_turned_by_exif(tmp_path, source, load, rng, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photos" / name, exif=exif)
+    (warning,) = load(source).warnings
+    assert f"1 of 3 images have an EXIF orientation, among them {tmp_path / 'photos' / name} ({orientation})" in warning
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 9, 77])
+def test_images_that_are_upright(tmp_path, source, load, rng, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(tmp_path / "photos/a.jpg", exif=exif)
+    assert load(source).warnings == ()
+
+
+def test_ids_as_text_and_as_fractions(tmp_path, source, load):
+    for item in source["annotations"]:
+        item["image_id"], item["category_id"] = str(item["image_id"]), float(item["category_id"])
+    summary = load(source)
+    assert (summary.objects, summary.warnings) == (3, ())
+    assert class_names(tmp_path / "out") == ("background", "cat", "lion", "dog")
 
 
 # A folder that is there.

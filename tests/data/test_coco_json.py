@@ -82,6 +82,12 @@ WRONG = {
     "absolute": (change("images", 0, "file_name", value="/a.jpg"), ("'/a.jpg'", "below the folder")),
     "two lines": (change("images", 0, "file_name", value="a\nb.jpg"), (r"'a\nb.jpg'", "one line")),
     "blank": (change("images", 0, "file_name", value="a .jpg"), ("'a .jpg'", "blanks")),
+    "category _background_": (
+        change("categories", 0, "name", value="_background_"),
+        ("'_background_'", "--categories"),
+    ),
+    "fraction as id": (change("images", 0, "id", value=1.5), ("images[0] (id 1.5)", "the id 1.5")),
+    "same file": (change("images", 1, "file_name", value="a.jpg"), ("images[1] (id 2) is a.jpg, as images[0] (id 1)",)),
     "same stem": (change("images", 1, "file_name", value="sub/a.png"), ("sub/a.png, but a.jpg", "'a'", "rename")),
     "other size": (change("images", 0, "width", value=31), ("a.jpg is 30x20", "says 31x20")),
     "no size": (remove("images", 0, "width"), ("images[0] (id 1)", "width None")),

@@ -56,6 +56,17 @@ def test_two_splits(source):
     assert read_example(source / "voc", "a", 3).instances.max() == 2
 
 
+def test_warnings(source):
+    content = json.loads((source / "instances.json").read_text())
+    content["categories"].append({"id": 3, "name": "lion"})
+    (source / "instances.json").write_text(json.dumps(content))
+    done = run(source, "--split=train")
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert "no annotation of 1 of 3 classes: lion;" in warning
+    assert warning.endswith("--categories=dog,[bold]cat")
+
+
 def test_categories(source):
     done = run(source, "--split=train", "--categories=[bold]cat=feline, dog")
     assert done.returncode == 0, done.stderr
