@@ -84,7 +84,8 @@ class NamedFiles:
 
     def find(self, name: str) -> str | None:
         """Returns the path of the file that belongs to a name; None if there is none, or if it could be several."""
-        if not name or "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        path = PurePosixPath(name)
+        if not name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
             return None
         for suffix in self._suffixes:
             if self._exists(f"{name}{suffix}"):

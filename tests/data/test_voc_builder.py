@@ -1,5 +1,6 @@
 """What goes into the TFDS data set comes out again; it is rebuilt when the folder changes; TensorFlow stays out."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,73 @@ def test_reused_silently_and_rebuilt_after_a_change(folder, capfd):
     assert not open_split(builder, "train")[0].label.any()
     (folder / "ImageSets/Segmentation/train.txt").write_text("train_0001\n")
     assert build(folder)[1] == 1
+
+
+def first_label(folder):
+    return open_split(build(folder)[0], "train")[0].label
+
+
+def empty_mask(folder):
+    return Image.fromarray(np.zeros_like(read_example(folder, "train_0003", 6).label))
+
+
+def test_a_mask_in_a_linked_folder_was_edited(folder):
+    masks = (folder / "SegmentationClass").rename(folder.parent / "disk")
+    (folder / "SegmentationClass").symlink_to(masks)
+    assert first_label(folder).any()
+    empty_mask(folder).save(masks / "train_0003.png")
+    assert not first_label(folder).any()
+
+
+def test_a_mask_was_replaced_with_its_size_and_time_kept(folder):
+    path = folder / "SegmentationClass/train_0003.png"
+    empty_mask(folder).save(folder / "new.png")
+    size = max(path.stat().st_size, (folder / "new.png").stat().st_size)
+    for mask in (path, folder / "new.png"):
+        mask.write_bytes(mask.read_bytes().ljust(size, b"\0"))  # what follows a PNG's end does not count
+    assert first_label(folder).any()
+    status = path.stat()
+    os.utime(folder / "new.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    (folder / "new.png").replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (status.st_size, status.st_mtime_ns)
+    assert not first_label(folder).any()
+
+
+def test_what_was_only_copied_or_touched_is_not_packed_again(folder):
+    first, _ = build(folder)
+    os.utime(folder / "SegmentationClass/train_0003.png")
+    assert build(folder)[1] == 0
+    shutil.move(folder, folder.parent / "elsewhere")
+    shutil.copytree(folder.parent / "elsewhere", folder)
+    again, packed = build(folder)
+    assert (packed, again.data_path) == (0, first.data_path)
+    (folder / "classes.txt").write_text("\n".join(f"class{i}" for i in range(6)))
+    assert build(folder)[0].info.metadata["class_names"][1] == "class1"
+
+
+def test_files_that_change_while_they_are_packed(folder):
+    def change(done, total):
+        empty_mask(folder).save(folder / "SegmentationClass/train_0003.png")
+
+    with pytest.raises(InputError, match="files were changed while they were packed; run it again"):
+        prepare_voc_layout(folder, folder.parent / "tfds", change)
+    assert not first_label(folder).any()
+
+
+def test_warnings_come_every_time(folder, capsys):
+    (folder / "ImageSets/Segmentation/test.txt").write_text("unknown\n")
+    path = folder / "SegmentationClass/train_0003.png"
+    with Image.open(path) as mask:
+        mask.putpalette(list(range(256)) * 3)
+        mask.save(path)
+    for _ in range(2):
+        build(folder)
+        left_out, palette = capsys.readouterr().err.splitlines()
+        assert left_out.startswith("warning: split 'test' is left out: none of its 1 images has a photograph")
+        assert palette.startswith("warning: class id ")
+        assert all(part in palette for part in ("palette", "train_0003.png", "train_0001.png"))
+    with pytest.raises(InputError, match="there are train; 'test' is left out: none of its 1 images"):
+        open_split(build(folder)[0], "test")
 
 
 def test_without_instances_and_with_a_grey_image(folder):

@@ -1,0 +1,153 @@
+"""Masks and photographs under other names are found or named, and no split is left out without a word."""
+
+import shutil
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconvnet_jax.data import UnlabelledSplit, has_no_masks, read_example
+from deconvnet_jax.data.annotated import annotated_splits
+from deconvnet_jax.data.voc_layout import VocFolder
+from deconvnet_jax.errors import InputError
+
+MASKS = "SegmentationClass"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """im0 to im3 to train on, im4 and im5 to validate on; mask i is of class i % 3."""
+    root = tmp_path / "VOC2012"
+    for folder in ("JPEGImages", MASKS, "ImageSets/Segmentation"):
+        (root / folder).mkdir(parents=True)
+    for i in range(6):
+        Image.fromarray(np.full((9, 12, 3), 9 * i, np.uint8)).save(root / f"JPEGImages/im{i}.jpg")
+        Image.fromarray(np.full((9, 12), i % 3, np.uint8)).save(root / MASKS / f"im{i}.png")
+    write_list(root, "train", *(f"im{i}" for i in range(4)))
+    write_list(root, "val", "im4", "im5")
+    return root
+
+
+def write_list(root, split, *names):
+    (root / f"ImageSets/Segmentation/{split}.txt").write_text("\n".join(names) + "\n")
+
+
+def rename(folder, form):
+    for path in list(folder.iterdir()):
+        target = folder / form.format(path.stem)
+        target.parent.mkdir(exist_ok=True)
+        path.rename(target)
+
+
+def found(root):
+    return annotated_splits(VocFolder(root))
+
+
+def fails(root, *parts):
+    with pytest.raises(InputError) as caught:
+        found(root)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize("form", ["{}.png", "{}.PNG", "{}.jpg.png", "{}.JPG.png", "{}.Png"])
+def test_masks_that_are_clear_are_read(root, form):
+    rename(root / MASKS, form)
+    assert {split: [files.name for files in members] for split, members in found(root).examples.items()} == {
+        "train": ["im0", "im1", "im2", "im3"],
+        "val": ["im4", "im5"],
+    }
+    assert read_example(root, "im2", 3).label.max() == 2
+
+
+@pytest.mark.parametrize("form", ["{}_mask.png", "seg-{}.png", "masks/{}.png", "{}.bmp", "{}.tif"])
+def test_masks_under_other_names_are_named(root, form):
+    rename(root / MASKS, form)
+    fails(root, f"{MASKS}/im0.png", f"there is {form.format('im0')}", "train.txt", "name files and images alike")
+
+
+@pytest.mark.parametrize("form", ["{}.bmp", "photo-{}.jpg", "batch1/{}.jpg"])
+def test_photographs_under_other_names_are_named(root, form):
+    rename(root / "JPEGImages", form)
+    fails(root, "JPEGImages/im0.jpg", f"there is {form.format('im0')}", "train.txt")
+
+
+def test_names_in_other_unicode_forms(root):
+    composed, apart = (unicodedata.normalize(form, "Straße é") for form in ("NFC", "NFD"))
+    for folder, suffix, name in (("JPEGImages", ".jpg", composed), (MASKS, ".png", apart)):
+        (root / folder / f"im1{suffix}").rename(root / folder / f"{name}{suffix}")
+    write_list(root, "train", "im0", apart.upper())
+    files = found(root).examples["train"][1]
+    assert (files.image.stem, files.label.stem) == (composed, apart)
+    assert read_example(root, apart, 3).label.max() == 1
+
+
+def test_some_masks_are_missing(root):
+    (root / MASKS / "im1.png").unlink()
+    fails(root, f"no file {root / MASKS}/im1.png, the class mask of image 'im1'")
+    (root / MASKS / "im3.png").rename(root / MASKS / "im3_label.png")
+    (root / MASKS / "im1.png").symlink_to(root / "nowhere.png")
+    fails(
+        root, "split 'train', 2 of 4 images", "im1.png", f"it is a link to {root / 'nowhere.png'}, which is not there"
+    )
+    (root / "JPEGImages/im2.jpg").unlink()
+    fails(root, f"no image {root}/JPEGImages/im2.jpg, although a split names it")
+
+
+def test_splits_that_are_left_out_are_named(root):
+    write_list(root, "test", "unknown1", "unknown2")
+    Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(root / "JPEGImages/plain.jpg")
+    write_list(root, "server", "plain")
+    splits = found(root)
+    assert sorted(splits.examples) == ["train", "val"]
+    assert sorted(splits.left_out) == ["server", "test"]
+    server, test = splits.warnings
+    assert server.startswith("split 'server' is left out: none of its 1 images has a mask, for example no file ")
+    assert test.startswith("split 'test' is left out: none of its 2 images has a photograph")
+    assert "JPEGImages/unknown1.jpg" in test
+    assert has_no_masks(root, "server")
+    assert not has_no_masks(root, "train")
+    assert [example.name for example in UnlabelledSplit(root, "server")] == ["plain"]
+
+
+def test_a_list_in_an_unknown_encoding(root):
+    (root / "ImageSets/Segmentation/train.txt").write_bytes("写真0\n写真1\n".encode("gb18030"))
+    fails(root, "train.txt", "the list is not UTF-8 text: save it as such")
+
+
+def test_a_list_that_names_masks_in_another_folder(root):
+    write_list(root, "train", *(f"/JPEGImages/im{i}.jpg /SegmentationClassAug/im{i}.png" for i in range(4)))
+    assert len(found(root).examples["train"]) == 4  # that folder was renamed
+    (root / "SegmentationClassAug").mkdir()
+    fails(root, "/SegmentationClassAug/im0.png", "rename the folder SegmentationClassAug to SegmentationClass")
+
+
+def test_objects_of_some_images(root):
+    """As VOC's object masks beside the class masks of SBD."""
+    (root / "SegmentationObject").mkdir()
+    shutil.copy(root / MASKS / "im1.png", root / "SegmentationObject/im1.png")
+    splits = found(root)
+    assert [files.instances is not None for files in splits.examples["train"]] == [False, True, False, False]
+    (warning,) = splits.warnings
+    assert warning.startswith("5 of 6 images have no mask in ")
+    assert "SegmentationObject, among them 'im0': connected parts of a class are their objects" in warning
+    assert read_example(root, "im0", 3).instances is None
+    assert read_example(root, "im1", 3).instances.max() == 1
+
+
+@pytest.mark.parametrize("part", ["JPEGImages", MASKS, "ImageSets", "ImageSets/Segmentation"])
+def test_linked_folders(root, part, tmp_path):
+    (root / part).rename(tmp_path / "disk")
+    (root / part).symlink_to(tmp_path / "disk")
+    assert len(found(root).examples["train"]) == 4
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    fails(root, "is not a folder in the VOC layout", f"leads to {tmp_path / 'disk'}" if part != "ImageSets" else "")
+
+
+def test_hidden_and_other_files_are_no_lists(root):
+    (root / "ImageSets/Segmentation/._train.txt").write_bytes(b"\0\5\x16\7")
+    (root / "ImageSets/Segmentation/notes.md").write_text("notes")
+    (root / "ImageSets/Segmentation/old.txt").mkdir()
+    assert sorted(found(root).examples) == ["train", "val"]

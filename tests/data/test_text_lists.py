@@ -1,0 +1,121 @@
+"""Lists as people have them: what is clear is read, of all else one line says what and where."""
+
+import codecs
+import unicodedata
+
+import pytest
+
+from deconvnet_jax.data.named_files import NamedFiles
+from deconvnet_jax.data.text_lists import read_list, read_text
+from deconvnet_jax.errors import InputError
+
+NAMES = ["im0", "im1", "café", "a photo"]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    for name in (*NAMES, "cam1/b", "1 0"):
+        path = tmp_path / f"JPEGImages/{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return NamedFiles.below(tmp_path / "JPEGImages", (".jpg", ".png"))
+
+
+def names(tmp_path, photographs, content):
+    path = tmp_path / "train.txt"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_list(path, photographs).names
+
+
+def lines(form, names=NAMES):
+    return "".join(form.format(name) + "\n" for name in names)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}",
+        "{}.jpg",
+        "{}.JPG",
+        "  {}\t ",
+        '"{}"',
+        "./{}.jpg",
+        "JPEGImages/{}.jpg",
+        "/data/my photos/VOC2012/JPEGImages/{}.jpg",
+        "D:\\VOC2012\\JPEGImages\\{}.jpg",
+        "/JPEGImages/{0}.jpg /SegmentationClass/{0}.png",
+        "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png",
+        "JPEGImages/{0} SegmentationClass/{0}",
+        "{0}.jpg,{0}.png",
+        "{0}.jpg; {0}_mask.png",
+        "{0}.jpg\t{0}.png",
+        '"{0}.jpg","{0}.png"',
+        "{}.jpg # the first\n",
+        "# comment\n{}\n\n",
+    ],
+)
+def test_one_name_of_each_line(tmp_path, photographs, form):
+    assert names(tmp_path, photographs, lines(form)) == NAMES
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode(),
+        lambda text: text.encode("utf-8-sig"),
+        lambda text: text.encode("utf-16"),
+        lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
+        lambda text: text.encode("utf-16-le"),
+        lambda text: text.encode("utf-16-be"),
+        lambda text: text.encode("utf-32"),
+        lambda text: text.encode("latin-1"),
+        lambda text: unicodedata.normalize("NFD", text).encode(),
+    ],
+)
+def test_encodings_and_ends_of_lines(tmp_path, photographs, encode, end):
+    found = names(tmp_path, photographs, encode(lines("{}").replace("\n", end)))
+    assert [unicodedata.normalize("NFC", name) for name in found] == NAMES
+
+
+def test_names_that_look_like_something_else(tmp_path, photographs):
+    assert names(tmp_path, photographs, "1 0\ncam1/b\n") == ["1 0", "cam1/b"]
+    assert names(tmp_path, photographs, "nowhere\nim0\n") == ["nowhere", "im0"]  # what is missing is said later
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("im0 -1\nim1  1\n", r"line 1: 'im0 -1' has the mark of a class behind the name .* ImageSets/Main"),
+        ("im0.jpg 0\n", "has the mark of a class"),
+        ("im0.jpg 500 375\n", "line 1: 'im0.jpg 500 375': expected one image name per line"),
+        ("im0\nim1\nim0\n", "names 'im0' more than once"),
+        ("im0\nIM0.jpg\n", "names 'IM0' more than once"),
+        ("/JPEGImages/im0.jpg\nim0\n", "names 'im0' more than once"),
+        ("im0\n/etc/passwd\n", "names '/etc/passwd', which leads out of the folder"),
+        ("../../im9\n", "which leads out of the folder; write one image name per line"),
+        ("\n# nothing\n", "is empty"),
+        ("", "is empty"),
+    ],
+)
+def test_one_line_says_what_is_wrong(tmp_path, photographs, text, message):
+    with pytest.raises(InputError, match=message) as caught:
+        names(tmp_path, photographs, text)
+    assert str(tmp_path / "train.txt") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_that_a_list_names(tmp_path, photographs):
+    (tmp_path / "train.txt").write_text("/JPEGImages/im0.jpg /SegmentationClassAug/im0.png\nim1\n")
+    assert read_list(tmp_path / "train.txt", photographs).masks == {"im0": "/SegmentationClassAug/im0.png"}
+
+
+def test_files_that_cannot_be_read(tmp_path, photographs):
+    (tmp_path / "train.txt").symlink_to(tmp_path / "nowhere.txt")
+    with pytest.raises(InputError, match=r"train\.txt cannot be read \(No such file"):
+        read_list(tmp_path / "train.txt", photographs)
+    with pytest.raises(InputError, match=r"nowhere\.txt cannot be read \(No such file"):
+        read_text(tmp_path / "nowhere.txt")
+    (tmp_path / "bytes").write_bytes(b"a\0\0\0b\0\xd8\xd8")
+    with pytest.raises(InputError, match="bytes cannot be read as UTF-8 text"):
+        read_text(tmp_path / "bytes")
