@@ -27,12 +27,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import write_text
 from experiments import cli
 from experiments.benchmarks import crf as crf_benchmark
 from experiments.benchmarks import forward as forward_benchmark
@@ -43,6 +43,7 @@ from experiments.benchmarks import proposals as proposals_benchmark
 from experiments.benchmarks import scaling as scaling_benchmark
 from experiments.benchmarks import train as train_benchmark
 from experiments.benchmarks import unpool as unpool_benchmark
+from experiments.output import output_file
 
 NAMES = ("input", "proposals", "train", "forward", "unpool", "infer", "crf", "growth", "scaling", "all")
 PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "dtype", "step_ms", "batch_per_device", "picture")
@@ -52,16 +53,16 @@ ONLY_FOR = {"picture": "growth", "dtype": "train"}
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("json", None, "file for the numbers")
-    flags.DEFINE_string("voc_root", None, "proposals, crf: folder with JPEGImages, SegmentationClass, ImageSets")
+    cli.define_path("json", None, "file for the numbers")
+    cli.define_path("voc_root", None, "proposals, crf: folder with JPEGImages, SegmentationClass, ImageSets")
     flags.DEFINE_string("split", "val", "proposals: whose objects to find")
-    flags.DEFINE_string("forest", None, "proposals: model file of a structured forest, to be compared too")
+    cli.define_path("forest", None, "proposals: model file of a structured forest, to be compared too")
     at_once = (
         "train: images a step; default: 2 on a CPU, else 32. forward, unpool: images at once; default: 2 and 8 on a "
         "CPU, else 8 and 64; 8. infer: windows at once; default: 10"
     )
     flags.DEFINE_integer("batch_size", None, at_once, lower_bound=1)
-    flags.DEFINE_string("picture", None, "growth: file for the picture, a PNG")
+    cli.define_path("picture", None, "growth: file for the picture, a PNG")
     flags.DEFINE_float("width", 1.0, "train, forward, infer, growth: multiplies the width of all layers")
     dtypes = "train: of the computation; default: float32 on a CPU, else both"
     flags.DEFINE_enum("dtype", None, ("float32", "bfloat16"), dtypes)
@@ -75,15 +76,11 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2 or argv[1] not in NAMES:
         given = " ".join(argv[1:]) or "nothing"
         raise InputError(f"expected the name of one benchmark ({', '.join(NAMES)}); got {given}")
-    path = Path(values.json).expanduser() if values.json else None
-    if path and not path.parent.is_dir():
-        raise InputError(f"--json={values.json}: there is no folder {path.parent}; make it first")
-    picture = Path(values.picture).expanduser().absolute() if values.picture else None
     for flag, name in ONLY_FOR.items():
         if values[flag].value and argv[1] not in (name, "all"):
             raise InputError(f"--{flag}={values[flag].value} has no meaning for '{argv[1]}', only for {name}")
-    if picture and not (picture.suffix == ".png" and picture.parent.is_dir()):
-        raise InputError(f"--picture={values.picture}: expected a name that ends in .png, in a folder that exists")
+    path = values.json and output_file(values.json, "--json")
+    picture = values.picture and output_file(values.picture, "--picture", ".png")
     benchmarks = {
         "input": input_benchmark.run,
         "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
@@ -98,7 +95,7 @@ def main(argv: Sequence[str]) -> None:
     numbers = run_all(values) if argv[1] == "all" else benchmarks[argv[1]]()
     text = json.dumps(numbers)
     if path:
-        path.write_text(text + "\n")
+        write_text(path, text + "\n")
     print(text)
 
 

@@ -13,20 +13,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data import Source, Windows, class_windows, open_split, repeat_rare
 from deconvnet_jax.visualization import contact_sheet
 from experiments import cli, dataset
-from experiments.output import output_folder
+from experiments.output import output_folder, save_picture
 
 IGNORE = 255
 BATCH = 16
@@ -34,8 +33,8 @@ BATCH = 16
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    config_flags.DEFINE_config_file("config", None, "a file in experiments/configs")
-    flags.DEFINE_string("output", None, "folder for examples.png")
+    cli.define_config("a file in experiments/configs")
+    cli.define_path("output", None, "folder for examples.png")
     flags.DEFINE_integer("count", 36, "crops on the sheet", lower_bound=1)
     flags.DEFINE_integer("sample", 512, "crops whose pixels are counted", lower_bound=1, upper_bound=20_000)
     flags.mark_flags_as_required(["config", "output"])
@@ -49,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     print(json.dumps(statistics))
 
 
-def run(config: ml_collections.ConfigDict, output: str, *, count: int = 36, sample: int = 512) -> dict[str, Any]:
+def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 36, sample: int = 512) -> dict[str, Any]:
     """Arguments as the flags; returns what the JSON line says.
 
     Raises:
@@ -63,7 +62,7 @@ def run(config: ml_collections.ConfigDict, output: str, *, count: int = 36, samp
     windows = dataset.windows_of(config, builder, source)
     crops = first_crops(config, source, windows, max(count, sample))
     page = contact_sheet(crops["image"][:count], crops["label"][:count], [str(i + 1) for i in range(count)], names)
-    Image.fromarray(page).save(folder / "examples.png")
+    save_picture(folder / "examples.png", page)
     repeated = repeat_rare(windows, config.data.balance, config.seed)
     statistics = {
         "images": len(source),

@@ -21,7 +21,6 @@ import chex
 import jax
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
 
 from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
@@ -36,16 +35,16 @@ FOLDS = ("none", "scale", "convolutions")
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    config_flags.DEFINE_config_file("config", None, "a file in experiments/configs; default: the training run's data")
-    flags.DEFINE_string("checkpoint", None, "folder of a training run, or of an imported network")
+    cli.define_config("a file in experiments/configs; default: the training run's data")
+    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    flags.DEFINE_string("output", None, "folder for the new checkpoint")
+    cli.define_path("output", None, "folder for the new checkpoint")
     flags.DEFINE_integer("batches", 500, "how many batches are measured", lower_bound=0)
     flags.DEFINE_integer("batch_size", 28, "crops a batch, rounded up to a multiple of the devices", lower_bound=2)
     flags.DEFINE_enum("fold", "none", FOLDS, "where the statistics go: stay apart, into scale and shift, into kernels")
     flags.DEFINE_string("split", None, "split to measure on; default: config.data.train_split")
-    flags.DEFINE_string("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
-    flags.DEFINE_string("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
+    cli.define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
+    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
     flags.mark_flags_as_required(["checkpoint", "output"])
 
 
@@ -58,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
         values.checkpoint,
         values.output,
         config=values.config,
-        overrides={key: value for key, value in overrides.items() if value},
+        overrides={key: str(value) for key, value in overrides.items() if value},
         step=values.step,
         batches=values.batches,
         batch_size=values.batch_size,

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import SIZES
+from deconvnet_jax.files import whole_file, write_text
 from experiments import cli, dataset, prepare_data, voc_eval, voc_train
 from experiments.configs import demo
 
@@ -114,7 +115,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("workdir", None, "folder for data, trainings and results")
+    cli.define_path("workdir", None, "folder for data, trainings and results")
     flags.DEFINE_integer("seeds", 3, "trainings of each kind, with seeds 0, 1, ...", lower_bound=1)
     flags.DEFINE_integer("steps", 1200, "of a training", lower_bound=20)
     flags.mark_flag_as_required("workdir")
@@ -125,7 +126,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2 or argv[1] not in EXPERIMENTS:
         given = " ".join(argv[1:]) or "nothing"
         raise InputError(f"expected the name of one experiment ({', '.join(EXPERIMENTS)}); got {given}")
-    run(argv[1], Path(flags.FLAGS.workdir).expanduser().absolute(), flags.FLAGS.seeds, flags.FLAGS.steps)
+    run(argv[1], flags.FLAGS.workdir.absolute(), flags.FLAGS.seeds, flags.FLAGS.steps)
 
 
 def run(name: str, workdir: Path, seeds: int, steps: int) -> dict[str, list[dict[str, float | None]]]:
@@ -134,8 +135,9 @@ def run(name: str, workdir: Path, seeds: int, steps: int) -> dict[str, list[dict
     prepare(workdir / "data")
     found = {row.label: [scored(row, workdir, seed, steps) for seed in range(seeds)] for row in rows}
     described = {"experiment": name, "steps": steps, "train_scenes": TRAIN_SCENES, "val_scenes": VAL_SCENES}
-    (workdir / f"{name}.json").write_text(json.dumps({**described, "rows": found}, indent=1) + "\n")
-    picture(name, found).savefig(workdir / f"{name}.png")
+    write_text(workdir / f"{name}.json", json.dumps({**described, "rows": found}, indent=1) + "\n")
+    with whole_file(workdir / f"{name}.png") as path:
+        picture(name, found).savefig(path)
     Console(width=150).print(results_table(name, found))
     print(workdir / f"{name}.json", workdir / f"{name}.png", sep="\n")
     return found
@@ -156,7 +158,7 @@ def scored(row: Row, workdir: Path, seed: int, steps: int) -> dict[str, float | 
     path = folder / "scores" / f"{row.training.name}.seed{seed}.{'.'.join(ways)}.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(_score(row, workdir / "data", folder, seed, steps)) + "\n")
+        write_text(path, json.dumps(_score(row, workdir / "data", folder, seed, steps)) + "\n")
     return json.loads(path.read_text())
 
 
@@ -191,7 +193,7 @@ def _trained(training: Training, data: Path, folder: Path, seed: int, steps: int
     except InputError as error:
         if "training diverged" not in str(error):
             raise
-        diverged.write_text(f"{error}\n")
+        write_text(diverged, f"{error}\n")
         return None
     finally:
         jax.clear_caches()

@@ -1,12 +1,10 @@
 """What the programs in this folder share: start-up, errors as one clear line, the progress bar."""
 
-import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -14,70 +12,96 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
+from experiments import failures
 
-INTERRUPTED = 130  # exit status, as the shell says it of a program that Ctrl-C has ended
-
+HOW_TO_SEGMENT = "a file in experiments/configs that says how to segment; default: the training run's"
+EVERY_SETTING = str(Path(__file__).with_name("configs") / "default.py")
 
 # ml_collections reports a misspelt key by one of several exceptions, some of several lines.
 _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)
 
 
 def _one_line(error: BaseException) -> str:
+    if isinstance(error.__context__, InputError):  # of a flag's parser; absl writes its own text around it
+        return f"error: {error.__context__}"
     inner = error.args[0] if error.args else None
     if isinstance(inner, KeyError):  # of the config: the key, and a suggestion if there is one like it
         return f"error: no such setting: {' '.join(inner.args[0].split())} (experiments/configs/default.py lists all)"
     return f"error: {' '.join(str(error).split())} (see --help)"
 
 
-def _out_of_memory(error: BaseException) -> str:
-    return (
-        f"error: the device's memory does not suffice ({' '.join(str(error).split())[:120]}); to train, lower "
-        "--config.micro_batch or give --config.remat=True or --config.model.dtype=bfloat16; to predict, lower "
-        "--config.inference.batch_size or .max_side"
-    )
-
-
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
-    for stream in (sys.stdout, sys.stderr):  # names of files need not be text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    failures.report_in_one_line()
 
     def guarded(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.ERROR)  # Orbax and TFDS log what progress bars and our own lines say better
-        try:
-            main(argv)
-        except InputError as error:
-            sys.exit(f"error: {error}")
-        except OSError as error:  # a full disk, a file that others took away: says which and why
-            sys.exit(f"error: {error}")
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            sys.exit(_out_of_memory(error))
-        except KeyboardInterrupt:
-            print("\ninterrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED)
+        sys.exit(failures.status_of(lambda: main(argv)))
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            arguments = flags.FLAGS(argv)
-            if "config" in flags.FLAGS:  # a file that could not be loaded is an error only when it is looked into
-                getattr(flags.FLAGS.config, "to_dict", None)
-            return arguments
+            return flags.FLAGS(argv)
         except _FLAG_ERRORS as error:
             sys.exit(_one_line(error))
 
     app.run(guarded, flags_parser=parse)
 
 
-def define_config(default: str) -> None:
-    """The flag --config for programs that use a checkpoint: --config.KEY=VALUE works without it, too."""
-    every_key = str(Path(__file__).with_name("configs") / "default.py")
+class _PathParser(flags.ArgumentParser):
+    """Text of a flag -> path; `files.user_path` says what is wrong with it."""
+
+    def __init__(self, flag: str):
+        super().__init__()
+        self._flag = flag
+
+    def parse(self, argument: str | Path) -> Path:
+        return user_path(argument, f"--{self._flag}")
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+def define_path(name: str, default: str | None, help_text: str) -> None:
+    """Defines a flag whose value is a `Path`; every flag that takes a file or folder is one of these."""
+    flags.DEFINE(_PathParser(name), name, default, help_text, serializer=flags.ArgumentSerializer())
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Text of --config -> the ConfigDict that the file's get_config() returns."""
+
+    def __init__(self, loader: flags.ArgumentParser):
+        super().__init__()
+        self._loader = loader
+
+    def parse(self, argument: str | Path) -> ml_collections.ConfigDict:
+        path = str(user_path(argument, "--config"))
+        if not Path(path.split(":")[0]).is_file():  # what follows a colon is an argument of get_config
+            raise InputError(f"--config={path}: no such file; experiments/configs has some")
+        try:
+            config = self._loader.parse(path)
+            getattr(config, "to_dict", None)  # ml_collections puts an OSError off until the config is looked into
+        except Exception as error:  # whatever the code of a config may raise
+            reason = " ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
+            raise InputError(f"--config={path} could not be loaded ({reason}); correct the file") from error
+        if not isinstance(config, ml_collections.ConfigDict):
+            raise InputError(
+                f"--config={path}: get_config() returned {type(config).__name__}; let it change and return "
+                "experiments.configs.default.get_config()"
+            )
+        return config
+
+    def flag_type(self) -> str:
+        return self._loader.flag_type()
+
+
+def define_config(help_text: str, default: str | None = None) -> None:
+    """Defines the flag --config; with a file as default, --config.KEY=VALUE works without it, too."""
     try:
-        config_flags.DEFINE_config_file("config", every_key, f"a file in experiments/configs; default: {default}")
+        name = config_flags.DEFINE_config_file("config", default, help_text).name
     except _FLAG_ERRORS as error:  # a misspelt key of the default config, which is loaded here already
         sys.exit(_one_line(error))
+    flags.FLAGS[name].parser = _ConfigParser(flags.FLAGS[name].parser)
 
 
 def given_config(values: flags.FlagValues) -> tuple[ml_collections.ConfigDict | None, dict[str, Any]]:

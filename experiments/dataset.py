@@ -11,10 +11,9 @@ import tensorflow_datasets as tfds
 
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
-from experiments import cli, hosts
+from deconvnet_jax.files import user_path
+from experiments import cli, hosts, settings
 from experiments.configs import default
-
-DATASETS = ("voc_layout", "voc2012", "camvid")
 
 
 def data_config(
@@ -51,19 +50,9 @@ def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
     Raises:
       InputError: if no data is named, or it has another number of classes than `config.model.num_classes`.
     """
-    config = config.copy_and_resolve_references()
     check_dataset(config)
-    config.data.data_dir = config.data.data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
-    for section, key in (
-        (config.data, "voc_root"),
-        (config.data, "data_dir"),
-        (config.data, "proposals"),
-        (config.data, "window_list"),
-        (config, "init_from"),
-        (config.init, "vgg16"),
-    ):
-        if section[key]:
-            section[key] = str(Path(section[key]).expanduser().absolute())
+    config = settings.with_absolute_paths(config)
+    config.data.data_dir = config.data.data_dir or default_data_dir()
     found = len(class_names(config))
     if config.model.num_classes not in (None, found):
         raise InputError(
@@ -78,15 +67,20 @@ _CLASSES_HINT = " (classes.txt, or VOC's 21 without it)"
 
 
 def check_dataset(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError unless the config names data."""
-    if config.data.dataset not in DATASETS:
-        raise InputError(f"config.data.dataset='{config.data.dataset}': unknown; expected {' or '.join(DATASETS)}")
+    """Raises InputError unless the settings are in range and name data."""
+    settings.check_config(config)
     if config.data.dataset == "voc_layout" and not config.data.voc_root:
         raise InputError("no data: give --config.data.voc_root=FOLDER, a folder with JPEGImages and SegmentationClass")
     if config.data.dataset != "voc_layout" and config.data.voc_root:
         raise InputError(
             f"config.data.voc_root and config.data.dataset={config.data.dataset} exclude each other: leave one out"
         )
+
+
+def default_data_dir() -> str:
+    """Returns the folder in which TFDS keeps its copies of data sets."""
+    folder = os.environ.get("TFDS_DATA_DIR", "").strip() or "~/tensorflow_datasets"
+    return str(user_path(folder, "TFDS_DATA_DIR").absolute())
 
 
 def described(config: ml_collections.ConfigDict) -> str:
@@ -132,17 +126,15 @@ def windows_of(
     Raises:
       InputError: if there is nothing to train on, or a file that it takes is missing or not usable.
     """
-    settings = config.data
-    if settings.crop_size < 1:
-        raise InputError(f"config.data.crop_size={settings.crop_size}: expected a multiple of 32, for example 224")
-    if settings.window_list:
-        return data.listed_windows(settings.window_list, source)
+    chosen = config.data
+    if chosen.window_list:
+        return data.listed_windows(chosen.window_list, source)
     return data.training_windows(
         source,
-        settings.windows,
-        image_factor=settings.resize_size / settings.crop_size,
-        proposals=proposals_of(config, builder, source) if "proposal" in settings.windows else None,
-        min_overlap=settings.min_overlap,
+        chosen.windows,
+        image_factor=chosen.resize_size / chosen.crop_size,
+        proposals=proposals_of(config, builder, source) if "proposal" in chosen.windows else None,
+        min_overlap=chosen.min_overlap,
     )
 
 

@@ -31,9 +31,9 @@ from experiments.output import output_folder
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("checkpoint", None, "folder of a training run, or of an imported network")
+    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    flags.DEFINE_string("output", None, "folder for the artefact")
+    cli.define_path("output", None, "folder for the artefact")
     flags.DEFINE_integer("input_size", None, "side of the images; default: that of training", lower_bound=1)
     flags.DEFINE_list("platforms", list(PLATFORMS), "what the artefact can run on")
     flags.mark_flags_as_required(["checkpoint", "output"])

@@ -41,15 +41,15 @@ def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.env
         return
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=_TIMEOUT)
-    except ValueError as error:  # nothing tells how many processes there are
+    except (ValueError, TypeError, KeyError, IndexError) as error:  # what tells how many there are is partly set
         if values.distributed == "on" or arguments or in_cluster(environment):
             raise InputError(
-                f"the other processes are not known ({error}); give --coordinator=HOST:PORT, --num_processes and "
-                "--process_id"
+                f"the other processes are not known ({_reason(error)}); give --coordinator=HOST:PORT, --num_processes "
+                "and --process_id, or --distributed=off for one process alone"
             ) from error
     except RuntimeError as error:
         raise InputError(
-            f"the processes did not find each other ({str(error).splitlines()[0]}); all of them must be started with "
+            f"the processes did not find each other ({_reason(error)}); all of them must be started with "
             "the same --coordinator and --num_processes, and the first one must be reachable from the others"
         ) from error
 
@@ -61,9 +61,9 @@ def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[s
       InputError: for incomplete flags.
     """
     given = {
-        "coordinator_address": values.coordinator or environment.get("JAX_COORDINATOR_ADDRESS"),
-        "num_processes": _number(values.num_processes, environment, "JAX_NUM_PROCESSES"),
-        "process_id": _number(values.process_id, environment, "JAX_PROCESS_ID"),
+        "coordinator_address": values.coordinator or environment.get("JAX_COORDINATOR_ADDRESS") or None,
+        "num_processes": values.num_processes or _number(environment, "JAX_NUM_PROCESSES"),
+        "process_id": _number(environment, "JAX_PROCESS_ID") if values.process_id is None else values.process_id,
     }
     if values.distributed == "off":
         return None
@@ -94,9 +94,9 @@ def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[s
 def in_cluster(environment: Mapping[str, str]) -> bool:
     """Whether this is one of several processes of a cluster's job."""
     return (
-        int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1
-        or int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1
-        or ("KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment)
+        (_number(environment, "SLURM_STEP_NUM_TASKS") or 1) > 1
+        or (_number(environment, "OMPI_COMM_WORLD_SIZE") or 1) > 1
+        or bool(environment.get("KUBERNETES_SERVICE_HOST") and environment.get("JOB_COMPLETION_INDEX"))
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
     )
 
@@ -104,7 +104,7 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
 def alone_on_its_host(environment: Mapping[str, str]) -> bool:
     """Whether SLURM or Open MPI started one process on each host, which then has all of its accelerators."""
     hosts, processes = (environment.get(f"SLURM_STEP_NUM_{name}") for name in ("NODES", "TASKS"))
-    if processes is not None:
+    if processes:
         return hosts == processes
     return environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
@@ -114,12 +114,24 @@ def on_tpu(environment: Mapping[str, str]) -> bool:
     return environment.get("JAX_PLATFORMS", "tpu") == "tpu" and importlib.util.find_spec("libtpu") is not None
 
 
-def _number(value: int | None, environment: Mapping[str, str], name: str) -> int | None:
-    if value is not None or name not in environment:
-        return value
-    if not environment[name].isdecimal():
-        raise InputError(f"{name}={environment[name]}: expected a number")
-    return int(environment[name])
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """Returns a variable's number; None if it is not set, or empty as job scripts leave it.
+
+    Raises:
+      InputError: for other text.
+    """
+    text = environment.get(name, "").strip()
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise InputError(f"{name}={text}: expected a number; correct the variable, or give --distributed=off")
+    return int(text)
+
+
+def _reason(error: Exception) -> str:
+    """Returns an error's first line; of a missing variable, its name."""
+    text = (str(error).splitlines() or [""])[0]
+    return text if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
 
 
 def say(line: str) -> None:

@@ -25,9 +25,9 @@ from experiments import cli
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("annotations", None, "COCO's instances_*.json, with polygons or run lengths")
-    flags.DEFINE_string("images", None, "folder below which the images lie as the JSON names them")
-    flags.DEFINE_string("output", None, "folder in the VOC layout, new or with other splits")
+    cli.define_path("annotations", None, "COCO's instances_*.json, with polygons or run lengths")
+    cli.define_path("images", None, "folder below which the images lie as the JSON names them")
+    cli.define_path("output", None, "folder in the VOC layout, new or with other splits")
     flags.DEFINE_string("split", None, "train, val, ...: the split to write")
     flags.DEFINE_list(
         "categories",

@@ -36,9 +36,9 @@ CHUNK = 2**20  # values at a time: fc6 alone has 103 million
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("caffemodel", None, "a DeconvNet or FCN-8s of Caffe's")
-    flags.DEFINE_string("vgg16", None, "instead: an ImageNet VGG-16, for the encoder of a DeconvNet")
-    flags.DEFINE_string("output", None, "folder for the checkpoint")
+    cli.define_path("caffemodel", None, "a DeconvNet or FCN-8s of Caffe's")
+    cli.define_path("vgg16", None, "instead: an ImageNet VGG-16, for the encoder of a DeconvNet")
+    cli.define_path("output", None, "folder for the checkpoint")
     flags.DEFINE_enum(
         "bn",
         "auto",
@@ -46,7 +46,7 @@ def define_flags() -> None:
         "a DeconvNet's batch normalisation: 'folded' as in ..._inference, 'learned' as in stage_*_train_result; by "
         "default learned if the file has a loss layer",
     )
-    flags.DEFINE_string("class_names", None, "file with one name a line; default: VOC's for 21 classes, else numbers")
+    cli.define_path("class_names", None, "file with one name a line; default: VOC's for 21 classes, else numbers")
     flags.mark_flag_as_required("output")
 
 

@@ -1,25 +1,29 @@
-"""The folder that a program writes its results to."""
+"""The files and folders that a program writes its results to."""
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import not_written, user_path, whole_file, write_text
 from deconvnet_jax.training import flatten
 
 RUN_FILE = "run.json"
+RESULTS = ("metrics.json", "results", "labels")  # a folder of an evaluation has one of them
 
 
 def output_folder(path: str | Path) -> Path:
-    """The folder `path`, made if there is none.
+    """Returns the folder `path`, made if there is none.
 
     Raises:
-      InputError: if that is empty or a file, or nothing can be written there.
+      InputError: if it is empty or a file, or nothing can be written there.
     """
-    if not str(path):
-        raise InputError("--output is empty; name a folder")
-    folder = Path(path).expanduser()
+    folder = user_path(path, "--output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -29,30 +33,74 @@ def output_folder(path: str | Path) -> Path:
     return folder
 
 
+def output_file(path: str | Path, flag: str, suffix: str = "") -> Path:
+    """Returns the path of a file that can be written.
+
+    Args:
+      path: of the file, in a folder that exists.
+      flag: that names it, e.g. "--json".
+      suffix: that the name must have, e.g. ".png"; "" for any.
+
+    Raises:
+      InputError: for another suffix, a folder that does not exist or cannot be written to, or a folder as file.
+    """
+    file = user_path(path, flag)
+    if not file.parent.is_dir():
+        raise InputError(f"{flag}={path}: there is no folder {file.parent}; make it first")
+    if (suffix and file.suffix.lower() != suffix) or file.is_dir():
+        ending = f" that ends in {suffix}" if suffix else ""
+        raise InputError(f"{flag}={path}: expected a name{ending}, of a file; name another")
+    with not_written(file), tempfile.TemporaryFile(dir=file.parent):
+        return file
+
+
+def save_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture, uint8 RGB [H, W, 3], as its suffix says; whole or not at all, folders made as needed.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    with not_written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    jpeg = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    with whole_file(path) as temporary:
+        Image.fromarray(picture).save(temporary, **jpeg)
+
+
 def claim_output(folder: Path, description: dict[str, Any]) -> None:
     """Notes in a folder whose results it holds, unless it holds others already.
 
     Args:
       folder: for the results.
-      description: of what they come from, JSON.
+      description: of what they come from, JSON; "step" and "split" are those of metrics.json.
 
     Raises:
       InputError: if the folder holds results of something else (the differing keys are named).
     """
     path = folder / RUN_FILE
-    described = json.loads(json.dumps(description))
-    if not path.exists():
-        taken = [name for name in ("metrics.json", "results", "labels") if (folder / name).exists()]
+    new = flatten(json.loads(json.dumps(description)))
+    found = _read_object(path)
+    if found is None and path.exists():
+        print(f"warning: {path} is damaged and written anew; results in its folder are replaced", file=sys.stderr)
+        scores = _read_object(folder / "metrics.json") or {}
+        found = {**new, **{key: scores[key] for key in ("step", "split") if key in scores}}
+    elif found is None:
+        taken = [name for name in RESULTS if (folder / name).exists()]
         if taken:
             raise InputError(f"--output={folder} holds other results already ({taken[0]}); name another folder")
-        path.write_text(json.dumps(described, indent=2) + "\n")
-        return
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON; delete the folder or name another --output") from error
-    old, new = flatten(found), flatten(described)
+        found = new
+    old = flatten(found)
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     if changed:
         differences = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in changed)
         raise InputError(f"--output={folder} holds results of another evaluation: {differences}; name another folder")
+    write_text(path, json.dumps(description, indent=2) + "\n")
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    """Returns the JSON object in a file; None if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

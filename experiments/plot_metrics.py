@@ -17,8 +17,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path, whole_file
 from deconvnet_jax.training import METRICS_FILE, metric_lines
 from experiments import cli
+from experiments.output import output_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 SIZE = (14, 9)  # inches
@@ -34,7 +36,7 @@ class Curve(NamedTuple):
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("output", "metrics.png", "file of the picture, a PNG")
+    cli.define_path("output", "metrics.png", "file of the picture, a PNG")
     flags.DEFINE_integer("smooth", 1, "training curves are means over so many points", lower_bound=1)
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the runs
 
@@ -52,13 +54,12 @@ def run(runs: Sequence[str], output: str | Path = "metrics.png", smooth: int = 1
     """
     if not runs:
         raise InputError("no run given; name the folders of one or several training runs")
-    output = Path(output).expanduser()
-    if output.suffix.lower() != ".png" or not output.parent.is_dir():
-        raise InputError(f"--output={output}: expected a name that ends in .png, in a folder that exists")
-    files = [metrics_file(Path(name).expanduser()) for name in runs]
+    output = output_file(output, "--output", ".png")
+    files = [metrics_file(user_path(name, "RUN")) for name in runs]
     curves = [read_metrics(path) for path in files]
     names = short_names([path.parent.absolute() for path in files])
-    draw(dict(zip(names, curves, strict=True)), smooth).savefig(output, dpi=DPI)
+    with whole_file(output) as path:
+        draw(dict(zip(names, curves, strict=True)), smooth).savefig(path, dpi=DPI)
     print(output)
     for name, found in zip(names, curves, strict=True):
         print(summary(name, found))

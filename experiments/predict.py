@@ -42,11 +42,11 @@ MAX_PIXELS = 50_000_000  # unless told otherwise: the scores of 21 classes take 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    flags.DEFINE_string("output", None, "folder for the label maps and overlays")
+    cli.define_path("output", None, "folder for the label maps and overlays")
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
-    cli.define_config("how the training run's config segments")
+    cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flags_as_required(["checkpoint", "output"])
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
 

@@ -41,13 +41,13 @@ _ONLY = {  # flags that mean something for some data sets only
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     flags.DEFINE_string("dataset", None, " or ".join(DATASETS))
-    flags.DEFINE_string("data_dir", None, "folder that gets the data")
-    flags.DEFINE_string("voc_root", None, "voc_layout: folder with JPEGImages, SegmentationClass, ImageSets")
-    flags.DEFINE_string("manual_dir", None, "voc2012, camvid: folder with the downloaded archives, or extracted")
+    cli.define_path("data_dir", None, "folder that gets the data")
+    cli.define_path("voc_root", None, "voc_layout: folder with JPEGImages, SegmentationClass, ImageSets")
+    cli.define_path("manual_dir", None, "voc2012, camvid: folder with the downloaded archives, or extracted")
     flags.DEFINE_bool("verify", True, "voc2012: compare the archives with the published sizes and checksums")
     flags.DEFINE_list("proposals", None, "splits whose proposals are computed; default: voc2012's train_aug and val")
     flags.DEFINE_string("method", "network", "of the proposals: network, gradient, selective_search, grid, ...")
-    flags.DEFINE_string("forest", None, "--method=structured_forest: the model file")
+    cli.define_path("forest", None, "--method=structured_forest: the model file")
     flags.DEFINE_integer("processes", None, "that search for proposals; default: one a core", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "scenes: decides what is drawn")
     flags.DEFINE_integer("train_scenes", TRAIN_SCENES, "scenes: number for training")

@@ -20,20 +20,21 @@ from absl import flags
 from deconvnet_jax.data.bsds500 import BoundaryExample, read_bsds500
 from deconvnet_jax.data.gradient_edges import gradient_edges
 from deconvnet_jax.data.network_edges import network_edges_batch, read_edge_network, write_edge_network
-from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import EdgeScores, edge_scores
+from deconvnet_jax.files import user_path, whole_file
 from deconvnet_jax.models import count_parameters
 from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.training.edges import train_edge_network
 from experiments import cli
+from experiments.output import output_file
 
 STEPS = 3000
 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("data_dir", None, "folder of BSDS500")
-    flags.DEFINE_string("output", None, "file for the weights, .npz")
+    cli.define_path("data_dir", None, "folder of BSDS500")
+    cli.define_path("output", None, "file for the weights, .npz")
     flags.DEFINE_integer("steps", STEPS, "updates; 0: only score the file that is there", lower_bound=0)
     flags.DEFINE_integer("batch_size", 8, "crops of 256x256 a step", lower_bound=1)
     flags.DEFINE_float("learning_rate", 2e-3, "at its highest", lower_bound=0.0)
@@ -61,8 +62,8 @@ def main(argv: Sequence[str]) -> None:
 
 
 def run(
-    data_dir: str,
-    output: str,
+    data_dir: str | Path,
+    output: str | Path,
     *,
     steps: int = STEPS,
     batch_size: int = 8,
@@ -76,11 +77,10 @@ def run(
     Raises:
       InputError: for data that cannot be used, or a file that cannot be written.
     """
-    path = Path(output).expanduser()
+    path = user_path(output, "--output")
     test = read_bsds500(data_dir, test_split)
     if steps:
-        if not path.parent.is_dir():
-            raise InputError(f"--output={output}: there is no folder {path.parent}; make it first")
+        output_file(path, "--output")
         examples = [example for split in train_splits for example in read_bsds500(data_dir, split)]
         losses: list[float] = []
 
@@ -95,7 +95,8 @@ def run(
             params = train_edge_network(
                 examples, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, progress=progress
             )
-        write_edge_network(path, params)
+        with whole_file(path) as temporary:
+            write_edge_network(temporary, params)
     params = read_edge_network(path)  # as it is stored: float16
     scores = score(test, params)
     return {

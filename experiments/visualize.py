@@ -21,11 +21,9 @@ import cv2
 import jax
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from deconvnet_jax.data import enlarge, propose_boxes, square
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import whole_file
 from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import MEAN_BGR, checked_boxes
@@ -38,7 +36,7 @@ from deconvnet_jax.visualization import (
 )
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli, segmenting
-from experiments.output import output_folder
+from experiments.output import output_folder, save_picture
 from experiments.predict import MAX_PIXELS, Failures, find_images, read_photograph, result_names
 
 SIDE = 224  # of pictures of activations
@@ -49,12 +47,12 @@ BOX_COLOR = (255, 255, 0)
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    flags.DEFINE_string("output", None, "folder for the figures")
+    cli.define_path("output", None, "folder for the figures")
     flags.DEFINE_list("box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown")
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
-    cli.define_config("how the training run's config segments")
+    cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flags_as_required(["checkpoint", "output"])
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
 
@@ -79,8 +77,7 @@ def main(argv: Sequence[str]) -> None:
         with failures.of(path):
             image = read_photograph(path, values.max_pixels)
             for kind, figure in draw_figures(segmenter, image, box).items():
-                with whole_file(folder / f"{name}_{kind}.png") as temporary:
-                    Image.fromarray(figure).save(temporary)
+                save_picture(folder / f"{name}_{kind}.png", figure)
             print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)
     if failures.listed():
         sys.exit(1)

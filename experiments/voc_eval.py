@@ -27,29 +27,29 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deconvnet_jax.data import VOC_CLASSES, DatasetSplit, Example, UnlabelledSplit, has_no_masks, open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import Tally, scores_table, submission_folder
+from deconvnet_jax.files import user_path, whole_file, write_text
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli, dataset, hosts, segmenting
-from experiments.output import claim_output, output_folder
+from experiments.output import claim_output, output_folder, save_picture
 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_config("the training run's")
-    flags.DEFINE_string("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    cli.define_config("a file in experiments/configs; default: the training run's", cli.EVERY_SETTING)
+    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder")
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    flags.DEFINE_string("output", None, "folder for metrics.json, label maps and panels")
+    cli.define_path("output", None, "folder for metrics.json, label maps and panels")
     flags.DEFINE_string("split", None, "split to score; default: config.data.eval_split")
-    flags.DEFINE_string("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
-    flags.DEFINE_string("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
+    cli.define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
+    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
     flags.DEFINE_integer("panels", 100, "how many images get a panel; -1: all", lower_bound=-1)
     hosts.define_flags()
     flags.mark_flag_as_required("checkpoint")
@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
         values.checkpoint,
         config=config,
         changes=changes,
-        overrides={key: value for key, value in overrides.items() if value},
+        overrides={key: str(value) for key, value in overrides.items() if value},
         step=values.step,
         output=values.output,
         panels=values.panels,
@@ -115,7 +115,7 @@ def run(
     name = config.data.eval_split
     if folder:
         settings = {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"}
-        described = {"checkpoint": str(Path(checkpoint).expanduser().absolute()), "step": info["step"]}
+        described = {"checkpoint": str(user_path(checkpoint, "--checkpoint").absolute()), "step": info["step"]}
         described |= {"data": where, "split": name, "inference": settings}
         hosts.first_process_first(lambda: claim_output(folder, described))
     writer = ResultWriter(folder, segmenter.class_names, panels, name)
@@ -125,10 +125,10 @@ def run(
     scores = tally.scores(info["class_names"]) if labelled else {}
     scores |= {"step": info["step"], "split": name, "images": len(split), "seconds_per_image": seconds}
     if folder and jax.process_index() == 0:
-        (folder / "metrics.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n")
+        write_text(folder / "metrics.json", json.dumps(scores, indent=2, allow_nan=False) + "\n")
         if labelled:
-            picture = confusion_picture(tally.matrix, info["class_names"])
-            picture.savefig(folder / "confusion.png")
+            with whole_file(folder / "confusion.png") as path:
+                confusion_picture(tally.matrix, info["class_names"]).savefig(path)
     return scores
 
 
@@ -143,7 +143,7 @@ def open_images(
     dataset.check_dataset(config)
     split = config.data.eval_split
     if config.data.voc_root and has_no_masks(config.data.voc_root, split):
-        root = Path(config.data.voc_root).expanduser().absolute()
+        root = user_path(config.data.voc_root, "config.data.voc_root").absolute()
         return UnlabelledSplit(root, split), str(root)
     config = dataset.resolve_data(config)
     where = dataset.described(config)
@@ -182,7 +182,7 @@ class ResultWriter:
         if index < self._panels or self._panels < 0:
             panel = result_panel(example.image, result.labels, self._class_names, truth=example.label)
             path = self._path(Path("panels"), f"{example.name}.jpg")
-            Image.fromarray(panel).save(path, quality=92, subsampling=0)
+            save_picture(path, panel)
 
     def _path(self, kind: Path, name: str) -> Path:
         path = self._folder / kind / name

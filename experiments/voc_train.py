@@ -13,23 +13,22 @@ On several hosts the same command is started on each of them, with a folder that
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import chex
 import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from deconvnet_jax.data import (
     IGNORE,
     DatasetSplit,
     Example,
     Windows,
-    check_zoom,
     class_pixels,
     crop_window,
     image_box,
@@ -37,9 +36,8 @@ from deconvnet_jax.data import (
     repeat_rare,
 )
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
 from deconvnet_jax.models import (
-    DECODER_INITS,
-    UNPOOLINGS,
     DeconvNet,
     Network,
     check_input_size,
@@ -49,13 +47,11 @@ from deconvnet_jax.models import (
 )
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import (
-    SCHEDULES,
     Evaluation,
     Preempted,
     balanced_class_weights,
     batch_layout,
     claim_workdir,
-    flatten,
     init_variables,
     local_batch_size,
     train,
@@ -68,25 +64,18 @@ from deconvnet_jax.weights import (
     load_vgg16,
     save_network,
 )
-from experiments import calibrate_bn, cli, dataset, evaluation, hosts
+from experiments import calibrate_bn, cli, dataset, evaluation, hosts, settings
+from experiments.memory import check_memory
 
 FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
 LOOKED_AT = 32  # masks that are looked at for likely mistakes
 USUAL_RATES = (1e-6, 1.0)
-CHOICES = {
-    "optimizer.schedule": SCHEDULES,
-    "optimizer.plateau_metric": ("pixel_accuracy", "mean_iou"),
-    "all_reduce_dtype": ("float32", "bfloat16"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.decoder_init": DECODER_INITS,
-    "model.unpooling": UNPOOLINGS,
-}
 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    config_flags.DEFINE_config_file("config", None, "a file in experiments/configs")
-    flags.DEFINE_string("workdir", None, "folder of the run")
+    cli.define_config("a file in experiments/configs")
+    cli.define_path("workdir", None, "folder of the run")
     flags.DEFINE_boolean("accept_changes", False, "go on with changed settings of learning and arithmetic")
     flags.DEFINE_integer("stopped_status", 0, "exit status after SIGTERM", lower_bound=0, upper_bound=125)
     hosts.define_flags()
@@ -104,13 +93,15 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(cli.INTERRUPTED if stop.signal == signal.SIGINT else flags.FLAGS.stopped_status)
 
 
-def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = False) -> dict[str, float]:
+def run(config: ml_collections.ConfigDict, workdir: str | Path, accept_changes: bool = False) -> dict[str, float]:
     """Trains as the config says, stage 1 first if it has one; returns the scores of the last evaluation.
 
     Raises:
       InputError: for settings, data or a folder that cannot be used, and for a training that diverges.
       Preempted: after SIGTERM or SIGINT, when the last step is saved.
     """
+    settings.check_config(config)
+    workdir = user_path(workdir, "--workdir")
     use_compilation_cache(config, workdir)
     if "stage1" not in config:
         return run_stage(config, workdir, accept_changes)
@@ -120,13 +111,13 @@ def run(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = 
         del config.stage1
     check_settings(config)
     open_data(dataset.resolve_data(config))  # what stage 2 lacks is said now, not when stage 1 is done
-    run_stage(first, str(Path(workdir) / "stage1"), accept_changes)
-    config.init_from, config.init_from_step = str(Path(workdir) / "stage1"), first.num_steps
+    run_stage(first, workdir / "stage1", accept_changes)
+    config.init_from, config.init_from_step = str(workdir / "stage1"), first.num_steps
     config.init.vgg16, config.init.keep_features = None, False  # stage 1's
     return run_stage(config, workdir, accept_changes)
 
 
-def use_compilation_cache(config: ml_collections.ConfigDict, workdir: str) -> None:
+def use_compilation_cache(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Keeps compiled programs in a folder, so that a run that goes on starts at once.
 
     On a CPU only where asked for: programs that can be kept are slower there (`ops.onednn`).
@@ -134,11 +125,11 @@ def use_compilation_cache(config: ml_collections.ConfigDict, workdir: str) -> No
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     if config.compilation_cache or jax.default_backend() != "cpu":
-        folder = config.compilation_cache or Path(workdir) / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(Path(folder).expanduser().absolute()))
+        folder = user_path(config.compilation_cache or workdir / "compiled", "config.compilation_cache")
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
 
 
-def run_stage(config: ml_collections.ConfigDict, workdir: str, accept_changes: bool = False) -> dict[str, float]:
+def run_stage(config: ml_collections.ConfigDict, workdir: Path, accept_changes: bool = False) -> dict[str, float]:
     """Trains one stage; returns the scores of the last evaluation."""
     per_process = check_settings(config)
     if has_checkpoint(workdir):
@@ -151,7 +142,7 @@ def run_stage(config: ml_collections.ConfigDict, workdir: str, accept_changes: b
     train_source, eval_source, windows = open_data(config)
     batches = dataset.batches_of(config, train_source, windows, per_process)
     net = network_from_config(config.model.to_dict())
-    if has_checkpoint(Path(workdir) / "checkpoints"):  # the run goes on; what it started from may be gone
+    if has_checkpoint(workdir / "checkpoints"):  # the run goes on; what it started from may be gone
         variables = init_variables(net, config.seed)
     else:
         variables = initial_variables(net, config, train_source, class_names)
@@ -221,9 +212,10 @@ def check_settings(config: ml_collections.ConfigDict) -> int:
     Raises:
       InputError: for settings that are out of range or do not fit; before any work.
     """
-    check_numbers(config)
+    check_combinations(config, settings.check_config(config))
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
     check_crop_size(config)
+    check_memory(config)
     return local_batch_size(config.batch_size)
 
 
@@ -302,20 +294,17 @@ def _continued(
     return variables
 
 
-def check_numbers(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError for settings of the loop that are out of range; before any work."""
-    least = {"seed": 0, "num_steps": 1, "log_every": 1, "eval_every": 0, "eval_images": 0, "checkpoint_every": 0}
-    least |= {"profile": 0, "calibrate.batches": 0, "calibrate.batch_size": 2, "optimizer.plateau_patience": 1}
-    values = flatten(config.to_dict())
-    for key, value in least.items():
-        if values[key] < value:
-            raise InputError(f"config.{key}={values[key]}: expected at least {value}")
-    for key, choices in CHOICES.items():
-        if values.get(key, choices[0]) not in choices:
-            raise InputError(f"config.{key}='{values[key]}': expected {' or '.join(choices)}")
-    check_zoom(config.data.zoom)
+def check_combinations(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:
+    """Raises InputError for settings that are each in range and exclude each other; `values` by their whole names."""
     if config.optimizer.schedule == "plateau" and not config.eval_every:
         raise InputError("config.optimizer.schedule=plateau needs evaluations: give --config.eval_every=STEPS")
+    if config.optimizer.schedule == "plateau" and config.optimizer.drop_factor == 1:
+        raise InputError("config.optimizer.drop_factor=1 never lowers the learning rate; give a number below 1")
+    if config.data.resize_size < config.data.crop_size:
+        raise InputError(
+            f"config.data.resize_size={config.data.resize_size}: smaller than config.data.crop_size="
+            f"{config.data.crop_size}; give {config.data.crop_size} or more"
+        )
     if config.model.get("architecture") == "fcn8s":
         for key in ("calibrate.batches", "bn_group", "remat"):
             if values[key]:

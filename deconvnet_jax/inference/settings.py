@@ -10,9 +10,22 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference.proposal_batch import AGGREGATIONS
 from deconvnet_jax.inference.windows import ENLARGED
 from deconvnet_jax.ops import CRF_PRESETS
+from deconvnet_jax.settings import Choice, Kind, LocalPath, Number, Switch, check_values, chosen_path
 
 _METHODS = tuple(method for method in METHODS if method != "structured_forest")  # which needs a file besides
 MODES = ("paper", "released", "whole_image", "sliding_window")
+KINDS: dict[str, Kind] = {
+    "mode": Choice(MODES),
+    "num_proposals": Number(1, 100_000, whole=True),
+    "proposals": LocalPath(names=_METHODS),
+    "enlarge": Number(0, 100, above=True),
+    "aggregation": Choice(AGGREGATIONS),
+    "flip": Switch(),
+    "crf": Choice(("none", *CRF_PRESETS)),
+    "ensemble_checkpoint": LocalPath(names=("",)),
+    "batch_size": Number(1, 100_000, whole=True),
+    "max_side": Number(1, 100_000, whole=True),
+}
 
 
 @dataclass(frozen=True)
@@ -50,24 +63,17 @@ class InferenceSettings:
     max_side: int = 1024
 
     def __post_init__(self) -> None:
-        for name, allowed in (("mode", MODES), ("aggregation", AGGREGATIONS), ("crf", ("none", *CRF_PRESETS))):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"inference.{name}='{getattr(self, name)}': expected one of {', '.join(allowed)}")
-        for name in ("num_proposals", "batch_size", "max_side"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"inference.{name}={value}: expected a whole number from 1")
-        if not 0 < self.enlarge < float("inf"):
-            raise InputError(f"inference.enlarge={self.enlarge}: expected a number above 0")
+        check_values(vars(self), KINDS, "inference.")
         if self.mode == "released" and self.aggregation != "max":
             raise InputError("inference.mode='released' takes the maximum; leave inference.aggregation at 'max'")
-        if self.proposals not in _METHODS and not Path(self.proposals).expanduser().exists():
+        path = self.proposals_path
+        if path is not None and not path.exists():
             raise InputError(f"inference.proposals='{self.proposals}': neither a file nor one of {', '.join(_METHODS)}")
 
     @property
     def proposals_path(self) -> Path | None:
         """The file or folder of proposals, where they come from one."""
-        return None if self.proposals in _METHODS else Path(self.proposals).expanduser()
+        return chosen_path(self.proposals, KINDS["proposals"], "inference.proposals")
 
     @property
     def uses_proposals(self) -> bool:

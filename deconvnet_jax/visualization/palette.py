@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import whole_file
 
 IGNORE_LABEL = 255
 
@@ -35,12 +36,16 @@ def check_labels(labels: np.ndarray) -> None:
 def save_label_png(path: str | Path, labels: np.ndarray) -> None:
     """Writes labels uint8 [H, W] as VOC does: a PNG of mode P whose pixels are the ids, with VOC's colours.
 
+    The file is written whole or not at all.
+
     Raises:
-      InputError: for another array, or a file name that does not end in .png (the ids would not survive as JPEG).
+      InputError: for another array, a file name that does not end in .png (the ids would not survive as JPEG), or a
+        file that cannot be written.
     """
     check_labels(labels)
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: label maps are stored as PNG; let the name end in .png")
     image = Image.fromarray(labels)
     image.putpalette(voc_palette().tobytes())
-    image.save(path)
+    with whole_file(Path(path)) as temporary:
+        image.save(temporary)

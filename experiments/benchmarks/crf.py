@@ -49,7 +49,7 @@ class Run(NamedTuple):
     vertices: tuple[int, ...] = ()
 
 
-def run(voc_root: str | None) -> dict[str, Any]:
+def run(voc_root: Path | None) -> dict[str, Any]:
     """Measures and prints a table; returns its numbers.
 
     Raises:
@@ -78,9 +78,9 @@ def measure_one(scores: np.ndarray, image: np.ndarray, rounds: int) -> dict[str,
     return {**measure(contenders, [(scores, image)], CRF_PRESETS["released"], rounds), "no_alternative": reason}
 
 
-def read_photographs(voc_root: str) -> list[np.ndarray]:
+def read_photographs(voc_root: Path) -> list[np.ndarray]:
     """The first photographs of a folder in the VOC layout."""
-    files = sorted(Path(voc_root).expanduser().glob("JPEGImages/*.jpg"))[:PHOTOGRAPHS]
+    files = sorted(voc_root.glob("JPEGImages/*.jpg"))[:PHOTOGRAPHS]
     if not files:
         raise InputError(f"--voc_root={voc_root}: there are no photographs JPEGImages/*.jpg")
     return [read_image(file) for file in files]

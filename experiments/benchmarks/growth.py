@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import whole_file
 from experiments.benchmarks import machine, train
 
 ROUNDS = 3
@@ -83,7 +84,8 @@ def run(width: float, picture: Path | None) -> dict[str, Any]:
         raise InputError("no step could be measured: the reasons are above")
     print_table(numbers)
     if picture:
-        draw(numbers).savefig(picture)
+        with whole_file(picture) as path:
+            draw(numbers).savefig(path)
     return numbers
 
 

@@ -7,6 +7,7 @@ those of one thread, the edge network's included.
 
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -26,7 +27,7 @@ COUNTS, THRESHOLDS = (50, 200, 2000), (0.5, 0.7)
 MIN_AREA = 1000  # pixels of an object
 
 
-def run(voc_root: str | None, split: str, forest: str | None = None) -> dict[str, Any]:
+def run(voc_root: Path | None, split: str, forest: Path | None = None) -> dict[str, Any]:
     """Measures all methods and prints a table; returns its numbers.
 
     Raises:
@@ -47,7 +48,7 @@ def run(voc_root: str | None, split: str, forest: str | None = None) -> dict[str
     return numbers
 
 
-def load(voc_root: str, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
+def load(voc_root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
     """Photographs and the boxes [n, 4] of their objects."""
     images = []
     num_classes = len(class_names(voc_root))
@@ -60,7 +61,7 @@ def load(voc_root: str, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
     return images
 
 
-def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: str | None) -> dict[str, Any]:
+def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Path | None) -> dict[str, Any]:
     """Recall in percent, [counts][thresholds], and the median time for an image in seconds."""
     overlaps, seconds = [], []
     for image, _ in images:  # compilation, caches

@@ -20,7 +20,11 @@ cli.run(main)
     ("error", "code", "message"),
     [
         ("InputError('no file a.txt; make it')", 1, "error: no file a.txt; make it"),
-        ("OSError(28, 'No space left on device', 'b.npz')", 1, "error: [Errno 28] No space left on device: 'b.npz'"),
+        (
+            "OSError(28, 'No space left on device', 'b.npz')",
+            1,
+            "error: [Errno 28] No space left on device: 'b.npz'; make room, or write elsewhere",
+        ),
         ("KeyboardInterrupt", 130, "interrupted"),
     ],
 )

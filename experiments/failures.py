@@ -1,0 +1,141 @@
+"""How programs end that cannot go on: one line on stderr and an exit status, also for what happens in threads."""
+
+import errno
+import io
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+import jax
+
+from deconvnet_jax.errors import InputError
+
+FAILED = 1
+INTERRUPTED = 130  # exit statuses as a shell reports a program that Ctrl-C,
+NOBODY_READS = 141  # or a closed pipe (`| head`) has ended
+
+_said: set[str] = set()  # lines about background threads and finalizers, so that each comes once
+
+
+def report_in_one_line() -> None:
+    """Prints characters that the terminal's encoding lacks as escapes, and errors of background threads as one line."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = _finalizer_failed
+
+
+def status_of(main: Callable[[], None]) -> int:
+    """Runs a program's work and returns its exit status; bad input and failures of the machine are one line on stderr.
+
+    Raises:
+      Exception: what is neither, a bug.
+    """
+    try:
+        main()
+        _flush()
+    except InputError as error:
+        return _end(str(error))
+    except SystemExit:
+        if _nobody_reads():
+            return NOBODY_READS
+        raise
+    except OSError as error:  # a full disk, a file that others took away: says which and why
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return NOBODY_READS
+        return _end(_described(error))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        reason = machine_failure(error)
+        if reason is None:
+            raise
+        return _end(reason)
+    return FAILED if _said else 0
+
+
+def _end(reason: str) -> int:
+    """Prints the reason; returns the status."""
+    _nobody_reads()  # what stdout still holds must not fail again when Python ends
+    print(f"error: {reason}", file=sys.stderr)
+    return FAILED
+
+
+def _described(error: OSError) -> str:
+    """Returns the system's text of an error with the file, if it names one, and the remedy for a full disk."""
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    return f"{' '.join(str(error).split())}{'; make room, or write elsewhere' if full else ''}"
+
+
+def _flush() -> None:
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _nobody_reads() -> bool:
+    """Returns whether stdout can no longer be written; what it holds is then thrown away."""
+    try:
+        _flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def machine_failure(error: BaseException) -> str | None:
+    """Returns what is wrong with the machine if that is why JAX raised an error; None for a bug."""
+    text = " ".join(str(error).split())
+    if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in text:
+        return (
+            f"the device's memory does not suffice ({text[:120]}); to train, lower "
+            "--config.micro_batch or give --config.remat=True or --config.model.dtype=bfloat16; to predict, lower "
+            "--config.inference.batch_size or .max_side"
+        )
+    return no_accelerator()
+
+
+def no_accelerator() -> str | None:
+    """Returns why JAX finds no device, in one line with the remedy; None if it has one."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+    else:
+        return None
+    asked = jax.config.jax_platforms
+    if not asked:
+        return f"JAX could not start the accelerator ({reason}); JAX_PLATFORMS=cpu computes without one"
+    extra = "tpu" if "tpu" in asked else "cuda13"
+    return (
+        f"JAX_PLATFORMS={asked}: JAX cannot compute there ({reason}); unset JAX_PLATFORMS, or install JAX for that "
+        f'accelerator: pip install "jax[{extra}]=={jax.__version__}"'
+    )
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    if not _is_of_the_machine(failure.exc_value):
+        threading.__excepthook__(failure)
+        return
+    _say(failure.exc_value)
+
+
+def _finalizer_failed(failure: "sys.UnraisableHookArgs") -> None:
+    if not _is_of_the_machine(failure.exc_value):
+        sys.__unraisablehook__(failure)
+        return
+    _say(failure.exc_value)
+
+
+def _is_of_the_machine(error: BaseException | None) -> bool:
+    return isinstance(error, InputError | OSError)
+
+
+def _say(error: BaseException) -> None:
+    """Prints an error of a thread or a finalizer; the program then ends with status 1."""
+    line = _described(error) if isinstance(error, OSError) else str(error)
+    if line not in _said:
+        _said.add(line)
+        print(f"error: {line}", file=sys.stderr)

@@ -1,0 +1,160 @@
+"""Every setting of an experiment (configs/default.py) with its type and range, checked before any work."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+
+from deconvnet_jax.data.pipeline import LABEL_MODES
+from deconvnet_jax.data.training_windows import WINDOWS
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference.settings import KINDS as INFERENCE_KINDS
+from deconvnet_jax.models import DECODER_INITS, UNPOOLINGS
+from deconvnet_jax.models.network import ARCHITECTURES
+from deconvnet_jax.settings import (
+    Choice,
+    Kind,
+    LocalPath,
+    Number,
+    OrNone,
+    Pair,
+    Several,
+    Switch,
+    Text,
+    check_values,
+    chosen_path,
+)
+from deconvnet_jax.training import SCHEDULES, flatten
+
+DATASETS = ("voc_layout", "voc2012", "camvid")
+DTYPES = ("float32", "bfloat16")
+_STEP = 2**31 - 1  # steps are counted in int32
+_CROPS = 2**20
+
+KINDS: dict[str, Kind] = {
+    "seed": Number(0, 2**32 - 1, whole=True),
+    "num_steps": Number(1, _STEP, whole=True),
+    "batch_size": Number(1, _CROPS, whole=True),
+    "micro_batch": Number(0, _CROPS, whole=True),
+    "bn_group": Number(0, _CROPS, whole=True),
+    "caffe_gradients": Switch(),
+    "class_balance": Number(0, 1),
+    "remat": Switch(),
+    "all_reduce_dtype": Choice(DTYPES),
+    "init_from": OrNone(LocalPath()),
+    "init_from_step": OrNone(Number(0, _STEP, whole=True)),
+    "log_every": Number(1, _STEP, whole=True),
+    "eval_every": Number(0, _STEP, whole=True),
+    "eval_images": Number(0, _STEP, whole=True),
+    "checkpoint_every": Number(0, _STEP, whole=True),
+    "profile": Number(0, 10_000, whole=True),
+    "compilation_cache": OrNone(LocalPath()),
+    "init.vgg16": OrNone(LocalPath()),
+    "init.keep_features": Switch(),
+    "calibrate.batches": Number(0, 1_000_000, whole=True),
+    "calibrate.batch_size": Number(2, _CROPS, whole=True),
+    "data.dataset": Choice(DATASETS),
+    "data.voc_root": OrNone(LocalPath()),
+    "data.data_dir": OrNone(LocalPath()),
+    "data.train_split": Text(),
+    "data.eval_split": Text(),
+    "data.windows": Several(Choice(WINDOWS), least=1, distinct=True),
+    "data.proposals": OrNone(LocalPath()),
+    "data.min_overlap": Number(0, 1, above=True),
+    "data.window_list": OrNone(LocalPath()),
+    "data.balance": Number(0, 1),
+    "data.label_mode": Choice(LABEL_MODES),
+    "data.resize_size": Number(1, 16_384, whole=True),
+    "data.crop_size": Number(32, 16_384, whole=True),
+    "data.random_crop": Switch(),
+    "data.inside_image": Switch(),
+    "data.zoom": Pair((Number(0.1, 10), Number(0.1, 10)), ascending=True),
+    "data.mirror": Switch(),
+    "data.cache_mb": Number(0, 2**24, whole=True),
+    "data.crops_per_decode": Number(1, 10_000, whole=True),
+    "data.read_threads": Number(1, 1_000, whole=True),
+    "data.workers": Number(0, 1_000, whole=True),
+    "optimizer.learning_rate": Number(0, 1_000, above=True),
+    "optimizer.schedule": Choice(SCHEDULES),
+    "optimizer.drops": Several(Number(0, _STEP, whole=True), ascending=True),
+    "optimizer.drop_factor": Number(0, 1, above=True),
+    "optimizer.plateau_metric": Choice(("pixel_accuracy", "mean_iou")),
+    "optimizer.plateau_patience": Number(1, _STEP, whole=True),
+    "optimizer.momentum": Number(0, 1, below=True),
+    "optimizer.weight_decay": Number(0, 1),
+    "optimizer.decay_bn": Switch(),
+    "optimizer.bias_rate": Number(0, 1_000),
+    "optimizer.rates": Several(Pair((Text(), Number(0, 1_000)))),
+    "optimizer.freeze": Several(Text()),
+    "model.architecture": Choice(tuple(ARCHITECTURES)),
+    "model.num_classes": OrNone(Number(2, 65_535, whole=True)),
+    "model.width": Number(0, 64, above=True),
+    "model.decoder_width": Number(0, 64, above=True),
+    "model.fc_features": Number(1, 2**20, whole=True),
+    "model.fc_window": Number(1, 512, whole=True),
+    "model.decoder_init": Choice(DECODER_INITS),
+    "model.unpooling": Choice(UNPOOLINGS),
+    "model.batch_norm": Switch(),
+    "model.bn_epsilon": Number(0, 1, above=True),
+    "model.bn_momentum": Number(0, 1, below=True),
+    "model.dtype": Choice(DTYPES),
+    **{f"inference.{name}": kind for name, kind in INFERENCE_KINDS.items()},
+}
+# An FCN-8s has only some of the network's settings, and a DeconvNet no "architecture".
+_DECONVNET_ONLY = re.compile(r"model\.(?!num_classes|width|fc_features|dtype|architecture)")
+
+
+def check_config(config: Any) -> dict[str, Any]:
+    """Checks that a config has every setting, and each the type and the range that `KINDS` gives; "stage1" likewise.
+
+    Returns:
+      The settings by their whole names, {"data.crop_size": 224}, those of "stage1" left out.
+
+    Raises:
+      InputError: for the first setting that is missing, unknown, of another type or out of range.
+    """
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise InputError(
+            f"get_config() of the config file returned {type(config).__name__}; let it change and return "
+            "experiments.configs.default.get_config()"
+        )
+    try:
+        values = flatten(config.to_dict())
+    except (ArithmeticError, TypeError, ValueError) as error:  # in what a config computes from other settings
+        raise InputError(
+            f"a setting that the config computes from others has no value ({error}); with a *_released config, let "
+            "config.bn_group divide config.batch_size"
+        ) from error
+    prefix = "config."
+    first = {key.removeprefix("stage1."): value for key, value in values.items() if key.startswith("stage1.")}
+    if first:
+        _check(first, "config.stage1.")
+    values = {key: value for key, value in values.items() if not key.startswith("stage1.")}
+    _check(values, prefix)
+    return values
+
+
+def with_absolute_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a copy of a checked config whose paths are absolute, a leading ~ replaced by the home folder."""
+    config = config.copy_and_resolve_references()
+    paths = {key: chosen_path(value, KINDS[key], f"config.{key}") for key, value in check_config(config).items()}
+    config.update_from_flattened_dict({key: str(path.absolute()) for key, path in paths.items() if path is not None})
+    return config
+
+
+def _check(values: dict[str, Any], prefix: str) -> None:
+    check_values(values, KINDS, prefix)
+    missing = next(_missing(values), None)
+    if missing:
+        raise InputError(
+            f"{prefix}{missing} is missing; let get_config() start from experiments.configs.default.get_config()"
+        )
+
+
+def _missing(values: dict[str, Any]) -> Iterator[str]:
+    other = values.get("model.architecture", "deconvnet") != "deconvnet"
+    for key in KINDS:
+        needless = key == "model.architecture" or (other and _DECONVNET_ONLY.match(key))
+        if key not in values and not needless:
+            yield key

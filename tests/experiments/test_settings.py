@@ -1,0 +1,146 @@
+"""Every setting of the configs has a type and a range, and what is out of it is one line that names the setting."""
+
+import importlib
+
+import ml_collections
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.settings import LocalPath, Number
+from deconvnet_jax.training import flatten
+from experiments import memory, settings, voc_train
+from experiments.configs import default, demo, voc_fcn8s, voc_stage1_released, voc_two_stage
+
+DEFAULTS = flatten(default.get_config().to_dict())
+NAN, INF = float("nan"), float("inf")
+ODD = (NAN, INF, -INF, -1e9, 10**18, "abc", "", (), ("abc",), ((1, 2, 3),), {}, None, True, b"x", 1j)
+
+
+def changed(key, value, config=None):
+    """A config with any value, also one that ml_collections would not take from the command line."""
+    config = config or default.get_config()
+    section, _, name = key.rpartition(".")
+    with config.ignore_type(), config.unlocked():
+        (config[section] if section else config)[name] = value
+    return config
+
+
+def refused(config):
+    with pytest.raises(InputError) as caught:
+        settings.check_config(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_setting_has_a_kind():
+    assert set(settings.KINDS) == {*DEFAULTS, "model.architecture"}
+
+
+@pytest.mark.parametrize("name", ["default", "voc_fcn8s", "voc_two_stage", "voc_two_stage_released", "camvid", "demo"])
+def test_configs_that_come_with_the_project(name):
+    values = settings.check_config(importlib.import_module(f"experiments.configs.{name}").get_config())
+    assert values["num_steps"] > 0
+    assert not any(key.startswith("stage1.") for key in values)
+
+
+@pytest.mark.parametrize("key", DEFAULTS)
+def test_values_of_another_type_or_out_of_range(key):
+    kind = settings.KINDS[key]
+    fraction = isinstance(kind, Number) and not kind.whole  # ml_collections makes 1.0 of True there
+    wrong = [value for value in ODD if not (kind.accepts(value) or (value is True and fraction))]
+    assert len(wrong) >= len(ODD) - 3  # text, or True, or a number may be right, never all of them
+    for value in wrong:
+        assert f"config.{key}" in refused(changed(key, value))
+
+
+@pytest.mark.parametrize("key", [key for key, kind in settings.KINDS.items() if isinstance(kind, Number)])
+def test_numbers_are_never_nan_negative_or_huge(key):
+    kind = settings.KINDS[key]
+    for value in (NAN, INF, -1, -1.0, 1e12, 10**12, kind.low - 1, kind.high + 1, str(kind.low)):
+        assert not kind.accepts(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimizer.drops", (3, "abc"), "config.optimizer.drops=(3, 'abc'): expected a tuple, each a whole number"),
+        ("optimizer.drops", (9, 3), "in ascending order"),
+        ("optimizer.rates", (("conv", -1.0),), "config.optimizer.rates="),
+        ("optimizer.freeze", ("",), "config.optimizer.freeze=('',)"),
+        ("data.windows", ("proposal", "proposal"), "none twice"),
+        ("data.windows", ("objects",), "each one of instance, proposal, image"),
+        ("data.zoom", (2.0, 1.0), "config.data.zoom=(2.0, 1.0): expected a pair of"),
+        ("data.zoom", (1.0,), "config.data.zoom=(1.0,)"),
+        ("optimizer.momentum", 1.0, "expected a number from 0 and below 1"),
+        ("data.voc_root", "gs://bucket/VOC2012", "config.data.voc_root=gs://bucket/VOC2012 is an address"),
+        ("init.vgg16", "", "config.init.vgg16 is empty"),
+        ("inference.ensemble_checkpoint", "s3://a/b", "config.inference.ensemble_checkpoint=s3://a/b is an address"),
+        ("inference.flip", "yes", "config.inference.flip='yes': expected True or False"),
+        ("new", 3, "config.new: no such setting"),
+        ("data", 3, "config.data: no such setting"),
+    ],
+)
+def test_messages(key, value, message):
+    assert message in refused(changed(key, value))
+
+
+def test_stage_1_is_checked_too():
+    config = voc_two_stage.get_config()
+    config.stage1.optimizer.learning_rate = NAN
+    assert "config.stage1.optimizer.learning_rate=nan: expected a number above 0" in refused(config)
+    with pytest.raises(InputError, match=r"config\.stage1\.optimizer"):
+        voc_train.run(config, "never/made")
+
+
+def test_configs_that_are_none():
+    assert "config.seed is missing" in refused(ml_collections.ConfigDict())
+    assert "returned NoneType" in refused(None)
+    config = default.get_config()
+    with config.unlocked():
+        del config.optimizer
+    assert "config.optimizer.learning_rate is missing" in refused(config)
+    config = voc_fcn8s.get_config()
+    with config.unlocked():
+        del config.model.width
+    assert "config.model.width is missing" in refused(config)
+
+
+def test_a_value_that_cannot_be_computed():
+    config = voc_stage1_released.get_config()
+    config.bn_group = 0
+    assert "let config.bn_group divide config.batch_size" in refused(config)
+
+
+def test_paths_become_absolute(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    paths = {key for key, kind in settings.KINDS.items() if isinstance(getattr(kind, "kind", kind), LocalPath)}
+    assert {"data.voc_root", "init_from", "init.vgg16", "compilation_cache", "inference.proposals"} < paths
+    config = default.get_config()
+    config.update_from_flattened_dict({key: "~/é [1]" for key in paths})
+    found = flatten(settings.with_absolute_paths(config).to_dict())
+    assert {found[key] for key in paths} == {str(tmp_path / "é [1]")}
+    assert flatten(settings.with_absolute_paths(default.get_config()).to_dict()) == DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.width": 64.0}, "parameters and their momentum need"),
+        ({"model.fc_features": 2**20}, "with config.model.fc_features=1048576"),
+        (
+            {"data.crop_size": 16_384, "data.resize_size": 16_384, "batch_size": 64},
+            "the output of the first layer needs",
+        ),
+        ({"batch_size": 2**20, "micro_batch": 2}, "the crops of one step need"),
+    ],
+)
+def test_what_no_machine_can_hold(monkeypatch, changes, message):
+    monkeypatch.setattr(memory, "host_memory", lambda: 8 * memory.GIB)
+    monkeypatch.setattr(memory, "device_memory", lambda: 8 * memory.GIB)
+    config = demo.get_config()
+    memory.check_memory(config)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError, match=message) as caught:
+        voc_train.check_settings(config)
+    assert "there are 8.0 GiB" in str(caught.value)
