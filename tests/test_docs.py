@@ -57,7 +57,7 @@ def defined_flags(module):
     text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
     if "hosts.define_flags()" in text:
         text += (ROOT / "experiments/hosts.py").read_text()
-    names = set(X)
+    names = set(re.findall(r"""(?:DEFINE_\w+|define_path)\(\s*"(\w+)\"""", text))
     return names | {f"no{name}" for name in names}
 
 

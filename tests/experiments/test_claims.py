@@ -11,7 +11,8 @@ from deconvnet_jax.models import network_from_config
 from experiments import claims
 from experiments.claims import PAPER, STAGE2, WHOLE, Row, Training
 
-DIVERGING = Training("diverging", {"optimizer.learning_rate": 1e30, "log_every": 1})
+GROWTH = {"learning_rate": 1000.0, "weight_decay": 1.0, "rates": (("seg-score", 1000.0),)}  # -1e6 times per step
+DIVERGING = Training("diverging", {**{f"optimizer.{key}": value for key, value in GROWTH.items()}, "log_every": 1})
 TINY = {"model.width": 1 / 32, "model.fc_features": 4, "data.resize_size": 36, "data.crop_size": 32, "batch_size": 4}
 
 

@@ -1,10 +1,16 @@
-"""How a program ends that cannot go on."""
+"""How a program ends that cannot go on, and the flags that name files and folders."""
 
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from experiments import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -46,3 +52,100 @@ def test_memory_of_the_device():
             assert done.stderr.startswith("error: the device's memory does not suffice (RESOURCE_EXHAUSTED: Out of")
             assert "--config.micro_batch" in done.stderr
             assert len(done.stderr.splitlines()) == 1
+
+
+PROGRAMS = sorted(path for path in (ROOT / "experiments").glob("*.py") if "cli.run(main)" in path.read_text())
+# Flags that are text or lists and name no file.
+NO_PATHS = {"coordinator", "split", "dataset", "method", "test_split", "proposals", "platforms", "categories", "box"}
+NO_PATHS |= {"train_splits"}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
+def test_every_flag_that_takes_a_path_is_one(program):
+    text = program.read_text()
+    assert set(re.findall(r"""DEFINE_(?:string|list|multi_string)\(\s*"(\w+)\"""", text)) <= NO_PATHS
+    assert "DEFINE_config" not in text
+    paths = re.findall(r"""cli\.define_path\(\s*"(\w+)\"""", text)
+    assert {"output", "workdir", "json", "data_dir"} & set(paths)
+
+
+@pytest.fixture
+def own_flags(monkeypatch):
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    monkeypatch.setattr(flags, "DEFINE", partial(flags.DEFINE, flag_values=values))
+    cli.define_path("output", "a.png", "for results")
+    return values
+
+
+def test_a_flag_that_is_a_path(own_flags, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, expected in (
+        ("--output=~/a [1]/b\\c/é", tmp_path / "a [1]/b\\c/é"),
+        ("--output=C:/a", Path("C:/a")),
+        ("--output=a:b", Path("a:b")),
+    ):
+        own_flags(["program", given])
+        assert own_flags.output == expected
+    assert own_flags["output"].default == Path("a.png")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--output=", "error: --output is empty; name a file or folder"),
+        ("--output=gs://bucket/a", "error: --output=gs://bucket/a is an address; only local paths are supported"),
+        ("--output=~nobody_here/a", "error: --output=~nobody_here/a: the home folder is unknown"),
+    ],
+)
+def test_a_flag_that_is_no_path(own_flags, given, message):
+    with pytest.raises(flags.IllegalFlagValueError) as caught:
+        own_flags(["program", given])
+    assert cli._one_line(caught.value).startswith(message)
+
+
+OLD_LOADER = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
+CONFIGS = {
+    "none.py": ("def get_config(): pass", "get_config() returned NoneType"),
+    "dict.py": ("def get_config(): return {}", "get_config() returned dict"),
+    "without.py": ("x = 1", "has no attribute 'get_config'"),
+    "raises.py": ("def get_config(): return 1 / 0", "could not be loaded (ZeroDivisionError division by zero)"),
+    "syntax.py": ("def get_config(:", "could not be loaded (SyntaxError"),
+    "opens.py": ("open('/nowhere/at/all')", "No such file or directory"),
+    "typed.py": (
+        "from experiments.configs import default as d\ndef get_config(): d.get_config().seed = 'a'",
+        "could not be loaded (TypeError",
+    ),
+    "binary.py": ("\0\1", "could not be loaded ("),
+}
+
+
+@OLD_LOADER
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_file_that_is_none(tmp_path, name):
+    text, message = CONFIGS[name]
+    sys.modules.pop("config_config", None)  # the one that was loaded before
+    (tmp_path / name).write_text(text)
+    said = refused_config(str(tmp_path / name))
+    assert said.startswith(f"error: --config={tmp_path / name}")
+    assert message in said
+
+
+@OLD_LOADER
+def test_config_files_are_paths(monkeypatch, tmp_path):
+    assert refused_config("gs://a/b.py").startswith("error: --config=gs://a/b.py is an address")
+    assert refused_config("").startswith("error: --config is empty")
+    assert refused_config("no.py") == ("error: --config=no.py: no such file; experiments/configs has some")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own [1].py").write_text("from experiments.configs.default import get_config")
+    assert cli._ConfigParser(config_flags.config_flags.ConfigFileFlagParser("config")).parse("~/own [1].py").seed == 0
+
+
+def refused_config(path):
+    parser = cli._ConfigParser(config_flags.config_flags.ConfigFileFlagParser("config"))
+    flag = flags.Flag(parser, None, "config", None, "")
+    with pytest.raises(flags.IllegalFlagValueError) as caught:
+        flag.parse(path)
+    said = cli._one_line(caught.value)
+    assert "\n" not in said
+    return said

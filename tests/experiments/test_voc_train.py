@@ -134,7 +134,10 @@ def refused(config, workdir):
         ({"batch_size": 16, "micro_batch": 3}, "config.micro_batch=3"),
         ({"bn_group": 3}, "config.bn_group=3"),
         ({"optimizer.schedule": "cosine"}, "config.optimizer.schedule='cosine': expected one of step, plateau"),
-        ({"optimizer.plateau_metric": "loss"}, "config.optimizer.plateau_metric='loss': expected one of pixel_accuracy, mean"),
+        (
+            {"optimizer.plateau_metric": "loss"},
+            "config.optimizer.plateau_metric='loss': expected one of pixel",
+        ),
         ({"optimizer.schedule": "plateau", "eval_every": 0}, "config.optimizer.schedule=plateau needs evaluations"),
         ({"model.dtype": "float16"}, "config.model.dtype='float16': expected one of float32, bfloat16"),
         ({"all_reduce_dtype": "int8"}, "config.all_reduce_dtype='int8': expected one of float32, bfloat16"),
