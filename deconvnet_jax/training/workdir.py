@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
 
 # Keys that may change between two starts of a run: they do not change what it computes up to the steps already done.
 HARMLESS = (
@@ -56,7 +57,7 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes
     Raises:
       InputError: if the folder holds a run with another config (the differing keys are named), or is a file.
     """
-    workdir = Path(workdir)
+    workdir = user_path(workdir, "--workdir")
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     path = workdir / "config.json"
     if path.exists():
