@@ -28,7 +28,7 @@ from absl import flags
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import whole_file
+from deconvnet_jax.files import user_path, whole_file
 from deconvnet_jax.images import read_image
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
@@ -193,7 +193,9 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     """
     if not arguments:
         raise InputError("no image given; name image files or folders of them after the flags")
-    images = dict.fromkeys(itertools.chain.from_iterable(_images_in(Path(argument)) for argument in arguments))
+    images = dict.fromkeys(
+        itertools.chain.from_iterable(_images_in(user_path(argument, "IMAGE")) for argument in arguments)
+    )
     return list({os.path.realpath(path): path for path in reversed(images)}.values())[::-1]
 
 

@@ -74,10 +74,13 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("the figures find their proposals themselves: give inference.proposals a method, not a file")
     failures = Failures(len(paths))
     for path, name in zip(paths, result_names(paths, folder), strict=True):
+        drawn = False
         with failures.of(path):
             image = read_photograph(path, values.max_pixels)
             for kind, figure in draw_figures(segmenter, image, box).items():
                 save_picture(folder / f"{name}_{kind}.png", figure)
+            drawn = True
+        if drawn:
             print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)
     if failures.listed():
         sys.exit(1)

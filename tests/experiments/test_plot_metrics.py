@@ -100,4 +100,4 @@ def test_what_cannot_be_drawn(tmp_path):
     assert "has no values yet" in refused([tmp_path / "empty"])
     assert "bad/metrics.jsonl, line 2: no JSON object" in refused([tmp_path / "bad"])
     assert "expected a name that ends in .png" in refused([run], output=tmp_path / "a.pdf")
-    assert "in a folder that exists" in refused([run], output=tmp_path / "no/a.png")
+    assert "there is no folder" in refused([run], output=tmp_path / "no/a.png")
