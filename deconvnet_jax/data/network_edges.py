@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.file_kinds import NPZ, file_kind, wrong_kind
 from deconvnet_jax.files import whole_file
 from deconvnet_jax.models import EdgeNetwork, compiler_options
 from deconvnet_jax.npz import read_npz
@@ -64,8 +65,12 @@ def read_edge_network(path: str | Path) -> chex.ArrayTree:
     """Parameters written by `write_edge_network`, as float32.
 
     Raises:
-      InputError: if the file is missing, damaged, or of another network.
+      InputError: if the file is missing, of another kind, damaged, or of another network.
     """
+    path = Path(path)
+    kind = file_kind(path)
+    if kind != NPZ:
+        raise InputError(f"edge network {wrong_kind(path, kind, 'an .npz file of experiments.train_edges')}")
     flat = {name: value.astype(np.float32) for name, value in read_npz(path).items() if value.dtype.kind == "f"}
     params: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for name, value in flat.items():

@@ -74,11 +74,13 @@ def test_files(tmp_path, rng):
     assert network.WEIGHTS.stat().st_size < 400_000
     content = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.npz").write_text("404: Not Found")
     np.savez(tmp_path / "other.npz", **{"logit/kernel": np.zeros((3, 3, 8, 1))})
     np.savez(tmp_path / "pickle.npz", a=np.array([{}]))
     for name, message in (
-        ("none.npz", "no file .*none.npz; correct the name"),
-        ("cut.npz", "is not a complete .npz file .*; fetch or write it again"),
+        ("none.npz", r"no file .*none\.npz; correct the name"),
+        ("cut.npz", "edge network .* is an incomplete zip file .*: fetch it again"),
+        ("text.npz", "edge network .* is a text file; expected an .npz file of experiments.train_edges"),
         ("pickle.npz", "holds Python objects, which are not loaded"),
         ("other.npz", "is no edge network of this version"),
     ):
