@@ -42,6 +42,7 @@ TORCH_LEGACY = FileKind("a PyTorch file (torch.save before 1.6)", HDF5.remedy)
 
 # Kinds that nothing here reads.
 ZIP = FileKind("a zip archive", _UNPACK)
+BROKEN_HDF5 = FileKind("an incomplete HDF5 file", _FETCH)
 BROKEN_ZIP = FileKind("an incomplete zip file (.npz, .pth and .keras are zip files)", _FETCH)
 TORCHSCRIPT = FileKind("a TorchScript program", "save its tensors: torch.save(torch.jit.load(FILE).state_dict(), NEW)")
 TORCH_TAR = FileKind("a PyTorch file from before 0.1.10", "save it again: torch.save(torch.load(FILE), NEW)")
@@ -177,8 +178,10 @@ def _hdf5_kind(path: Path) -> FileKind:
                 return SOLVERSTATE
             if isinstance(file.get("data"), h5py.Group) and not file.attrs and names <= {"data", "diff"}:
                 return CAFFE_HDF5
-    except (ImportError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError):
-        pass  # the reader says what is missing
+    except ImportError:
+        pass  # the reader says so
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError):
+        return BROKEN_HDF5
     return HDF5
 
 

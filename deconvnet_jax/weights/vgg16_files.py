@@ -82,7 +82,7 @@ def _read_layers(path: Path) -> Mapping[str, StoredLayer]:
     match file_kinds.file_kind(path):
         case file_kinds.NPZ:
             return stored_layers(read_npz(path))
-        case file_kinds.HDF5:
+        case file_kinds.HDF5 | file_kinds.BROKEN_HDF5:  # of which the reader says more
             return stored_layers(read_hdf5(path))
         case file_kinds.KERAS:
             return stored_layers(_read_keras(path))

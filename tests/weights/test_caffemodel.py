@@ -134,7 +134,7 @@ def test_hdf5_of_caffe(tmp_path, rng):
     assert {layer.name for layer in read_layers(path, with_blobs=False)} == {name for name, _, _ in layers}
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CaffemodelError, match=r"is not a complete HDF5 file|is an HDF5 file"):
+    with pytest.raises(CaffemodelError, match=r"is an incomplete HDF5 file; expected a \.caffemodel: fetch it again"):
         load_caffemodel(path)
 
 

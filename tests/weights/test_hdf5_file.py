@@ -1,0 +1,96 @@
+"""HDF5 files that claim more than they hold, lead elsewhere or are damaged."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.weights import load_caffemodel
+from deconvnet_jax.weights.hdf5_file import natural_order, read_hdf5
+
+h5py = pytest.importorskip("h5py", reason="h5py writes the files")
+
+
+def refusal(path):
+    with pytest.raises(InputError, match="is not a complete HDF5 file") as caught:
+        read_hdf5(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_all_arrays_in_natural_order(tmp_path, rng):
+    arrays = {f"layers/conv2d_{i}/vars/0": rng.standard_normal((2, 3)).astype(np.float16) for i in (10, 9, 2)}
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, compression="gzip")
+        file["name"], file["step"], file["optimizer_weights/m"] = np.bytes_("vgg"), 3, np.zeros(3)
+    found = read_hdf5(tmp_path / "a.h5")
+    assert list(found) == sorted(arrays, key=natural_order)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunks": (1024, 1024)}, {"chunks": (1024, 1024), "compression": "gzip"}])
+def test_shapes_without_values(tmp_path, options):
+    tracemalloc.start()
+    try:
+        for side, message in (
+            (2**12, "bytes and has none"),
+            (2**16, "announces 17,179,869,184 bytes, but the file has"),
+        ):
+            with h5py.File(tmp_path / "a.h5", "w") as file:
+                file.create_dataset("data/fc6/0", (side, side), "f4", **options)
+            assert message in refusal(tmp_path / "a.h5")
+            with pytest.raises(InputError, match=message):
+                load_caffemodel(tmp_path / "a.h5")
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_arrays_that_are_compressed_zeros(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for i in range(9):
+            file.create_dataset(
+                f"a/{i}", data=np.zeros((1000, 2500), np.float32), compression="gzip", compression_opts=9
+            )
+    assert "a/6 announces 70,000,000 bytes, but the file has" in refusal(tmp_path / "a.h5")
+
+
+def test_arrays_in_other_files(tmp_path):
+    (tmp_path / "secret").write_bytes(bytes(range(48)))
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["values"] = np.arange(4.0)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("a", (12,), "f4", external=[(str(tmp_path / "secret"), 0, 48)])
+    assert "a lies in another file" in refusal(tmp_path / "a.h5")
+    layout = h5py.VirtualLayout((4,), "f8")
+    layout[:] = h5py.VirtualSource(str(tmp_path / "other.h5"), "values", (4,))
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_virtual_dataset("a", layout)
+    assert "a lies in another file" in refusal(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/values")
+        file["b"] = h5py.SoftLink("/a")
+    assert read_hdf5(tmp_path / "a.h5") == {}
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_damaged_files(tmp_path, rng, compression):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(3):
+            file.create_dataset(f"data/conv{i}/0", data=rng.standard_normal((3, 4, 3, 3)), compression=compression)
+            file[f"data/conv{i}/1"] = np.zeros(3, np.float32)
+    content = path.read_bytes()
+    for _ in range(400):
+        damaged = bytearray(content)
+        for _ in range(rng.integers(1, 6)):
+            damaged[rng.integers(len(damaged))] = rng.choice([0, 255, rng.integers(256)])
+        path.write_bytes(damaged[: rng.integers(len(damaged) // 2, len(damaged))] if rng.integers(4) == 0 else damaged)
+        for read in (read_hdf5, load_caffemodel):
+            try:
+                read(path)
+            except InputError as error:
+                assert "\n" not in str(error)  # noqa: PT017
