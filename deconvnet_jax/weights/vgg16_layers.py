@@ -131,6 +131,7 @@ def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
     if found := _in_order(layers):
         return found
     count, prefix, naming = best
+    _refuse_more_convolutions(layers, prefix, path)
     if not count:
         some = ", ".join(repr(name) for name in list(layers)[:3]) or "none with weights"
         raise InputError(f"VGG-16 weights: {path} has other layers ({some}); {EXPECTED}: give another file")
@@ -161,10 +162,8 @@ def _prefixes(layers: Iterable[str], names: tuple[str, ...]) -> Iterator[str]:
 
 def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path: Path) -> Found:
     names = {ours: prefix + name for ours, name in zip(CONVOLUTIONS, naming.convolutions, strict=True)}
-    for layer in layers:  # VGG-19 has all layers of VGG-16, and others between them
-        match = re.fullmatch(r"conv\d_\d+|block\d_conv\d+", layer.removeprefix(prefix))
-        if match and naming in (CAFFE, KERAS) and match[0] not in naming.convolutions:
-            raise InputError(f"VGG-16 weights: {path} has a layer '{layer}'; {EXPECTED}: give another file")
+    if naming in (CAFFE, KERAS):
+        _refuse_more_convolutions(layers, prefix, path)
     stem = prefix.removesuffix("features.")
     for pair in naming.dense:
         there = {ours: stem + name for ours, name in zip(WINDOWS, pair, strict=True) if stem + name in layers}
@@ -176,6 +175,14 @@ def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path:
             names |= there
             break
     return Found({ours: layers[name] for ours, name in names.items()}, names, naming.sees_caffe)
+
+
+def _refuse_more_convolutions(layers: Iterable[str], prefix: str, path: Path) -> None:
+    """VGG-19 has all layers of VGG-16, and others between them."""
+    for layer in layers:
+        match = re.fullmatch(r"conv\d_\d+|block\d_conv\d+", layer.removeprefix(prefix))
+        if match and match[0] not in (*CAFFE.convolutions, *KERAS.convolutions):
+            raise InputError(f"VGG-16 weights: {path} has a layer '{layer}'; {EXPECTED}: give another file")
 
 
 def _in_order(layers: Mapping[str, StoredLayer]) -> Found | None:
