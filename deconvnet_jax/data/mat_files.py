@@ -1,12 +1,13 @@
-"""Variables of MATLAB files: of versions 4 to 7.2 by SciPy, of 7.3, which is HDF5, by h5py.
+"""Variables of MATLAB files: numbers, cells and structs of versions 5 to 7.2, matrices of numbers of 7.3 (HDF5) and 4.
 
-SciPy trusts what a file says of its sizes, and crashes on cells in cells in cells; so the structure is looked at first.
+The file is taken apart here, because SciPy's reader crashes the whole process on some damaged and hostile files.
 """
 
 import io
 import os
 import struct
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,13 +15,16 @@ import numpy as np
 import scipy.io
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.npz import check_size
+from deconvnet_jax.npz import ALWAYS_ALLOWED, MAX_RATIO, check_size
 
 _HEADER = 128  # bytes before the first element
-_MATRIX, _COMPRESSED = 14, 15  # kinds of elements
-_MAX_EXPANDED = 2**30  # bytes of one variable
 _MAX_DEPTH = 16  # of matrices in cells and structs; SBD and BSDS500 need 3
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_MATRIX, _COMPRESSED = 14, 15  # kinds of elements
+_STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_CELL, _STRUCT = 1, 2  # kinds of matrices
+_NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
+_COMPLEX = 0x800
 
 
 def read_mat(file: str | Path | BinaryIO, name: str, remedy: str) -> np.ndarray:
@@ -32,69 +36,124 @@ def read_mat(file: str | Path | BinaryIO, name: str, remedy: str) -> np.ndarray:
       remedy: what to do where there is none, for the message.
 
     Returns:
-      Numbers as saved; cells and structs, which are not read from version 7.3, as SciPy returns them.
+      Numbers as saved; cells as an array of objects, structs as a structured array of objects. Parts of cells and
+      structs that are none of these (texts, sparse and complex matrices) are arrays of no objects.
 
     Raises:
       InputError: if the file cannot be read, is damaged, of another kind, claims more than it holds, or has no such
         variable.
     """
     try:
-        content = Path(file).read_bytes() if isinstance(file, str | os.PathLike) else _whole(file)
+        content = _whole(file)
         if content[512:520] == _HDF5 or content.startswith(_HDF5):
             return _from_hdf5(content, name)
-        _check_structure(content)
-        stream = io.BytesIO(content)
-        there = [variable for variable, _, _ in scipy.io.whosmat(stream)]
-        if name not in there:
-            raise LookupError(_has(there))
-        stream.seek(0)
-        return scipy.io.loadmat(stream, variable_names=[name])[name]
-    except Exception as error:  # SciPy and h5py raise whatever a damaged file leads them to
+        if 0 in content[:4]:
+            found = scipy.io.loadmat(io.BytesIO(content))  # of version 4, whose reader is plain Python
+            _check_there((key for key in found if not key.startswith("__")), name)
+            return found[name]
+        order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
+        if order is None:
+            raise ValueError("its header is not MATLAB's")
+        elements = {_Matrix(element, order).name: element for element in _variables(content, order)}
+        _check_there(elements, name)
+        return _Matrix(elements[name], order).value()
+    except Exception as error:  # whatever a damaged file leads struct, NumPy, SciPy and h5py to
         reason = " ".join(str(error.args[0] if error.args else "").split())[:200] or type(error).__name__
         raise InputError(f"{file} is no MATLAB file with {name} ({reason}); {remedy}") from error
 
 
-def _whole(stream: BinaryIO) -> bytes:
-    stream.seek(0)
-    return stream.read()
+def _whole(file: str | Path | BinaryIO) -> bytes:
+    if isinstance(file, str | os.PathLike):
+        return Path(file).read_bytes()
+    file.seek(0)
+    return file.read()
 
 
-def _has(names: list[str]) -> str:
-    return f"it has {', '.join(names)}" if names else "it has no variable"
+def _check_there(names: Iterable[str], name: str) -> None:
+    names = [found for found in names if found]
+    if name not in names:
+        raise LookupError(f"it has {', '.join(names) or 'no variable'}")
 
 
-def _check_structure(content: bytes) -> None:
-    """Raises ValueError for a file that expands beyond measure or nests deeply; one of version 4 can do neither."""
-    if 0 in content[:4]:
-        return
-    order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
-    if order is None:
-        raise ValueError("its header is not MATLAB's")
-    place, expanded = _HEADER, 0
-    while place + 8 <= len(content):
-        kind, count = struct.unpack_from(f"{order}II", content, place)
-        element = content[place : place + 8 + count]
+def _variables(content: bytes, order: str) -> Iterator[bytes]:
+    """Yields the matrices at the top of a file, decompressed."""
+    expanded = 0
+    for kind, element in _elements(content[_HEADER:], order):
         if kind == _COMPRESSED:
-            element = zlib.decompressobj().decompress(element[8:], _MAX_EXPANDED)
-        expanded += len(element)
-        check_size("its variables", expanded, len(content))
-        _check_depth(element, order)
-        place += 8 + count
-
-
-def _check_depth(element: bytes, order: str) -> None:
-    place, ends = 0, [len(element)]
-    while place + 8 <= ends[0]:
-        kind, count = struct.unpack_from(f"{order}II", element, place)
-        place += 8
+            decompressor = zlib.decompressobj()
+            content_of = decompressor.decompress(element, max(MAX_RATIO * len(content), ALWAYS_ALLOWED) + 1)
+            expanded += len(content_of)
+            check_size("its variables", expanded, len(content))
+            if not decompressor.eof:
+                raise EOFError("it ends too early")
+            kind, element = next(_elements(content_of, order))
         if kind == _MATRIX:
-            ends.append(place + count)
-            if len(ends) > _MAX_DEPTH:
-                raise ValueError(f"more than {_MAX_DEPTH} levels of cells")
-        elif kind < 1 << 16:  # otherwise the data is in the second half of the tag
-            place += count + -count % 8
-        while len(ends) > 1 and place >= ends[-1]:
-            ends.pop()
+            yield element
+
+
+def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    """Yields kind and content of the elements that follow each other."""
+    place = 0
+    while place < len(content):
+        kind, count = struct.unpack_from(f"{order}II", content, place)
+        if kind >> 16:  # up to 4 bytes in the second half of the tag
+            kind, count, start, end = kind & 0xFFFF, kind >> 16, place + 4, place + 8
+        else:
+            start = place + 8
+            end = start + count + (0 if kind == _COMPRESSED else -count % 8)
+        if start + count > len(content):
+            raise EOFError("it ends too early")
+        yield kind, content[start : start + count]
+        place = end
+
+
+class _Matrix:
+    """A matrix of numbers, cells or structs."""
+
+    def __init__(self, element: bytes, order: str, depth: int = 0):
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"more than {_MAX_DEPTH} levels of cells")
+        self._order, self._depth, self._size = order, depth, len(element)
+        self._parts = _elements(element, order)
+        flags = self._numbers() if element else np.zeros(1, "u4")  # an empty cell
+        self._kind, self._complex = int(flags[0]) & 0xFF, bool(int(flags[0]) & _COMPLEX)
+        self._shape = tuple(self._numbers().tolist()) if element and self._kind != 17 else (0, 0)
+        self.name = next(self._parts)[1].decode("ascii", "replace") if element else ""
+
+    def value(self) -> np.ndarray:
+        if self._kind in _NUMBERS and not self._complex:
+            return self._numbers().astype(f"={_NUMBERS[self._kind]}").reshape(self._shape, order="F")
+        count = int(np.prod(self._shape, dtype=object))
+        if self._kind not in (_CELL, _STRUCT):
+            return np.empty(0, object)
+        names = [""] if self._kind == _CELL else self._field_names()
+        if not 0 <= count * len(names) * 8 <= self._size:
+            raise EOFError("it ends too early")
+        found = np.empty((count, len(names)), object)
+        for i in range(count):
+            for j in range(len(names)):
+                kind, element = next(self._parts)
+                if kind != _MATRIX:
+                    raise ValueError("a cell is no matrix")
+                found[i, j] = _Matrix(element, self._order, self._depth + 1).value()
+        if self._kind == _CELL:
+            return found[:, 0].reshape(self._shape, order="F")
+        records = np.empty(count, [(name, object) for name in names])
+        for j, name in enumerate(names):
+            records[name] = found[:, j]
+        return records.reshape(self._shape, order="F")
+
+    def _field_names(self) -> list[str]:
+        length = int(self._numbers()[0])
+        names = next(self._parts)[1]
+        if length < 1:
+            raise ValueError("its fields have no names")
+        cut = [names[i : i + length].split(b"\0")[0] for i in range(0, len(names), length)]
+        return [name.decode("ascii", "replace") for name in cut]
+
+    def _numbers(self) -> np.ndarray:
+        kind, content = next(self._parts)
+        return np.frombuffer(content, f"{self._order}{_STORED[kind]}")
 
 
 def _from_hdf5(content: bytes, name: str) -> np.ndarray:
@@ -104,9 +163,7 @@ def _from_hdf5(content: bytes, name: str) -> np.ndarray:
     except ImportError as error:
         raise ImportError("it is of version 7.3, which h5py reads: pip install h5py, or save it with -v7") from error
     with h5py.File(io.BytesIO(content), "r") as file:
-        there = [key for key in file if not key.startswith("#")]
-        if name not in there:
-            raise LookupError(_has(there))
+        _check_there((key for key in file if not key.startswith("#")), name)
         link, found = file.get(name, getlink=True), file.get(name)
         if not isinstance(link, h5py.HardLink) or not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu":
             raise TypeError(f"of version 7.3, and its {name} is no matrix of numbers; save it with -v7")

@@ -62,7 +62,7 @@ def test_other_variables_are_named(tmp_path):
 @pytest.mark.parametrize("value", [np.array(["text"]), np.array([[1 + 2j] * 4]), np.ones((3, 5)), {"x": 1}])
 def test_other_contents(tmp_path, value):
     scipy.io.savemat(tmp_path / "a.mat", {"boxes_padded": value})
-    with pytest.raises(InputError, match=r"boxes_padded is .*; expected numbers \[n, 4\]|x0 < x1"):
+    with pytest.raises(InputError, match=r"boxes_padded is .*; expected numbers \[n, 4\]"):
         original_boxes(tmp_path / "a.mat", (80, 100))
 
 
@@ -80,7 +80,7 @@ def test_claims_are_compared_with_the_bytes(tmp_path):
     path = tmp_path / "a.mat"
     bomb = zlib.compress(bytes(80 << 20), 9)
     path.write_bytes(header() + struct.pack("<II", 15, len(bomb)) + bomb)
-    with pytest.raises(InputError, match=r"announces 83,886,080 bytes, but the file has"):
+    with pytest.raises(InputError, match=r"announces 67,108,865 bytes, but the file has"):
         original_boxes(path, (80, 100))
     with h5py.File(path, "w", userblock_size=512) as file:
         file.create_dataset("boxes_padded", (4, 10**10), "f8", chunks=(4, 1000))
