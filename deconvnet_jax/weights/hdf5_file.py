@@ -28,8 +28,8 @@ def read_hdf5(path: Path, stream: BinaryIO | None = None) -> dict[str, np.ndarra
       stream: the content, if it lies in another file, which is `path` then.
 
     Returns:
-      {"group/.../name": array}, in the order of the names, numbers in them by their value. Arrays without axes are left
-      out.
+      {"group/.../name": array}, in the order that Keras 1 and 2 record, else in that of the names, numbers in them by
+      their value. Arrays without axes are left out.
 
     Raises:
       InputError: if h5py is not installed or the file is damaged.
@@ -55,8 +55,8 @@ def _opened(path: Path, stream: BinaryIO | None = None) -> Iterator["h5py.File"]
 def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarray]]:
     names: list[str] = []
     root.visit(names.append)  # follows no links to other files
-    claimed = 0
-    for name in sorted(names, key=natural_order):
+    claimed, recorded = 0, {name: i for i, name in enumerate(_recorded_order(root))}
+    for name in sorted(names, key=lambda name: (recorded.get(name, len(recorded)), natural_order(name))):
         item = root[name]
         if name.split("/")[0] in OPTIMIZERS or not getattr(item, "shape", ()) or not hasattr(item, "dtype"):
             continue
@@ -68,6 +68,18 @@ def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarra
             raise ValueError(f"{name} announces {item.nbytes:,} bytes and has none")
         if item.dtype.kind in "fiub":
             yield name, item[...]
+
+
+def _recorded_order(root: "h5py.Group") -> Iterator[str]:
+    """Names of the arrays as Keras 1 and 2 list them: layers in the file's attributes, weights in the layers'."""
+    for layer in _texts(root.attrs.get("layer_names")):
+        if group := root.get(layer):
+            yield from (f"{layer}/{weight}" for weight in _texts(group.attrs.get("weight_names")))
+
+
+def _texts(values: object) -> list[str]:
+    items = values.tolist() if isinstance(values, np.ndarray) and values.ndim == 1 else []
+    return [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in items]
 
 
 def natural_order(name: str) -> list[str | int]:

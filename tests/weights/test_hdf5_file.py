@@ -31,6 +31,23 @@ def test_all_arrays_in_natural_order(tmp_path, rng):
         np.testing.assert_array_equal(found[name], array, strict=True)
 
 
+@pytest.mark.parametrize("text", [bytes, str])
+def test_the_order_that_keras_records(tmp_path, text):
+    order = ["z/kernel:0", "z/bias:0", "conv_2/kernel:0", "conv_2/bias:0", "a/kernel:0", "a/bias:0"]
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        root = file.create_group("model_weights")
+        kind = h5py.string_dtype() if text is str else "S20"
+        root.attrs.create("layer_names", ["z", "pool", "conv_2", "gone", "a"], dtype=kind)
+        root.create_group("pool").attrs["weight_names"] = np.zeros(0)
+        for layer in ("a", "conv_2", "z"):
+            group = root.create_group(layer)
+            group.attrs.create("weight_names", [f"{layer}/kernel:0", f"{layer}/bias:0"], dtype=kind)
+            group[f"{layer}/bias:0"], group[f"{layer}/kernel:0"] = np.zeros(3), np.zeros((2, 3))
+        root["last"] = np.zeros(3)
+    expected = [f"{name.partition('/')[0]}/{name}" for name in order]
+    assert list(read_hdf5(tmp_path / "a.h5")) == [*expected, "last"]
+
+
 @pytest.mark.parametrize("options", [{}, {"chunks": (1024, 1024)}, {"chunks": (1024, 1024), "compression": "gzip"}])
 def test_shapes_without_values(tmp_path, options):
     tracemalloc.start()
