@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -19,10 +20,11 @@ _said: set[str] = set()  # lines about background threads and finalizers, so tha
 
 
 def report_in_one_line() -> None:
-    """Prints characters that the terminal's encoding lacks as escapes, and errors of background threads as one line."""
+    """Prints characters that the terminal's encoding lacks as escapes; warnings and errors of threads as one line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _warned
     threading.excepthook = _thread_failed
     sys.unraisablehook = _finalizer_failed
 
@@ -55,6 +57,10 @@ def status_of(main: Callable[[], None]) -> int:
             raise
         return _end(reason)
     return FAILED if _said else 0
+
+
+def _warned(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _end(reason: str) -> int:

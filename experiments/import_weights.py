@@ -4,9 +4,10 @@
     python -m experiments.import_weights --vgg16=FILE --output=DIR
 
 --caffemodel takes the authors' DeconvNet_trainval_inference.caffemodel and stage_{1,2}_train_result.caffemodel, and
-Berkeley's fcn-8s-pascal.caffemodel and fcn8s-heavy-pascal.caffemodel; --vgg16 an ImageNet VGG-16 (.caffemodel, Keras's
-.h5 or .npz, torchvision's .pth, .safetensors), which becomes the encoder of a DeconvNet that is to be trained. Caffe is
-not needed. Prints every array's layer, shape, mean and standard deviation.
+Berkeley's fcn-8s-pascal.caffemodel and fcn8s-heavy-pascal.caffemodel, also fine-tuned on other classes, as
+.caffemodel.h5, or written by NVCaffe; --vgg16 an ImageNet VGG-16 (.caffemodel, Keras's .h5 or .keras, torchvision's
+.pth, .safetensors, .npz), which becomes the encoder of a DeconvNet that is to be trained. Caffe is not needed.
+Prints every array's layer, shape, mean and standard deviation.
 
 A network of stage_{1,2}_train_result predicts after `python -m experiments.calibrate_bn`; training goes on from it with
 `python -m experiments.voc_train --config.init_from=DIR`.

@@ -18,6 +18,7 @@ from rich.progress import track
 
 from deconvnet_jax.data import VOC_CLASSES, propose_boxes
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, most_likely, product_of_positive, refine
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
@@ -81,6 +82,9 @@ class Segmenter:
           InputError: if there is no checkpoint, no such step, the folder is not one of this project's, or a setting is
             unknown.
         """
+        path = Path(path).expanduser()
+        if path.is_file():
+            raise InputError(wrong_kind(path, file_kind(path), "the folder of a checkpoint"))
         return cls.from_loaded(*load_checkpoint(path, step), **settings)
 
     @classmethod

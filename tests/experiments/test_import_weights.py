@@ -17,6 +17,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.weights import load_checkpoint
+from deconvnet_jax.weights.vgg16_layers import TORCH_INDICES
 from experiments import import_weights, predict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +92,19 @@ def test_vgg16_becomes_the_encoder_of_a_network_to_train(tmp_path, rng, photo, c
     np.testing.assert_array_equal(variables["params"]["conv5_3"]["kernel"], expected)
     with pytest.raises(InputError, match="not trained yet"):
         predict.run(tmp_path / "imported", tmp_path / "out", [str(photo)])
+
+
+def test_a_warning_is_one_line(tmp_path, rng):
+    vgg16 = [layer for layer in random_deconvnet(rng, width=1 / 16, fc=4) if re.fullmatch(r"conv\d_\d", layer[0])]
+    arrays = {}
+    for index, (_, _, (kernel, bias)) in zip(TORCH_INDICES, vgg16, strict=True):
+        arrays[f"features.{index}.weight"], arrays[f"features.{index}.bias"] = kernel, bias.ravel()
+    np.savez(tmp_path / "vgg.npz", **arrays)
+    done = program("import_weights", f"--vgg16={tmp_path / 'vgg.npz'}", f"--output={tmp_path / 'out'}")
+    assert done.returncode == 1
+    warning, error = done.stderr.splitlines()
+    assert warning.startswith("warning: VGG-16 weights: the first layer in ")
+    assert error.startswith("error: VGG-16 weights: the kernel of conv1_1 in ")  # the file's network is narrow
 
 
 @pytest.mark.parametrize(

@@ -436,3 +436,15 @@ def test_deconvnet_from_caffe(tmp_path, rng):
 
 def test_names_for_vocs_number_of_classes():
     assert default_class_names(21)[15] == "person"
+
+
+def test_a_file_where_a_checkpoint_is_expected(tmp_path, rng):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(encode(random_deconvnet(rng, width=1 / 64, fc=8, classes=3)))
+    with pytest.raises(
+        InputError, match=r"is a caffemodel; expected the folder of a checkpoint: convert it with exper"
+    ):
+        Segmenter.from_checkpoint(path)
+    path.write_text("<html>")
+    with pytest.raises(InputError, match=r"is a web page .*; expected the folder of a checkpoint: fetch it again"):
+        Segmenter.from_checkpoint(path)
