@@ -6,9 +6,10 @@ How photographs are segmented is what the training run's config says, or --confi
 released, whole_image or sliding_window, .crf=released, .ensemble_checkpoint=DIR, ...: experiments/configs/default.py.
 
 IMAGE is a file or a folder of them (JPEG, PNG, BMP, WebP, TIFF). Writes NAME.png, the label map with VOC's palette
-(pixels are class ids), and NAME_overlay.jpg: image, prediction and overlay side by side. Photographs are turned upright
-as their EXIF data says. Hidden files in folders are left out. An image that cannot be read or segmented, or whose
-results cannot be written, is named on stderr and the others are still done; the exit status is then 1.
+(pixels are class ids; of more than 255 classes in 16 bits of grey), and NAME_overlay.jpg: image, prediction and overlay
+side by side. Photographs are turned upright as their EXIF data says. Hidden files in folders are left out. An image
+that cannot be read or segmented, or whose results cannot be written, is named on stderr and the others are still done;
+the exit status is then 1.
 """
 
 import contextlib

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.label_ids import check_ignore_label
 
 
 def confusion_matrix(
@@ -15,7 +16,7 @@ def confusion_matrix(
       labels: integers of any shape, class ids 0..num_classes-1 or `ignore_label`.
       predictions: integers of the same shape, class ids; may be anything where the label is ignored.
       num_classes: K.
-      ignore_label: id of pixels that do not count.
+      ignore_label: id of pixels that do not count; no class's.
 
     Returns:
       int64 [K, K]: rows are the truth, columns the prediction.
@@ -40,6 +41,7 @@ def checked_pair(
       InputError: for different shapes, numbers that are no integers, or ids that there are not; a prediction may be
         anything where the label is ignored.
     """
+    check_ignore_label(num_classes, ignore_label)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise InputError(

@@ -9,6 +9,7 @@ from deconvnet_jax.evaluation.boundary_f1 import boundary_f1, mean_boundary_f1
 from deconvnet_jax.evaluation.confusion import confusion_matrix
 from deconvnet_jax.evaluation.objects import SIZES, object_scores, sums_by_size
 from deconvnet_jax.evaluation.scores import segmentation_scores
+from deconvnet_jax.label_ids import ignored_id
 
 
 class Tally:
@@ -27,20 +28,21 @@ class Tally:
         """Counts one image.
 
         Args:
-          labels: integers [H, W], class ids or 255.
+          labels: integers [H, W], class ids or 255 for ignored pixels (65535 if there are more than 255 classes).
           predictions: integers [H, W], class ids.
           instances: numbers of the objects (`objects.object_scores`), where they are annotated.
 
         Raises:
           InputError: for shapes or ids that do not fit.
         """
-        self.matrix += confusion_matrix(labels, predictions, len(self.matrix))
-        contours = boundary_f1(labels, predictions, len(self.matrix))
+        count, ignored = len(self.matrix), ignored_id(len(self.matrix))
+        self.matrix += confusion_matrix(labels, predictions, count, ignored)
+        contours = boundary_f1(labels, predictions, count, ignored)
         for i, score in enumerate([*contours, mean_boundary_f1(contours)]):
             if np.isfinite(score):
                 self._contours[i] += (score, 1)
         if instances is not None:
-            self._objects += sums_by_size(object_scores(labels, instances, predictions))
+            self._objects += sums_by_size(object_scores(labels, instances, predictions, ignored))
 
     def summed(self, over_processes: Callable[[np.ndarray], np.ndarray]) -> "Tally":
         """The same with all arrays replaced by what a function makes of them."""

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from deconvnet_jax.label_ids import label_type
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.ops.dense_crf import Kernels, crf_kernels, mean_field_rows, padded_pixels
 
@@ -36,8 +37,8 @@ def product_of_positive(scores: Array, others: Array) -> Array:
 
 @jax.jit
 def most_likely(scores: Array) -> Array:
-    """The class with the highest score, uint8 [...], of scores [..., K]."""
-    return scores.argmax(axis=-1).astype(jnp.uint8)
+    """Returns the class with the highest score, [...], of scores [..., K]: uint8, uint16 if K is more than 255."""
+    return scores.argmax(axis=-1).astype(label_type(scores.shape[-1]))
 
 
 def kernels_of(image: np.ndarray, preset: str) -> Kernels:
@@ -59,8 +60,8 @@ def refine(scores: Array, kernels: Kernels, size: tuple[int, int], preset: str) 
       preset: one of `ops.CRF_PRESETS`.
 
     Returns:
-      Of every pixel, row by row, uint8 [P] and float32 [P, K]: the most probable class, and the logarithms of the CRF's
-      probabilities. P is at least H * W; what is beyond means nothing.
+      Of every pixel, row by row, uint8 or uint16 [P] and float32 [P, K]: the most probable class, and the logarithms
+      of the CRF's probabilities. P is at least H * W; what is beyond means nothing.
     """
     settings = CRF_PRESETS[preset]
     weights = settings["gaussian"][-1], settings["bilateral"][-1]

@@ -23,6 +23,7 @@ from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, m
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
+from deconvnet_jax.label_ids import label_type
 from deconvnet_jax.models import DeconvNet, FCN8s
 from deconvnet_jax.ops import checked_boxes
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
@@ -37,7 +38,7 @@ class Result(NamedTuple):
     """What a network sees in one image.
 
     Attributes:
-      labels: uint8 [H, W], the class with the highest score.
+      labels: uint8 [H, W], the class with the highest score; uint16 if there are more than 255 classes.
       scores: float32 [H, W, K]; their softmax are probabilities. The network's logits, folded; of the paper's ensemble
         and after the CRF, logarithms of probabilities.
       boxes: float32 [n, 4], the windows that the network was shown, in the order of the proposals: x0, y0, x1, y1 in
@@ -269,7 +270,7 @@ class Segmenter:
         labels, scores = (_of_image(np.asarray(part), *image.shape[:2], by_row) for part in launched.result)
         if image.shape[:2] != (height, width):
             scores = sample_scores(scores, np.array([0, 0, width, height]), height, width)
-            labels = np.argmax(scores, axis=-1).astype(np.uint8)
+            labels = np.argmax(scores, axis=-1).astype(label_type(scores.shape[-1]))
         scale = np.array([width, height] * 2) / np.array(image.shape[1::-1] * 2)
         return Result(labels, scores, (launched.boxes * scale).astype(np.float32))
 

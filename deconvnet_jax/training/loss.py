@@ -7,6 +7,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from deconvnet_jax.label_ids import check_ignore_label
+
 IGNORE_LABEL = 255
 
 
@@ -22,7 +24,10 @@ def segmentation_loss(
       class_weights: [K], how much a pixel of each class counts in the (weighted) mean; None: all alike.
 
     Returns:
-      A float32 scalar, nats a pixel.
+      A float32 scalar, nats per pixel.
+
+    Raises:
+      InputError: if `ignore_label` is 255 and there are more than 255 classes.
     """
     sums = pixel_sums(logits, labels, ignore_label, class_weights)
     return sums["loss"] / positive(sums["weight"])
@@ -59,6 +64,7 @@ def pixel_sums(
     chex.assert_rank([logits, labels], [4, 3])
     chex.assert_equal_shape_prefix([logits, labels], 3)
     chex.assert_type([logits, labels], [float, int])
+    check_ignore_label(logits.shape[-1], ignore_label)
     logits = logits.astype(jnp.float32)
     labels = labels.astype(jnp.int32)  # 255 as int8 would be -1
     counts = labels != ignore_label

@@ -6,7 +6,7 @@ import numpy as np
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.visualization.overlay import overlay
-from deconvnet_jax.visualization.palette import IGNORE_LABEL
+from deconvnet_jax.visualization.palette import is_ignored
 from deconvnet_jax.visualization.panel import GAP, PAPER, class_legend, side_by_side
 
 HATCH = (255, 64, 255)  # over ignored pixels: no class of a photograph looks like it
@@ -24,7 +24,7 @@ def contact_sheet(
 
     Args:
       images: uint8 RGB [H, W, 3], all of one size.
-      labels: uint8 [H, W], class ids and 255 = ignored.
+      labels: uint8 [H, W], class ids and 255 = ignored; or uint16, 65535 = ignored.
       titles: one text a picture.
       class_names: in the order of the ids.
       columns: pictures in a row.
@@ -56,7 +56,7 @@ def contact_sheet(
 def _hatched(picture: np.ndarray, label: np.ndarray) -> np.ndarray:
     rows, columns = np.indices(label.shape)
     lines = (rows + columns) % _HATCH_PERIOD == 0
-    picture[lines & (label == IGNORE_LABEL)] = HATCH
+    picture[lines & is_ignored(label)] = HATCH
     return picture
 
 

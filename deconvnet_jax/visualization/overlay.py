@@ -3,7 +3,7 @@
 import numpy as np
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.visualization.palette import IGNORE_LABEL, check_labels, voc_palette
+from deconvnet_jax.visualization.palette import check_labels, colored, is_ignored
 
 CONTOUR = 255  # white
 
@@ -11,11 +11,12 @@ CONTOUR = 255  # white
 def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.ndarray:
     """The photograph with every class in its colour and thin white contours between them.
 
-    Background (class 0) and ignored pixels (255) stay as they are. `legend` draws the names to go with it.
+    Background (class 0) and ignored pixels (255, in uint16 65535) stay as they are. `legend` draws the
+    names to go with it.
 
     Args:
       image: uint8 RGB [H, W, 3].
-      labels: uint8 [H, W].
+      labels: uint8 or uint16 [H, W].
       alpha: share of the class colour, 0..1.
 
     Returns:
@@ -27,17 +28,17 @@ def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.nda
     check_pair(image, labels)
     if not 0 <= alpha <= 1:
         raise InputError(f"alpha is the share of the class colour, 0 to 1; got {alpha}")
-    objects = np.where(labels == IGNORE_LABEL, 0, labels)
+    objects = np.where(is_ignored(labels), 0, labels)
     mask = objects > 0
     blended = image.copy()
-    colors = voc_palette()[objects[mask]]
+    colors = colored(objects[mask])
     blended[mask] = np.rint((1 - alpha) * image[mask] + alpha * colors).astype(np.uint8)
     blended[_contours(objects)] = CONTOUR
     return blended
 
 
 def check_pair(image: np.ndarray, labels: np.ndarray) -> None:
-    """Raises InputError unless the image is uint8 [H, W, 3] and the labels uint8 [H, W]."""
+    """Raises InputError unless the image is uint8 [H, W, 3] and the labels uint8 or uint16 [H, W]."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise InputError(
             f"expected an image, uint8 RGB [H, W, 3], got {image.dtype} {list(image.shape)}; convert it, "

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.visualization.overlay import check_pair, overlay
-from deconvnet_jax.visualization.palette import IGNORE_LABEL, voc_palette
+from deconvnet_jax.visualization.palette import colored, is_ignored
 
 Color = tuple[int, int, int]
 
@@ -20,6 +20,7 @@ GAP = 8  # pixels between pictures, and around all
 # Sides of pictures in a panel: thumbnails are enlarged so that titles fit, photographs reduced to what a screen shows.
 MIN_SIDE, MAX_SIDE = 240, 640
 MIN_LEGEND_HEIGHT = 160
+_IGNORED = (255, 65535)  # in label maps of uint8 and uint16
 
 
 def result_panel(
@@ -31,9 +32,9 @@ def result_panel(
 
     Args:
       image: uint8 RGB [H, W, 3].
-      labels: the prediction, uint8 [H, W], class ids.
+      labels: the prediction, uint8 [H, W], class ids; uint16 for more than 255 classes.
       class_names: in the order of the ids.
-      truth: uint8 [H, W], class ids and 255 = ignored.
+      truth: uint8 [H, W], class ids and 255 = ignored; or uint16, 65535 = ignored.
 
     Returns:
       uint8 RGB [H', W', 3].
@@ -44,11 +45,13 @@ def result_panel(
     maps = [labels] if truth is None else [truth, labels]
     for label_map in maps:
         check_pair(image, label_map)
+    if any(label_map.dtype != labels.dtype for label_map in maps):
+        maps = [_as_uint16(label_map) for label_map in maps]
     ids = np.unique(np.concatenate([np.unique(label_map) for label_map in maps]))
     image, *maps = _displayed(image, maps)
     key = class_legend(ids, class_names, max(image.shape[0], MIN_LEGEND_HEIGHT))
     font = _font(image.shape[0])
-    pictures = [image, *(voc_palette()[label_map] for label_map in maps), overlay(image, maps[-1])]
+    pictures = [image, *(colored(label_map) for label_map in maps), overlay(image, maps[-1])]
     titles = ["image", "prediction", "overlay"] if truth is None else ["image", "truth", "prediction", "overlay"]
     return _arrange([*pictures, key], [*titles, ""], font)
 
@@ -75,7 +78,7 @@ def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
 
 
 def class_legend(ids: Sequence[int], class_names: Sequence[str], height: int) -> np.ndarray:
-    """The legend of these class ids, in VOC's colours; 255 is "(ignored)". See `legend`.
+    """The legend of these class ids, in VOC's colours; 255 or 65535, if no class, is "(ignored)". See `legend`.
 
     Raises:
       InputError: if an id has no name.
@@ -148,16 +151,20 @@ def _displayed(image: np.ndarray, maps: Sequence[np.ndarray]) -> list[np.ndarray
     return [resized, *(cv2.resize(m, (width, height), interpolation=cv2.INTER_NEAREST_EXACT) for m in maps)]
 
 
+def _as_uint16(labels: np.ndarray) -> np.ndarray:
+    return np.where(is_ignored(labels), np.uint16(65535), labels.astype(np.uint16))
+
+
 def _name(class_id: int, class_names: Sequence[str]) -> str:
     if class_id < len(class_names):
         return class_names[class_id]
-    if class_id == IGNORE_LABEL:
+    if class_id in _IGNORED:
         return "(ignored)"
     raise InputError(f"class id {class_id} has no name; there are {len(class_names)}, 0 to {len(class_names) - 1}")
 
 
 def _color(class_id: int) -> Color:
-    return tuple(voc_palette()[class_id].tolist())
+    return tuple(colored(np.array(class_id)).tolist())
 
 
 @lru_cache

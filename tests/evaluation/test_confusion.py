@@ -65,3 +65,13 @@ def test_nothing_but_ignored():
 def test_bad_input(labels, predictions, message):
     with pytest.raises(InputError, match=message):
         confusion_matrix(labels, predictions, 3)
+
+
+def test_many_classes(rng):
+    labels, predictions = rng.integers(0, 459, (2, 50, 40)).astype(np.uint16)
+    labels[0] = 65535
+    with pytest.raises(InputError, match="ignore_label=255 is the id of a class when there are 459"):
+        confusion_matrix(labels, predictions, 459)
+    matrix = confusion_matrix(labels, predictions, 459, ignore_label=65535)
+    assert matrix.sum() == 49 * 40
+    assert matrix[255].sum() == (labels == 255).sum()

@@ -61,3 +61,14 @@ def test_without_instances_there_are_no_objects(rng):
     tally = Tally(3)
     tally.add(*next(images(rng))[:2])
     assert "object_iou" not in tally.scores(NAMES)
+
+
+def test_many_classes(rng):
+    labels = np.kron(rng.integers(0, 459, (4, 5)), np.ones((8, 8), int)).astype(np.uint16)
+    labels[:8, :8] = 255
+    labels[-1] = 65535
+    tally = Tally(459)
+    tally.add(labels, labels)
+    assert tally.matrix.sum() == 31 * 40
+    assert tally.matrix[255, 255] >= 64
+    assert tally.scores([f"class {i}" for i in range(459)])["boundary_f1"] == 1

@@ -12,7 +12,7 @@ from PIL import Image
 from deconvnet_jax.data import write_proposals
 from deconvnet_jax.data.proposal_files import Proposals
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.inference import Result, Segmenter
 from experiments import predict
 from experiments.configs import default
 
@@ -261,3 +261,14 @@ def test_unusable_arguments(tiny_run, tmp_path):
     }.items():
         with pytest.raises(InputError, match=message):
             predict.run(*arguments)
+
+
+def test_results_of_many_classes(tmp_path):
+    """Ids above 255 reach the file, the overlay and the description."""
+    image, labels = np.zeros((30, 40, 3), np.uint8), np.full((30, 40), 400, np.uint16)
+    labels[:, :10] = 255
+    job = predict._Job(tmp_path / "a.jpg", "a", image, None)
+    result = Result(labels, np.zeros((30, 40, 459), np.float32), np.zeros((0, 4), np.float32))
+    line = predict.write_results(job, result, tmp_path, [f"class {i}" for i in range(459)])
+    assert "class 400 75.0 %, class 255 25.0 %" in line
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), labels)

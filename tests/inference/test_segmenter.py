@@ -448,3 +448,18 @@ def test_a_file_where_a_checkpoint_is_expected(tmp_path, rng):
     path.write_text("<html>")
     with pytest.raises(InputError, match=r"is a web page .*; expected the folder of a checkpoint: fetch it again"):
         Segmenter.from_checkpoint(path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_side": 40}, {"crf": "usual"}, {"mode": "sliding_window"}])
+@pytest.mark.parametrize(("classes", "dtype"), [(255, np.uint8), (256, np.uint16), (459, np.uint16)])
+def test_labels_of_many_classes(settings, classes, dtype):
+    kernel = np.zeros((3, classes), np.float32)
+    ids = np.array([255, 130, 400]) * (classes - 1) // 458  # of blue, green and red
+    kernel[np.arange(3), ids] = 1
+    names = [f"class {i}" for i in range(classes)]
+    image, labels = halves(60, 80, 20, 40)
+    variables = {"params": {"kernel": kernel}}
+    result = segmenter(names=names, size=64, variables=variables, **settings)(image)
+    assert result.labels.dtype == dtype
+    assert (result.labels == ids[labels]).mean() > 0.9
+    np.testing.assert_array_equal(result.labels, result.scores.argmax(-1))

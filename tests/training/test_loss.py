@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.training import balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.loss import pixel_sums
 
@@ -84,3 +86,11 @@ def test_bfloat16_logits_are_summed_in_float32(rng):
 def test_shapes_must_fit():
     with pytest.raises(AssertionError):
         segmentation_loss(jnp.zeros((1, 4, 4, 3)), jnp.zeros((1, 4, 5), int))
+
+
+def test_many_classes(rng):
+    logits, labels = rng.normal(size=(1, 4, 4, 300)).astype(np.float32), np.full((1, 4, 4), 255)
+    with pytest.raises(InputError, match="ignore_label=255 is the id of a class when there are 300"):
+        segmentation_loss(logits, labels)
+    wanted = -log_softmax(logits, axis=-1)[..., 255].mean()
+    assert float(segmentation_loss(logits, labels, ignore_label=65535)) == pytest.approx(wanted, rel=1e-5)

@@ -1,5 +1,6 @@
 """VOC's colours, and label maps that survive being stored."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,3 +51,23 @@ def test_other_arrays(tmp_path, labels):
 def test_jpeg_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"labels\.jpg: label maps are stored as PNG"):
         save_label_png(tmp_path / "labels.jpg", np.zeros((2, 2), np.uint8))
+
+
+def test_labels_of_many_classes(tmp_path, rng):
+    labels = rng.integers(0, 459, (37, 53)).astype(np.uint16)
+    labels[0, 0] = 65535
+    save_label_png(tmp_path / "labels.png", labels)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels.png")), labels)
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "labels.png"), cv2.IMREAD_UNCHANGED), labels)
+
+
+def test_colors_of_many_classes():
+    palette = voc_palette(1000)
+    assert len(np.unique(palette, axis=0)) == 1000
+    np.testing.assert_array_equal(palette[:256], voc_palette())
+
+
+@pytest.mark.parametrize(("largest", "dtype"), [(255, "uint8"), (256, "uint16"), (400, "uint16")])
+def test_the_remedy_keeps_the_ids(tmp_path, largest, dtype):
+    with pytest.raises(InputError, match=rf"convert ids with labels\.astype\(np\.{dtype}\)"):
+        save_label_png(tmp_path / "labels.png", np.full((2, 2), largest))

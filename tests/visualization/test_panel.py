@@ -121,3 +121,19 @@ def test_a_name_like_no_other_is_not_cut():
 def test_bad_input(call, message):
     with pytest.raises(InputError, match=message):
         call()
+
+
+def test_labels_of_many_classes(rng):
+    """255 is a class like any other; what is ignored in the truth stays so, whichever type it has."""
+    image = rng.integers(0, 255, (250, 300, 3)).astype(np.uint8)
+    labels = np.repeat([[0], [255], [300], [458]], [60, 60, 60, 70], axis=0).repeat(300, 1).astype(np.uint16)
+    names = [f"class {i}" for i in range(459)]
+    truth = np.where(labels == 458, 255, 7).astype(np.uint8)
+    wide = np.where(truth == 255, 65535, truth.astype(int)).astype(np.uint16)
+    panel = result_panel(image, labels, names, truth=truth)
+    np.testing.assert_array_equal(panel, result_panel(image, labels, names, truth=wide))
+    palette = voc_palette(65536)
+    for picture in (image, palette[wide], palette[labels], overlay(image, labels)):
+        assert len(places(panel, picture)) == 1
+    assert (overlay(image, labels, alpha=1.0)[labels == 255] == palette[255]).all(-1).mean() > 0.9
+    assert (overlay(image, wide)[wide == 65535] == image[wide == 65535]).all(-1).mean() > 0.9
