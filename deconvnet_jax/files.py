@@ -84,16 +84,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
       InputError: if the folder cannot be written.
     """
+    with unfinished_folder(path) as temporary:
+        yield temporary
+        temporary.rename(path)
+        _sync(path.parent)
+
+
+@contextlib.contextmanager
+def unfinished_folder(path: Path, within: Path | None = None) -> Iterator[Path]:
+    """Yields a new folder for files on their way to `path`; it is removed when the block ends.
+
+    Unfinished folders and files that killed processes left at its place are removed first.
+
+    Args:
+      path: where the files are to go.
+      within: the folder that holds the new one; by default the one that holds `path`.
+
+    Raises:
+      InputError: if the folder cannot be written.
+    """
+    parent = within or path.parent
     with not_written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(path.parent)
-        temporary = _unfinished(path)
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(parent)
+        temporary = parent / _unfinished(path).name
         temporary.mkdir()
     try:
         with not_written(path):
             yield temporary
-            temporary.rename(path)
-            _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -10,6 +10,7 @@ import ml_collections
 import tensorflow_datasets as tfds
 
 from deconvnet_jax import data
+from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from experiments import cli, hosts, settings
@@ -150,7 +151,7 @@ def proposals_of(
     if config.data.proposals:
         indices = range(len(source))
         names, sizes = [source.name(i) for i in indices], [source.size(i) for i in indices]
-        return data.read_proposals(config.data.proposals, names, sizes)
+        return data.read_proposals(config.data.proposals, names, sizes, image_digests(source))
     if not all(proposals_file(builder, part).exists() for part in data.split_parts(builder, split)):
         root = f"--voc_root={config.data.voc_root} " if config.data.voc_root else ""
         raise InputError(

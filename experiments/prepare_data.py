@@ -23,6 +23,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from deconvnet_jax import data
+from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.errors import InputError
 from experiments import cli, dataset
 
@@ -148,11 +149,11 @@ def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Pat
     for split in splits:
         source = data.open_split(builder, split)
         names = [source.name(i) for i in range(len(source))]
-        proposals = dataset.packed_proposals(builder, split)
+        proposals, digests = dataset.packed_proposals(builder, split), image_digests(source, masks=True)
         for stage, kind in (("stage1", "instance"), ("stage2", "proposal")):
             try:
                 windows = data.training_windows(source, (kind,), proposals=proposals)
-                data.write_window_list(folder / f"{split}_{stage}.txt", windows, names)
+                data.write_window_list(folder / f"{split}_{stage}.txt", windows, names, images=digests)
             except InputError as error:  # training does without these lists
                 print(f"no list {split}_{stage}.txt: {error}")
     return folder

@@ -3,11 +3,9 @@
 summary = import_coco("instances_train.json", "train_images", "my_data", "train", categories=["dog", "cat"])
 """
 
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +17,7 @@ from deconvnet_jax.data.coco_notes import orientation_notes
 from deconvnet_jax.data.scenes import voc_palette
 from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, class_names, read_image, read_mask, split_files
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import remove_unfinished, unfinished_folder
 
 Progress = Callable[[int, int], None]
 
@@ -109,7 +108,11 @@ def import_coco(
     _check_split(output, split)
     coco = read_coco(annotations, categories)
     _check_classes(output, coco.class_names)
-    with _unfinished(output) as folder:
+    remove_unfinished(output.parent)
+    # Within the output if it exists, which may be a disk of its own.
+    with unfinished_folder(output, output if output.exists() else None) as folder:
+        for part in ("JPEGImages", *_MASKS, _SPLITS):
+            (folder / part).mkdir(parents=True)
         names, summary = _write_images(coco, images, folder, output, skip_empty, progress)
         if not names:
             raise InputError(
@@ -201,20 +204,6 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 # Writing.
-
-
-@contextmanager
-def _unfinished(output: Path) -> Iterator[Path]:
-    """A folder for files on their way to the output; within it if it exists, which may be a disk of its own."""
-    parent = output if output.exists() else output.parent
-    folder = parent / f".{output.name}.{os.getpid()}.unfinished"
-    shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed; in containers the numbers come again
-    try:
-        for part in ("JPEGImages", *_MASKS, _SPLITS):
-            (folder / part).mkdir(parents=True)
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_images(

@@ -27,7 +27,7 @@ class Proposals(NamedTuple):
       names: of the images, [n].
       boxes: of each image, float32 [n_i, 4], best first.
       scores: of each image, float32 [n_i].
-      description: how they were made, JSON.
+      description: how they were made, JSON; "images" has a digest of each image, in files of older versions none.
     """
 
     names: list[str]
@@ -118,7 +118,10 @@ def load_proposals(path: str | Path) -> Proposals:
 
 
 def read_proposals(
-    path: str | Path, names: Sequence[str], sizes: Sequence[tuple[int, int]] | None = None
+    path: str | Path,
+    names: Sequence[str],
+    sizes: Sequence[tuple[int, int]] | None = None,
+    images: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
     """The boxes of these images, float32 [n_i, 4], x0, y0, x1, y1, x1 and y1 exclusive.
 
@@ -126,9 +129,10 @@ def read_proposals(
       path: an .npz of this project, or a folder with the original's NAME.mat, one an image.
       names: of the images.
       sizes: (height, width) of the images, for which the boxes are checked; needed for the original's.
+      images: digests of the images (`DatasetSplit.digest`), which must be those that the file was made for.
 
     Raises:
-      InputError: if the file is not usable, or has no boxes for one of the images.
+      InputError: if the file is not usable, has no boxes for one of the images, or was made before one was changed.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -143,10 +147,32 @@ def read_proposals(
             f"{path} has no proposals for {len(missing)} of {len(names)} images, among them '{missing[0]}'; was it "
             "made for another split?"
         )
+    check_images(path, proposals, names, images)
     boxes = [of_name[name] for name in names]
     for i, size in enumerate(sizes or ()):
         checked_boxes(boxes[i], f"{path}: image '{names[i]}'", size)
     return boxes
+
+
+def check_images(path: Path, proposals: Proposals, names: Sequence[str], images: Sequence[str] | None) -> None:
+    """Raises InputError if proposals were computed before an image was changed, as far as their file tells.
+
+    Args:
+      path: of the file.
+      proposals: in it.
+      names: of images.
+      images: their digests now; None if they are not known.
+    """
+    made_of = proposals.description.get("images")
+    if images is None or not isinstance(made_of, list) or len(made_of) != len(proposals.names):
+        return
+    digests = dict(zip(proposals.names, made_of, strict=True))
+    changed = [name for name, image in zip(names, images, strict=True) if digests.get(name, image) != image]
+    if changed:
+        raise InputError(
+            f"{path} was computed before {len(changed)} of {len(names)} images were changed, among them "
+            f"'{changed[0]}'; compute the proposals again (experiments.prepare_data --proposals)"
+        )
 
 
 def original_boxes(path: str | Path, size: tuple[int, int]) -> np.ndarray:

@@ -18,9 +18,11 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.data.proposal_files import (
     BOX_FIELDS,
     Proposals,
+    check_images,
     load_proposals,
     read_fields,
     write_npz,
@@ -79,6 +81,7 @@ def compute_proposals(
     """
     path = Path(path)
     names = [source.name(i) for i in range(len(source))]
+    images = image_digests(source)
     settings = settings or EdgeBoxes()
     description = {
         "method": method,
@@ -88,9 +91,10 @@ def compute_proposals(
     }
     if path.exists():
         check_description(path, description)
+        check_images(path, load_proposals(path), names, images)
         return
     partial = path.with_name(f"{path.name}.partial")
-    claim_partial(partial, description, names)
+    claim_partial(partial, description, [*names, *(images or ())])
     parts = [partial / f"{i:06d}.npz" for i in range(len(names))]
     missing = [i for i, part in enumerate(parts) if not part.exists()]
     progress(len(names) - len(missing), len(names))
@@ -100,6 +104,7 @@ def compute_proposals(
         write_npz(parts[i], {"boxes": boxes, "scores": scores})
         progress(done, len(names))
     found = [read_part(part) for part in parts]
+    description["images"] = images
     write_proposals(path, Proposals(names, [b for b, _ in found], [s for _, s in found], description))
     shutil.rmtree(partial)
 
@@ -119,18 +124,23 @@ def weights_digest(method: str, forest: str | None) -> str | None:
 
 def check_description(path: Path, description: dict[str, Any]) -> None:
     """Raises InputError unless the finished file was made with these settings."""
-    there = {key: value for key, value in load_proposals(path).description.items() if key != "version"}
+    there = {k: value for k, value in load_proposals(path).description.items() if k not in ("version", "images")}
     if there != json.loads(json.dumps(description)):
         raise InputError(f"{path} was made with other settings, {json.dumps(there)}; delete it to compute it again")
 
 
-def claim_partial(partial: Path, description: dict[str, Any], names: Sequence[str]) -> None:
+def claim_partial(partial: Path, description: dict[str, Any], images: Sequence[str]) -> None:
     """Makes the folder of finished images, or checks that the one there is of the same work.
+
+    Args:
+      partial: the folder.
+      description: of the settings.
+      images: names and digests of the images.
 
     Raises:
       InputError: if it is of other settings or images.
     """
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(images).encode()).hexdigest()
     wanted = json.dumps({**description, "images": digest}, sort_keys=True)
     marker = partial / "settings.json"
     if marker.exists() and marker.read_bytes() != wanted.encode():

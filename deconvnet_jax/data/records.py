@@ -1,6 +1,7 @@
 """What our TFDS data sets have in common: the features of a record, building without TensorFlow, random access."""
 
 import contextlib
+import hashlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,12 @@ class DatasetSplit(Sequence[Example]):
     def name(self, index: int) -> str:
         """The name of an image in the split's file."""
         return self._record(index)["name"].decode()
+
+    def digest(self, index: int, masks: bool = False) -> str:
+        """Returns a digest of an image's bytes, with those of its masks or without; no pixels are decoded."""
+        found = self._record(index)
+        parts = ("image", "label", "instances") if masks else ("image",)
+        return hashlib.sha256(b"".join(found[part] for part in parts)).hexdigest()[:16]
 
     def label(self, index: int) -> np.ndarray:
         """The class mask alone, uint8 [H, W]."""

@@ -3,16 +3,18 @@
 Corners are whole pixels from 0, inclusive; they may be negative or beyond the image (window_seg_data_layer.cpp).
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 
+from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.data.text_lists import lines_of, read_text
 from deconvnet_jax.data.training_windows import Source, Windows, class_of_windows
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import user_path, write_text
+from deconvnet_jax.files import not_written, user_path, write_text
 
 _LINE = "'image mask x1 y1 x2 y2'"
 _MAX_COORDINATE = 1_000_000
@@ -56,7 +58,13 @@ def read_window_list(path: str | Path) -> WindowList:
     return WindowList(images, masks, np.array(corners, np.float32) + np.array([0, 0, 1, 1], np.float32))
 
 
-def write_window_list(path: str | Path, windows: Windows, names: Sequence[str], suffix: str = ".jpg") -> None:
+def write_window_list(
+    path: str | Path,
+    windows: Windows,
+    names: Sequence[str],
+    suffix: str = ".jpg",
+    images: Sequence[str] | None = None,
+) -> None:
     """Writes windows as a list for the layout of VOC: /JPEGImages/NAME.jpg /SegmentationClass/NAME.png x1 y1 x2 y2.
 
     Boxes are rounded to whole pixels; squares stay squares. The file appears whole or not at all.
@@ -66,6 +74,8 @@ def write_window_list(path: str | Path, windows: Windows, names: Sequence[str], 
       windows: to write.
       names: of the images that the windows count.
       suffix: of the photographs.
+      images: digests of images and masks (`DatasetSplit.digest`); kept in a folder beside that of the list,
+        by which `listed_windows` notices that they have changed.
 
     Raises:
       InputError: if a name has a space, which separates the parts of a line.
@@ -82,6 +92,10 @@ def write_window_list(path: str | Path, windows: Windows, names: Sequence[str], 
         files = f"/JPEGImages/{names[image]}{suffix} /SegmentationClass/{names[image]}.png"
         lines.append(f"{files} {' '.join(map(str, box))}\n")
     write_text(path, "".join(lines))
+    if images is not None:
+        with not_written(path):
+            _digests_file(path).parent.mkdir(exist_ok=True)
+        write_text(_digests_file(path), json.dumps(dict(zip(names, images, strict=True))))
 
 
 def listed_windows(path: str | Path, source: Source) -> Windows:
@@ -90,7 +104,8 @@ def listed_windows(path: str | Path, source: Source) -> Windows:
     The list's folders and suffixes do not matter: /VOC2012_SEG_AUG/images/2009_004507.png is image 2009_004507.
 
     Raises:
-      InputError: as `read_window_list`, and for an image that the source does not have.
+      InputError: as `read_window_list`, for an image that the source does not have, and for one that was changed since
+        the list was made, as far as the digests kept with it tell.
     """
     found = read_window_list(path)
     numbers = _numbers(set(found.images), [source.name(i) for i in range(len(source))])
@@ -101,12 +116,34 @@ def listed_windows(path: str | Path, source: Source) -> Windows:
             f"window list {path} names image '{PurePosixPath(missing[0]).stem}'{others}, not in the training split or "
             "more than once; choose the split that the list was made for (data.train_split)"
         )
+    _check_unchanged(path, source, sorted(number for number in numbers.values() if number is not None))
     images = np.array([numbers[image] for image in found.images], np.int32)
     class_ids = np.zeros(len(images), np.int32)
     order = np.argsort(images, kind="stable")
     for of_image in np.split(order, np.flatnonzero(np.diff(images[order])) + 1):
         class_ids[of_image] = class_of_windows(found.boxes[of_image], source.objects(int(images[of_image[0]])))
     return Windows(images, found.boxes, np.zeros(len(images), np.int32), class_ids)
+
+
+def _digests_file(path: Path) -> Path:
+    """Returns the path of a list's digests; `windows` itself holds nothing but lists in the original's format."""
+    return path.parent.with_name(f"{path.parent.name}_images") / f"{path.stem}.json"
+
+
+def _check_unchanged(path: str | Path, source: Source, used: Sequence[int]) -> None:
+    """Raises InputError if the digests kept with a list are of other images or masks than the source has."""
+    path = user_path(path, "the window list")
+    try:
+        made_of = json.loads(_digests_file(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    digests = image_digests(source, masks=True) if isinstance(made_of, dict) else None
+    changed = [source.name(i) for i in used if digests and made_of.get(source.name(i), digests[i]) != digests[i]]
+    if changed:
+        raise InputError(
+            f"window list {path} was made before {len(changed)} images or their masks were changed, among them "
+            f"'{changed[0]}'; make it again (experiments.prepare_data --proposals)"
+        )
 
 
 def _numbers(images: set[str], names: Sequence[str]) -> dict[str, int | None]:

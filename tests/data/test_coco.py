@@ -3,7 +3,10 @@
 import copy
 import functools
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from deconvnet_jax.data.coco import ClassCount, paint
 from deconvnet_jax.data.coco_json import CocoImage, CocoObject
 from deconvnet_jax.data.scenes import voc_palette
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import _unfinished
 
 
 @pytest.fixture
@@ -374,6 +378,16 @@ def test_second_split(tmp_path, halves, load):
     assert not [path for path in root.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("place", [".", "out"])
+def test_what_a_killed_import_left_is_removed(tmp_path, halves, load, place):
+    load(halves[0])
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    name = _unfinished(Path("out")).name.replace(f"-{os.getpid()}-", f"-{gone.stdout.strip()}-")
+    (tmp_path / place / name / "JPEGImages").mkdir(parents=True)
+    load(halves[1], split="val")
+    assert not list(tmp_path.rglob(".unfinished*"))
+
+
 def test_same_images_in_another_split(tmp_path, source, load):
     load(source)
     before = snapshot(tmp_path / "out")
@@ -474,7 +488,7 @@ def test_disk_full_while_moving(tmp_path, halves, load, monkeypatch, failing_mov
     before = {path: state[1] for path, state in snapshot(tmp_path / "out").items()}
     with monkeypatch.context() as patch:
         failing_move(patch, number, OSError(28, "No space left on device"))
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(InputError, match=r"out could not be written \(No space left on device\)"):
             load(halves[1], split="val")
     assert {path: state[1] for path, state in snapshot(tmp_path / "out").items()} == before
     load(halves[1], split="val")

@@ -10,8 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import EdgeBoxes, compute_proposals, load_proposals, propose_boxes
-from deconvnet_jax.data.proposal_split import weights_digest
+from deconvnet_jax.data import (
+    DatasetSplit,
+    EdgeBoxes,
+    compute_proposals,
+    load_proposals,
+    propose_boxes,
+    read_proposals,
+    write_proposals,
+)
+from deconvnet_jax.data.proposal_split import claim_partial, weights_digest
 from deconvnet_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,6 +130,31 @@ def test_a_damaged_part_is_named(train_split, tmp_path):
     part.unlink()
     compute_proposals(train_split, path, method="grid", processes=1)
     assert len(load_proposals(path).names) == 10
+
+
+def test_images_that_were_changed_since(train_split, tmp_path):
+    path = tmp_path / "grid.npz"
+    compute_proposals(train_split, path, method="grid", count=5, processes=1)
+    names, images = ([find(i) for i in range(10)] for find in (train_split.name, train_split.digest))
+    assert len(read_proposals(path, names[3:], images=images[3:])) == 7
+    with pytest.raises(InputError, match=rf"computed before 1 of 10 images were changed, among them '{names[4]}'"):
+        read_proposals(path, names, images=[*images[:4], "other", *images[5:]])
+
+    class Changed(DatasetSplit):
+        def digest(self, index, masks=False):
+            return "other"
+
+    changed = Changed(train_split._parts)
+    with pytest.raises(InputError, match=r"grid\.npz was computed before 10 of 10 images were changed"):
+        compute_proposals(changed, path, method="grid", count=5)
+    partial = tmp_path / "other.npz.partial"
+    claim_partial(partial, {}, [*names, *images])
+    with pytest.raises(InputError, match="was begun with other settings or images"):
+        claim_partial(partial, {}, [*names, *["other"] * 10])
+    found = load_proposals(path)
+    found.description.pop("images")  # as older versions wrote
+    write_proposals(path, found)
+    assert len(read_proposals(path, names, images=["other"] * 10)) == 10
 
 
 class OneBadImage:

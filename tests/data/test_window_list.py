@@ -1,9 +1,12 @@
 """The original's lists: its own sample lines, what we write, and what is no list."""
 
+import os
+
 import numpy as np
 import pytest
 
 from deconvnet_jax.data import Objects, Windows, listed_windows, read_window_list, write_window_list
+from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.errors import InputError
 
 # Lines of the released stage-2 list, as quoted in issue 3 of HyeonwooNoh/DeconvNet.
@@ -99,6 +102,30 @@ def test_unreadable_lists(tmp_path):
     (tmp_path / "binary").write_bytes(b"\x80\xff a")
     with pytest.raises(InputError, match="binary cannot be read"):
         read_window_list(tmp_path / "binary")
+
+
+class Digests(Named):
+    """Images whose bytes are their names, and "masks"."""
+
+    def digest(self, index, masks=False):
+        return f"{self[index]} {self.masks if masks else ''}"
+
+    masks = "masks"
+
+
+def test_a_list_of_images_that_were_changed_since(tmp_path):
+    path, source = tmp_path / "windows/list.txt", Digests(["a", "b"])
+    path.parent.mkdir()
+    windows = Windows(np.int32([0, 1]), np.float32([[0, 0, 9, 9]] * 2), np.zeros(2, np.int32), np.zeros(2, np.int32))
+    write_window_list(path, windows, source, images=image_digests(source, masks=True))
+    assert os.listdir(path.parent) == ["list.txt"]
+    for unchanged in (source, Digests(["b", "a", "c"]), Named(source)):
+        assert len(listed_windows(path, unchanged).images) == 2
+    source.masks = "other masks"
+    with pytest.raises(
+        InputError, match=r"list\.txt was made before 2 images or their masks were changed, among th.*'a'"
+    ):
+        listed_windows(path, source)
 
 
 def test_images_of_another_split(tmp_path):
