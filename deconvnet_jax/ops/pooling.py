@@ -59,16 +59,18 @@ def max_pool_with_indices(
     Args:
       x: [N, H, W, C], floating point.
       window, stride, padding, dilation: one number, or (height, width). The stride defaults to the window.
-      ceil_mode: round the output size up, as Caffe does; a window that would start in the padding beyond the far
-        edge is left out.
+      ceil_mode: round the output size up, as Caffe does. A window may then reach beyond the far edge, also if it is
+        larger than the input; one that would start in the padding there is left out.
 
     Returns:
       pooled [N, H', W', C] in the dtype of x, and indices [N, H', W', C], int32: h * W + w within the channel plane
       of x. Differentiable in x: the gradient of an output goes to the element that `indices` names, and adds up where
-      windows overlap.
+      windows overlap. Where a dilated window sees padding alone, the output is -inf, its index -1 (PyTorch's lies
+      outside the window) and its gradient goes nowhere.
 
     Raises:
-      InputError: for a window that does not fit the (padded) input or padding of more than half a window.
+      InputError: for an output without elements, a window that is no number or pair, or padding of more than half a
+        window.
     """
     chex.assert_rank(x, 4)
     chex.assert_type(x, float)
@@ -96,7 +98,7 @@ def max_unpool(
     Args:
       pooled: [N, h, w, C], floating point.
       indices: [N, h, w, C], integer, h * W + w within a plane of `output_size`, from `max_pool_with_indices`.
-        Positions outside the plane are dropped.
+        Values with a negative index or one from H * W on are dropped, and have no gradient (PyTorch refuses them).
       output_size: (H, W) of the result; for odd sizes it cannot be derived from the pooled size, so it is required.
       window: a promise that `indices` come from a pooling with this window, the same stride and no padding. The result
         is the same, and faster than the general form, which is used without it (`experiments.benchmark unpool`).
@@ -106,29 +108,30 @@ def max_unpool(
       gradient at its position.
 
     Raises:
-      InputError: if `window` does not fit the sizes.
+      InputError: if `window` does not fit the sizes, or if either is no pair of positive numbers.
     """
     chex.assert_rank(pooled, 4)
     chex.assert_equal_shape([pooled, indices])
     chex.assert_type([pooled, indices], [float, int])
+    output_size, window = _pair(output_size), None if window is None else _pair(window)
+    if min(*output_size, *(window or ())) < 1:
+        raise InputError(f"max_unpool: output_size {output_size} and window {window} must be positive")
     if window is None:
-        return _scatter_unpool(pooled, indices, tuple(output_size))
-    window = _pair(window)
-    if any(not size // k == small for size, k, small in zip(output_size, window, pooled.shape[1:3], strict=True)):
+        return _scatter_unpool(pooled, indices, output_size)
+    pooled_size = tuple(size // k for size, k in zip(output_size, window, strict=True))
+    if pooled_size != pooled.shape[1:3]:
         raise InputError(
-            f"max_unpool: a window of {window} pools {tuple(output_size)} to "
-            f"{tuple(s // k for s, k in zip(output_size, window, strict=True))}, but the values are "
-            f"{pooled.shape[1:3]}; "
-            "leave the window out for poolings with another stride, padding or ceil_mode"
+            f"max_unpool: a window of {window} pools {output_size} to {pooled_size}, but the values are "
+            f"{pooled.shape[1:3]}; leave the window out for poolings with another stride, padding or ceil_mode"
         )
-    return _select_unpool(pooled, indices, tuple(output_size), window)
+    return _select_unpool(pooled, indices, output_size, window)
 
 
 def _pair(value: Size) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2:
-        raise InputError(f"expected one number or (height, width), got {value}")
-    return pair
+    pair = (value, value) if np.ndim(value) == 0 else tuple(value)
+    if len(pair) != 2 or not all(isinstance(number, int | np.integer) for number in pair):
+        raise InputError(f"expected one whole number or (height, width), got {value!r}")
+    return int(pair[0]), int(pair[1])
 
 
 def _pooling_geometry(input_size, window, stride, padding, dilation, ceil_mode: bool) -> _Geometry:
@@ -140,11 +143,12 @@ def _pooling_geometry(input_size, window, stride, padding, dilation, ceil_mode: 
                 "half the window"
             )
         room = size + 2 * p - (d * (k - 1) + 1)
-        if room < 0:
-            raise InputError(
-                f"max pooling: a window of {k} (dilation {d}) does not fit an input of {size} with padding {p}"
-            )
         count = (-(-room // s) if ceil_mode else room // s) + 1
+        if size < 1 or count < 1:
+            raise InputError(
+                f"max pooling: a window of {k} (dilation {d}) does not fit an input of {size} with padding {p}; "
+                "take a smaller window or a larger input"
+            )
         if ceil_mode and (count - 1) * s >= size + p:
             count -= 1
         output.append(count)
@@ -177,7 +181,7 @@ def _max_pool(x: Array, geometry: _Geometry) -> tuple[Array, Array]:
         if not inside.all():
             wins &= jnp.asarray(inside)
         best, where, seen = jnp.where(wins, value, best), jnp.where(wins, position, where), seen | inside
-    return best, where
+    return best, where if seen.all() else jnp.where(jnp.asarray(seen), where, -1)
 
 
 @_max_pool.defjvp
@@ -244,16 +248,27 @@ def _planes(x: Array) -> Array:
     return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
+def _positions(indices: Array, size: int) -> Array:
+    """[N, h * w, C], the indices; `size`, which gathers and scatters drop, for those outside 0..size-1.
+
+    JAX counts negative ones from the end.
+    """
+    indices = _planes(indices if indices.dtype.itemsize >= 4 else indices.astype(jnp.int32))
+    return jnp.where((indices >= 0) & (indices < size), indices, size)
+
+
 def _gather(x: Array, indices: Array) -> Array:
-    return jnp.take_along_axis(_planes(x), _planes(indices), axis=1, mode="fill", fill_value=0).reshape(indices.shape)
+    planes = _planes(x)
+    positions = _positions(indices, planes.shape[1])
+    return jnp.take_along_axis(planes, positions, axis=1, mode="fill", fill_value=0).reshape(indices.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _scatter_unpool(pooled: Array, indices: Array, output_size: tuple[int, int]) -> Array:
-    n, _, _, c = pooled.shape
-    flat = jnp.zeros((n, output_size[0] * output_size[1], c), pooled.dtype)
+    (n, _, _, c), size = pooled.shape, output_size[0] * output_size[1]
     batch, channel = jnp.arange(n)[:, None, None], jnp.arange(c)[None, None, :]
-    flat = flat.at[batch, _planes(indices), channel].set(_planes(pooled), mode="drop")
+    flat = jnp.zeros((n, size, c), pooled.dtype)
+    flat = flat.at[batch, _positions(indices, size), channel].set(_planes(pooled), mode="drop")
     return flat.reshape(n, *output_size, c)
 
 

@@ -1,9 +1,13 @@
-"""Sums over millions of elements.
+"""Sums over millions of elements, fast and exact to a few float32 roundings.
 
-XLA's sums on CPU keep the order of a loop, which rules vectors out: the sum of squares of DeconvNet's parameters alone
-takes a tenth of a training step. Here rows are added up eight at a time, element by element, and what is left is a
-product with ones; both run at the speed of memory. Other backends get XLA's sum.
+XLA's sum on CPU computes what it adds up inside a loop that rules vectors out: the sum of squares of DeconvNet's
+parameters alone takes a tenth of a training step. A product with ones runs at the speed of memory, but adds its rows
+one after the other: over the 50,176 rows of conv1_2's map the rounding errors grow to 1e-5. Here rows are added up in
+three levels: up to 8 parts element by element, up to 64 rows of the result by a product with ones, and the few rows
+that are left by XLA, which adds them in a tree. Other backends get XLA's sum.
 """
+
+import math
 
 import chex
 import jax
@@ -11,7 +15,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-_PARTS = 8  # 16 at once are 20 times slower
+_PARTS = range(8, 3, -1)  # 16 at once are 20 times slower
+_DEPTHS = range(64, 15, -1)  # rows that one product adds up
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
@@ -20,26 +25,42 @@ def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
 
 
 def channel_sums(x: Array) -> Array:
-    """The sum over all axes but the last: [..., C] -> [C], float32 or wider."""
-    rows = x.reshape(-1, x.shape[-1]).astype(at_least_float32(x.dtype))
+    """Returns the sum over all axes but the last.
+
+    Args:
+      x: [..., C], of any size and dtype; float32 or wider inside.
+
+    Returns:
+      [C], float32 or wider. Differentiable.
+    """
+    rows = _rows(x)
     return rows.sum(axis=0) if jax.default_backend() != "cpu" else _sum_rows(rows)
 
 
 def sum_of_squares(tree: chex.ArrayTree) -> Array:
-    """The sum over all elements of all arrays, a scalar, float32 or wider."""
-    return sum((_squared(leaf) for leaf in jax.tree.leaves(tree)), jnp.zeros((), jnp.float32))
+    """Returns the sum of the squares of all elements of all arrays, a scalar, float32 or wider. Differentiable."""
+    return sum((_squared(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)), jnp.zeros((), jnp.float32))
 
 
 def _squared(x: Array) -> Array:
-    x = x.astype(at_least_float32(x.dtype))
-    if jax.default_backend() != "cpu" or x.ndim == 0:
-        return jnp.sum(x * x)
-    rows = x.reshape(-1, x.shape[-1])
-    return jnp.sum(_sum_rows(rows * rows))
+    if jax.default_backend() != "cpu" or x.ndim < 2:
+        return jnp.sum(jnp.square(x.astype(at_least_float32(x.dtype))))
+    return jnp.sum(_sum_rows(jnp.square(_rows(x))))
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1]).astype(at_least_float32(x.dtype))
 
 
 def _sum_rows(rows: Array) -> Array:
-    parts = next(parts for parts in range(_PARTS, 0, -1) if len(rows) % parts == 0)
-    part = len(rows) // parts
-    folded = sum(rows[i * part : (i + 1) * part] for i in range(parts))
-    return jnp.matmul(jnp.ones((1, part), rows.dtype), folded, precision=lax.Precision.HIGHEST)[0]
+    """[count, C] -> [C]."""
+    count, channels = rows.shape
+    fitting = ((parts, depth) for parts in _PARTS for depth in _DEPTHS if count % (parts * depth) == 0)
+    parts, depth = next(fitting, (_PARTS[0], _DEPTHS[0]))
+    whole = count - count % (parts * depth)
+    if not whole:
+        return rows.sum(axis=0)
+    folded = sum(rows[i : i + whole // parts] for i in range(0, whole, whole // parts))
+    blocks = folded.reshape(-1, depth, channels)
+    sums = jnp.matmul(jnp.ones((len(blocks), 1, depth), rows.dtype), blocks, precision=lax.Precision.HIGHEST)
+    return jnp.concatenate([sums[:, 0], rows[whole:]]).sum(axis=0)
