@@ -46,6 +46,8 @@ CRF_PRESETS: dict[str, dict[str, Any]] = {
 NORMALIZATIONS = ("none", "symmetric")
 METHODS = ("lattice", "exact")
 
+_MOST_ITERATIONS = 2**31 - 1
+_LARGEST_WEIGHT = 1e30  # times as many pixels as there may be, still a float32
 _LEAST_BUCKET = 64
 _TILE_ELEMENTS = 2**26  # pairs of pixels in a tile of the exact form
 
@@ -58,14 +60,15 @@ class ExactKernel(NamedTuple):
 
 
 Kernels = tuple[Lattice | ExactKernel | None, Lattice | ExactKernel | None]  # Gaussian, bilateral
+Deviation = float | Sequence[float]  # of both axes, or of x and y; of all colour channels, or of each
 
 
 def dense_crf(
     unary: ArrayLike,
     image: ArrayLike,
     iterations: int = 10,
-    gaussian: tuple[float, float] = (3.0, 3.0),
-    bilateral: tuple[float, float, float] = (20.0, 3.0, 5.0),
+    gaussian: tuple[Deviation, float] = (3.0, 3.0),
+    bilateral: tuple[Deviation, Deviation, float] = (20.0, 3.0, 5.0),
     normalization: str = "none",
     *,
     method: str = "lattice",
@@ -81,8 +84,10 @@ def dense_crf(
         from it by a constant in each pixel; +inf for what cannot be. A pixel with nothing but +inf has no preference.
       image: uint8 RGB [H, W, 3] or [N, H, W, 3], 0..255. A batch is done one image after the other.
       iterations: of mean field, from 0.
-      gaussian: standard deviation in pixels, weight. A kernel with weight 0 is left out.
-      bilateral: standard deviation in pixels, in values of a colour channel, weight.
+      gaussian: standard deviation in pixels, one number or (x, y) as in pydensecrf; weight of the Potts model, one
+        number from 0. A kernel with weight 0 is left out.
+      bilateral: standard deviation in pixels, as in `gaussian`; in values of a colour channel, one number or
+        (red, green, blue); weight.
       normalization: "none", sums of the kernel's values, as released; or "symmetric", the values divided by the
         roots of both pixels' sums (densecrf's NORMALIZE_SYMMETRIC).
       method: "lattice", densecrf's permutohedral lattices; their kernels have 0.4 to 0.9 of the mass of Gaussians. Or
@@ -97,7 +102,7 @@ def dense_crf(
       InputError: for other shapes, dtypes or numbers, NaN or -inf in the unaries, standard deviations so small that
         the lattice has too many places.
     """
-    unary, image = (array if isinstance(array, Array) else np.asarray(array) for array in (unary, image))
+    unary, image = _as_array("unary", unary), _as_array("image", image)
     _check_arrays(unary, image)
     settings = {"gaussian": gaussian, "bilateral": bilateral, "method": method, "capacity": capacity}
     _check_settings(iterations, normalization, **settings)
@@ -115,8 +120,8 @@ def dense_crf(
 
 def crf_kernels(
     image: ArrayLike,
-    gaussian: tuple[float, float],
-    bilateral: tuple[float, float, float],
+    gaussian: tuple[Deviation, float],
+    bilateral: tuple[Deviation, Deviation, float],
     method: str = "lattice",
     capacity: int | None = None,
 ) -> Kernels:
@@ -128,17 +133,21 @@ def crf_kernels(
       InputError: for standard deviations so small, or an image so large, that the lattice has too many places.
     """
     height, width = image.shape[:2]
-    if method == "lattice":
-        _check_lattice(height, width, gaussian=gaussian, bilateral=bilateral)
     size, padded = np.float32([height, width]), _bucket(height * width)
     colors = _padded(image, padded)
     kernels = []
-    for weight, deviations, room, points in (
-        (gaussian[1], gaussian[:1], None, np.zeros((padded, 0), np.uint8)),
-        (bilateral[2], bilateral[:2], capacity, colors),
+    for name, values, room, points in (
+        ("gaussian", gaussian, None, np.zeros((padded, 0), np.uint8)),
+        ("bilateral", bilateral, capacity, colors),
     ):
+        deviations = _deviations(values)
+        if not values[-1]:
+            kernels.append(None)
+            continue
+        if not _fits(height, width, deviations, method):
+            raise InputError(f"{name}={_shown(values)}: too small for {height}x{width} pixels; take larger deviations")
         make = _exact_kernel if method == "exact" else partial(_lattice, capacity=room)
-        kernels.append(make(points, size, np.float32(deviations)) if weight else None)
+        kernels.append(make(points, size, np.float32(deviations)))
     return tuple(kernels)
 
 
@@ -216,12 +225,12 @@ def _places(colors: Array, size: Array, deviations: Array) -> tuple[Array, Array
     Args:
       colors: [P, 3], or [P, 0] for places in the image alone.
       size: float32 (height, width).
-      deviations: float32, of places and, where there are any, of colours.
+      deviations: float32 [2 + channels].
     """
     index, width = jnp.arange(len(colors), dtype=jnp.int32), size[1].astype(jnp.int32)
-    places = jnp.stack([index % width, index // width], axis=1).astype(jnp.float32) / deviations[0]
+    places = jnp.stack([index % width, index // width], axis=1).astype(jnp.float32)
     valid = index < width * size[0].astype(jnp.int32)
-    return jnp.concatenate([places, colors.astype(jnp.float32) / deviations[-1]], axis=1), valid
+    return jnp.concatenate([places, colors.astype(jnp.float32)], axis=1) / deviations, valid
 
 
 @jax.jit
@@ -309,7 +318,7 @@ def _computed_once(array: Array, zeros: Array) -> Array:
 
 
 def _symmetric(kernel: Callable[[Array], Array], pixels: int) -> Callable[[Array], Array]:
-    norm = lax.rsqrt(kernel(jnp.ones((pixels, 1))) + 1e-20)
+    norm = lax.rsqrt(kernel(jnp.ones((pixels, 1), jnp.float32)) + 1e-20)
     return lambda values: norm * kernel(norm * values)
 
 
@@ -333,14 +342,29 @@ def _tiles(kernel: ExactKernel, values: Array) -> Array:
     return lax.map(rows, kernel.features.reshape(-1, tile, d)).reshape(values.shape)
 
 
+def _as_array(name: str, value: ArrayLike) -> Array | np.ndarray:
+    try:
+        return value if isinstance(value, Array) else np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name}: expected an array, got rows of different lengths") from error
+
+
 def _check_arrays(unary: Array, image: Array) -> None:
     if unary.ndim not in (3, 4) or not jnp.issubdtype(unary.dtype, jnp.floating) or 0 in unary.shape:
-        raise InputError(f"unary: expected floats [H, W, K] or [N, H, W, K], got {unary.dtype} {list(unary.shape)}")
+        raise InputError(
+            f"unary: expected floats [H, W, K] or [N, H, W, K], got {unary.dtype} {list(unary.shape)}; "
+            "[K, H * W] of pydensecrf becomes that by reshape(K, H, W).transpose(1, 2, 0)"
+        )
     if image.shape != (*unary.shape[:-1], 3) or image.dtype != np.uint8:
         expected = [*unary.shape[:-1], 3]
-        raise InputError(f"image: expected uint8 RGB {expected}, as the unaries, got {image.dtype} {list(image.shape)}")
+        first = image.shape[:-1] == (*unary.shape[:-3], *unary.shape[-2:])
+        advice = "; the unaries have their classes first: move them to the end" if first else ""
+        raise InputError(
+            f"image: expected uint8 RGB {expected}, as the unaries, got {image.dtype} {list(image.shape)}{advice}"
+        )
     if not isinstance(unary, Tracer):
-        lowest = np.asarray(unary).min()
+        with np.errstate(over="ignore"):  # float64 beyond float32 is infinite
+            lowest = np.asarray(unary, np.float32).min()
         if np.isnan(lowest) or lowest == -np.inf:
             raise InputError(f"unary: {lowest} is among the values; expected -log p, which may be inf but never that")
 
@@ -349,24 +373,56 @@ def _check_settings(
     iterations: int,
     normalization: str,
     *,
-    gaussian: tuple[float, float],
-    bilateral: tuple[float, float, float],
+    gaussian: tuple[Deviation, float],
+    bilateral: tuple[Deviation, Deviation, float],
     method: str,
     capacity: int | None,
 ) -> None:
     for name, value, names in (("normalization", normalization, NORMALIZATIONS), ("method", method, METHODS)):
-        if value not in names:
-            raise InputError(f"{name}={value!r}: expected one of {', '.join(names)}")
-    for name, value in (("iterations", iterations), ("capacity", 1 if capacity is None else capacity)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < (name == "capacity"):
-            raise InputError(f"{name}={value}: expected a whole number from {int(name == 'capacity')}")
-    for name, values, count in (("gaussian", gaussian, 1), ("bilateral", bilateral, 2)):
-        if len(values) != count + 1 or not np.isfinite(values).all() or min(values[:-1]) <= 0:
-            raise InputError(f"{name}={values}: expected {count} positive standard deviation(s) and a weight")
+        if not isinstance(value, str) or value not in names:
+            raise InputError(f"{name}={_shown(value)}: expected one of {', '.join(names)}")
+    for name, value, least in (("iterations", iterations, 0), ("capacity", 1 if capacity is None else capacity, 1)):
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or not least <= value <= _MOST_ITERATIONS:
+            raise InputError(f"{name}={_shown(value)}: expected a whole number from {least} to {_MOST_ITERATIONS}")
+    for name, values, lengths in (("gaussian", gaussian, (2,)), ("bilateral", bilateral, (2, 3))):
+        if not _is_kernel(values, lengths):
+            parts = ("pixels", "color channels")[: len(lengths)]
+            raise InputError(
+                f"{name}={_shown(values)}: expected ({', '.join(f'standard deviation in {part}' for part in parts)}, weight), "
+                "deviations positive, the weight one number from 0 (0 leaves the kernel out)"
+            )
 
 
-def _check_lattice(height: int, width: int, **deviations: tuple[float, ...]) -> None:
-    for name, values in deviations.items():
-        extents = [width / values[0], height / values[0], *([255 / values[1]] * 3 if len(values) == 3 else [])]
-        if values[-1] and not fits_lattice(extents, _bucket(height * width)):
-            raise InputError(f"{name}={values}: too small for a lattice over {height}x{width} pixels; take larger ones")
+def _shown(value: Any) -> str:
+    """What a caller gave, on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_kernel(values: Any, lengths: Sequence[int]) -> bool:
+    """Whether these are positive standard deviations, each one number or as many as `lengths` says, and a weight."""
+    if not isinstance(values, tuple | list | np.ndarray | Array):
+        return False
+    try:
+        *deviations, weight = values
+        arrays = [np.asarray(value, np.float64) for value in deviations]
+        weight = np.asarray(weight, np.float64)
+    except (TypeError, ValueError):
+        return False
+    if len(arrays) != len(lengths) or weight.ndim or not 0 <= weight <= _LARGEST_WEIGHT:
+        return False
+    shaped = all(array.shape in ((), (length,)) for array, length in zip(arrays, lengths, strict=True))
+    return shaped and all((np.isfinite(array) & (array > 0)).all() for array in arrays)
+
+
+def _deviations(values: Sequence[Any]) -> np.ndarray:
+    """float64 [2], of x and y; and of the colour channels, [5] in all, where there is a deviation for them."""
+    parts = zip(values[:-1], (2, 3), strict=False)
+    return np.concatenate([np.broadcast_to(np.float64(value), length) for value, length in parts])
+
+
+def _fits(height: int, width: int, deviations: np.ndarray, method: str) -> bool:
+    """Whether places in standard deviations can be told apart by the lattice, or are numbers at all."""
+    extents = np.float64([width, height, 255, 255, 255])[: len(deviations)] / deviations
+    return bool((extents < 1e15).all()) if method == "exact" else fits_lattice(extents, _bucket(height * width))

@@ -310,6 +310,27 @@ def zeros(*shape):
     return np.zeros(shape, np.float32)
 
 
+BAD_KERNELS = (
+    None,
+    3,
+    "33",
+    (),
+    (3.0,),
+    (3.0, 3.0, 3.0),
+    {3.0: 1, 4.0: 2},
+    (3.0, np.inf),
+    (3.0, np.nan),
+    (3.0, -1.0),
+    (3.0, 1e39),
+    (3.0, None),
+    (np.nan, 3.0),
+    (3.0, np.array([1.0, 2.0, 3.0])),  # compat of pydensecrf, by class
+    (3.0, -np.eye(3)),
+    ((3, 0), 3),
+    ((3, 3, 3), 3),
+)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -325,11 +346,27 @@ def zeros(*shape):
         ({"iterations": -1}, "iterations=-1: expected a whole number from 0"),
         ({"iterations": 2.5}, r"iterations=2\.5"),
         ({"capacity": 0}, "capacity=0: expected a whole number from 1"),
-        ({"gaussian": (0.0, 3.0)}, r"gaussian=\(0.0, 3.0\): expected 1 positive"),
-        ({"gaussian": (3.0, np.inf)}, "gaussian=.*: expected 1 positive"),
-        ({"bilateral": (20.0, -3.0, 5.0)}, "bilateral=.*: expected 2 positive"),
-        ({"bilateral": (20.0, 3.0)}, "bilateral=.*: expected 2 positive"),
-        ({"bilateral": (1e-4, 1e-4, 5.0)}, "bilateral=.*: too small for a lattice over 12x16 pixels"),
+        ({"normalization": 3}, "normalization=3: expected one of none, symmetric"),  # pydensecrf's constants
+        ({"normalization": np.ones(2)}, r"normalization=array\(\[1., 1.\]\): expected one of"),
+        ({"iterations": True}, "iterations=True: expected a whole number"),
+        ({"iterations": None}, "iterations=None: expected a whole number"),
+        ({"iterations": 2**31}, "iterations=2147483648: expected a whole number"),
+        ({"unary": [[[0.0, 1.0]], [[0.0]]]}, "unary: expected an array, got rows of different lengths"),
+        ({"unary": None}, r"unary: expected floats .*, got object \[\]"),
+        ({"unary": zeros(3, 12 * 16)}, r"unary: .* got float32 \[3, 192\]; .* pydensecrf .* reshape\(K, H, W\)"),
+        ({"unary": zeros(5, 12, 16)}, r"image: expected uint8 RGB \[5, 12, 3\].*\[12, 16, 3\]; the unaries have"),
+        ({"unary": np.full(SHAPE, -1e300)}, "unary: -inf is among the values"),
+        ({"image": zeros(12, 16, 4).astype(np.uint8)}, r"image: expected uint8 RGB \[12, 16, 3\]"),
+        ({"gaussian": (0.0, 3.0)}, r"gaussian=\(0.0, 3.0\): expected \(standard deviation in pixels, weight\)"),
+        *(
+            ({"gaussian": value}, "gaussian=.*: expected .standard deviation in pixels, weight.")
+            for value in BAD_KERNELS
+        ),
+        ({"bilateral": (20.0, -3.0, 5.0)}, "bilateral=.*: expected .standard deviation in pixels, standard"),
+        ({"bilateral": (20.0, 3.0)}, "bilateral=.*: expected .standard deviation in pixels, standard"),
+        ({"bilateral": (20.0, (3.0, 3.0), 5.0)}, "bilateral=.*: expected .standard deviation in pixels, standard"),
+        ({"bilateral": (1e-4, 1e-4, 5.0)}, "bilateral=.*: too small for 12x16 pixels"),
+        ({"gaussian": (1e-30, 3.0), "method": "exact"}, "gaussian=.*: too small for 12x16 pixels"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -337,3 +374,27 @@ def test_bad_arguments(arguments, message):
     with pytest.raises(InputError, match=f"^{message}") as error:
         dense_crf(**(good | arguments))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["lattice", "exact"])
+def test_a_deviation_for_each_axis_and_channel(rng, method):
+    """Pairs as in pydensecrf are x and y: those of a wide image are those of its transpose, the other way round."""
+    unary, image = random_case(rng)
+    rest = {"iterations": 3, "method": method}
+    expected = dense_crf(unary, image, gaussian=(3.0, 2.0), bilateral=(5.0, 30.0, 4.0), **rest)
+    same = dense_crf(unary, image, gaussian=[(3, 3), np.array(2)], bilateral=((5, 5), [30, 30, 30], 4), **rest)
+    np.testing.assert_array_equal(same, expected)
+    red = dense_crf(unary, image, gaussian=((2, 6), 2), bilateral=((4, 9), (20, 1e9, 1e9), 4), **rest)
+    only_red = image * np.uint8([1, 0, 0])
+    alike = dense_crf(unary, only_red, gaussian=((2, 6), 2), bilateral=((4, 9), (20, 7, 5), 4), **rest)
+    np.testing.assert_allclose(red, alike, atol=1e-3 if method == "exact" else 0.1)
+    assert np.abs(red - expected).max() > 1e-2
+    if method == "exact":  # the lattice treats its axes differently
+        turned = dense_crf(
+            unary.swapaxes(0, 1),
+            image.swapaxes(0, 1),
+            gaussian=((6, 2), 2),
+            bilateral=((9, 4), (20, 1e9, 1e9), 4),
+            **rest,
+        )
+        np.testing.assert_allclose(turned.swapaxes(0, 1), red, atol=1e-5)

@@ -1,5 +1,7 @@
 """Pooling and unpooling against PyTorch, against hand-computed cases, and the two forms against each other."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +19,9 @@ POOLINGS = [
     (3, 2, 1, 1, True),
     ((3, 2), (1, 3), (1, 0), (2, 1), False),
     (3, 1, 1, 1, False),
+    (14, 4, 0, 1, True),  # larger than the input
+    ((13, 2), (2, 3), (1, 0), (1, 1), True),
+    (8, 7, 2, 2, True),
 ]
 SIZES = [(12, 10), (11, 13)]
 
@@ -73,6 +78,37 @@ def test_unpool_equals_pytorch_with_gradients(rng, size, window):
         np.testing.assert_array_equal(vjp(upstream)[0], from_torch(values.grad))
 
 
+@pytest.mark.parametrize(
+    "pooling", [(3, 3, 0, 1), (4, 4, 1, 1), (4, 5, 2, 2), (5, 9, 2, 2), ((2, 5), (1, 8), (1, 2), 1)]
+)
+def test_infinities_and_nan_in_windows_beyond_the_edge(rng, pooling):
+    torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
+    for height, width in ((1, 1), (2, 5), (3, 4), (4, 2)):
+        x = rng.choice(np.float32([np.nan, -np.inf, np.inf, 0, 1]), (2, height, width, 3), p=(0.1, 0.6, 0.1, 0.1, 0.1))
+        try:
+            expected, where = torch.nn.functional.max_pool2d(
+                to_torch(torch, x), *pooling, ceil_mode=True, return_indices=True
+            )
+        except RuntimeError:  # the output would be empty
+            with pytest.raises(InputError, match="does not fit"):
+                max_pool_with_indices(x, *pooling, ceil_mode=True)
+            continue
+        pooled, indices = max_pool_with_indices(x, *pooling, ceil_mode=True)
+        np.testing.assert_array_equal(pooled, from_torch(expected))
+        np.testing.assert_array_equal(indices, from_torch(where))
+
+
+def test_a_window_that_sees_padding_alone():
+    """Dilated by 3, its rows are -1 and 2 of an input with rows 0 and 1."""
+    x = jnp.arange(4.0).reshape(1, 2, 2, 1)
+    (pooled, indices), vjp = jax.vjp(lambda x: max_pool_with_indices(x, 2, 1, 1, 3, ceil_mode=True), x)
+    assert pooled.ravel() == -jnp.inf
+    assert indices.ravel() == -1
+    gradient = vjp((jnp.ones_like(pooled), np.zeros(indices.shape, jax.dtypes.float0)))[0]
+    assert not gradient.any()
+    assert not max_unpool(jnp.ones_like(pooled), indices, (2, 2)).any()
+
+
 def test_ties_go_to_the_first_element_and_odd_rests_are_left_out():
     x = np.zeros((1, 5, 5, 1), np.float32)
     x[0, 2, 3] = x[0, 3, 2] = 7  # the window of rows 2-3, columns 2-3: row-major order meets (2, 3) first
@@ -127,6 +163,28 @@ def test_duplicates_and_positions_outside():
     np.testing.assert_array_equal(vjp(jnp.arange(4.0).reshape(y.shape))[0].ravel(), [2, 2, 0])
 
 
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.int8, jnp.uint8, jnp.uint32])
+@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("mapped", [False, True])
+def test_no_position_is_counted_from_the_end(dtype, window, mapped):
+    """-1 marks windows without a maximum (old PyTorch, other frameworks); NumPy and JAX read it as the last element."""
+    info = jnp.iinfo(dtype)
+    outside = {-1, -16, -17, 16, int(info.min), int(info.max)} - {0}
+    outside = [number for number in outside if info.min <= number <= info.max]
+    indices = np.array([[5, 2, 8, number] for number in outside], dtype).reshape(-1, 2, 2, 1)
+    values = jnp.tile(jnp.arange(1.0, 5), len(outside)).reshape(indices.shape)
+
+    def unpool(values):
+        one = partial(max_unpool, output_size=(4, 4), window=window)
+        return one(values, indices) if not mapped else jax.vmap(lambda v, i: one(v[None], i[None])[0])(values, indices)
+
+    y, vjp = jax.vjp(jax.jit(unpool), values)
+    upstream = jnp.broadcast_to(jnp.arange(16.0).reshape(4, 4, 1), y.shape)
+    for row, gradient in zip(y.reshape(-1, 16), vjp(upstream)[0].reshape(-1, 4), strict=True):
+        assert {i: value for i, value in enumerate(row.tolist()) if value} == {5: 1, 2: 2, 8: 3}
+        np.testing.assert_array_equal(gradient, [5, 2, 8, 0])
+
+
 def test_second_derivatives(rng):
     x = jnp.asarray(rng.standard_normal((1, 6, 6, 2)), jnp.float32)
 
@@ -170,7 +228,13 @@ def test_unpooling_equals_caffe(caffe, case):
     [
         (lambda x: max_pool_with_indices(x, 9), "window of 9"),
         (lambda x: max_pool_with_indices(x, 2, padding=2), "at most half"),
+        (lambda x: max_pool_with_indices(x, 9, 1, ceil_mode=True), "does not fit an input of 8"),
+        (lambda x: max_pool_with_indices(x[:, :0], 2, padding=1), "does not fit an input of 0"),
         (lambda x: max_pool_with_indices(x, (2, 2, 2)), "height, width"),
+        (lambda x: max_pool_with_indices(x, 2.0), "height, width"),
+        (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (8, 8, 1)), "height, width"),
+        (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (16, 0)), "must be positive"),
+        (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (8, 8), window=0), "must be positive"),
         (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (9, 16), window=2), "leave the window out"),
     ],
 )
