@@ -387,10 +387,10 @@ def _check_settings(
             raise InputError(f"{name}={_shown(value)}: expected a whole number from {least} to {_MOST_ITERATIONS}")
     for name, values, lengths in (("gaussian", gaussian, (2,)), ("bilateral", bilateral, (2, 3))):
         if not _is_kernel(values, lengths):
-            parts = ("pixels", "color channels")[: len(lengths)]
+            parts = "".join(f"standard deviation in {part}, " for part in ("pixels", "color values")[: len(lengths)])
             raise InputError(
-                f"{name}={_shown(values)}: expected ({', '.join(f'standard deviation in {part}' for part in parts)}, weight), "
-                "deviations positive, the weight one number from 0 (0 leaves the kernel out)"
+                f"{name}={_shown(values)}: expected ({parts}weight), deviations positive and the weight one number "
+                "from 0; a weight of 0 leaves the kernel out"
             )
 
 
