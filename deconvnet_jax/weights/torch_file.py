@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from deconvnet_jax import file_kinds
@@ -60,8 +61,8 @@ def load_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         1.6), or of a dictionary that has the state dict under any key, such as "state_dict" or "model".
 
     Returns:
-      {name: array} of the file's types and shapes, in its order. The arrays are read-only, share memory where the
-      tensors did, and do not need the file any more. Entries that are no tensors are left out.
+      {name: array} of the file's types and shapes, in its order; bfloat16 becomes float32. The arrays are read-only,
+      share memory where the tensors did, and do not need the file any more. Entries that are no tensors are left out.
 
     Raises:
       InputError: for a file that is missing, of another kind, truncated or damaged, or that asks for anything but
@@ -180,9 +181,10 @@ def _array(tensor: _Tensor, content: bytes) -> np.ndarray:
     if (storage.start + storage.count) * item > len(content):
         raise ValueError(f"the storage {storage.key!r} has {len(content):,} bytes, too few")
     if 0 in size:
-        return np.zeros(size, storage.dtype)
+        return np.zeros(size, np.float32 if storage.dtype == jnp.dtype("bfloat16") else storage.dtype)
     strides = [step * item if n > 1 else 0 for n, step in zip(size, stride, strict=True)]
-    return np.ndarray(size, storage.dtype, content, (storage.start + offset) * item, strides)
+    array = np.ndarray(size, storage.dtype, content, (storage.start + offset) * item, strides)
+    return array.astype(np.float32) if storage.dtype == jnp.dtype("bfloat16") else array
 
 
 # Opcodes (names of pickletools) that put a number or a text on the stack.
@@ -319,6 +321,7 @@ _STORAGE_TYPES = {
         "Double": "<f8",
         "Float": "<f4",
         "Half": "<f2",
+        "BFloat16": jnp.dtype("bfloat16"),
         "Long": "<i8",
         "Int": "<i4",
         "Short": "<i2",

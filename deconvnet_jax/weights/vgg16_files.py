@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from deconvnet_jax import file_kinds
@@ -174,11 +175,12 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
             f"VGG-16 weights: {path} is read by safetensors, which is not there: pip install safetensors"
         ) from error
     try:
-        return load_file(path)
+        arrays = load_file(path)
     except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
         raise InputError(
             f"VGG-16 weights: {path} is not a complete .safetensors file of floats ({_line(error)}); fetch it again"
         ) from error
+    return {name: a.astype(np.float32) if a.dtype == jnp.dtype("bfloat16") else a for name, a in arrays.items()}
 
 
 def _line(error: Exception) -> str:

@@ -100,6 +100,14 @@ def test_every_type_and_view(torch, tmp_path, rng, zipped):
 
 
 @FORMATS
+def test_bfloat16_becomes_float32(torch, tmp_path, rng, zipped):
+    tensor = torch.tensor(rng.standard_normal((3, 4))).bfloat16()
+    found = load_torch_file(save(torch, tmp_path / "a.pth", {"a": tensor.T, "b": tensor[:0]}, zipped))
+    np.testing.assert_array_equal(found["a"], tensor.float().numpy().T, strict=True)
+    np.testing.assert_array_equal(found["b"], np.zeros((0, 4), np.float32), strict=True)
+
+
+@FORMATS
 def test_a_checkpoint_with_other_things_in_it(torch, tmp_path, zipped):
     weights = {"a": torch.arange(6.0).reshape(2, 3), "note": "no tensor", 3: torch.zeros(2)}
     state = {"state": {0: {"step": torch.tensor(3.0), "moments": (torch.zeros(3), [1.5, None, True])}}, "groups": []}

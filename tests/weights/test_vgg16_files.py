@@ -242,6 +242,17 @@ def test_safetensors_of_timm_and_torchvision(save_safetensors, tmp_path, rng):
     assert_equal(torchvision, timm)
 
 
+@pytest.mark.filterwarnings("ignore:VGG-16 weights. the first layer")
+def test_halves_in_safetensors(torch, tmp_path, rng):
+    save_file = pytest.importorskip("safetensors.torch", reason="safetensors writes the files").save_file
+    tensors = {name: torch.tensor(array) for name, array in torch_arrays(narrow_vgg(rng)).items()}
+    for dtype in (torch.float16, torch.bfloat16):
+        save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, tmp_path / "half.safetensors")
+        rounded = {name: tensor.to(dtype).float() for name, tensor in tensors.items()}
+        save_file(rounded, tmp_path / "float.safetensors")
+        assert_equal(read_vgg16(tmp_path / "half.safetensors"), read_vgg16(tmp_path / "float.safetensors"))
+
+
 def test_safetensors_that_do_not_fit(save_safetensors, tmp_path, rng, monkeypatch):
     path = tmp_path / "model.safetensors"
     save_safetensors(torch_arrays(narrow_vgg(rng)), path)
