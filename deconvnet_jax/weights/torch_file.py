@@ -28,6 +28,7 @@ MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 MAX_INSTRUCTIONS = 1_000_000  # a tensor takes some 40
 MAX_AXES = 32
+BFLOAT16 = jnp.dtype("bfloat16")
 MAX_DEPTH = 4  # of dictionaries in which a state dict is looked for
 
 
@@ -171,20 +172,23 @@ def _tensors(entries: dict) -> dict[str, _Tensor]:
 
 
 def _arrays(tensors: dict[str, _Tensor], contents: dict[str, bytes]) -> dict[str, np.ndarray]:
+    for key in {tensor.storage.key for tensor in tensors.values() if tensor.storage.dtype == BFLOAT16} & set(contents):
+        values = np.frombuffer(contents[key], BFLOAT16, len(contents[key]) // BFLOAT16.itemsize)
+        contents[key] = values.astype(np.float32).tobytes()  # once, however many tensors share it
     return {name: _array(tensor, contents.get(tensor.storage.key, b"")) for name, tensor in tensors.items()}
 
 
 def _array(tensor: _Tensor, content: bytes) -> np.ndarray:
     """A view of the storage's bytes. That it lies inside the storage was seen to when the tensor was made."""
     storage, offset, size, stride = tensor
-    item = storage.dtype.itemsize
+    dtype = np.dtype(np.float32) if storage.dtype == BFLOAT16 else storage.dtype
+    item = dtype.itemsize
     if (storage.start + storage.count) * item > len(content):
         raise ValueError(f"the storage {storage.key!r} has {len(content):,} bytes, too few")
     if 0 in size:
-        return np.zeros(size, np.float32 if storage.dtype == jnp.dtype("bfloat16") else storage.dtype)
+        return np.zeros(size, dtype)
     strides = [step * item if n > 1 else 0 for n, step in zip(size, stride, strict=True)]
-    array = np.ndarray(size, storage.dtype, content, (storage.start + offset) * item, strides)
-    return array.astype(np.float32) if storage.dtype == jnp.dtype("bfloat16") else array
+    return np.ndarray(size, dtype, content, (storage.start + offset) * item, strides)
 
 
 # Opcodes (names of pickletools) that put a number or a text on the stack.
@@ -321,7 +325,7 @@ _STORAGE_TYPES = {
         "Double": "<f8",
         "Float": "<f4",
         "Half": "<f2",
-        "BFloat16": jnp.dtype("bfloat16"),
+        "BFloat16": BFLOAT16,
         "Long": "<i8",
         "Int": "<i4",
         "Short": "<i2",

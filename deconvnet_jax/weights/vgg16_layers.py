@@ -54,7 +54,8 @@ TORCH_DENSE = (("classifier.0", "classifier.3"), ("classifier.1", "classifier.4"
 CAFFE = Naming(CONVOLUTIONS, (("fc6", "fc7"),), ("", ""), True)
 KERAS = Naming(tuple(KERAS_NAMES.values()), (("fc1", "fc2"),), ("/kernel", "/bias"), True)
 TORCH = Naming(tuple(TORCH_NAMES.values()), TORCH_DENSE, (".weight", ".bias"), False)
-NUMBERS = Naming(tuple(map(str, TORCH_INDICES)), (), (".weight", ".bias"), False)  # torchvision's features alone
+# torchvision's features alone, or "features.module.0", ... of the features in DataParallel.
+NUMBERS = Naming(tuple(map(str, TORCH_INDICES)), TORCH_DENSE, (".weight", ".bias"), False)
 NAMINGS = (CAFFE, KERAS, TORCH, NUMBERS)
 
 
@@ -164,7 +165,7 @@ def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path:
     names = {ours: prefix + name for ours, name in zip(CONVOLUTIONS, naming.convolutions, strict=True)}
     if naming in (CAFFE, KERAS):
         _refuse_more_convolutions(layers, prefix, path)
-    stem = prefix.removesuffix("features.")
+    stem = prefix.removesuffix("module.").removesuffix("features.") if "features." in prefix else prefix
     for pair in naming.dense:
         there = {ours: stem + name for ours, name in zip(WINDOWS, pair, strict=True) if stem + name in layers}
         for name in there.values():

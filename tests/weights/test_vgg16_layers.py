@@ -80,8 +80,9 @@ def test_nested_state_dicts_of_pytorch(tmp_path, layers, keys, zipped):
 
 def test_dense_layers_behind_a_prefix(tmp_path, rng, layers):
     dense = {"fc6": (WIDTHS[-1] * 49, 7), "fc7": (7, 6)}
-    for first, second in (("0", "3"), ("1", "4")):
-        arrays = torch_arrays(layers, [f"module.{name}" for name in FEATURES])
+    in_parallel = [name.replace("features.", "features.module.") for name in FEATURES]
+    for first, second, names in (("0", "3", FEATURES), ("1", "4", FEATURES), ("0", "3", in_parallel)):
+        arrays = torch_arrays(layers, [f"module.{name}" for name in names])
         for index, shape in zip((first, second), dense.values(), strict=True):
             arrays[f"module.classifier.{index}.weight"] = rng.standard_normal(shape[::-1]).astype(np.float32)
             arrays[f"module.classifier.{index}.bias"] = rng.standard_normal(shape[1]).astype(np.float32)
