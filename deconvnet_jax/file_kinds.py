@@ -49,10 +49,11 @@ TORCH_TAR = FileKind("a PyTorch file from before 0.1.10", "save it again: torch.
 PICKLE = FileKind("a pickle, which could run any program and is not loaded", _SAVE_STATE)
 NPY = FileKind("an .npy file of NumPy", "save the arrays by name: numpy.savez(FILE, **arrays)")
 SOLVERSTATE = FileKind("a Caffe solver state", "give the .caffemodel beside it, which has the weights")
+MEAN_IMAGE = FileKind("a Caffe mean image (.binaryproto)", "give the .caffemodel, which has the weights")
 MATLAB = FileKind("a MATLAB file", "give the weights as .caffemodel, .pth, .safetensors, .h5 or .npz")
 ONNX = FileKind("an ONNX model", "give the file that it was exported from")
 SAVED_MODEL = FileKind("a TensorFlow SavedModel", _SAVE_KERAS)
-GRAPH = FileKind("a frozen TensorFlow graph", _SAVE_KERAS)
+GRAPH = FileKind("a TensorFlow graph", _SAVE_KERAS)
 TF_CHECKPOINT = FileKind("a TensorFlow checkpoint", _SAVE_KERAS)
 LFS_POINTER = FileKind("a Git LFS pointer, not the file itself", "fetch the file: git lfs pull")
 WEB_PAGE = FileKind("a web page (HTML or XML), as a failed download leaves one", _FETCH)
@@ -196,10 +197,13 @@ def _protobuf_kind(stream: BinaryIO, size: int) -> FileKind:
     if fields and not fields.get(1, (True, 0, b""))[0]:  # a number comes first
         if numbers <= {2, 3} and set(fields) <= {1, 2, 3, 4} and (3 in numbers or names_weights):
             return SOLVERSTATE
+        if 5 in numbers:
+            return MEAN_IMAGE
         if {7, 8} & numbers:
             return ONNX
         return SAVED_MODEL if numbers == {2} and set(fields) == {1, 2} else UNKNOWN
-    if fields.get(1, (True, 0, b""))[1] > 1:
+    _, count, name = fields.get(1, (True, 0, b""))
+    if count > 1 or name[:1] in (b"\n", b"\x12"):  # nodes, or the message that describes a graph; not a network's name
         return GRAPH
     return CAFFEMODEL if {2, 100} & numbers else UNKNOWN
 
