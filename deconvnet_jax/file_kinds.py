@@ -1,4 +1,4 @@
-"""What kind of file a path leads to, by its first bytes and by what a container holds: names and suffixes may lie."""
+"""Kinds of files, told by their first bytes and by what a container holds: names and suffixes may lie."""
 
 import re
 import zipfile
@@ -145,7 +145,7 @@ def _stream_kind(stream: BinaryIO, path: Path) -> FileKind:
 
 
 def _is_text(start: bytes) -> bool:
-    """Whether bytes are text in UTF-8 or UTF-16."""
+    """Returns whether bytes are text in UTF-8 or UTF-16."""
     if start.startswith((b"\xff\xfe", b"\xfe\xff")):
         return b"\0" in start
     try:
@@ -187,7 +187,7 @@ def _hdf5_kind(path: Path) -> FileKind:
 
 
 def _protobuf_kind(stream: BinaryIO, size: int) -> FileKind:
-    """Of Caffe's, ONNX's and TensorFlow's messages, which have no magic number, by the fields that they have."""
+    """Returns the kind of a protobuf message by its fields: Caffe's, ONNX's and TensorFlow's have no magic number."""
     fields: dict[int, tuple[bool, int, bytes]] = {}  # number: (is a text or message, how often, its first bytes)
     for number, is_bytes, content in _protobuf_fields(stream, size):
         before = fields.get(number, (is_bytes, 0, content))
@@ -209,7 +209,7 @@ def _protobuf_kind(stream: BinaryIO, size: int) -> FileKind:
 
 
 def _protobuf_fields(stream: BinaryIO, size: int) -> Iterator[tuple[int, bool, bytes]]:
-    """Number, whether its value is bytes, and the first of them, of a message's fields until something does not fit."""
+    """Yields number, whether the value is bytes, and the first of these, of each field until one does not fit."""
     stream.seek(0)
     for _ in range(_MAX_FIELDS):
         tag = _varint(stream)

@@ -70,7 +70,7 @@ def check_size(name: str, claimed: int, file_size: int) -> None:
 
 
 def _read_npy(member: IO[bytes], info: zipfile.ZipInfo) -> np.ndarray:
-    """One array, whose header is compared with the member's size first."""
+    """Reads one array after its header was compared with the member's size."""
     version = np.lib.format.read_magic(member)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,

@@ -21,7 +21,7 @@ OPTIMIZERS = ("optimizer_weights", "optimizer")  # groups of Keras's
 
 
 def read_hdf5(path: Path, stream: BinaryIO | None = None) -> dict[str, np.ndarray]:
-    """Reads all arrays of an HDF5 file, but the optimizer's of Keras's.
+    """Reads all arrays of an HDF5 file except the state of Keras's optimizer.
 
     Args:
       path: the file; of a whole Keras model, only its group "model_weights" is read.
@@ -71,7 +71,7 @@ def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarra
 
 
 def _recorded_order(root: "h5py.Group") -> Iterator[str]:
-    """Names of the arrays as Keras 1 and 2 list them: layers in the file's attributes, weights in the layers'."""
+    """Yields the names of the arrays as Keras 1 and 2 list them in the attributes of the file and of the layers."""
     for layer in _texts(root.attrs.get("layer_names")):
         if group := root.get(layer):
             yield from (f"{layer}/{weight}" for weight in _texts(group.attrs.get("weight_names")))

@@ -155,7 +155,7 @@ def _check_layer(name: str, parts: dict[str, np.ndarray], channels: int | None, 
 
 
 def _read_keras(path: Path) -> dict[str, np.ndarray]:
-    """The weights in a .keras archive."""
+    """Reads the weights in a .keras archive."""
     try:
         with zipfile.ZipFile(path) as archive:
             info = archive.getinfo("model.weights.h5")
@@ -184,5 +184,5 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _line(error: Exception) -> str:
-    """The beginning of another library's message, on one line."""
+    """Returns the beginning of another library's message, on one line."""
     return " ".join(str(error).split())[:200]

@@ -27,7 +27,7 @@ ENOUGH_FILTERS = 4  # for such a deviation
 
 
 class Input(Enum):
-    """What a first layer sees."""
+    """Images that a first layer was made for."""
 
     CAFFE = "Caffe's input (BGR, 0..255 minus mean)"
     CAFFE_RGB = "Caffe's input in another order (RGB, 0..255 minus mean)"
@@ -104,7 +104,7 @@ def published_input(kernel: np.ndarray, bias: np.ndarray) -> tuple[Input | None,
 
 
 def _scale(values: np.ndarray, reference: np.ndarray) -> float:
-    """The factor that makes values out of reference; NaN if they are no multiple of it."""
+    """Returns the factor by which values are larger than reference, or NaN if they are no multiple of it."""
     values, reference = values.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     dot, norms = values @ reference, np.linalg.norm(values) * np.linalg.norm(reference)
     return dot / (reference @ reference) if norms > 0 and dot > SAME * norms else np.nan
@@ -116,7 +116,7 @@ def _published() -> dict[str, np.ndarray]:
 
 
 def _plausible_input(kernel: np.ndarray, bias: np.ndarray, sees_caffe: bool, hint: bool) -> tuple[Input, bool]:
-    """What a layer of another network sees, and whether that is sure.
+    """Returns what a layer of another network most likely sees, and whether that is sure.
 
     Where the kernel is far larger than the bias, values of 0..255 would leave the bias without effect; where it is far
     smaller, values around 1 would leave the image without effect.
@@ -132,7 +132,7 @@ def _plausible_input(kernel: np.ndarray, bias: np.ndarray, sees_caffe: bool, hin
 
 
 def first_kernel_for_bgr(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A first convolution made for torchvision's input, changed so that it gives the same for this project's.
+    """Returns a first convolution made for torchvision's input, changed so that it gives the same for this project's.
 
     Exact but for one thing: beyond the border there are zeros, which mean torchvision's mean colour in the one case
     and the original's in the other. They differ by at most 1 of 255, and so do, a little, the outermost pixels.

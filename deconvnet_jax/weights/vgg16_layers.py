@@ -35,7 +35,7 @@ class StoredLayer(NamedTuple):
 
 
 class Naming(NamedTuple):
-    """What a library calls the layers.
+    """Names that a library gives the layers.
 
     Attributes:
       convolutions: the 13 names.
@@ -141,7 +141,7 @@ def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
 
 
 def _missing(layers: Mapping[str, StoredLayer], prefix: str, naming: Naming) -> tuple[str, str]:
-    """Name of the first layer that is not there, and of its part."""
+    """Returns the name of the first layer that is missing or incomplete, and of the part that it lacks."""
     name = next(prefix + name for name in naming.convolutions if not _is_layer(layers.get(prefix + name)))
     return name, naming.parts[name in layers and layers[name].kernel is not None]
 
@@ -151,7 +151,7 @@ def _is_layer(layer: StoredLayer | None) -> bool:
 
 
 def _prefixes(layers: Iterable[str], names: tuple[str, ...]) -> Iterator[str]:
-    """What stands before one of the names, such as "module." or "backbone."; each once, "" first."""
+    """Yields what stands before any of the names, such as "module." or "backbone.": each once, "" first."""
     wanted, prefixes = set(names), {"": None}
     for layer in layers:
         parts = re.split(r"(?<=[./])", layer)
@@ -179,7 +179,7 @@ def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path:
 
 
 def _refuse_more_convolutions(layers: Iterable[str], prefix: str, path: Path) -> None:
-    """VGG-19 has all layers of VGG-16, and others between them."""
+    """Raises InputError for VGG-19, which has all layers of VGG-16 and others between them."""
     for layer in layers:
         match = re.fullmatch(r"conv\d_\d+|block\d_conv\d+", layer.removeprefix(prefix))
         if match and match[0] not in (*CAFFE.convolutions, *KERAS.convolutions):
@@ -187,7 +187,7 @@ def _refuse_more_convolutions(layers: Iterable[str], prefix: str, path: Path) ->
 
 
 def _in_order(layers: Mapping[str, StoredLayer]) -> Found | None:
-    """13 convolutions of 3x3 that each take what the one before gives, and perhaps the dense layers after them."""
+    """Returns 13 convolutions of 3x3 that each take what the one before gives, and the dense layers that follow."""
     if not all(_is_layer(layer) and layer.kernel.ndim in (2, 4) for layer in layers.values()):  # batch normalisation
         return None
     convolutions = [name for name, layer in layers.items() if _fans(layer)[2] == (3, 3)]
@@ -212,13 +212,13 @@ def _in_order(layers: Mapping[str, StoredLayer]) -> Found | None:
 
 
 def _fans(layer: StoredLayer) -> tuple[int, int, tuple[int, ...]]:
-    """Channels in and out, and the window of a layer; 0 in and out if it has another number of axes."""
+    """Returns channels in, channels out and window of a layer; 0, 0 and () if it is no convolution or dense layer."""
     shape = layer.kernel.shape if layer.channels_first else layer.kernel.shape[::-1]
     return (shape[1], shape[0], shape[2:]) if len(shape) in (2, 4) else (0, 0, ())
 
 
 def flax_layer(name: str, layer: StoredLayer) -> dict[str, np.ndarray]:
-    """The arrays as Flax has them: kernel [h, w, in, out], of dense layers as convolutions, views where possible.
+    """Returns the arrays as Flax has them: kernel [h, w, in, out], also of dense layers, as a view.
 
     Kernels of other shapes stay as they are.
     """
@@ -232,10 +232,10 @@ def flax_layer(name: str, layer: StoredLayer) -> dict[str, np.ndarray]:
 
 
 def conv_from_dense_hwc(kernel: np.ndarray, window: int) -> np.ndarray:
-    """From [window * window * in, out], on a map flattened as height, width, channel (Keras), to HWIO; a view."""
+    """Returns a view HWIO of [window * window * in, out], for a map flattened as height, width, channel (Keras)."""
     return kernel.reshape(window, window, -1, kernel.shape[1])
 
 
 def conv_from_dense_chw(weight: np.ndarray, window: int) -> np.ndarray:
-    """From [out, in * window * window], on a map flattened as channel, height, width (PyTorch), to HWIO; a view."""
+    """Returns a view HWIO of [out, in * window * window], for a map flattened as channel, height, width (PyTorch)."""
     return weight.reshape(len(weight), -1, window, window).transpose(2, 3, 1, 0)
