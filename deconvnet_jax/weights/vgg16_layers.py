@@ -17,6 +17,7 @@ EXPECTED = "expected plain VGG-16 (13 convolutions, no batch normalisation)"
 # Indices of torchvision's "features", where ReLUs and poolings count too.
 TORCH_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 TORCH_NAMES = {name: f"features.{i}" for name, i in zip(CONVOLUTIONS, TORCH_INDICES, strict=True)}
+MAX_NAME = 1000  # of an array, as a network's are shorter
 KERAS_NAMES = {name: name.replace("conv", "block").replace("_", "_conv") for name in CONVOLUTIONS}
 
 
@@ -86,7 +87,7 @@ def stored_layers(arrays: Mapping[str, np.ndarray]) -> dict[str, StoredLayer]:
     parts: dict[str, dict[str, np.ndarray]] = {}
     torch: dict[str, bool] = {}
     for name, array in arrays.items():
-        match = _PART.fullmatch(name)
+        match = _PART.fullmatch(name) if len(name) <= MAX_NAME else None
         if not match or array.ndim == 0:
             continue
         layer, part = match["layer"].removesuffix("/vars"), match["part"].lower()
