@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from deconvnet_jax.data.packing import Origin, check_origin, pack, remove_leftovers
-from deconvnet_jax.data.records import FORMAT, dataset_info, record, silence
+from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
 from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, Example, check_label
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
@@ -27,7 +27,7 @@ SPLITS = ("train", "val", "test")
 UNLABELLED = 11  # in the tutorial's masks; 255 is read alike
 
 
-class Camvid(tfds.core.GeneratorBasedBuilder):
+class Camvid(PackedBuilder):
     """CamVid; see `dataset_info` for the features. No instances, and no class is "background": 0 is the sky.
 
     Windows of instances are those of connected parts, of which none is sky.

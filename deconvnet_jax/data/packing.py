@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from deconvnet_jax.data.contents import contents_of
-from deconvnet_jax.data.records import silence
+from deconvnet_jax.data.records import note_files, silence
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import not_written, remove_unfinished, whole_folder
 
@@ -52,6 +52,7 @@ def _pack_into(folder: Path, path: Path, make: Callable[[Path], tfds.core.Datase
     for file in list(Path(builder.data_path).iterdir()):
         file.rename(folder / file.name)
     shutil.rmtree(inside)
+    note_files(folder)
 
 
 class Origin:

@@ -23,7 +23,7 @@ from deconvnet_jax.data.archives import (
 )
 from deconvnet_jax.data.named_files import NamedFiles, walk
 from deconvnet_jax.data.packing import Origin, check_origin, pack, remove_leftovers
-from deconvnet_jax.data.records import FORMAT, dataset_info, record, silence
+from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
 from deconvnet_jax.data.sbd import read_sbd
 from deconvnet_jax.data.text_lists import parse_list
 from deconvnet_jax.data.voc_layout import VOC_CLASSES, Example, check_label
@@ -60,7 +60,7 @@ _CONFIGS = {
 }
 
 
-class Voc2012Seg(tfds.core.GeneratorBasedBuilder):
+class Voc2012Seg(PackedBuilder):
     """VOC 2012 segmentation, and the images that SBD adds; see `dataset_info` for the features.
 
     Stored are "train" and "val" of VOC with VOC's masks (255 along the objects), and "train_extra", images of SBD that

@@ -19,8 +19,8 @@ from deconvnet_jax.data.annotated import AnnotatedSplits, annotated_splits
 from deconvnet_jax.data.contents import Contents, contents_of, signature
 from deconvnet_jax.data.packing import pack, remove_leftovers
 from deconvnet_jax.data.palettes import Palettes
-from deconvnet_jax.data.records import FORMAT, dataset_info, record, silence
-from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, class_names, read_files
+from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
+from deconvnet_jax.data.voc_layout import IGNORE, ExampleFiles, VocFolder, class_names, read_files
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 
@@ -45,7 +45,7 @@ class FolderData(NamedTuple):
     contents: Contents
 
 
-class VocLayout(tfds.core.GeneratorBasedBuilder):
+class VocLayout(PackedBuilder):
     """A folder in the VOC layout as a TFDS data set, examples in the order of the split files; see `dataset_info`."""
 
     name = "voc_layout"
@@ -71,19 +71,26 @@ class VocLayout(tfds.core.GeneratorBasedBuilder):
         examples = self._source.splits.examples
         starts = np.cumsum([0] + [len(files) for files in examples.values()]).tolist()
         return {
-            split: self._generate_examples(files, start, starts[-1])
+            split: self._generate_examples(split, files, start, starts[-1])
             for (split, files), start in zip(examples.items(), starts, strict=False)
         }
 
     def _generate_examples(
-        self, examples: Sequence[ExampleFiles], start: int, total: int
+        self, split: str, examples: Sequence[ExampleFiles], start: int, total: int
     ) -> Iterator[tuple[int, dict[str, Any]]]:
+        ids: set[int] = set()
         for i, files in enumerate(examples):
             example = read_files(files, len(self._source.class_names))
             self._palettes.add(files.label, example.label)
+            ids.update(np.unique(example.label).tolist())
             yield i, record(example, files.image.read_bytes())
             if self._progress:
                 self._progress(start + i + 1, total)
+        if ids == {0, IGNORE}:
+            raise InputError(
+                f"{self._source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, which marks ignored "
+                f"pixels, so there is no object; save class ids 0, 1, ...: mask // {IGNORE} if {IGNORE} is the object"
+            )
         if start + len(examples) == total:
             self._finish()
 

@@ -1,17 +1,21 @@
 """What is in a record, and random access to records from threads and other processes."""
 
+import contextlib
 import io
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from deconvnet_jax.data import Example, instance_boxes, open_split, prepare_voc_layout
+from deconvnet_jax.data import Example, instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.data.records import DatasetSplit, record
-from deconvnet_jax.data.voc_layout import read_image
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_image
 
 FEATURES = ("image", "label", "instances")
 
@@ -96,3 +100,93 @@ def test_tfds_itself_reads_the_same(scenes, train_split):
             wanted = getattr(train_split[i], feature)
             np.testing.assert_array_equal(plain[i][feature].reshape(wanted.shape), wanted)
         assert plain[i]["has_instances"]
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A folder with two scenes, packed; the folders of both."""
+    root = tmp_path_factory.mktemp("packed") / "scenes"
+    write_scenes(root, train=2, val=1, seed=5)
+    return root, Path(prepare_voc_layout(root, root.parent / "tfds").data_path)
+
+
+def read_all(root):
+    split = open_split(prepare_voc_layout(root, root.parent / "tfds"), "train")
+    return [(split[i].label.sum(), split.name(i), len(split.objects(i).boxes)) for i in range(len(split))]
+
+
+@contextlib.contextmanager
+def changed(path, content):
+    old = path.read_bytes()
+    try:
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        yield
+    finally:
+        path.write_bytes(old)
+
+
+DAMAGES = {
+    "cut": lambda old: old[: len(old) // 2],
+    "empty": lambda old: b"",
+    "flipped": lambda old: old[: len(old) // 3] + bytes([old[len(old) // 3] ^ 4]) + old[len(old) // 3 + 1 :],
+    "text": lambda old: b"[" * len(old),
+    "missing": lambda old: None,
+}
+
+
+@pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.parametrize("pattern", ["dataset_info.json", "metadata.json", "*-train.array_record*", "features.json"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_packed_data_is_one_line_with_the_remedy(packed, noted, pattern, damage):
+    """Also of data that older versions packed, without a note of its files; features.json is not read at all."""
+    root, folder = packed
+    wanted = read_all(root)
+    file = next(folder.glob(pattern))
+    note = folder / "files.json"
+    with contextlib.ExitStack() as stack:
+        if not noted:
+            stack.enter_context(changed(note, None))
+        stack.enter_context(changed(file, DAMAGES[damage](file.read_bytes())))
+        harmless = pattern == "features.json" or damage == "flipped"  # in what is not read, or is only told
+        harmless |= (pattern, damage) == ("metadata.json", "missing")  # the classes are read from the folder
+        try:
+            assert read_all(root) == wanted
+            assert harmless
+            assert not noted
+        except InputError as error:
+            text = str(error)
+            assert text.startswith(f"the packed data in {folder} is damaged ("), text
+            assert text.endswith("; delete that folder to pack the data again"), text
+
+
+def test_records_of_another_data_set_are_noticed(packed, scenes):
+    root, folder = packed
+    other = Path(prepare_voc_layout(scenes, scenes.parent / "tfds").data_path)
+    stranger = next(other.glob("*-train.array_record*")).read_bytes()
+    with (
+        changed(next(folder.glob("*-train.array_record*")), stranger),
+        pytest.raises(InputError, match=r"is damaged \(voc_layout-train.* has changed\)"),
+    ):
+        read_all(root)
+
+
+@pytest.mark.parametrize("form", ["type", "proto"])
+def test_no_module_is_imported_because_a_file_names_it(packed, tmp_path, monkeypatch, form):
+    root, folder = packed
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = folder / "features.json"
+    text = file.read_text().replace("tensorflow_datasets.core.features.text_feature.Text", "evil.Text")
+    if form == "proto":
+        text = json.dumps({"pythonClassName": "evil.Text", "text": {}})
+    information = json.loads((folder / "dataset_info.json").read_text()) | {"moduleName": "evil"}
+    with (
+        changed(folder / "files.json", None),
+        changed(file, text.encode()),
+        changed(folder / "dataset_info.json", json.dumps(information).encode()),
+    ):
+        assert len(read_all(root)) == 2
+    assert not (tmp_path / "ran").exists()

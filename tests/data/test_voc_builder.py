@@ -207,3 +207,32 @@ def test_real_photographs(real_data, tmp_path):
     assert len(split) == len(names) == 22
     for i in (0, 21):
         same(split[i], read_example(root, names[i], 21))
+
+
+def test_masks_of_0_and_255_are_an_error_with_the_remedy(folder):
+    """Nothing can be learned from them, and everything would score 1.000."""
+    files = sorted((folder / "SegmentationClass").glob("train_000[13].png"))
+    assert len(files) == 2
+    for path in files:
+        Image.fromarray(np.uint8(np.array(Image.open(path)) > 0) * 255).save(path)
+    with pytest.raises(InputError, match=r"split 'train' hold only 0 and 255, .*; save class ids 0, 1, .*mask // 255"):
+        build(folder)
+    assert not list((folder.parent / "tfds").rglob("*.array_record*"))
+    Image.fromarray(np.array(Image.open(files[0])) // 255).save(files[0])  # the other may hold ignored pixels alone
+    assert build(folder)[1] == 2
+
+
+def test_a_mask_with_a_wrong_checksum_is_refused(folder):
+    path = folder / "SegmentationClass/train_0001.png"
+    whole = path.read_bytes()
+    place = whole.index(b"IDAT") + 40
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(InputError, match=r"train_0001\.png is not a complete image file"):
+        build(folder)
+
+
+def test_a_truncated_photograph_is_refused(folder):
+    path = folder / "JPEGImages/train_0001.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"train_0001\.jpg is not a complete image file"):
+        build(folder)
