@@ -4,6 +4,7 @@ import contextlib
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -242,3 +243,11 @@ def test_files_that_cannot_be_opened(tmp_path):
     (tmp_path / "a.jpg").mkdir()
     with pytest.raises(InputError, match=r"a\.jpg cannot be read \(Is a directory"):
         read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("call", ["Image.open(", "builder_from_directory(", "pickle.load", "allow_pickle=True"])
+def test_files_of_strangers_have_one_way_in(call):
+    root = Path(__file__).parents[1]
+    found = [path for part in ("deconvnet_jax", "experiments") for path in (root / part).rglob("*.py")]
+    using = [path.name for path in found if call in path.read_text()]
+    assert using == (["images.py"] if call == "Image.open(" else [])

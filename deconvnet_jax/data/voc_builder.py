@@ -86,7 +86,7 @@ class VocLayout(PackedBuilder):
             yield i, record(example, files.image.read_bytes())
             if self._progress:
                 self._progress(start + i + 1, total)
-        if ids == {0, IGNORE}:
+        if IGNORE in ids and ids <= {0, IGNORE}:
             raise InputError(
                 f"{self._source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, which marks ignored "
                 f"pixels, so there is no object; save class ids 0, 1, ...: mask // {IGNORE} if {IGNORE} is the object"
