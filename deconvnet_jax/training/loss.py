@@ -73,8 +73,9 @@ def pixel_sums(
     log_likelihood = jnp.sum(jnp.where(is_label, jax.nn.log_softmax(logits), 0), axis=-1)
     weight = counts.astype(jnp.float32)
     if class_weights is not None:
+        class_weights = jnp.asarray(class_weights, jnp.float32)
         chex.assert_shape(class_weights, (logits.shape[-1],))
-        weight *= jnp.sum(jnp.where(is_label, jnp.asarray(class_weights, jnp.float32), 0), axis=-1)
+        weight *= jnp.sum(jnp.where(is_label, class_weights, 0), axis=-1)
     return {
         "loss": -jnp.sum(jnp.where(counts, log_likelihood * weight, 0)),
         "weight": jnp.sum(weight),

@@ -222,7 +222,7 @@ def test_capacity_that_is_known_to_be_too_small(rng):
 
 def lattice_arguments(image):
     padded = crf_module._padded(image, crf_module._bucket(image.shape[0] * image.shape[1]))
-    return padded, np.float32(image.shape[:2]), np.float32(NUMBERS["bilateral"][:2])
+    return padded, np.float32(image.shape[:2]), np.float32(crf_module._deviations(NUMBERS["bilateral"]))
 
 
 def test_batch_equals_single(rng):

@@ -41,6 +41,7 @@ def test_weighted_loss_equals_pytorch(rng):
     loss, gradient = jax.value_and_grad(weighted)(jnp.asarray(logits), jnp.asarray(labels))
     np.testing.assert_allclose(loss, expected.item(), rtol=1e-5)
     np.testing.assert_allclose(gradient, t.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-7)
+    assert segmentation_loss(jnp.asarray(logits), jnp.asarray(labels), class_weights=weights.tolist()) == loss
 
 
 def test_balanced_class_weights():
