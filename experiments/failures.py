@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import select
 import sys
 import threading
 import warnings
@@ -85,10 +86,19 @@ def _nobody_reads() -> bool:
     """Returns whether stdout can no longer be written; what it holds is then thrown away."""
     try:
         _flush()
-    except OSError:
+        broken = sys.stdout is not None and _is_broken_pipe(sys.stdout.fileno())
+    except (OSError, ValueError):
+        broken = True
+    if broken and sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return broken
+
+
+def _is_broken_pipe(descriptor: int) -> bool:
+    """Returns whether the other end of a pipe is closed; a failed write need not have left anything to flush."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def machine_failure(error: BaseException) -> str | None:

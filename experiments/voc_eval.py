@@ -30,14 +30,22 @@ from absl import flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deconvnet_jax.data import VOC_CLASSES, DatasetSplit, Example, UnlabelledSplit, has_no_masks, open_split
+from deconvnet_jax.data import (
+    VOC_CLASSES,
+    DatasetSplit,
+    Example,
+    UnlabelledSplit,
+    has_no_masks,
+    open_split,
+    split_counts,
+)
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import Tally, scores_table, submission_folder
 from deconvnet_jax.files import user_path, whole_file, write_text
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
-from experiments import cli, dataset, hosts, segmenting
+from experiments import cli, dataset, hosts, overlap, segmenting
 from experiments.output import claim_output, output_folder, save_picture
 
 
@@ -111,7 +119,7 @@ def run(
     info = loaded[2]
     segmenter = segmenting.segmenter_of(loaded, config, changes or {})
     config = dataset.data_config(config, info["config"], overrides or {}, changes)
-    split, where = open_images(config, info["class_names"])
+    split, where = open_images(config, info)
     name = config.data.eval_split
     if folder:
         settings = {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"}
@@ -132,13 +140,15 @@ def run(
     return scores
 
 
-def open_images(
-    config: ml_collections.ConfigDict, trained: Sequence[str]
-) -> tuple[DatasetSplit | UnlabelledSplit, str]:
-    """The images of the config's evaluation split, and the data's name.
+def open_images(config: ml_collections.ConfigDict, info: dict[str, Any]) -> tuple[DatasetSplit | UnlabelledSplit, str]:
+    """The images of the config's evaluation split, and the data's name; warns of those that were trained on.
+
+    Args:
+      config: that names the data.
+      info: description of the checkpoint.
 
     Raises:
-      InputError: for data that cannot be used, or has other classes than those `trained`.
+      InputError: for data that cannot be used, or has other classes than the checkpoint.
     """
     dataset.check_dataset(config)
     split = config.data.eval_split
@@ -147,9 +157,13 @@ def open_images(
         return UnlabelledSplit(root, split), str(root)
     config = dataset.resolve_data(config)
     where = dataset.described(config)
-    check_classes(dataset.class_names(config), trained, where)
+    check_classes(dataset.class_names(config), info["class_names"], where)
     builder = hosts.first_process_first(lambda: dataset.open_dataset(config))
-    return open_split(builder, split), where
+    images, trained = open_split(builder, split), overlap.training_split(info["config"], config)
+    if trained in split_counts(builder):
+        source = open_split(builder, trained)
+        overlap.warn_of_common_images(source, range(len(source)), images, trained, split)
+    return images, where
 
 
 def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> None:

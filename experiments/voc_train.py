@@ -66,6 +66,7 @@ from deconvnet_jax.weights import (
 )
 from experiments import calibrate_bn, cli, dataset, evaluation, hosts, settings
 from experiments.memory import check_memory
+from experiments.overlap import warn_of_common_images
 
 FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
 LOOKED_AT = 32  # masks that are looked at for likely mistakes
@@ -154,6 +155,8 @@ def run_stage(config: ml_collections.ConfigDict, workdir: Path, accept_changes: 
     )
     for warning in likely_mistakes(config, train_source, class_names):
         hosts.say(f"warning: {warning}")
+    splits = (config.data.train_split, config.data.eval_split)
+    warn_of_common_images(train_source, np.unique(windows.images).tolist(), eval_source, *splits)
     evaluate = evaluation.evaluator(net, class_names, eval_source, config)
     with closing(batches):
         scores = train(
