@@ -130,6 +130,10 @@ ALL = {"coordinator_address": "a:1", "num_processes": 4, "process_id": 2, "clust
         ((), {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NUM_NODES": "2", "JAX_LOCAL_DEVICE_IDS": "0,1"}, {}),
         ((), {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, {"local_device_ids": []}),
         ((), {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ((), {"SLURM_STEP_NUM_TASKS": "", "SLURM_JOB_ID": "7", "SLURM_STEP_NUM_NODES": ""}, None),
+        ((), {"OMPI_COMM_WORLD_SIZE": " ", "OMPI_COMM_WORLD_LOCAL_SIZE": ""}, None),
+        ((), {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": ""}, None),
+        ((), {"JAX_COORDINATOR_ADDRESS": "", "JAX_NUM_PROCESSES": "", "JAX_PROCESS_ID": ""}, None),
         ((), {"OMPI_COMM_WORLD_SIZE": "2"}, {}),
         ((), KUBERNETES, {}),
         ((), {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
@@ -142,6 +146,18 @@ def test_who_tells_how_many_processes_there_are(arguments, environment, expected
     assert hosts.settings(flag_values(*arguments), {**CPU, **environment}) == expected
 
 
+@pytest.mark.parametrize("error", [KeyError("SLURM_PROCID"), TypeError("int() argument"), IndexError("list index")])
+def test_variables_of_which_some_are_missing(monkeypatch, error):
+    """What JAX raises where a cluster's variables are partly set."""
+
+    def partly_set(**_):
+        raise error
+
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", partly_set)
+    with pytest.raises(InputError, match=type(error).__name__):
+        hosts.initialize(flag_values(), {**CPU, "SLURM_STEP_NUM_TASKS": "2"})
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
@@ -149,6 +165,11 @@ def test_who_tells_how_many_processes_there_are(arguments, environment, expected
         (("--coordinator=a:1", "--num_processes=2", "--process_id=2"), {}, "--process_id=2 of --num_processes=2"),
         (("--coordinator=a", "--num_processes=2", "--process_id=1"), {}, "--coordinator=a: expected HOST:PORT"),
         ((), {"JAX_NUM_PROCESSES": "many"}, "JAX_NUM_PROCESSES=many: expected a number"),
+        (
+            (),
+            {"SLURM_STEP_NUM_TASKS": "2(x3)"},
+            r"TASKS=2\(x3\): expected a number; .*--distributed=off",
+        ),
         (("--distributed=on",), {}, "the other processes are not known"),
         ((), {"OMPI_COMM_WORLD_SIZE": "2"}, "the other processes are not known"),
     ],

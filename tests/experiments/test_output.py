@@ -1,11 +1,14 @@
 """Folders for results."""
 
+import json
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from experiments.output import output_folder
+from experiments.output import claim_output, output_file, output_folder, save_picture
 
 
 def test_folders_are_made(tmp_path):
@@ -29,3 +32,67 @@ def test_an_empty_name_is_refused():
 def test_a_folder_that_cannot_be_written_is_refused():
     with pytest.raises(InputError, match=r"--output=/proc cannot be a folder for results \(.*\); name another"):
         output_folder("/proc")
+
+
+def test_home_is_expanded_and_addresses_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert output_folder("~/a [1]") == tmp_path / "a [1]"
+    with pytest.raises(InputError, match="--output=gs://bucket/a is an address"):
+        output_folder("gs://bucket/a")
+
+
+def test_files_that_can_be_written(tmp_path):
+    assert output_file(tmp_path / "a.PNG", "--picture", ".png") == tmp_path / "a.PNG"
+    (tmp_path / "folder.png").mkdir()
+    for path, message in (
+        (tmp_path / "no/a.png", "there is no folder .*no; make it first"),
+        (tmp_path / "a.pdf", "expected a name that ends in .png"),
+        (tmp_path / "folder.png", "expected a name that ends in .png, of a file"),
+        ("", "--picture is empty"),
+        ("s3://a/b.png", "is an address"),
+    ):
+        with pytest.raises(InputError, match=message):
+            output_file(path, "--picture", ".png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png"]
+
+
+def test_pictures_are_whole_or_absent(tmp_path, monkeypatch):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    save_picture(tmp_path / "new/a.jpg", picture)
+    with Image.open(tmp_path / "new/a.jpg") as image:
+        assert image.size == (4, 4)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match=r"a\.jpg could not be written \(No space left on device\); make room"):
+        save_picture(tmp_path / "new/a.jpg", picture + 1)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.jpg"]
+
+
+RUN = {"checkpoint": "/runs/a", "step": 2, "split": "val", "inference": {"mode": "paper"}}
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"step": 2', b"\xff\xfe\0", b"[]", b"[" * 100_000])
+def test_a_damaged_note_blocks_no_results(tmp_path, capsys, damage):
+    claim_output(tmp_path, RUN)
+    (tmp_path / "metrics.json").write_text(json.dumps({"step": 2, "split": "val"}))
+    (tmp_path / "run.json").write_bytes(damage)
+    claim_output(tmp_path, RUN)
+    assert capsys.readouterr().err.startswith(f"warning: {tmp_path / 'run.json'} is damaged and written anew")
+    assert json.loads((tmp_path / "run.json").read_text()) == RUN
+
+
+def test_results_of_another_evaluation_are_not_mixed(tmp_path):
+    claim_output(tmp_path, RUN)
+    claim_output(tmp_path, RUN)
+    with pytest.raises(InputError, match=r"inference\.mode is 'paper' there and 'released' now"):
+        claim_output(tmp_path, {**RUN, "inference": {"mode": "released"}})
+    (tmp_path / "metrics.json").write_text(json.dumps({"step": 1, "split": "val"}))
+    (tmp_path / "run.json").write_text("")
+    with pytest.raises(InputError, match="step is 1 there and 2 now"):
+        claim_output(tmp_path, RUN)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(InputError, match=r"holds other results already \(metrics\.json\)"):
+        claim_output(tmp_path, RUN)
