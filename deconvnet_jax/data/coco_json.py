@@ -10,6 +10,7 @@ column and beginning with the background: a list of numbers, or COCO's text for 
 
 import json
 import posixpath
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ def read_coco(path: str | Path, categories: Sequence[str] | None = None) -> Coco
         if category_id in class_ids:
             class_id = class_ids[category_id]
             images[image_id].objects.append(CocoObject(where, class_id, bool(crowd), entry.get("segmentation")))
-            counts[class_names[class_id]] += 1
+            counts[class_names[class_id]] += not crowd
     segmentations = [item.segmentation for image in images.values() for item in image.objects]
     notes = [*category_notes(path, left_out, counts), *check_fractions(path, segmentations)]
     return CocoFile(path, class_names, list(images.values()), tuple(notes))
@@ -339,7 +340,7 @@ def _image(where: str, entry: dict[str, Any]) -> CocoImage:
         raise InputError(
             f"{where} has the file_name {_shown(file_name)}; expected no blanks around the name: rename it"
         )
-    height, width = entry.get("height"), entry.get("width")
+    height, width = _whole(entry.get("height")), _whole(entry.get("width"))
     if any(type(size) is not int or size < 1 for size in (height, width)):
         raise InputError(f"{where} has height {_shown(height)} and width {_shown(width)}; expected those of the image")
     return CocoImage(where, file, file.stem, height, width, [])
@@ -364,12 +365,17 @@ def _check_names(path: Path, images: Iterable[CocoImage]) -> None:
 
 
 def _id(entry: dict[str, Any], key: str, where: str) -> int | str:
-    """An id; one written as text or as a fraction, "7" or 7.0, is the number."""
-    value = entry.get(key)
-    if type(value) not in (int, float, str) or (type(value) is float and not value.is_integer()):
-        raise InputError(f"{where} has the {key} {_shown(value)}; {_EXPECTED}, each entry with its ids")
-    number = type(value) is float or (type(value) is str and value.isascii() and value.isdecimal() and len(value) < 20)
-    return int(value) if number else value
+    """Returns an id; one written as text or as a fraction, "7" or 7.0, is the number."""
+    value = _whole(entry.get(key))
+    if type(value) not in (int, str):
+        raise InputError(f"{where} has the {key} {_shown(entry.get(key))}; {_EXPECTED}, each entry with its ids")
+    is_number = type(value) is str and re.fullmatch("0|[1-9][0-9]{0,18}", value)
+    return int(value) if is_number else value
+
+
+def _whole(value: Any) -> Any:
+    """Returns 7 for 7.0, as tables that hold gaps are exported; anything else unchanged."""
+    return int(value) if type(value) is float and value.is_integer() else value
 
 
 def _is_line(text: str) -> bool:

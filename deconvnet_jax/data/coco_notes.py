@@ -42,22 +42,27 @@ def is_reserved(name: str) -> bool:
 
 
 def category_notes(path: Path, left_out: Mapping[int | str, str], counts: Mapping[str, int]) -> list[str]:
-    """Returns warnings about categories that were left out, and classes that are never annotated.
+    """Returns warnings about categories that were left out, and classes without any object.
 
     Args:
       path: the JSON file.
       left_out: from `no_classes`.
-      counts: number of annotations of every class, without background, in the order of their ids.
+      counts: number of objects of every class, without crowds and background, in the order of their ids.
     """
-    notes = [f"{path}: the category {why} and annotates nothing; it is left out" for why in left_out.values()]
+    notes = [
+        f"{path}: the category {why} and annotates nothing; it is left out, --categories with its name would keep it"
+        for why in left_out.values()
+    ]
     used = [name for name, count in counts.items() if count]
     empty = [name for name, count in counts.items() if not count]
     if not used:
-        notes.append(f"{path} has no annotation of its {len(empty)} classes: every image becomes background")
+        notes.append(
+            f"{path} has no object of its {len(empty)} classes: its images show background and ignored pixels only"
+        )
     elif empty:
         listed = ",".join(used) if len(used) <= _SHOWN else "... with the others"
         notes.append(
-            f"{path} has no annotation of {len(empty)} of {len(counts)} classes: {_listed(empty)}; unless another "
+            f"{path} has no object of {len(empty)} of {len(counts)} classes: {_listed(empty)}; unless another "
             f"split shows them, leave them out: --categories={listed}"
         )
     return notes

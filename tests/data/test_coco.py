@@ -263,7 +263,7 @@ def test_a_root_category_that_is_used_or_wanted(tmp_path, source, load):
         category["supercategory"] = "animals"
     source["categories"].append({"id": 0, "name": "animals", "supercategory": "none"})
     (warning,) = load(source, categories=["animals", "cat"]).warnings
-    assert "no annotation of 1 of 2 classes: animals;" in warning
+    assert "no object of 1 of 2 classes: animals;" in warning
     shutil.rmtree(tmp_path / "out")
     source["annotations"].append(annotation(3, 0, rectangle(0, 0, 5, 5)))
     assert load(source).warnings == ()
@@ -281,16 +281,17 @@ def test_categories_that_are_no_classes(tmp_path, source, load, name):
 def test_categories_without_annotations_are_named(tmp_path, source, load):
     source["categories"] += [{"id": 90 + i, "name": f"c{i}"} for i in range(20)]
     (warning,) = load(source).warnings
-    assert "no annotation of 20 of 23 classes: c0, c1, c2" in warning
+    assert "no object of 20 of 23 classes: c0, c1, c2" in warning
     assert "c11, ...;" in warning
     assert warning.endswith("--categories=cat,lion,dog")
     assert len(class_names(tmp_path / "out")) == 24
 
 
-def test_file_without_annotations(source, load):
-    source["annotations"] = []
+@pytest.mark.parametrize("crowds", [False, True])
+def test_file_without_objects(source, load, crowds):
+    source["annotations"] = [item | {"iscrowd": 1} for item in source["annotations"] if crowds]
     (warning,) = load(source).warnings
-    assert "no annotation of its 3 classes: every image becomes background" in warning
+    assert "no object of its 3 classes: its images show background" in warning
 
 
 def fractions(segmentation):
@@ -343,10 +344,18 @@ def test_images_that_are_upright(tmp_path, source, load, rng, orientation):
 
 
 def test_ids_as_text_and_as_fractions(tmp_path, source, load):
+    source["images"][0]["height"], source["images"][0]["width"] = float(HEIGHT), float(WIDTH)
     for item in source["annotations"]:
         item["image_id"], item["category_id"] = str(item["image_id"]), float(item["category_id"])
     summary = load(source)
     assert (summary.objects, summary.warnings) == (3, ())
+    shutil.rmtree(tmp_path / "out")
+    source["images"][0]["id"], source["images"][1]["id"] = "01", "1"  # of which neither is the other
+    for item in source["annotations"][:2]:
+        item["image_id"] = "01"
+    for item in source["annotations"][2:]:
+        item["image_id"] = 1
+    assert load(source).objects == 3
     assert class_names(tmp_path / "out") == ("background", "cat", "lion", "dog")
 
 

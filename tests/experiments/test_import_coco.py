@@ -63,7 +63,7 @@ def test_warnings(source):
     done = run(source, "--split=train")
     assert done.returncode == 0, done.stderr
     (warning,) = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
-    assert "no annotation of 1 of 3 classes: lion;" in warning
+    assert "no object of 1 of 3 classes: lion;" in warning
     assert warning.endswith("--categories=dog,[bold]cat")
 
 
@@ -77,7 +77,7 @@ def test_categories(source):
     ("flags", "message"),
     [
         (("--split=train", "--categories=dgo"), "has no category 'dgo'; there are [bold]cat, dog"),
-        (("--split=train", "--output="), "--output is empty; give a folder"),
+        (("--split=train", "--output="), "--output is empty; name a file or folder"),
     ],
 )
 def test_wrong_use_is_one_line(source, flags, message):
