@@ -4,6 +4,7 @@ Only what the file itself holds is read: no links to other files, and no array t
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,10 +65,18 @@ def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarra
             raise ValueError(f"{name} lies in another file")
         claimed += item.nbytes
         check_size(name, claimed, file_size)
-        if item.nbytes and not item.id.get_storage_size():
-            raise ValueError(f"{name} announces {item.nbytes:,} bytes and has none")
+        if not _has_all_values(item):
+            raise ValueError(f"{name} announces {item.nbytes:,} bytes and lacks some of them")
         if item.dtype.kind in "fiub":
             yield name, item[...]
+
+
+def _has_all_values(item: "h5py.Dataset") -> bool:
+    """Returns whether a data set is stored as a whole: HDF5 fills what is not with zeros, without a word."""
+    if item.chunks is None:
+        return item.id.get_storage_size() >= item.nbytes
+    wanted = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
+    return item.id.get_num_chunks() >= wanted
 
 
 def _recorded_order(root: "h5py.Group") -> Iterator[str]:

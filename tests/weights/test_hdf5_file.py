@@ -53,7 +53,7 @@ def test_shapes_without_values(tmp_path, options):
     tracemalloc.start()
     try:
         for side, message in (
-            (2**12, "bytes and has none"),
+            (2**12, "67,108,864 bytes and lacks some of them"),
             (2**16, "announces 17,179,869,184 bytes, but the file has"),
         ):
             with h5py.File(tmp_path / "a.h5", "w") as file:
@@ -64,6 +64,19 @@ def test_shapes_without_values(tmp_path, options):
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_an_array_that_is_stored_in_part(tmp_path, rng, compression):
+    values = rng.standard_normal((7, 10)).astype(np.float32)
+    for rows in (7, 6):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            data = file.create_dataset("a", (7, 10), "f4", chunks=(2, 3), compression=compression)
+            data[:rows] = values[:rows]
+        if rows == 7:
+            np.testing.assert_array_equal(read_hdf5(tmp_path / "a.h5")["a"], values)
+        else:
+            assert "a announces 280 bytes and lacks some of them" in refusal(tmp_path / "a.h5")
 
 
 def test_many_arrays_that_are_compressed_zeros(tmp_path):
