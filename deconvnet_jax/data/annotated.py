@@ -24,6 +24,13 @@ class AnnotatedSplits(NamedTuple):
     warnings: list[str]
 
 
+def check_left_out(folder: VocFolder, split: str) -> None:
+    """Raises InputError if a split without masks seems to have some, under other names."""
+    listed = {name: folder.split(name) for name in split_files(folder.root)}
+    used = {folder.labels.find(name) for found in listed.values() for name in found.names}
+    _without_masks(folder, split, listed[split], used)
+
+
 def annotated_splits(folder: VocFolder) -> AnnotatedSplits:
     """Finds the files of all splits; splits without any mask are left out.
 

@@ -146,6 +146,10 @@ class Members:
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
+    def below(self, folder: str) -> list[str]:
+        """Returns the paths of all files below a folder, as counted from it."""
+        return [name.removeprefix(f"{folder}/") for name in self._names if name.startswith(f"{folder}/")]
+
     def read(self, name: str) -> Member:
         """The file of that name.
 

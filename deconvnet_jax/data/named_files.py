@@ -64,6 +64,7 @@ class NamedFiles:
         """
         self._suffixes = tuple(dict.fromkeys(suffixes))
         self._list_files, self._exists = list_files, exists
+        self._found: dict[str, str | None] = {}
 
     @classmethod
     def below(cls, folder: Path, suffixes: Iterable[str]) -> "NamedFiles":
@@ -73,7 +74,9 @@ class NamedFiles:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """The paths of all files, of this kind or not."""
-        return tuple(self._list_files())
+        files = tuple(self._list_files())
+        self._exists = frozenset(files).__contains__  # faster than to ask the disk for each
+        return files
 
     @cached_property
     def _by_key(self) -> dict[str, list[str]]:
@@ -84,6 +87,11 @@ class NamedFiles:
 
     def find(self, name: str) -> str | None:
         """Returns the path of the file that belongs to a name; None if there is none, or if it could be several."""
+        if name not in self._found:
+            self._found[name] = self._looked_up(name)
+        return self._found[name]
+
+    def _looked_up(self, name: str) -> str | None:
         path = PurePosixPath(name)
         if not name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
             return None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from deconvnet_jax.data.annotated import check_left_out
 from deconvnet_jax.data.text_lists import read_list
 from deconvnet_jax.data.voc_layout import Example, VocFolder
 from deconvnet_jax.images import image_size, read_image
@@ -41,9 +42,17 @@ class UnlabelledSplit(Sequence[Example]):
 
 
 def has_no_masks(root: str | Path, split: str) -> bool:
-    """Whether there are photographs and a file of this split, but not one mask of its images."""
+    """Whether there are photographs and a file of this split, but not one mask of its images.
+
+    Raises:
+      InputError: if the file cannot be used, or the masks seem to be there under other names.
+    """
     folder = VocFolder(root)
     if not folder.split_file(split).is_file() or not (folder.root / "JPEGImages").is_dir():
         return False
     names = read_list(folder.split_file(split), folder.photographs).names
-    return not any(folder.labels.find(name) for name in names)
+    if any(folder.labels.find(name) for name in names):
+        return False
+    if (folder.root / "SegmentationClass").is_dir():
+        check_left_out(folder, split)
+    return True

@@ -266,7 +266,9 @@ def _builder(with_sbd: bool, data_dir: Path, **options: Any) -> Voc2012Seg:
 
 def _split_list(members: Members, split: str) -> list[str]:
     listed = members.read(f"ImageSets/Segmentation/{split}.txt")
-    photographs = NamedFiles((".jpg",), lambda: (), lambda name: f"JPEGImages/{name}" in members)
+    photographs = NamedFiles(
+        (".jpg",), lambda: members.below("JPEGImages"), lambda name: f"JPEGImages/{name}" in members
+    )
     return parse_list(listed.getvalue(), listed, photographs).names
 
 

@@ -100,6 +100,7 @@ class VocFolder:
         if split not in files:
             have = f"there are {', '.join(files)}" if files else "there is no split at all"
             raise InputError(f"no split file {path}: {have}; write one image name a line, without the suffix")
+        _ = self.photographs.files, self.labels.files  # listed once, for many names
         listed = read_list(path, self.photographs)
         for name, mask in listed.masks.items():
             self._check_mask(path, name, mask)

@@ -66,12 +66,14 @@ def test_masks_that_are_clear_are_read(root, form):
 def test_masks_under_other_names_are_named(root, form):
     rename(root / MASKS, form)
     fails(root, f"{MASKS}/im0.png", f"there is {form.format('im0')}", "train.txt", "name files and images alike")
+    with pytest.raises(InputError, match=r"im4\.png \(there is .*im4.*\); name files and images alike"):
+        has_no_masks(root, "val")  # would be predicted without scores
 
 
 @pytest.mark.parametrize("form", ["{}.bmp", "photo-{}.jpg", "batch1/{}.jpg"])
 def test_photographs_under_other_names_are_named(root, form):
     rename(root / "JPEGImages", form)
-    fails(root, "JPEGImages/im0.jpg", f"there is {form.format('im0')}", "train.txt")
+    fails(root, "JPEGImages/im0.jpg", f"there is {form.format('im0')}", "split 'train', 4 of 4")
 
 
 def test_names_in_other_unicode_forms(root):

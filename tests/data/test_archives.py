@@ -8,7 +8,15 @@ import tarfile
 import pytest
 from voc_archives import write_folder, write_tar
 
-from deconvnet_jax.data.archives import Archive, Members, find_archive, stream_members, verify_archive
+from deconvnet_jax.data.archives import (
+    Archive,
+    Members,
+    find_archive,
+    find_near,
+    find_renamed,
+    stream_members,
+    verify_archive,
+)
 from deconvnet_jax.errors import InputError
 
 ROOT = "kit/data"
@@ -51,6 +59,31 @@ def test_archives_and_extracted_folders_are_found(files, tmp_path):
     assert find_archive(tmp_path / ROOT / "deep", archive) is None
     write_tar(tmp_path / "a.tar", files)
     assert find_archive(tmp_path, archive) == tmp_path / "a.tar"
+
+
+def test_folders_that_were_moved_or_lie_near(files, tmp_path):
+    archive = Archive("a.tar", 0, "", ROOT, "http://example.org/a.tar", ("deep",))
+    write_folder(tmp_path / "top", files)
+    assert find_near(tmp_path, archive) == tmp_path / "top"
+    assert find_near(tmp_path / ROOT / "x", archive) is None
+    assert find_near(tmp_path / "top" / ROOT / "deep", archive) == tmp_path / "top" / ROOT
+    (tmp_path / "top" / ROOT).rename(tmp_path / "data")
+    assert find_archive(tmp_path, archive) == find_archive(tmp_path / "data", archive) == tmp_path / "data"
+    (tmp_path / "data").rename(tmp_path / "other")
+    assert find_archive(tmp_path, archive) is None
+    assert find_renamed(tmp_path, archive) == find_renamed(tmp_path / "other", archive) == tmp_path / "other"
+
+
+def test_links_in_folders_are_followed(files, tmp_path):
+    write_folder(tmp_path, files)
+    (tmp_path / ROOT / "deep").rename(tmp_path / "disk")
+    (tmp_path / ROOT / "deep").symlink_to(tmp_path / "disk")
+    (tmp_path / ROOT / "broken").symlink_to(tmp_path / "nowhere")
+    (tmp_path / ROOT / "loop").symlink_to(tmp_path / ROOT)
+    assert sorted(streamed(tmp_path / ROOT)) == ["a.txt", "deep/b.bin"]
+    with Members(tmp_path / ROOT, ROOT) as members:
+        assert members.read("deep/b.bin").getvalue() == files[f"{ROOT}/deep/b.bin"]
+        assert members.below("deep") == ["b.bin"]
 
 
 def test_size_and_checksum(files, tmp_path):

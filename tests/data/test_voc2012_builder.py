@@ -130,12 +130,53 @@ def test_extracted_folders(archives, where):
     archives.check(open_split(builder, "train"), TRAIN)
 
 
+@pytest.mark.parametrize("part", ["JPEGImages", "SegmentationClass", "cls"])
+def test_extracted_folders_with_links(archives, part, tmp_path):
+    write_folder(archives.folder, archives.voc | archives.sbd)
+    path = archives.folder / (SBD_ROOT if part == "cls" else VOC_ROOT) / part
+    path.rename(tmp_path / "disk")
+    path.symlink_to(tmp_path / "disk")
+    archives.check(open_split(archives.build(), "train_aug"), TRAIN + EXTRA)
+
+
+def test_sbd_as_torchvision_extracts_it(archives):
+    write_folder(archives.folder, archives.voc | archives.sbd)
+    (archives.folder / SBD_ROOT).rename(archives.folder / "SBD")
+    archives.check(open_split(archives.build(), "train_aug"), TRAIN + EXTRA)
+
+
+def test_an_incomplete_folder_of_sbd_is_named(archives):
+    write_folder(archives.folder, archives.voc | archives.sbd)
+    (archives.folder / SBD_ROOT).rename(archives.folder / "SBD")
+    (archives.folder / "SBD/val.txt").unlink()
+    with pytest.raises(InputError, match=r"SBD has no val\.txt; is it the whole of SBD\?"):
+        archives.build()
+
+
+def test_folders_above_and_below(archives):
+    write_folder(archives.folder, archives.voc)
+    for folder in (archives.folder.parent, archives.folder / VOC_ROOT / "JPEGImages"):
+        with pytest.raises(InputError, match=r"; did you mean .*downloads.*\?"):
+            prepare_voc2012(folder, archives.data_dir)
+    (archives.folder / VOC_ROOT).rename(archives.folder / "VOC2012")
+    archives.check(open_split(archives.build(), "train"), TRAIN)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "ascii"])
+def test_lists_that_were_edited(archives, encoding):
+    names = "".join(f"{name}.jpg\r\n" for name in TRAIN)
+    archives.voc[f"{VOC_ROOT}/ImageSets/Segmentation/train.txt"] = names.encode(encoding)
+    archives.check(open_split(archives.write().build(), "train"), TRAIN)
+
+
 def test_voc_alone_and_sbd_later(archives):
     archives.write()
     sbd = (archives.folder / SBD_FILE).rename(archives.folder.parent / SBD_FILE)
     builder = archives.build()
     archives.check(open_split(builder, "trainval"), TRAIN + VAL)
-    with pytest.raises(InputError, match="no split 'train_aug' in voc2012_seg; there are train, val, trainval"):
+    with pytest.raises(
+        InputError, match=r"there are train, val, trainval; 'train_aug' .* needs SBD; put benchmark\.tgz"
+    ):
         open_split(builder, "train_aug")
     sbd.rename(archives.folder / SBD_FILE)
     archives.check(open_split(archives.build(), "train_aug"), TRAIN + EXTRA)
