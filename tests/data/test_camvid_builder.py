@@ -1,5 +1,6 @@
 """CamVid in the folders of SegNet's tutorial: pixels, ignored pixels, splits, unusable files."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,35 @@ def test_every_pixel(camvid, capfd):
     assert prepare_camvid(None, root.parent / "tfds").data_path == builder.data_path
     assert len(seen) == 6
     assert capfd.readouterr() == ("", "")
+
+
+def test_masks_that_changed_are_not_read_from_the_packed_copy(camvid):
+    root, masks = camvid
+    data_dir = root.parent / "tfds"
+    prepare_camvid(root, data_dir)
+    other = root.parent / "other"
+    shutil.copytree(root, other)
+    prepare_camvid(other, data_dir)  # the same files
+    Image.fromarray(np.zeros_like(masks["val_000"])).save(other / "valannot/val_000.png")
+    with pytest.raises(InputError, match=r"was packed from other files than .*other has now \(CamVid differs\)"):
+        prepare_camvid(other, data_dir)
+    prepare_camvid(None, data_dir)  # packed from `root`, which is as it was
+    (root / "valannot/val_000.png").write_bytes((other / "valannot/val_000.png").read_bytes())
+    with pytest.raises(InputError, match=r"was packed from other files than .*CamVid has now"):
+        prepare_camvid(None, data_dir)
+    shutil.rmtree(data_dir / "camvid")
+    assert not open_split(prepare_camvid(root, data_dir), "val")[0].label.any()
+    shutil.rmtree(root)
+    assert not open_split(prepare_camvid(None, data_dir), "val")[0].label.any()
+
+
+def test_links_and_hidden_files(camvid):
+    root, _ = camvid
+    for part in ("train", "trainannot"):
+        (root / part).rename(root.parent / part)
+        (root / part).symlink_to(root.parent / part)
+    (root / "train/._train_000.png").write_bytes(b"\0\5\x16\7")
+    assert split_counts(prepare_camvid(root, root.parent / "tfds")) == COUNTS
 
 
 def test_not_built(tmp_path):

@@ -84,6 +84,24 @@ def test_voc2012_with_proposals_and_window_lists(rng, tmp_path):
     assert all(len(boxes) for boxes in proposals)
 
 
+def test_names_with_blanks_and_lists_with_paths(tmp_path):
+    """The list of windows for the original cannot hold such names; everything else can."""
+    prepare("--dataset=scenes", f"--data_dir={tmp_path}", "--train_scenes=2", "--val_scenes=1")
+    root, name = tmp_path / "scenes", "WhatsApp Image 2024 'a'\tb"
+    for part, suffix in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png"), ("SegmentationObject", ".png")):
+        (root / part / f"train_0000{suffix}").rename(root / part / f"{name}{suffix}")
+    for split, names in (("train", (name, "train_0001")), ("test", ("unknown",))):
+        lines = "".join(f"/JPEGImages/{name}.jpg /SegmentationClass/{name}.png\n" for name in names)
+        (root / f"ImageSets/Segmentation/{split}.txt").write_text(lines, encoding="utf-16")
+    (root / "ImageSets/Segmentation/trainval.txt").unlink()
+    flags = (f"--voc_root={root}", f"--data_dir={tmp_path / 'tfds'}", "--proposals=train", "--method=grid")
+    done = prepare("--dataset=voc_layout", *flags, "--processes=1")
+    assert done.returncode == 0, done.stderr
+    assert "images: train 2, val 1" in done.stdout
+    assert f"no list train_stage2.txt: image '{name}' has a space in its name" in done.stdout
+    assert "warning: split 'test' is left out: none of its 1 images has a photograph" in done.stderr
+
+
 def test_flags_without_meaning_are_refused(tmp_path):
     cases = {
         "--manual_dir has no meaning for --dataset=scenes, only for voc2012 and camvid": (
