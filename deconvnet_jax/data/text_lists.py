@@ -117,7 +117,10 @@ def _entry(line: str, photographs: NamedFiles) -> tuple[str, str] | None:
     for head, rest in (*files, *others):  # names may have blanks, and what follows is seldom a name
         if name := photographs.name_of_path(head):
             return name, _second_file(text, name, rest)
-    return photographs.name_of_path(text.strip(_QUOTES)) or text, ""
+    if name := photographs.name_of_path(text.strip(_QUOTES)):
+        return name, ""
+    _, folder, file = (files[0][0] if files else text).rpartition("JPEGImages/")
+    return (_SUFFIX.sub("", file) if folder else text), ""  # a photograph that is not there
 
 
 def _second_file(text: str, name: str, rest: str) -> str:

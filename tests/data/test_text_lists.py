@@ -81,6 +81,7 @@ def test_encodings_and_ends_of_lines(tmp_path, photographs, encode, end):
 def test_names_that_look_like_something_else(tmp_path, photographs):
     assert names(tmp_path, photographs, "1 0\ncam1/b\n") == ["1 0", "cam1/b"]
     assert names(tmp_path, photographs, "nowhere\nim0\n") == ["nowhere", "im0"]  # what is missing is said later
+    assert names(tmp_path, photographs, "/JPEGImages/a.jpg /SegmentationClass/a.png\nJPEGImages/b\n") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
