@@ -55,6 +55,7 @@ class VocLayout(PackedBuilder):
     def __init__(self, *, source: FolderData, progress: Progress | None = None, **kwargs: Any):
         self._source, self._progress = source, progress
         self._palettes = Palettes(source.class_names)
+        self._single: list[str] = []  # warnings of splits whose masks show one class
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -91,6 +92,9 @@ class VocLayout(PackedBuilder):
                 f"{self._source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, which marks ignored "
                 f"pixels, so there is no object; save class ids 0, 1, ...: mask // {IGNORE} if {IGNORE} is the object"
             )
+        shown = [self._source.class_names[found] for found in ids - {IGNORE}]
+        if len(shown) == 1:
+            self._single.append(f"the masks of the split '{split}' show only '{shown[0]}'; check them before training")
         if start + len(examples) == total:
             self._finish()
 
@@ -98,7 +102,7 @@ class VocLayout(PackedBuilder):
         """Checks that the files are still those that the data set is named after, and keeps what to warn of."""
         if signature(self._source.files) != self._source.contents.signature:
             raise InputError(f"{self._source.root}: files were changed while they were packed; run it again")
-        self.info.metadata["palettes"] = self._palettes.warnings()
+        self.info.metadata["palettes"] = [*self._palettes.warnings(), *self._single]
 
 
 def prepare_voc_layout(

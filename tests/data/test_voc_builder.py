@@ -236,3 +236,11 @@ def test_a_truncated_photograph_is_refused(folder):
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(InputError, match=r"train_0001\.jpg is not a complete image file"):
         build(folder)
+
+
+def test_masks_of_one_class_are_warned_of(folder):
+    for path in (folder / "SegmentationClass").glob("train_000[13].png"):
+        Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
+    said = []
+    prepare_voc_layout(folder, folder.parent / "tfds", warn=said.append)
+    assert said == ["the masks of the split 'train' show only 'background'; check them before training"]
