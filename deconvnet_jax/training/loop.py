@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from deconvnet_jax.models import DeconvNet, Network
-from deconvnet_jax.training.checkpoints import add_metrics, finish_saving, restore_newest, save_checkpoint
+from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Interruption, Preempted
 from deconvnet_jax.training.layout import BatchLayout, batch_layout
 from deconvnet_jax.training.metric_writer import MetricWriter
@@ -25,7 +25,7 @@ from deconvnet_jax.training.progress import Progress
 from deconvnet_jax.training.state import TrainState, create_state
 from deconvnet_jax.training.step import train_step
 from deconvnet_jax.training.step_monitor import StepMonitor
-from deconvnet_jax.weights import open_checkpoints
+from deconvnet_jax.weights import finish_saving, open_checkpoints
 
 
 class Evaluation(NamedTuple):

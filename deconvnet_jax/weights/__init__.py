@@ -3,33 +3,51 @@
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
 from deconvnet_jax.weights.checkpoint import (
     check_vacant,
-    first_line,
     has_checkpoint,
     init_from_checkpoint,
     load_checkpoint,
-    on_this_device,
-    open_checkpoints,
+    newest_description,
     save_network,
+)
+from deconvnet_jax.weights.checkpoint_folder import (
+    RECORD,
+    Checkpoints,
+    StoredStep,
+    finish_saving,
+    first_line,
+    metrics_file,
+    metrics_text,
+    open_checkpoints,
+    writing,
 )
 from deconvnet_jax.weights.deconvnet import deconvnet_from_caffe
 from deconvnet_jax.weights.fcn8s import fcn8s_from_caffe
 from deconvnet_jax.weights.from_caffe import network_from_caffe
+from deconvnet_jax.weights.integrity import integrity_record
 from deconvnet_jax.weights.vgg16 import keep_vgg16_features, load_vgg16
 
 __all__ = [
+    "RECORD",
     "CaffemodelError",
+    "Checkpoints",
+    "StoredStep",
     "check_vacant",
     "deconvnet_from_caffe",
     "fcn8s_from_caffe",
+    "finish_saving",
     "first_line",
     "has_checkpoint",
     "init_from_checkpoint",
+    "integrity_record",
     "keep_vgg16_features",
     "load_caffemodel",
     "load_checkpoint",
     "load_vgg16",
+    "metrics_file",
+    "metrics_text",
     "network_from_caffe",
-    "on_this_device",
+    "newest_description",
     "open_checkpoints",
     "save_network",
+    "writing",
 ]

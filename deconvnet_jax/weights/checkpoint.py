@@ -1,4 +1,4 @@
-"""Networks in Orbax checkpoints: whoever predicts reads the variables and the run's description and nothing else.
+"""Networks in Orbax checkpoints: a program that predicts reads the variables and the run's description, verified.
 
 Training writes more into them and reads it back: `training.checkpoints`.
 """
@@ -11,32 +11,31 @@ from typing import Any
 import chex
 import jax
 import orbax.checkpoint as ocp
-from absl import logging
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import user_path
 from deconvnet_jax.models import DeconvNet, Network, config_from_network, network_from_config
+from deconvnet_jax.weights.checkpoint_folder import (
+    BEST_METRIC,
+    RECORD,
+    StoredStep,
+    finish_saving,
+    finished_steps,
+    first_line,
+    open_checkpoints,
+    read_metrics,
+    warn_of_metrics,
+    writing,
+)
+from deconvnet_jax.weights.integrity import integrity_record
 
-BEST_METRIC = "mean_iou"
-
-
-def open_checkpoints(directory: str | Path) -> ocp.CheckpointManager:
-    """A manager that writes to `directory`, keeping the last two steps and the one with the best `mean_iou`."""
-    best = preservation_policy.BestN(
-        get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
-    )
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
-        best_fn=lambda metrics: metrics[BEST_METRIC],
-        cleanup_tmp_directories=True,  # what a killed run was writing
-    )
-    return ocp.CheckpointManager(Path(directory).absolute(), options=options)
+_LARGEST_INPUT = 4096  # pixels a side; tables of bilinear weights grow with it while a network is traced
+_STATISTICS = (None, "folded", "unknown")  # what "batch_statistics" of a description may be
 
 
 def has_checkpoint(directory: str | Path) -> bool:
-    """Whether a folder holds a finished step."""
-    directory = Path(directory)
-    return directory.is_dir() and any(c.name.isdigit() and c.is_dir() for c in directory.iterdir())
+    """Returns whether a folder holds a finished step."""
+    return bool(finished_steps(Path(directory)))
 
 
 def check_vacant(directory: str | Path) -> None:
@@ -55,18 +54,23 @@ def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree,
       info: as for `training.save_checkpoint`; of "config" only other sections than "model" are used.
 
     Raises:
-      InputError: if the folder holds a checkpoint already, or is that of a training run.
+      InputError: if the folder holds a checkpoint already, is that of a training run, or cannot be written.
     """
     check_vacant(directory)
     info = {**info, "config": {**info.get("config", {}), "model": config_from_network(net)}}
     variables = jax.device_get(variables)  # with several processes, Orbax takes arrays of one device for an error
     with open_checkpoints(directory) as manager:
-        args = ocp.args.Composite(variables=ocp.args.StandardSave(variables), info=ocp.args.JsonSave(info))
-        manager.save(0, args=args)
+        args = ocp.args.Composite(
+            variables=ocp.args.StandardSave(variables),
+            info=ocp.args.JsonSave(info),
+            **{RECORD: ocp.args.JsonSave(integrity_record({"variables": variables}, {"info": info}))},
+        )
+        writing(manager, lambda: manager.save(0, args=args))
+        finish_saving(manager)
 
 
 def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network, chex.ArrayTree, dict[str, Any]]:
-    """The network of a training run, for prediction.
+    """Returns the network of a training run, for prediction.
 
     Args:
       path: the run's `checkpoints` folder, or the run's folder.
@@ -75,47 +79,78 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
     Returns:
       The module, its variables, and the run's description: "config" (dict), "class_names" (list), "step" (int), and
       for imported networks "batch_statistics": "folded" if they are part of scale and shift, or "unknown" if they must
-      be measured before the network predicts.
+      be re-estimated before the network predicts.
 
     Raises:
-      InputError: if there is no checkpoint, no such step, or the folder is not one of this project's.
+      InputError: if there is no checkpoint or no such step, the folder is no checkpoint of ours, or a file is damaged.
     """
-    directory = _checkpoint_directory(Path(path).expanduser())
-    options = ocp.CheckpointManagerOptions(read_only=True, best_fn=lambda metrics: metrics[BEST_METRIC])
-    with _without_warnings(), ocp.CheckpointManager(directory.absolute(), options=options) as manager:
-        step = _choose_step(manager, directory, step)
-        try:
-            info = manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
-            net = network_from_config(info["config"]["model"])
-            images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), "float32")
-            shapes = jax.eval_shape(net.init, jax.random.key(0), images)
-            _check_description(net, info)
-        except (KeyError, ValueError, TypeError, AttributeError, OSError) as error:
-            raise InputError(
-                f"{directory / str(step)} is not a checkpoint of this project ({first_line(error)})"
-            ) from error
-        variables = _restore_variables(manager, step, shapes, directory)
+    directory = _checkpoint_directory(user_path(path, "the checkpoint's folder"))
+    step = _choose_step(directory, step)
+    folder = directory / str(step)
+    if not (folder / "info").exists():
+        raise InputError(f"{folder} is not a checkpoint of this project (it has no item 'info')")
+    with _read_or_damaged(folder, "description"):
+        stored = StoredStep(folder)
+        info = stored.json("info")
+    try:
+        net, shapes = _described_network(info)
+    except Exception as error:  # whatever Flax and JAX make of nonsense
+        raise InputError(f"{folder} is not a checkpoint of this project ({first_line(error)})") from error
+    with _read_or_damaged(folder, "variables"):
+        variables = stored.arrays("variables", shapes)
     return net, variables, {**info, "step": step}
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Orbax warns of what read_only implies, three lines for every network that is loaded."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(min(before, logging.ERROR))
+def _read_or_damaged(folder: Path, what: str) -> Iterator[None]:
+    """Turns whatever Orbax, TensorStore and JSON make of damaged files into an InputError of one line."""
     try:
         yield
-    finally:
-        logging.set_verbosity(before)
+    except Exception as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+            raise  # the files are good, the device's memory does not suffice
+        raise InputError(
+            f"the {what} in {folder} cannot be read ({first_line(error)}); "
+            "the files are damaged or were written by another version: use another step"
+        ) from error
 
 
-def _check_description(net: Network, info: dict[str, Any]) -> None:
-    """Raises ValueError unless what is read later is there."""
-    names, size = info["class_names"], info["config"].get("data", {}).get("crop_size", 1)
+def newest_description(directory: str | Path) -> dict[str, Any] | None:
+    """Returns the description in the newest step of which it can be read; None without any."""
+    for step in reversed(finished_steps(Path(directory))):
+        try:
+            info = StoredStep(Path(directory) / str(step)).json("info")
+            if isinstance(info["config"], dict):
+                return info
+        except Exception:  # whatever Orbax and JSON make of damage; `training.restore_newest` tells of it
+            continue
+    return None
+
+
+def _described_network(info: Any) -> tuple[Network, chex.ArrayTree]:
+    """Returns the network of a description and the shapes of its variables; takes no memory for them.
+
+    Raises:
+      Exception: whatever nonsense leads to; ValueError unless what is read later is there.
+    """
+    if not isinstance(info, dict) or not isinstance(info.get("config"), dict):
+        raise ValueError("its description has no config")
+    config = info["config"]
+    for section in ("model", "data", "inference"):
+        if not isinstance(config.get(section, {}), dict):
+            raise ValueError(f"config.{section} is {config[section]!r}")
+    net = network_from_config(config["model"])
+    names, size = info["class_names"], config.get("data", {}).get("crop_size", 1)
     if not isinstance(names, list) or len(names) != net.num_classes or not all(isinstance(n, str) for n in names):
         raise ValueError(f"class_names is no list of {net.num_classes} names")
-    if not isinstance(size, int) or size < 1:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"config.data.crop_size is {size!r}")
+    if info.get("batch_statistics") not in _STATISTICS:
+        raise ValueError(f"batch_statistics is {info['batch_statistics']!r}")
+    if net.min_input_size > _LARGEST_INPUT:
+        raise ValueError(f"the network takes images from {net.min_input_size} pixels a side")
+    images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), "float32")
+    return net, jax.eval_shape(net.init, jax.random.key(0), images)
 
 
 def init_from_checkpoint(
@@ -204,50 +239,16 @@ def _checkpoint_directory(path: Path) -> Path:
     )
 
 
-def _choose_step(manager: ocp.CheckpointManager, directory: Path, step: int | None) -> int:
-    steps = manager.all_steps()
-    if step is None:
-        best = manager.best_step()
-        return manager.latest_step() if best is None else best
-    if step not in steps:
-        raise InputError(f"no step {step} in {directory}; there are {', '.join(map(str, sorted(steps)))}")
-    return step
-
-
-def _restore_variables(
-    manager: ocp.CheckpointManager, step: int, shapes: chex.ArrayTree, directory: Path
-) -> chex.ArrayTree:
-    args = ocp.args.Composite(variables=ocp.args.StandardRestore(on_this_device(shapes)))
-    try:
-        _check_shapes(directory / str(step) / "variables", shapes)
-        return manager.restore(step, args=args)["variables"]
-    except (KeyError, ValueError, TypeError, OSError) as error:
-        raise InputError(
-            f"the variables in {directory / str(step)} cannot be read ({first_line(error)}); "
-            "the files are damaged or were written by another version: use another step"
-        ) from error
-
-
-def _check_shapes(directory: Path, shapes: chex.ArrayTree) -> None:
-    """Raises ValueError for the first array that is missing or has another shape; reads no array.
-
-    Orbax would find out too, but from many reads at once, whose other errors it leaves to the garbage collector.
-    """
-    stored = ocp.StandardCheckpointHandler().metadata(directory.absolute())
-    stored = getattr(stored, "tree", stored)
-    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        name = jax.tree_util.keystr(path)
-        if found.get(name) != leaf.shape:
-            raise ValueError(f"{name} has the shape {found.get(name)}, the config's network needs {leaf.shape}")
-
-
-def on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """Shapes and dtypes to restore onto the first local device, whatever devices wrote them."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, for a message of one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _choose_step(directory: Path, step: int | None) -> int:
+    steps = finished_steps(directory)
+    if step is not None:
+        if step not in steps:
+            raise InputError(f"no step {step} in {directory}; there are {', '.join(map(str, steps))}")
+        return step
+    scores = {}
+    for each in steps:
+        found, damage = read_metrics(directory / str(each))
+        if damage and jax.process_index() == 0:
+            warn_of_metrics(directory / str(each), damage)
+        scores[each] = -1.0 if found is None else found[BEST_METRIC]
+    return max(steps, key=lambda each: (scores[each], each))

@@ -4,14 +4,13 @@ import re
 import resource
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.training import add_metrics, restore_newest, save_checkpoint
-from deconvnet_jax.training.checkpoints import DAMAGED, checksums, finish_saving
-from deconvnet_jax.weights import open_checkpoints
+from deconvnet_jax.training.checkpoints import DAMAGED
+from deconvnet_jax.weights import finish_saving, open_checkpoints
 
 INFO = {"config": {}, "class_names": []}
 
@@ -90,7 +89,7 @@ def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(tmp_path,
     assert_is_step(restore(folder, trees), trees, 5)
 
 
-@pytest.mark.parametrize("part", ["optimizer", "data/metadata", "checksums/metadata"])
+@pytest.mark.parametrize("part", ["optimizer", "data/metadata", "info"])
 def test_a_step_without_one_of_its_parts(tmp_path, trees, part):
     folder = tmp_path / "checkpoints"
     save(folder, trees, 2, 5)
@@ -153,15 +152,6 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_intact(tmp_path, tre
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     message = str(error.value)
     assert "\n" not in message
-    assert f"could not be written to {tmp_path} (the disk is full); the one of step 2 is intact: make room" in message
+    reason = "the disk is full, or files may not be as large"
+    assert f"could not be written to {tmp_path} ({reason}); the one of step 2 is intact: make room" in message
     assert_is_step(restore(tmp_path, (large, trees[1])), (large, trees[1]), 2)
-
-
-def test_checksums_see_a_single_bit(trees):
-    variables, _ = trees
-    before = checksums(jax.tree.map(jnp.asarray, variables))
-    (name,) = before
-    words = variables["params"]["conv"]["kernel"].view(np.uint32)
-    assert before[name] == int(words.sum(dtype=np.uint64) % 2**32)
-    words[3, 4] ^= 1 << 30
-    assert checksums(variables) != before

@@ -1,5 +1,6 @@
 """Checkpoints: what is restored is what was saved, alone where only that is asked for, and never half of it."""
 
+import functools
 import json
 import shutil
 
@@ -9,9 +10,15 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet, FCN8s
+from deconvnet_jax.models import DeconvNet, FCN8s, config_from_network
 from deconvnet_jax.training import add_metrics, create_state, init_variables, make_optimizer, save_checkpoint
-from deconvnet_jax.weights import init_from_checkpoint, load_checkpoint, open_checkpoints, save_network
+from deconvnet_jax.weights import (
+    checkpoint_folder,
+    init_from_checkpoint,
+    load_checkpoint,
+    open_checkpoints,
+    save_network,
+)
 
 MODEL = {
     "num_classes": 3,
@@ -47,7 +54,7 @@ def scaled(state, factor):
     return jax.tree.map(lambda leaf: leaf * jnp.asarray(factor, leaf.dtype), state)
 
 
-def save(folder, state, steps):
+def save(folder, state, steps, info=INFO):
     """Saves variables times the step number at every step; steps: number -> mean IoU or None."""
     with open_checkpoints(folder) as manager:
         for step, mean_iou in steps.items():
@@ -58,7 +65,7 @@ def save(folder, state, steps):
                 variables=now.variables,
                 optimizer=now.opt_state,
                 data={"position": step},
-                info=INFO,
+                info=info,
             )
             if mean_iou is not None:
                 add_metrics(manager, step, {"mean_iou": mean_iou})
@@ -117,6 +124,7 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path, state):
     (foreign / "1").mkdir(parents=True)
     with pytest.raises(InputError, match=r"foreign/1 is not a checkpoint of this project|no checkpoint in .*foreign"):
         load_checkpoint(foreign)
+    shutil.rmtree(tmp_path / "4/integrity")
     info = tmp_path / "4/info/metadata"
     description = json.loads(info.read_text())
     description["config"]["model"]["width"] = 1 / 16
@@ -129,6 +137,8 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path, state):
         load_checkpoint(tmp_path)
 
 
+SMALL = DeconvNet(num_classes=3, width=1 / 64, fc_features=2, fc_window=1, dtype=jnp.dtype("float32"))
+SMALL_INFO = {"config": {"model": config_from_network(SMALL)}, "class_names": INFO["class_names"]}
 NET = DeconvNet(**{**MODEL, "dtype": jnp.dtype("float32")})
 NAMES = {"class_names": INFO["class_names"]}
 
@@ -206,28 +216,155 @@ def test_a_runs_folder_is_not_mixed_with_a_network_from_elsewhere(tmp_path, stat
     assert load_checkpoint(tmp_path / "run")[2]["step"] == 5
 
 
+def changed_description(folder, change):
+    """Edits the description of step 0 as an older version, which wrote no integrity record, could have written it."""
+    shutil.rmtree(folder / "0/integrity")
+    path = folder / "0/info/metadata"
+    description = json.loads(path.read_text())
+    changed = change(description)
+    path.write_text(json.dumps(description if changed is None else changed))
+
+
 @pytest.mark.parametrize(
-    ("section", "value", "message"),
+    ("change", "message"),
     [
-        ("class_names", None, "class_names is no list of 3 names"),
-        ("class_names", ["a", "b"], "class_names is no list of 3 names"),
-        ("width", "abc", ""),
-        ("num_classes", None, ""),
-        ("dtype", "int32", "dtype 'int32' is no floating-point type"),
-        ("data", None, ""),
-        ("data", {"crop_size": "a"}, "crop_size is 'a'"),
+        (lambda d: [1], "its description has no config"),
+        (lambda d: {**d, "config": "x"}, "its description has no config"),
+        (lambda d: d.update(class_names=None), "class_names is no list of 3 names"),
+        (lambda d: d.update(class_names=["a", "b"]), "class_names is no list of 3 names"),
+        (lambda d: d.update(class_names=["a", "b", {"c": 1}]), "class_names is no list of 3 names"),
+        (lambda d: d.update(batch_statistics=["folded"]), r"batch_statistics is \['folded'\]"),
+        (lambda d: d["config"].update(data=7), "config.data is 7"),
+        (lambda d: d["config"].update(inference=["x"]), r"config.inference is \['x'\]"),
+        (lambda d: d["config"].update(model=None), "config.model is None"),
+        (lambda d: d["config"].update(data={"crop_size": "a"}), "crop_size is 'a'"),
+        (lambda d: d["config"]["model"].update(dtype="int32"), "dtype 'int32' is no floating-point type"),
+        (lambda d: d["config"]["model"].update(architecture="unet"), "unet"),
+        (lambda d: d["config"]["model"].update(width="abc"), ""),
+        (lambda d: d["config"]["model"].update(num_classes=None), ""),
+        (lambda d: d["config"]["model"].update(width=float("nan")), ""),
+        (lambda d: d["config"]["model"].update(fc_window=[7]), ""),
     ],
 )
-def test_a_damaged_description_is_one_line(tmp_path, state, section, value, message):
-    save_network(tmp_path, NET, state.variables, NAMES)
-    path = tmp_path / "0/info/metadata"
-    description = json.loads(path.read_text())
-    config = description["config"]
-    target = config["model"] if section in config["model"] else config if section == "data" else description
-    target[section] = value
-    path.write_text(json.dumps(description))
-    with pytest.raises(InputError, match=rf"0 is not a checkpoint of this project \(.*{message}"):
+def test_a_nonsensical_description_is_one_line(tmp_path, change, message):
+    save_network(tmp_path, SMALL, small_variables(), NAMES)
+    changed_description(tmp_path, change)
+    with pytest.raises(InputError, match=rf"0 is not a checkpoint of this project \(.*{message}") as error:
         load_checkpoint(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"width": 1e9},
+        {"width": -1},
+        {"fc_window": 2000},
+        {"fc_features": 10**12},
+        {"fc_window": 10**6},
+        {"num_classes": 4},
+    ],
+)
+def test_sizes_that_the_files_do_not_have_take_no_memory(tmp_path, sizes):
+    save_network(tmp_path, SMALL, small_variables(), NAMES)
+    changed_description(tmp_path, lambda d: (d["config"]["model"].update(sizes), d)[1])
+    with pytest.raises(InputError, match=r"0 (is not a checkpoint|cannot be read)"):
+        load_checkpoint(tmp_path)
+
+
+@functools.cache
+def small_variables():
+    """Drawn by NumPy: compiling the initialisation takes longer than the tests."""
+    rng, images = np.random.default_rng(1), jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+    shapes = jax.eval_shape(SMALL.init, jax.random.key(0), images)
+    return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_flipped_bit_in_any_file_never_gives_other_values(tmp_path, rng, capsys):
+    """Of what prediction and a start from another run's network read."""
+    info = {**NAMES, "config": {"data": {"crop_size": 32}, "seed": 3, "rate": 0.125, "on": True}}
+    save_network(tmp_path, SMALL, small_variables(), info)
+    expected = load_checkpoint(tmp_path)
+    fresh = jax.tree.map(np.zeros_like, small_variables())
+    noticed = 0
+    for path, good in contents(tmp_path / "0").items():
+        for position in rng.integers(0, len(good), 6):
+            bad = bytearray(good)
+            bad[position] ^= 1 << rng.integers(0, 8)
+            path.write_bytes(bad)
+            try:
+                found = load_checkpoint(tmp_path)
+                assert found[0] == expected[0]
+                assert found[2] == expected[2]
+                assert_trees_equal(found[1], expected[1])
+                assert_trees_equal(init_from_checkpoint(tmp_path, SMALL, fresh, INFO["class_names"])[0], expected[1])
+            except InputError:
+                noticed += 1
+            path.write_bytes(good)
+    assert noticed >= 20
+    assert "older version" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.125", "0.127"), ("true", "false"), ('"seed": 3', '"seed": 7'), ("cat", "cap")]
+)
+def test_a_changed_description_is_noticed(tmp_path, old, new):
+    save_network(tmp_path, SMALL, small_variables(), {**NAMES, "config": {"seed": 3, "rate": 0.125, "on": True}})
+    path = tmp_path / "0/info/metadata"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=r"description in .*0 cannot be read \(the values of info are not those that"):
+        load_checkpoint(tmp_path)
+
+
+def test_checkpoints_without_a_record_are_read_with_a_note(tmp_path, capsys):
+    save_network(tmp_path, SMALL, small_variables(), NAMES)
+    shutil.rmtree(tmp_path / "0/integrity")
+    assert_trees_equal(load_checkpoint(tmp_path)[1], small_variables())
+    assert capsys.readouterr().err.endswith("0 was written by an older version; damage may go unnoticed\n")
+
+
+@pytest.mark.parametrize("name", ["lr[0.1]", "[!a]", "back\\slash", "a*b?c", "{a} %20#é", " \n", "no\udcffutf8"])
+def test_folders_of_any_name(tmp_path, name):
+    save_network(tmp_path / name, SMALL, small_variables(), NAMES)
+    assert_trees_equal(load_checkpoint(tmp_path / name)[1], small_variables())
+
+
+def test_arrays_that_were_not_written_are_noticed_at_once(tmp_path, monkeypatch):
+    """As Orbax does in folders whose name it takes for a pattern."""
+    monkeypatch.setattr(checkpoint_folder, "_MISREAD", set())
+    with pytest.raises(InputError, match=r"step 0 in .* was written without its arrays \(.*; give a folder"):
+        save_network(tmp_path / "a[b]", SMALL, small_variables(), NAMES)
+
+
+@pytest.mark.parametrize(
+    "damage", ["", '{"mean_iou"', b"\xff\xfe", '{"mean_iou": "high"}', "[]", '{"mean_iou": 0.9, "sha256": "0"}']
+)
+def test_damaged_scores_block_nothing(tmp_path, damage, capsys):
+    save(tmp_path, small_state(), {1: 0.7, 2: 0.3, 3: 0.1}, SMALL_INFO)
+    path = tmp_path / "1/metrics/metrics"
+    path.write_bytes(damage if isinstance(damage, bytes) else damage.encode())
+    assert load_checkpoint(tmp_path)[2]["step"] == 2
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "1/metrics/metrics cannot be read" in warning
+    assert "step 1 counts as not evaluated" in warning
+
+
+def test_a_flipped_bit_in_scores_is_noticed(tmp_path, capsys):
+    save(tmp_path, small_state(), {1: 0.7, 2: 0.3}, SMALL_INFO)
+    path = tmp_path / "2/metrics/metrics"
+    path.write_text(path.read_text().replace("0.3", "0.8"))
+    assert load_checkpoint(tmp_path)[2]["step"] == 1
+    assert "2/metrics/metrics cannot be read (the values are not those that were written)" in capsys.readouterr().err
+
+
+def small_state():
+    return create_state(small_variables(), make_optimizer(OPTIMIZER, small_variables()["params"]))
 
 
 def test_a_file_is_no_step(tmp_path):

@@ -1,0 +1,309 @@
+"""Folders of checkpoints as Orbax writes them, and one step in them, read item by item and verified."""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging as absl_logging
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import not_written
+from deconvnet_jax.weights.integrity import check_arrays, check_json, check_older_sums, check_record, json_digest
+
+BEST_METRIC = "mean_iou"
+RECORD = "integrity"  # the item with the integrity record
+_OLDER_RECORD = "checksums"
+_METRICS = "metrics"  # folder in a step, and the file in it
+_MISREAD = set("[]\\")  # Orbax looks for its files by patterns, TensorStore takes a backslash for a slash
+
+
+class Checkpoints(ocp.CheckpointManager):
+    """Orbax's manager of a folder that is written to; scores of steps are read and written by this project.
+
+    Attributes:
+      folder: the folder as the user knows it, absolute.
+    """
+
+    def __init__(self, folder: Path, path: Path):
+        self.folder = folder
+        self._damaged: set[int] = set()  # steps whose scores are
+        self._checked = max(finished_steps(folder), default=None)
+        best = preservation_policy.BestN(
+            get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
+            best_fn=lambda metrics: metrics[BEST_METRIC],
+            cleanup_tmp_directories=True,  # what a killed run was writing
+        )
+        super().__init__(path, options=options)
+
+    def metrics(self, step: int) -> dict[str, float] | None:
+        """Returns the scores of a step; None without any, or if they are damaged, with a warning the first time."""
+        scores, damage = read_metrics(self.folder / str(step))
+        if damage and step not in self._damaged and jax.process_index() == 0:
+            warn_of_metrics(self.folder / str(step), damage)
+            self._damaged.add(step)
+        return scores
+
+    def check_written(self) -> None:
+        """Reads an array of the newest step, which must be finished: that it was written without an error is no proof.
+
+        Raises:
+          InputError: if it is not there.
+        """
+        step = max(finished_steps(self.folder), default=None)
+        if step in (None, self._checked) or jax.process_index() > 0:
+            return
+        try:
+            _read_smallest(self.folder / str(step) / "variables")
+        except Exception as error:  # whatever Orbax and TensorStore make of files that are not there
+            raise InputError(
+                f"the checkpoint of step {step} in {self.folder} was written without its arrays ({first_line(error)}); "
+                "give a folder on another disk or with a plain name"
+            ) from error
+        self._checked = step
+
+
+@contextlib.contextmanager
+def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
+    """Yields a manager that writes to `directory`, keeping the last two steps and the one with the best `mean_iou`.
+
+    Raises:
+      InputError: if the folder cannot be written, or a step could not be.
+    """
+    folder = Path(directory).absolute()
+    with _quiet(), _readable_path(folder) as path:
+        with not_written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            manager = Checkpoints(folder, path)
+        try:
+            yield manager
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first error is the cause
+                manager.close()
+            raise
+        writing(manager, manager.close)
+
+
+def writing(manager: Checkpoints, write: Callable[[], Any]) -> None:
+    """Calls a function that writes a step or waits for one.
+
+    Raises:
+      InputError: if the step could not be written.
+    """
+    try:
+        write()
+    except Exception as error:  # TensorStore reports a full disk as ValueError, others as what they like
+        kept = finished_steps(manager.folder)
+        raise InputError(
+            f"a checkpoint could not be written to {manager.folder} ({_cause(error)}); "
+            f"{f'the one of step {max(kept)} is intact' if kept else 'there is no earlier one'}: "
+            "make room and give the same command again"
+        ) from error
+
+
+def finish_saving(manager: Checkpoints) -> None:
+    """Waits until the last step is on the disk.
+
+    Raises:
+      InputError: if it could not be written.
+    """
+    writing(manager, manager.wait_until_finished)
+    manager.check_written()
+
+
+def _cause(error: Exception) -> str:
+    said = str(error)
+    if "No space left" in said or "RESOURCE_EXHAUSTED" in said:
+        return "the disk is full"
+    if "File too large" in said:
+        return "the disk is full, or files may not be as large"
+    return first_line(error)
+
+
+def finished_steps(directory: Path) -> list[int]:
+    """Returns the steps in a folder of checkpoints, ascending; half-written ones have other names."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(c.name) for c in directory.iterdir() if c.name.isdecimal() and c.name.isascii() and c.is_dir())
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an exception says, for a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class StoredStep:
+    """One finished step, whose items are compared with its integrity record while they are read.
+
+    Methods raise whatever Orbax, TensorStore and JSON make of damaged files, and ValueError for other values than
+    those that were written.
+    """
+
+    def __init__(self, folder: Path):
+        """Reads the record. Checkpoints of older versions have none: then a note is printed."""
+        self._folder = folder
+        self._record, self._older_sums = None, None
+        if (folder / RECORD).exists():
+            self._record = _read_json(folder / RECORD)
+            check_record(self._record)
+            return
+        if (folder / _OLDER_RECORD).exists():
+            self._older_sums = _read_json(folder / _OLDER_RECORD)
+        if jax.process_index() == 0:
+            print(f"note: {folder} was written by an older version; damage may go unnoticed", file=sys.stderr)
+
+    def json(self, item: str) -> Any:
+        """Returns a JSON item."""
+        value = _read_json(self._folder / item)
+        if self._record is not None:
+            check_json(self._record, item, value)
+        return value
+
+    def arrays(self, item: str, shapes: chex.ArrayTree) -> chex.ArrayTree:
+        """Returns an item of arrays, on this process's first device.
+
+        Args:
+          item: its name.
+          shapes: what is expected.
+        """
+        with _quiet(), _readable_path(self._folder / item) as path:
+            _check_shapes(path, shapes)
+            handler = ocp.StandardCheckpointHandler()
+            tree = handler.restore(path, args=ocp.args.StandardRestore(on_this_device(shapes)))
+            handler.close()
+        if self._record is not None:
+            check_arrays(self._record, item, tree)
+        elif self._older_sums is not None:
+            check_older_sums(self._older_sums, item, tree)
+        return tree
+
+
+def _read_smallest(item: Path) -> None:
+    """Reads the smallest array of an item. Raises whatever Orbax and TensorStore do if it is not there."""
+    with _readable_path(item) as path:
+        handler = ocp.PyTreeCheckpointHandler()
+        tree = handler.metadata(path)
+        leaves = jax.tree_util.tree_leaves_with_path(getattr(tree, "tree", tree))
+        keys, leaf = min(leaves, key=lambda pair: math.prod(pair[1].shape))
+        part: Any = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        arguments: Any = ocp.RestoreArgs(restore_type=np.ndarray)
+        for key in reversed(keys):
+            part, arguments = {key.key: part}, {key.key: arguments}
+        handler.restore(path, args=ocp.args.PyTreeRestore(part, restore_args=arguments, partial_restore=True))
+        handler.close()
+
+
+def _read_json(folder: Path) -> Any:
+    handler = ocp.JsonCheckpointHandler()
+    try:
+        return handler.restore(folder)
+    finally:
+        handler.close()
+
+
+def _check_shapes(path: Path, shapes: chex.ArrayTree) -> None:
+    """Raises ValueError for the first array that is missing or has another shape; reads no array.
+
+    Orbax would find out too, but from many reads at once, whose other errors it leaves to the garbage collector.
+    """
+    stored = ocp.StandardCheckpointHandler().metadata(path)
+    stored = getattr(stored, "tree", stored)
+    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        name = jax.tree_util.keystr(path)
+        if found.get(name) != leaf.shape:
+            raise ValueError(f"{name} has the shape {found.get(name)}, the config's network needs {leaf.shape}")
+
+
+def on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """Returns shapes and dtypes to restore onto the first local device, whatever devices wrote them."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def read_metrics(step: Path) -> tuple[dict[str, float] | None, str]:
+    """Returns the scores of a step, None without any, and what is damaged about them, "" for nothing.
+
+    Args:
+      step: its folder.
+    """
+    path = step / _METRICS / _METRICS
+    try:
+        if not (step / _METRICS).exists() or ((step / _METRICS).is_dir() and not path.exists()):
+            return None, ""
+        values = json.loads(path.read_bytes())
+        digest = values.pop("sha256", None)
+        if digest not in (None, json_digest(values)):
+            return None, "the values are not those that were written"
+        if not isinstance(values[BEST_METRIC], float | int):
+            return None, f"{BEST_METRIC} is no number"
+        return {name: float(value) for name, value in values.items()}, ""
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        return None, first_line(error)
+
+
+def metrics_text(scores: dict[str, float]) -> str:
+    """Returns what `read_metrics` reads."""
+    return json.dumps({**scores, "sha256": json_digest(scores)})
+
+
+def metrics_file(step: Path) -> Path:
+    """Returns the file with the scores of a step."""
+    return step / _METRICS / _METRICS
+
+
+def warn_of_metrics(step: Path, damage: str) -> None:
+    """Prints a warning that scores cannot be read."""
+    print(
+        f"warning: {metrics_file(step)} cannot be read ({damage}); step {step.name} counts as not evaluated",
+        file=sys.stderr,
+    )
+
+
+@contextlib.contextmanager
+def _readable_path(path: Path) -> Iterator[Path]:
+    """Yields an absolute path that Orbax and TensorStore can read: a link to it, if its name has other characters."""
+    path = path.absolute()
+    try:
+        os.fspath(path).encode()
+        plain = not _MISREAD & set(os.fspath(path))
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        plain = False
+    if plain:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="checkpoints-") as folder:
+        link = Path(folder, "link")
+        link.symlink_to(path, target_is_directory=True)
+        yield link
+
+
+class _OrbaxFilter(logging.Filter):
+    """Drops what Orbax logs: errors reach us as exceptions, and are one line then."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    quiet, logger = _OrbaxFilter(), absl_logging.get_absl_logger()
+    logger.addFilter(quiet)
+    try:
+        yield
+    finally:
+        logger.removeFilter(quiet)

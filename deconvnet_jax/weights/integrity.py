@@ -1,0 +1,138 @@
+"""The integrity record of a checkpoint: sums of all its arrays and digests of its JSON, compared by every reader."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+_DIGEST = "sha256"  # of the record itself
+_KEY = 0x9E3779B9  # odd, so that positions below 2 ** 32 have different keys
+_MIX = ((16, 0x85EBCA6B), (13, 0xC2B2AE35))  # shifts and factors of MurmurHash3's finalizer
+_CHUNK = 2**16  # words at a time, which a core keeps in its cache
+
+
+def integrity_record(arrays: Mapping[str, chex.ArrayTree], texts: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record of a checkpoint, JSON.
+
+    Args:
+      arrays: items that are trees of arrays, by name.
+      texts: items that are JSON, by name.
+    """
+    body = {
+        "arrays": {item: array_sums(tree) for item, tree in arrays.items()},
+        "json": {item: json_digest(value) for item, value in texts.items()},
+    }
+    return {**body, _DIGEST: json_digest(body)}
+
+
+def check_record(record: Any) -> None:
+    """Raises ValueError unless a record is as it was written."""
+    if not isinstance(record, dict) or record.get(_DIGEST) != json_digest(_without_digest(record)):
+        raise ValueError("its integrity record is damaged")
+
+
+def check_json(record: Mapping[str, Any], item: str, value: Any) -> None:
+    """Raises ValueError unless a JSON item is what the record says."""
+    if record["json"].get(item) != json_digest(value):
+        raise ValueError(f"the values of {item} are not those that were written")
+
+
+def check_arrays(record: Mapping[str, Any], item: str, tree: chex.ArrayTree) -> None:
+    """Raises ValueError that names the first array of an item that is not what the record says."""
+    _compare(record["arrays"].get(item, {}), array_sums(tree))
+
+
+def check_older_sums(sums: Mapping[str, int], item: str, tree: chex.ArrayTree) -> None:
+    """As `check_arrays` for checkpoints before there was a record, which have sums of 32-bit words."""
+    found = {name: int(np.sum(_words(leaf), dtype=np.uint32)) for name, leaf in _leaves({item: tree})}
+    _compare(sums, found)
+
+
+def _compare(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
+    for name, value in found.items():
+        if expected.get(name) != value:
+            raise ValueError(f"the values of {name} are not those that were written")
+
+
+def json_digest(value: Any) -> str:
+    """Returns the SHA-256 of JSON values, whatever their order and spacing in a file."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode()).hexdigest()
+
+
+def _without_digest(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key != _DIGEST}
+
+
+def array_sums(tree: chex.ArrayTree) -> dict[str, int]:
+    """Returns a sum over the words of every array, keyed by position, by the array's path in the tree.
+
+    The sum of mix(word + key * position) modulo 2 ** 32: mix is one to one, so that a single changed word always
+    changes the sum, and swapped words or any other damage do in all but one of 2 ** 32 cases. Arrays on accelerators
+    and arrays of which other processes have parts are summed where they are; all processes call it then.
+    """
+    leaves = dict(_leaves(tree))
+    if all(map(_is_on_host, leaves.values())):
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(leaves, pool.map(_host_sum, leaves.values()), strict=True))
+    sums = jax.device_get({name: total.addressable_data(0) for name, total in _device_sums(leaves).items()})
+    return {name: int(total) for name, total in sums.items()}
+
+
+def _leaves(tree: chex.ArrayTree) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _is_on_host(leaf: Any) -> bool:
+    if not isinstance(leaf, Array):
+        return True
+    return leaf.is_fully_addressable and next(iter(leaf.devices())).platform == "cpu"
+
+
+def _words(leaf: Any) -> np.ndarray:
+    """Returns the bits of an array as uint32 [n]; narrower values become one word each."""
+    values = np.ascontiguousarray(leaf, jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype)).reshape(-1)
+    return values.view(f"uint{8 * min(values.itemsize, 4)}").astype(np.uint32, copy=False)
+
+
+def _host_sum(leaf: Any) -> int:
+    words = _words(leaf)
+    keys = np.arange(min(_CHUNK, words.size), dtype=np.uint32) * np.uint32(_KEY)
+    mixed, shifted = np.empty_like(keys), np.empty_like(keys)
+    total = 0
+    for start in range(0, words.size, _CHUNK):
+        size = min(_CHUNK, words.size - start)
+        mix, moved = mixed[:size], shifted[:size]
+        np.add(words[start : start + size], keys[:size], out=mix)
+        mix += np.uint32(start * _KEY % 2**32)
+        for shift, factor in _MIX:
+            mix ^= np.right_shift(mix, np.uint32(shift), out=moved)
+            mix *= np.uint32(factor)
+        mix ^= np.right_shift(mix, np.uint32(16), out=moved)
+        total += int(mix.sum(dtype=np.uint32))
+    return total % 2**32
+
+
+@jax.jit
+def _device_sums(leaves: dict[str, Array]) -> dict[str, Array]:
+    return {name: _device_sum(jnp.asarray(leaf)) for name, leaf in leaves.items()}
+
+
+def _device_sum(values: Array) -> Array:
+    """Returns what `_host_sum` does, uint32 []."""
+    if values.dtype == jnp.bool_:
+        values = values.astype(jnp.uint8)
+    bits = lax.bitcast_convert_type(values, jnp.dtype(f"uint{8 * min(values.dtype.itemsize, 4)}"))
+    words, position = bits.astype(jnp.uint32), jnp.zeros(bits.shape, jnp.uint32)
+    for axis, size in enumerate(words.shape):
+        position = position * jnp.uint32(size) + lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    mixed = words + position * jnp.uint32(_KEY)
+    for shift, factor in _MIX:
+        mixed = (mixed ^ (mixed >> shift)) * jnp.uint32(factor)
+    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
