@@ -221,12 +221,16 @@ def _check_shapes(path: Path, shapes: chex.ArrayTree) -> None:
     Orbax would find out too, but from many reads at once, whose other errors it leaves to the garbage collector.
     """
     stored = ocp.StandardCheckpointHandler().metadata(path)
-    stored = getattr(stored, "tree", stored)
-    found = {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
-        name = jax.tree_util.keystr(path)
+    found = {name: leaf.shape for name, leaf in _named_leaves(getattr(stored, "tree", stored))}
+    for name, leaf in _named_leaves(shapes):
         if found.get(name) != leaf.shape:
-            raise ValueError(f"{name} has the shape {found.get(name)}, the config's network needs {leaf.shape}")
+            raise ValueError(f"'{name}' has the shape {found.get(name)}, the config's network needs {leaf.shape}")
+
+
+def _named_leaves(tree: chex.ArrayTree) -> list[tuple[str, Any]]:
+    """Returns leaves with names that are the same for a named tuple and for the dict that Orbax makes of it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
 def on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
