@@ -1,11 +1,14 @@
-"""Paths that users give, and files and folders that appear whole or not at all."""
+"""Paths that users give, and files and folders that appear whole or not at all, one writer at a time."""
 
 import contextlib
+import fcntl
 import itertools
 import os
 import re
 import shutil
 import socket
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from deconvnet_jax.errors import InputError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # gs://bucket, also as gs:/bucket; not C:/folder
 _NUMBERS = itertools.count()
+_PATIENCE = 5  # seconds that a program waits for one that is about to end
 _KEPT = 40  # characters of a name that its unfinished file keeps, so that long names stay short enough
 
 
@@ -127,6 +131,61 @@ def remove_unfinished(folder: Path) -> None:
             else:
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Holds the lock of a folder that a program writes to, made if there is none; it ends with the process.
+
+    On file systems without locks a warning is printed instead.
+
+    Args:
+      folder: to be written to by one process at a time.
+      name: of the folder for messages, e.g. "--workdir=runs/voc".
+
+    Raises:
+      InputError: if another process holds the lock and does not end within a few seconds.
+    """
+    path, made = folder / ".lock", not folder.exists()
+    with not_written(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _take_lock(path, name)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        if made:
+            with contextlib.suppress(OSError):  # something was written to it
+                folder.rmdir()
+
+
+def _take_lock(path: Path, name: str) -> int:
+    """Returns the descriptor that holds the lock."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise InputError(
+                    f"{name} is in use by another process; wait until it has ended, or name another folder"
+                ) from error
+            time.sleep(0.1)
+        except FileNotFoundError:
+            pass  # its holder has ended and removed it
+        except OSError as error:
+            print(
+                f"warning: {path.parent} cannot be locked ({error.strerror}); do not start a second program that "
+                "writes to it",
+                file=sys.stderr,
+            )
+            return descriptor
+        os.close(descriptor)
 
 
 def process_lives(pid: int) -> bool:

@@ -54,6 +54,7 @@ from deconvnet_jax.training import (
     claim_workdir,
     init_variables,
     local_batch_size,
+    locked_workdir,
     train,
 )
 from deconvnet_jax.weights import (
@@ -104,6 +105,12 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path, accept_changes: 
     settings.check_config(config)
     workdir = user_path(workdir, "--workdir")
     use_compilation_cache(config, workdir)
+    with locked_workdir(workdir):
+        return run_stages(config, workdir, accept_changes)
+
+
+def run_stages(config: ml_collections.ConfigDict, workdir: Path, accept_changes: bool = False) -> dict[str, float]:
+    """Trains stage 1, if the config has one, and what follows it; returns the scores of the last evaluation."""
     if "stage1" not in config:
         return run_stage(config, workdir, accept_changes)
     config = config.copy_and_resolve_references()
@@ -112,7 +119,8 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path, accept_changes: 
         del config.stage1
     check_settings(config)
     open_data(dataset.resolve_data(config))  # what stage 2 lacks is said now, not when stage 1 is done
-    run_stage(first, workdir / "stage1", accept_changes)
+    with locked_workdir(workdir / "stage1"):
+        run_stage(first, workdir / "stage1", accept_changes)
     config.init_from, config.init_from_step = str(workdir / "stage1"), first.num_steps
     config.init.vgg16, config.init.keep_features = None, False  # stage 1's
     return run_stage(config, workdir, accept_changes)

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,52 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     with files.whole_folder(tmp_path / "made") as mine:  # removes the other's, and a second call leaves this one
         files.remove_unfinished(tmp_path)
         assert os.listdir(tmp_path) == [mine.name]
+
+
+def start_holder(folder):
+    """A process that holds the lock of a folder until it is killed."""
+    code = "import sys, time; from pathlib import Path; from deconvnet_jax.files import locked\n"
+    code += "with locked(Path(sys.argv[1]), '--x'): print('held', flush=True); time.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_locked_folder_is_refused_until_its_holder_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE", 0.2)
+    holder = start_holder(tmp_path / "run")
+    try:
+        message = r"--workdir=run is in use by another process; wait until it has ended, or name another folder"
+        with pytest.raises(InputError, match=message), files.locked(tmp_path / "run", "--workdir=run"):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with files.locked(tmp_path / "run", "--workdir=run"):
+        assert (tmp_path / "run/.lock").exists()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_program_waits_for_one_that_is_about_to_end(tmp_path):
+    holder = start_holder(tmp_path / "run")
+    killer = threading.Timer(0.5, holder.kill)
+    killer.start()
+    with files.locked(tmp_path / "run", "--x"):
+        pass
+    holder.communicate()
+
+
+def test_a_locked_folder_that_stays_empty_is_removed(tmp_path):
+    with files.locked(tmp_path / "run", "--x"):
+        pass
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with files.locked(tmp_path, "--x"):
+        pass
+    assert capsys.readouterr().err.startswith(f"warning: {tmp_path} cannot be locked (No locks available); do not")

@@ -12,7 +12,7 @@ from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, local_batc
 from deconvnet_jax.training.prefetch import PrefetchedBatches
 from deconvnet_jax.training.state import TrainState, create_state, init_variables
 from deconvnet_jax.training.step import train_step
-from deconvnet_jax.training.workdir import claim_workdir, flatten
+from deconvnet_jax.training.workdir import claim_workdir, flatten, locked_workdir
 
 __all__ = [
     "AXIS_NAME",
@@ -34,6 +34,7 @@ __all__ = [
     "flatten",
     "init_variables",
     "local_batch_size",
+    "locked_workdir",
     "make_optimizer",
     "make_step",
     "metric_lines",

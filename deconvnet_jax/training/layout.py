@@ -1,6 +1,7 @@
 """How a batch is divided: over devices, into micro-batches one after the other, into groups for batch statistics."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from deconvnet_jax.errors import InputError
 
@@ -72,3 +73,17 @@ def batch_layout(batch_size: int, devices: int, micro_batch: int = 0, bn_group: 
         f"{devices} devices, config.micro_batch={micro_batch}); give a divisor of {micro}, or {micro} times a divisor "
         f"of {devices}"
     )
+
+
+def group_size(config: Mapping[str, Any], devices: int) -> int:
+    """Returns the crops that share batch statistics: `bn_group`, or those that a device computes at once.
+
+    Args:
+      config: of the experiment: batch_size, micro_batch, bn_group.
+      devices: number of them.
+
+    Raises:
+      InputError: if a number does not divide the other.
+    """
+    layout = batch_layout(config["batch_size"], devices, config["micro_batch"], config["bn_group"])
+    return config["batch_size"] // layout.total_groups

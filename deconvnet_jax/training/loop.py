@@ -15,7 +15,7 @@ import numpy as np
 from deconvnet_jax.models import DeconvNet, Network
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Interruption, Preempted
-from deconvnet_jax.training.layout import BatchLayout, batch_layout
+from deconvnet_jax.training.layout import BatchLayout, batch_layout, group_size
 from deconvnet_jax.training.metric_writer import MetricWriter
 from deconvnet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from deconvnet_jax.training.parallel import AXIS_NAME, BatchIterator, data_parallel, first_replica, replicate
@@ -25,6 +25,7 @@ from deconvnet_jax.training.progress import Progress
 from deconvnet_jax.training.state import TrainState, create_state
 from deconvnet_jax.training.step import train_step
 from deconvnet_jax.training.step_monitor import StepMonitor
+from deconvnet_jax.training.workdir import GROUP_SIZE
 from deconvnet_jax.weights import finish_saving, open_checkpoints
 
 
@@ -72,6 +73,8 @@ def train(
     """
     layout = batch_layout(config["batch_size"], jax.device_count(), config["micro_batch"], config["bn_group"])
     optimizer = make_optimizer(config["optimizer"], variables["params"])
+    if isinstance(net, DeconvNet) and net.batch_norm:
+        info = {**info, GROUP_SIZE: group_size(config, jax.device_count())}
     step_fn = make_step(config, net, optimizer, layout, class_weights)
     state, batches = create_state(variables, optimizer), PrefetchedBatches(batches)
     with ExitStack() as stack:

@@ -1,15 +1,18 @@
 """The folder of a run: its resolved config, and the refusal to continue it with another one."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import user_path
+from deconvnet_jax.files import locked, user_path, write_text
+from deconvnet_jax.training.layout import group_size
+from deconvnet_jax.weights import newest_description
 
 # Keys that may change between two starts of a run: they do not change what it computes up to the steps already done.
 HARMLESS = (
@@ -41,15 +44,30 @@ ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inf
 SINCE = {"data.zoom": [1.0, 1.0], "data.inside_image": False, "model.unpooling": "indices", "model.batch_norm": True}
 
 
+GROUP_SIZE = "bn_group"  # in a checkpoint's description: crops that share batch statistics
+
+
+@contextlib.contextmanager
+def locked_workdir(workdir: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder; with several processes the first one does.
+
+    Raises:
+      InputError: if another program writes to the folder.
+    """
+    with locked(workdir, f"--workdir={workdir}") if jax.process_index() == 0 else contextlib.nullcontext():
+        yield
+
+
 def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes: bool = False) -> Path:
     """Creates the folder and writes `config.json`, or checks that the run in it has the same config.
 
-    With several processes the first one writes.
+    The config of a run is that of its newest checkpoint; without one, that in `config.json`. With several processes
+    the first one writes.
 
     Args:
       workdir: the run's folder.
       config: nested dict of JSON values, all of them resolved.
-      accept_changes: go on with changed settings of learning and arithmetic (`ACCEPTABLE`), too.
+      accept_changes: resume with changed settings of learning and arithmetic (`ACCEPTABLE`), too.
 
     Returns:
       The folder.
@@ -59,39 +77,61 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes
     """
     workdir = user_path(workdir, "--workdir")
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    path = workdir / "config.json"
-    if path.exists():
-        _check_same(workdir, _read(path), config, accept_changes)
-    if jax.process_index() > 0:
-        return workdir
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name("config.json.tmp")
-        temporary.write_text(json.dumps(config, indent=2) + "\n")
-        temporary.replace(path)  # so that the file is never half-written
-    except OSError as error:
-        raise InputError(f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder") from error
+    path, new = workdir / "config.json", flatten(config)
+    info = newest_description(workdir / "checkpoints")
+    old = _stored_config(path, info, new)
+    if info is not None and GROUP_SIZE in info:
+        old["bn_group"], new["bn_group"] = info[GROUP_SIZE], group_size(config, jax.device_count())
+    if old is not None:
+        _check_same(workdir, old, new, accept_changes)
+    if jax.process_index() == 0:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder"
+            ) from error
+        write_text(path, json.dumps(config, indent=2) + "\n")
     return workdir
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _stored_config(path: Path, info: Mapping[str, Any] | None, new: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Returns the config of the run in a folder, flat, or None if there is no run.
+
+    Args:
+      path: of config.json.
+      info: the newest checkpoint's description.
+      new: the config of this start, flat: changes of acceptable settings that config.json has, too, were accepted.
+    """
+    written = None
     try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not valid JSON; delete the folder or give another --workdir") from error
+        written = flatten(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        damage = "it is missing"
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        damage = " ".join(str(error).split())[:100]
+    if info is None:
+        if written is None and path.exists() and jax.process_index() == 0:
+            print(f"warning: {path} cannot be read ({damage}); written again, no step is saved yet", file=sys.stderr)
+        return written
+    if written is None and jax.process_index() == 0:
+        print(f"warning: {path} cannot be read ({damage}); the newest checkpoint has the config", file=sys.stderr)
+    accepted = [key for key in new if key.startswith(ACCEPTABLE) and written and written.get(key) == new[key]]
+    return {**flatten(info["config"]), **{key: new[key] for key in accepted}}
 
 
-def _check_same(workdir: Path, old: Mapping[str, Any], new: Mapping[str, Any], accept_changes: bool) -> None:
-    old, new = flatten(old), flatten(new)
+def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any], accept_changes: bool) -> None:
     old = {**{key: value for key, value in SINCE.items() if key in new}, **old}
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not key.startswith(HARMLESS)]
     refused = [key for key in changed if not (accept_changes and key.startswith(ACCEPTABLE))]
     changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in refused or changed)
     if refused:
-        remedy = "give another --workdir to start anew"
+        remedies = ["another --workdir to start anew"]
+        if "bn_group" in refused:
+            remedies.insert(0, f"--config.bn_group={old['bn_group']} to keep the groups for batch statistics")
         if all(key.startswith(ACCEPTABLE) for key in refused):
-            remedy += ", or --accept_changes to go on with it"
-        raise InputError(f"--workdir={workdir} belongs to another config: {changes}; {remedy}")
+            remedies.append("or --accept_changes to go on with it")
+        raise InputError(f"--workdir={workdir} belongs to another config: {changes}; give {', '.join(remedies)}")
     if changed and jax.process_index() == 0:
         print(f"going on with another config: {changes}", file=sys.stderr)
 

@@ -1,6 +1,7 @@
 """Folders of checkpoints as Orbax writes them, and one step in them, read item by item and verified."""
 
 import contextlib
+import functools
 import json
 import logging
 import math
@@ -163,8 +164,7 @@ class StoredStep:
             return
         if (folder / _OLDER_RECORD).exists():
             self._older_sums = _read_json(folder / _OLDER_RECORD)
-        if jax.process_index() == 0:
-            print(f"note: {folder} was written by an older version; damage may go unnoticed", file=sys.stderr)
+        _note_older(folder)
 
     def json(self, item: str) -> Any:
         """Returns a JSON item."""
@@ -190,6 +190,12 @@ class StoredStep:
         elif self._older_sums is not None:
             check_older_sums(self._older_sums, item, tree)
         return tree
+
+
+@functools.cache  # once per folder
+def _note_older(folder: Path) -> None:
+    if jax.process_index() == 0:
+        print(f"note: {folder} was written by an older version; damage may go unnoticed", file=sys.stderr)
 
 
 def _read_smallest(item: Path) -> None:

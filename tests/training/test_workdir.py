@@ -1,11 +1,15 @@
 """The folder of a run: written once, continued with the same config only."""
 
 import json
+import re
 
+import jax
+import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.training import claim_workdir
+from deconvnet_jax.training import claim_workdir, save_checkpoint
+from deconvnet_jax.weights import open_checkpoints
 
 CONFIG = {
     "seed": 0,
@@ -87,10 +91,72 @@ def test_other_changes_are_not_accepted_in_any_case(tmp_path):
         claim_workdir(tmp_path, changed, accept_changes=True)
 
 
-def test_a_damaged_config_and_a_file_as_folder_are_named(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json is not valid JSON"):
-        claim_workdir(tmp_path, CONFIG)
+def test_a_file_as_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         claim_workdir(tmp_path / "file", CONFIG)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff\xfe{}", b"[" * 100_000])
+def test_a_damaged_config_without_a_checkpoint_is_written_again(tmp_path, damage, capsys):
+    (tmp_path / "config.json").write_bytes(damage)
+    claim_workdir(tmp_path, CONFIG)
+    assert re.fullmatch(r"warning: .*config\.json cannot be read .*; written again, .*\n", capsys.readouterr().err)
+    assert json.loads((tmp_path / "config.json").read_text())["num_steps"] == 10
+
+
+def save_step(workdir, config, **info):
+    with open_checkpoints(workdir / "checkpoints") as manager:
+        variables, info = {"a": np.ones(3, np.float32)}, {"config": config, "class_names": [], **info}
+        save_checkpoint(manager, 2, variables=variables, optimizer=variables, data={}, info=info)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b'{"seed": 1', b"\xff\xfe", b"[]"])
+def test_a_lost_or_damaged_config_is_that_of_the_newest_checkpoint(tmp_path, damage, capsys):
+    save_step(tmp_path, CONFIG)
+    path = tmp_path / "config.json"
+    for config, refused in (({**CONFIG, "seed": 1}, True), (CONFIG, False)):
+        path.unlink(missing_ok=True) if damage is None else path.write_bytes(damage)
+        if refused:
+            with pytest.raises(InputError, match=r"belongs to another config: seed is 0 there and 1 now; give another"):
+                claim_workdir(tmp_path, config)
+        else:
+            claim_workdir(tmp_path, config)
+        assert capsys.readouterr().err.count("\n") == 1
+    assert json.loads(path.read_text()) == json.loads(json.dumps(CONFIG))
+
+
+def test_a_config_that_differs_from_the_checkpoint_lets_no_other_one_in(tmp_path):
+    save_step(tmp_path, CONFIG)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**CONFIG, "seed": 1}))
+    with pytest.raises(InputError, match="seed is 0 there and 1 now"):
+        claim_workdir(tmp_path, {**CONFIG, "seed": 1})
+    claim_workdir(tmp_path, CONFIG)
+    assert json.loads(path.read_text())["seed"] == 0
+
+
+def test_changes_accepted_after_the_newest_checkpoint_stay_accepted(tmp_path):
+    save_step(tmp_path, CONFIG)
+    slower = {**CONFIG, "optimizer": {"drops": (3, 5), "learning_rate": 0.01}}
+    claim_workdir(tmp_path, slower, accept_changes=True)
+    claim_workdir(tmp_path, slower)
+    claim_workdir(tmp_path, CONFIG)
+
+
+def test_other_groups_for_batch_statistics_are_refused(tmp_path, monkeypatch, capsys):
+    """Without `bn_group` they follow the number of devices."""
+    config = {**CONFIG, "batch_size": 8, "micro_batch": 0, "bn_group": 0}
+    save_step(tmp_path, config, bn_group=8)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    claim_workdir(tmp_path, config)
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    message = r"bn_group is 8 there and 4 now; give --config\.bn_group=8 to keep the groups .*, or --accept_changes"
+    with pytest.raises(InputError, match=message):
+        claim_workdir(tmp_path, config)
+    claim_workdir(tmp_path, {**config, "bn_group": 8})
+    capsys.readouterr()
+    claim_workdir(tmp_path, config, accept_changes=True)
+    assert capsys.readouterr().err == "going on with another config: bn_group is 8 there and 4 now\n"
+    with pytest.raises(InputError, match=r"bn_group is 8 there and 2 now; give --config\.bn_group=8"):
+        claim_workdir(tmp_path, {**config, "micro_batch": 2})
