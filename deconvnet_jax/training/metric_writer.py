@@ -1,24 +1,36 @@
 """Scalars and pictures of a run: TensorBoard event files and JSON lines, under the method names of clu."""
 
+import contextlib
+import io
+import itertools
 import json
+import os
+import socket
+import struct
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import image, scalar
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import not_written, whole_file, write_text
 
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))
 
 
 class MetricWriter:
-    """Writes `metrics.jsonl`, TensorBoard files and pictures/ into a folder; goes on with those that are there.
+    """Writes `metrics.jsonl`, TensorBoard files and pictures/ into a folder; continues those that are there.
 
-    With several processes the first one writes, the others do nothing.
+    With several processes the first one writes, the others do nothing. Everything is written in the calling thread:
+    TensorBoard's own one ends with a stack trace on a full disk, and the program then waits for it without end.
     """
 
     def __init__(self, folder: str | Path, after_step: int):
@@ -27,69 +39,129 @@ class MetricWriter:
           folder: of the run.
           after_step: the last step that is done; what a run that was killed had written about later ones is removed:
             they come again.
+
+        Raises:
+          InputError: if the folder cannot be written.
         """
         self._active = jax.process_index() == 0
         if not self._active:
             return
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / METRICS_FILE
-        if path.exists():
-            _drop_lines_after(path, after_step)
-        self._lines = path.open("a")
-        self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=after_step + 1)
+        self._path = self._folder / METRICS_FILE
+        self._board: io.FileIO | None = None
+        self._board_failed = False
+        with not_written(self._path):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            _drop_lines_after(self._path, after_step)
+            self._lines = self._path.open("a", encoding="utf-8")
+        start = Event(step=after_step + 1, session_log=SessionLog(status=SessionLog.START))  # hides later points
+        self._to_board(start)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One JSON line {"step": ..., name: value, ...} and one TensorBoard point each; NaN, no score, is left out."""
+        """Writes one JSON line {"step": ..., name: value, ...} and TensorBoard points; NaN, no score, is left out.
+
+        Raises:
+          InputError: if metrics.jsonl cannot be written.
+        """
         if not self._active:
             return
-        known = {name: value for name, value in scalars.items() if np.isfinite(value)}
-        self._lines.write(json.dumps({"step": step, **known}) + "\n")
-        self._lines.flush()  # a killed run keeps every line
-        for name, value in known.items():
-            self._board.add_scalar(name, value, step)
+        known = {name: float(value) for name, value in scalars.items() if np.isfinite(value)}
+        with not_written(self._path):
+            self._lines.write(json.dumps({"step": step, **known}) + "\n")
+            self._lines.flush()  # a killed run keeps every line
+        self._to_board(*(Event(step=step, summary=scalar(name, value)) for name, value in known.items()))
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Pictures, uint8 RGB [H, W, 3], to TensorBoard and as pictures/step_STEP_NAME.png."""
+        """Writes pictures, uint8 RGB [H, W, 3], to TensorBoard and as pictures/step_STEP_NAME.png.
+
+        Raises:
+          InputError: if a file in pictures/ cannot be written.
+        """
         if not self._active:
             return
-        folder = self._folder / "pictures"
-        for name, image in images.items():
-            folder.mkdir(exist_ok=True)
-            self._board.add_image(name, image, step, dataformats="HWC")
-            Image.fromarray(image).save(folder / f"step_{step:06d}_{name.split('/')[-1]}.png")
+        for name, picture in images.items():
+            path = self._folder / "pictures" / f"step_{step:06d}_{name.split('/')[-1]}.png"
+            with not_written(path):
+                path.parent.mkdir(exist_ok=True)
+            with whole_file(path) as temporary:
+                Image.fromarray(picture).save(temporary)
+            self._to_board(Event(step=step, summary=image(name, picture, dataformats="HWC")))
+
+    def _to_board(self, *events: Event) -> None:
+        """Writes events for TensorBoard; without them the run continues, with one warning."""
+        if self._board_failed:
+            return
+        try:
+            if self._board is None:
+                folder = self._folder / "tensorboard"
+                folder.mkdir(exist_ok=True)
+                name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
+                self._board = (folder / name).open("wb", buffering=0)  # nothing is left to be written at the end
+                events = (Event(file_version="brain.Event:2"), *events)
+            for event in events:
+                event.wall_time = time.time()
+                self._board.write(_framed(event.SerializeToString()))
+        except OSError as error:
+            self._board_failed = True
+            print(f"warning: TensorBoard's files cannot be written ({error.strerror})", file=sys.stderr)
 
     def close(self) -> None:
-        """Writes what is left and closes the files."""
-        if self._active:
-            self._lines.close()
-            self._board.close()
+        """Closes the files; what could not be written was reported before."""
+        if not self._active:
+            return
+        for file in (self._lines, self._board):
+            with contextlib.suppress(OSError):
+                if file is not None:
+                    file.close()
+
+
+def _framed(data: bytes) -> bytes:
+    """Returns a record of TensorFlow's: length, its checksum, data, their checksum."""
+    length = struct.pack("<Q", len(data))
+    return b"".join((length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data))))
 
 
 def metric_lines(path: Path) -> list[dict[str, float | None]]:
-    """The lines of a metrics.jsonl, "step" among the values of each; a last line that was cut off is left out.
+    """Returns the lines of a metrics.jsonl, "step" among the values of each, without a last line that was cut off.
 
     Raises:
       InputError: if another one is damaged.
     """
-    lines = path.read_text().splitlines()
-    found = []
-    for number, line in enumerate(lines, 1):
-        try:
-            values = json.loads(line)
-            if not isinstance(values["step"], int) or not all(isinstance(v, _VALUES) for v in values.values()):
-                raise ValueError
-            found.append(values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if number < len(lines):
-                raise InputError(
-                    f"{path}, line {number}: no JSON object with a step and numbers; correct or delete the file"
-                ) from error
-    return found
+    lines = path.read_bytes().splitlines()
+    found = [_parsed(line) for line in lines]
+    for number, values in enumerate(found[:-1], 1):
+        if values is None:
+            raise InputError(
+                f"{path}, line {number}: no JSON object with a step and numbers; correct or delete the file"
+            )
+    return [values for values in found if values is not None]
+
+
+def _parsed(line: bytes) -> dict[str, float | None] | None:
+    """Returns the values of a line, None if it is damaged."""
+    try:
+        values = json.loads(line)
+        good = isinstance(values["step"], int) and all(isinstance(v, _VALUES) for v in values.values())
+        return values if good else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    kept = [line for line in metric_lines(path) if line["step"] <= step]
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
-    temporary.replace(path)
+    """Removes lines of later steps; a file with damaged ones is kept beside as metrics.jsonl.damaged."""
+    if not path.exists():
+        return
+    lines = path.read_bytes().splitlines() if path.is_file() else [b""]
+    found = [_parsed(line) for line in lines]
+    if None in found[:-1] or not path.is_file():
+        aside = path.with_name(f"{path.name}.damaged")
+        for number in itertools.count(1):
+            if not aside.exists():
+                break
+            aside = path.with_name(f"{path.name}.damaged{number}")
+        path.rename(aside)
+        print(
+            f"warning: {path} has damaged lines; they are left out, the file is kept as {aside.name}", file=sys.stderr
+        )
+    kept = [values for values in found if values is not None and values["step"] <= step]
+    write_text(path, "".join(f"{json.dumps(values)}\n" for values in kept))

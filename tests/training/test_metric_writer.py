@@ -1,6 +1,7 @@
 """What a run writes can be read back, by us and by TensorBoard's own reader."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.training.metric_writer import MetricWriter
+from deconvnet_jax.training.metric_writer import MetricWriter, metric_lines
 
 
 def events(folder):
@@ -64,11 +65,51 @@ def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path):
     assert [event.step for event in events(tmp_path / "tensorboard") if event.HasField("session_log")] == [3]
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", bytes(100) + b"\n", b'{"step": 1, "a"\n', b"[[[\n"])
+def test_damaged_lines_do_not_stop_a_run_from_being_resumed(tmp_path, damage, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + damage + b'{"step": 2}\n{"step": 3}\n')
+    before = path.read_bytes()
+    MetricWriter(tmp_path, after_step=2).close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
+    assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == before
+    warning = capsys.readouterr().err
+    assert warning == f"warning: {path} has damaged lines; they are left out, the file is kept as {path.name}.damaged\n"
+
+
+def test_a_folder_in_the_files_place_is_kept_beside(tmp_path):
+    (tmp_path / "metrics.jsonl/x").mkdir(parents=True)
+    MetricWriter(tmp_path, after_step=2).close()
+    assert (tmp_path / "metrics.jsonl.damaged/x").is_dir()
+
+
+def test_without_tensorboards_files_a_run_continues(tmp_path, capsys):
+    (tmp_path / "tensorboard").write_text("")
+    writer = MetricWriter(tmp_path, after_step=0)
+    writer.write_scalars(1, {"a": 1.0})
+    writer.write_scalars(2, {"a": 2.0})
+    writer.close()
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+    assert capsys.readouterr().err == "warning: TensorBoard's files cannot be written (File exists)\n"
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    writer = MetricWriter(tmp_path, after_step=0)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+    try:
+        with pytest.raises(InputError, match=r"metrics\.jsonl could not be written \(File too large\); make room"):
+            writer.write_scalars(1, {f"name{i}": 1.0 for i in range(20)})
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
 @pytest.mark.parametrize("line", ["nonsense", "[1]", '{"a": 1}', '{"step": "2"}', '{"step": 2, "a": "high"}'])
 def test_a_damaged_line_is_named(tmp_path, line):
     write_lines(tmp_path, f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')
     with pytest.raises(InputError, match=r"metrics.jsonl, line 2: no JSON object with a step and numbers"):
-        MetricWriter(tmp_path, after_step=3)
+        metric_lines(tmp_path / "metrics.jsonl")
 
 
 def test_a_score_that_does_not_exist_is_left_out(tmp_path):
