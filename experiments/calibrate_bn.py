@@ -24,6 +24,7 @@ from absl import flags
 
 from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import locked
 from deconvnet_jax.models import DeconvNet, fold_batch_norm, fold_statistics
 from deconvnet_jax.training import calibrate_batch_norm, local_batch_size
 from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
@@ -83,23 +84,24 @@ def run(
         cannot be used.
     """
     folder = output_folder(output)
-    check_vacant(folder)
-    net, variables, info = load_checkpoint(checkpoint, step)
-    check_network(net, info, checkpoint, batches)
-    if batches:
-        batch_size = over_devices(batch_size)
-        config = dataset.resolve_data(dataset.data_config(config, info["config"], overrides or {}))
-        variables = measure(net, variables, config, batches, batch_size)
-        info = {**info, "calibrated": {"batches": batches, "batch_size": batch_size}}
-    kept = {key: value for key, value in info.items() if key not in ("step", "batch_statistics")}
-    if fold != "none":
-        kept["batch_statistics"] = "folded"
-        net, variables = (
-            fold_batch_norm(net, variables) if fold == "convolutions" else (net, fold_statistics(net, variables))
-        )
-    save_network(folder, net, variables, kept)
-    measured = f"statistics of {batches} batches of {batch_size}" if batches else "the checkpoint's own statistics"
-    print(f"{measured}{'' if fold == 'none' else f', folded into {fold}'} -> {folder}")
+    with locked(folder, f"--output={folder}"):
+        check_vacant(folder)
+        net, variables, info = load_checkpoint(checkpoint, step)
+        check_network(net, info, checkpoint, batches)
+        if batches:
+            batch_size = over_devices(batch_size)
+            config = dataset.resolve_data(dataset.data_config(config, info["config"], overrides or {}))
+            variables = measure(net, variables, config, batches, batch_size)
+            info = {**info, "calibrated": {"batches": batches, "batch_size": batch_size}}
+        kept = {key: value for key, value in info.items() if key not in ("step", "batch_statistics")}
+        if fold != "none":
+            kept["batch_statistics"] = "folded"
+            net, variables = (
+                fold_batch_norm(net, variables) if fold == "convolutions" else (net, fold_statistics(net, variables))
+            )
+        save_network(folder, net, variables, kept)
+        measured = f"statistics of {batches} batches of {batch_size}" if batches else "the checkpoint's own statistics"
+        print(f"{measured}{'' if fold == 'none' else f', folded into {fold}'} -> {folder}")
 
 
 def check_network(net: object, info: dict, checkpoint: str | Path, batches: int) -> None:

@@ -15,6 +15,7 @@ Artefacts load in the JAX version that wrote them and for six months of later on
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -22,11 +23,14 @@ import numpy as np
 from absl import flags
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import whole_file
 from deconvnet_jax.inference import PLATFORMS, Segmenter, export_network, flat_weights
 from deconvnet_jax.models import DeconvNet, check_input_size
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli
 from experiments.output import output_folder
+
+FILES = ("model.stablehlo", "weights.npz", "model.json")
 
 
 def define_flags() -> None:
@@ -76,8 +80,6 @@ def run(
         check_input_size(size, size, net.fc_window)
     folder = output_folder(output)
     artefact = export_network(net, variables, size, platforms)
-    (folder / "model.stablehlo").write_bytes(artefact)
-    np.savez(folder / "weights.npz", **flat_weights(variables))
     description = {
         "class_names": list(info["class_names"]),
         "images": f"uint8 RGB [N, {size}, {size}, 3]",
@@ -87,7 +89,11 @@ def run(
         "jax": jax.__version__,
         "checkpoint_step": info["step"],
     }
-    (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+    with ExitStack() as stack:  # all files are whole before the first one gets its name
+        stablehlo, weights, text = (stack.enter_context(whole_file(folder / name)) for name in FILES)
+        stablehlo.write_bytes(artefact)
+        np.savez(weights, **flat_weights(variables))
+        text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     print(f"{description['images']} -> {description['scores']}: {folder}/model.stablehlo, weights.npz, model.json")
 
 

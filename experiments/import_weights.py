@@ -24,6 +24,7 @@ from rich.table import Table
 
 from deconvnet_jax.data import read_class_names
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import locked
 from deconvnet_jax.inference import default_class_names, default_input_size
 from deconvnet_jax.models import DeconvNet, Network, count_parameters, layer_names
 from deconvnet_jax.training import init_variables
@@ -73,9 +74,21 @@ def run(
     """
     if bool(caffemodel) == bool(vgg16):
         raise InputError("give one of --caffemodel=FILE and --vgg16=FILE")
-    names = read_class_names(class_names) if class_names else None
     folder = output_folder(output)
-    check_vacant(folder)
+    with locked(folder, f"--output={folder}"):
+        check_vacant(folder)
+        import_network(folder, caffemodel, vgg16, bn, class_names)
+
+
+def import_network(
+    folder: Path,
+    caffemodel: str | Path | None,
+    vgg16: str | Path | None,
+    bn: str,
+    class_names: str | Path | None,
+) -> None:
+    """Imports one file into a folder that nothing else is written to."""
+    names = read_class_names(class_names) if class_names else None
     if caffemodel:
         net, variables, known = network_from_caffe(caffemodel, BN_FORMS[bn])
     else:
