@@ -30,18 +30,32 @@ def data_config(
       trained_with: the config in the checkpoint.
       overrides: keys of its section "data" with their values, from flags of their own.
       changes: keys (--config.KEY=VALUE) of a config that was not named.
+
+    Raises:
+      InputError: if the config in the checkpoint is damaged.
     """
     if config is None:
-        config = default.get_config()
-        saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
-        known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
-        config.data.update({key: value for key, value in known.items() if key in config.data})
-        config.seed = trained_with.get("seed", config.seed)  # of the order of crops
+        try:
+            config = _with_data_of(trained_with)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise InputError(
+                f"the checkpoint's config is damaged ({' '.join(str(error).split())[:99]}); name data: --config=FILE"
+            ) from error
         config.update_from_flattened_dict(changes or {})
     config = config.copy_and_resolve_references()
     config.data.update(overrides)
     if "voc_root" in overrides and "dataset" not in overrides:
         config.data.dataset = "voc_layout"
+    return config
+
+
+def _with_data_of(trained_with: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the defaults with the data of a training run, as far as its settings still exist."""
+    config = default.get_config()
+    saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
+    known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
+    config.data.update({key: value for key, value in known.items() if key in config.data})
+    config.seed = trained_with.get("seed", config.seed)  # of the order of crops
     return config
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from deconvnet_jax import data
 from deconvnet_jax.inference import InferenceSettings, Segmenter
 from deconvnet_jax.models import Network
+from experiments import settings
 
 
 def segmenter_of(
@@ -27,11 +28,14 @@ def segmenter_of(
     Raises:
       InputError: for settings that cannot be used.
     """
-    settings = dict(config.inference) if config is not None and "inference" in config else {}
-    settings |= {key.removeprefix("inference."): v for key, v in changes.items() if key.startswith("inference.")}
-    segmenter = Segmenter.from_loaded(*loaded, **settings)
+    chosen: dict[str, Any] = {}
+    if config is not None:
+        settings.check_config(config)
+        chosen = config.inference.to_dict()
+    chosen |= {key.removeprefix("inference."): v for key, v in changes.items() if key.startswith("inference.")}
+    segmenter = Segmenter.from_loaded(*loaded, **chosen)
     path = segmenter.settings.proposals_path
-    if path is not None and path.is_dir() and "enlarge" not in settings:
+    if path is not None and path.is_dir() and "enlarge" not in chosen:
         return segmenter.changed(enlarge=1.0)  # the original's boxes are enlarged already
     return segmenter
 
