@@ -51,8 +51,9 @@ def has_no_masks(root: str | Path, split: str) -> bool:
     if not folder.split_file(split).is_file() or not (folder.root / "JPEGImages").is_dir():
         return False
     names = read_list(folder.split_file(split), folder.photographs).names
+    if not (folder.root / "SegmentationClass").is_dir():
+        return True
     if any(folder.labels.find(name) for name in names):
         return False
-    if (folder.root / "SegmentationClass").is_dir():
-        check_left_out(folder, split)
+    check_left_out(folder, split)
     return True
