@@ -50,7 +50,9 @@ def kernels_of(image: np.ndarray, preset: str) -> Kernels:
     return crf_kernels(image, CRF_PRESETS[preset]["gaussian"], CRF_PRESETS[preset]["bilateral"])
 
 
-def refine(scores: Array, kernels: Kernels, size: tuple[int, int], preset: str) -> tuple[Array, Array]:
+def refine(
+    scores: Array, kernels: Kernels, size: tuple[int, int], preset: str, sharpness: float = 1.0
+) -> tuple[Array, Array]:
     """The scores after a fully connected CRF; on the device, which is not waited for.
 
     Args:
@@ -58,6 +60,7 @@ def refine(scores: Array, kernels: Kernels, size: tuple[int, int], preset: str) 
       kernels: of the image (`kernels_of`).
       size: its height and width.
       preset: one of `ops.CRF_PRESETS`.
+      sharpness: factor on the scores; the unaries are -log softmax(sharpness * scores).
 
     Returns:
       Of every pixel, row by row, uint8 or uint16 [P] and float32 [P, K]: the most probable class, and the logarithms
@@ -65,16 +68,16 @@ def refine(scores: Array, kernels: Kernels, size: tuple[int, int], preset: str) 
     """
     settings = CRF_PRESETS[preset]
     weights = settings["gaussian"][-1], settings["bilateral"][-1]
-    unary = _unary_rows(scores, np.int32(size), padded_pixels(*size))
+    unary = _unary_rows(scores, np.float32(sharpness), np.int32(size), padded_pixels(*size))
     q = mean_field_rows(unary, kernels, weights, normalization=settings["normalization"])
     return _labels_and_logarithms(q)
 
 
 @partial(jax.jit, static_argnames="rows")
-def _unary_rows(scores: Array, size: Array, rows: int) -> Array:
-    """-log p of the pixels of an image of that size, [rows, K]."""
+def _unary_rows(scores: Array, sharpness: Array, size: Array, rows: int) -> Array:
+    """Returns -log p of the pixels of an image of that size, [rows, K]."""
     index = jnp.minimum(jnp.arange(rows), size[0] * size[1] - 1)
-    return -jax.nn.log_softmax(scores[index // size[1], index % size[1]])
+    return -jax.nn.log_softmax(sharpness * scores[index // size[1], index % size[1]])
 
 
 @jax.jit

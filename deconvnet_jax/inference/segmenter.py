@@ -31,6 +31,7 @@ from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 DECONVNET_INPUT_SIZE = 224
 FCN8S_INPUT_SIZE = 500  # all images of VOC fit into it (original: cache_FCN8s_results.m)
 AHEAD = 3  # images whose proposals may wait for the device
+PROPOSAL_SHARPNESS = 4.0  # of the CRF's unaries; measured: docs/inference.md, "What the CRF starts from"
 CANDIDATES = 2_000  # proposals that "released" chooses from, which leaves small ones out (paper, section 4.3)
 
 
@@ -260,7 +261,7 @@ class Segmenter:
         results = [(most_likely(of_image), of_image) for of_image in scores]
         if kernels:
             sizes = [prepared.image.shape[:2] for prepared in group]
-            results = [refine(*of_image, crf) for of_image in zip(scores, kernels, sizes, strict=True)]
+            results = [refine(*of_image, crf, self._sharpness) for of_image in zip(scores, kernels, sizes, strict=True)]
         return list(map(_Launched, group, results, boxes))
 
     def _finish(self, launched: "_Launched") -> Result:
@@ -278,6 +279,15 @@ class Segmenter:
     def group_size(self) -> int:
         """How many images share a batch: those that are seen in one window each."""
         return self.settings.batch_size if all(scorer.has_one_window for scorer in self._scorers) else 1
+
+    @property
+    def _sharpness(self) -> float:
+        """The factor on the scores that gives the CRF its unaries, with `crf_sharpness=0` resolved."""
+        settings = self.settings
+        if settings.crf_sharpness:
+            return settings.crf_sharpness
+        of_proposals = settings.mode == "paper" and self._needs_proposals  # an FCN-8s alone sees whole images
+        return PROPOSAL_SHARPNESS if settings.crf == "usual" and of_proposals else 1.0
 
     @property
     def _scorers(self) -> list[Scorer]:

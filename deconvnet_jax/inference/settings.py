@@ -22,6 +22,7 @@ KINDS: dict[str, Kind] = {
     "aggregation": Choice(AGGREGATIONS),
     "flip": Switch(),
     "crf": Choice(("none", *CRF_PRESETS)),
+    "crf_sharpness": Number(0, 100),
     "ensemble_checkpoint": LocalPath(names=("",)),
     "batch_size": Number(1, 100_000, whole=True),
     "max_side": Number(1, 100_000, whole=True),
@@ -46,6 +47,9 @@ class InferenceSettings:
       aggregation: of windows at a pixel: "max" or "mean".
       flip: average with the scores of the mirrored windows; twice the work.
       crf: "none", or the name of one of `ops.CRF_PRESETS`: a fully connected CRF at the end.
+      crf_sharpness: factor on the scores before the softmax that gives the CRF its unaries; `result.labels` without a
+        CRF do not depend on it. 1 keeps the scores' own softmax. 0 chooses: 4 for "usual" in the mode "paper", where
+        windows that disagree leave flat scores, otherwise 1.
       ensemble_checkpoint: a second network, of the same classes; an FCN-8s in the paper. "" for none.
       batch_size: windows that the network sees at once.
       max_side: larger images are reduced to that, and their scores enlarged again.
@@ -58,6 +62,7 @@ class InferenceSettings:
     aggregation: str = "max"
     flip: bool = False
     crf: str = "none"
+    crf_sharpness: float = 0.0
     ensemble_checkpoint: str = ""
     batch_size: int = 10
     max_side: int = 1024

@@ -32,14 +32,15 @@ def test_product_of_positive():
     np.testing.assert_array_equal(product_of_positive(scores, others), [[0, 0, 6, 0]])
 
 
+@pytest.mark.parametrize("sharpness", [1.0, 4.0])
 @pytest.mark.parametrize("preset", CRF_PRESETS)
-def test_refine_is_the_crf_of_the_image_alone(rng, preset):
+def test_refine_is_the_crf_of_the_image_alone(rng, preset, sharpness):
     """Whatever is in the padding: labels and logarithms of `dense_crf`'s probabilities, row by row."""
     height, width = 30, 41
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
     scores = rng.normal(0, 3, (64, 48, 5)).astype(np.float32)
-    labels, logarithms = refine(jnp.asarray(scores), kernels_of(image, preset), (height, width), preset)
-    expected = dense_crf(-jax.nn.log_softmax(scores[:height, :width]), image, **CRF_PRESETS[preset])
+    labels, logarithms = refine(jnp.asarray(scores), kernels_of(image, preset), (height, width), preset, sharpness)
+    expected = dense_crf(-jax.nn.log_softmax(sharpness * scores[:height, :width]), image, **CRF_PRESETS[preset])
     found = np.asarray(logarithms)[: height * width].reshape(height, width, 5)
     np.testing.assert_allclose(np.exp(found), expected, atol=1e-5)
     np.testing.assert_array_equal(np.asarray(labels)[: height * width].reshape(height, width), found.argmax(-1))

@@ -28,7 +28,7 @@ from deconvnet_jax.inference import (
 from deconvnet_jax.inference import (
     segmenter as segmenter_module,
 )
-from deconvnet_jax.ops import normalize_images
+from deconvnet_jax.ops import CRF_PRESETS, dense_crf, normalize_images
 from deconvnet_jax.weights import fcn8s_from_caffe
 
 NAMES = ("blue", "green", "red")
@@ -217,6 +217,49 @@ def test_a_crf_at_the_end(rng):
     np.testing.assert_allclose(np.exp(refined.scores).sum(-1), 1, atol=1e-4)  # logarithms of probabilities
     assert softmax(refined.scores, -1).max(-1).mean() > softmax(plain.scores, -1).max(-1).mean()
     np.testing.assert_array_equal(refined.labels, refined.scores.argmax(-1))
+
+
+def flat_and_alike(boxes):
+    """Returns a blue image with a green patch, its labels and boxes; colours and scores differ by four units."""
+    image = np.full((96, 120, 3), (98, 98, 102), np.uint8)
+    image[40:56, 50:70] = (98, 102, 98)
+    labels = np.zeros((96, 120), np.uint8)
+    labels[40:56, 50:70] = 1
+    return image, labels, np.array(boxes)
+
+
+@pytest.mark.parametrize("boxes", [[[0, -12, 120, 108]], [[0, -12, 120, 108], [20, 0, 116, 96], [0, 0, 96, 96]]])
+def test_the_usual_crf_after_proposals_keeps_an_object_of_flat_scores(boxes):
+    image, labels, boxes = flat_and_alike(boxes)
+    paper = {"mode": "paper", "enlarge": 1.0, "variables": {"params": {"kernel": jnp.eye(3)}}}
+    plain = segmenter(**paper)(image, boxes)
+    assert (plain.labels == labels).mean() > 0.98
+    kept = segmenter(crf="usual", **paper)(image, boxes)
+    assert (kept.labels == labels).mean() > 0.98
+    raw = segmenter(crf="usual", crf_sharpness=1.0, **paper)(image, boxes)
+    assert (raw.labels == 0).all()  # the softmax of the raw maxima: the object is lost
+
+
+@pytest.mark.parametrize(
+    ("settings", "sharpness"),
+    [
+        ({"mode": "paper", "crf": "usual"}, 4),
+        ({"mode": "paper", "crf": "usual", "aggregation": "mean"}, 4),
+        ({"mode": "paper", "crf": "usual", "crf_sharpness": 2.5}, 2.5),
+        ({"mode": "paper", "crf": "released"}, 1),
+        ({"mode": "released", "crf": "released"}, 1),
+        ({"mode": "whole_image", "crf": "usual"}, 1),
+        ({"mode": "whole_image", "crf": "usual", "crf_sharpness": 3.0}, 3),
+    ],
+)
+def test_unaries_of_the_crf(rng, settings, sharpness):
+    image = rng.integers(0, 256, (130, 140, 3)).astype(np.uint8)
+    boxes = np.array([[0, 0, 130, 130], [10, 5, 140, 130]])
+    own = segmenter(size=64, variables={"params": {"kernel": jnp.eye(3) / 20}}, **settings)
+    scores = own.changed(crf="none")(image, boxes).scores
+    found = own(image, boxes)
+    expected = dense_crf(-log_softmax(sharpness * scores, axis=-1), image, **CRF_PRESETS[settings["crf"]])
+    np.testing.assert_allclose(np.exp(found.scores), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("crf", ["none", "usual"])

@@ -23,6 +23,7 @@ def test_the_configs_defaults_are_those_of_the_class():
         ({"mode": "papers"}, "inference.mode='papers': expected one of paper, released, whole_image, sliding_window"),
         ({"aggregation": "sum"}, "inference.aggregation='sum': expected one of max, mean"),
         ({"crf": "yes"}, "inference.crf='yes': expected one of none, released, usual"),
+        ({"crf_sharpness": -1.0}, "inference.crf_sharpness=-1.0: expected a number from 0 to 100"),
         ({"num_proposals": 0}, "inference.num_proposals=0: expected a whole number from 1"),
         ({"batch_size": 2.5}, "inference.batch_size=2.5"),
         ({"max_side": True}, "inference.max_side=True"),
