@@ -105,7 +105,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
     "crf": [
         Row("50 proposals", CROPS, PAPER),
         Row("+ CRF as released", CROPS, {**PAPER, "crf": "released"}),
-        Row("+ CRF with usual numbers", CROPS, {**PAPER, "crf": "usual"}),
+        Row("+ CRF with usual numbers", CROPS, {**PAPER, "crf": "usual", "crf_sharpness": 1.0}),
         Row("whole image", WHOLE, {}),
         Row("whole image + CRF as released", WHOLE, {"crf": "released"}),
         Row("whole image + CRF with usual numbers", WHOLE, {"crf": "usual"}),

@@ -286,8 +286,9 @@ class Segmenter:
         settings = self.settings
         if settings.crf_sharpness:
             return settings.crf_sharpness
-        of_proposals = settings.mode == "paper" and self._needs_proposals  # an FCN-8s alone sees whole images
-        return PROPOSAL_SHARPNESS if settings.crf == "usual" and of_proposals else 1.0
+        is_product = settings.mode == "released" and self.partner is not None  # which is sharp already
+        folded = self._needs_proposals and not is_product  # an FCN-8s alone sees whole images
+        return PROPOSAL_SHARPNESS if settings.crf == "usual" and folded else 1.0
 
     @property
     def _scorers(self) -> list[Scorer]:

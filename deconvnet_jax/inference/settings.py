@@ -47,9 +47,9 @@ class InferenceSettings:
       aggregation: of windows at a pixel: "max" or "mean".
       flip: average with the scores of the mirrored windows; twice the work.
       crf: "none", or the name of one of `ops.CRF_PRESETS`: a fully connected CRF at the end.
-      crf_sharpness: factor on the scores before the softmax that gives the CRF its unaries; `result.labels` without a
-        CRF do not depend on it. 1 keeps the scores' own softmax. 0 chooses: 4 for "usual" in the mode "paper", where
-        windows that disagree leave flat scores, otherwise 1.
+      crf_sharpness: factor on the scores before the softmax that gives the CRF its unaries, from 0 to 100. 1 keeps the
+        scores' own softmax. 0 chooses: 4 for "usual" after proposals, where windows that disagree leave flat scores,
+        otherwise 1, also for the product of an ensemble in "released".
       ensemble_checkpoint: a second network, of the same classes; an FCN-8s in the paper. "" for none.
       batch_size: windows that the network sees at once.
       max_side: larger images are reduced to that, and their scores enlarged again.

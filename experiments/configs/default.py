@@ -118,7 +118,7 @@ def _inference() -> ml_collections.ConfigDict:
     inference.aggregation = "max"  # of the windows that show a pixel; or "mean"
     inference.flip = False  # average with the mirrored windows
     inference.crf = "none"  # or "released", "usual": a fully connected CRF at the end
-    inference.crf_sharpness = 0.0  # factor on the scores before the CRF; 0: 4 for "usual" in "paper", otherwise 1
+    inference.crf_sharpness = 0.0  # factor on the scores before the CRF; 0: 4 for "usual" after proposals, else 1
     inference.ensemble_checkpoint = ""  # a second network, in the paper FCN-8s
     inference.batch_size = 10  # windows at once
     inference.max_side = 1024  # larger photographs are computed at this size

@@ -28,6 +28,7 @@ from deconvnet_jax.inference import (
 from deconvnet_jax.inference import (
     segmenter as segmenter_module,
 )
+from deconvnet_jax.models import FCN8s
 from deconvnet_jax.ops import CRF_PRESETS, dense_crf, normalize_images
 from deconvnet_jax.weights import fcn8s_from_caffe
 
@@ -219,6 +220,14 @@ def test_a_crf_at_the_end(rng):
     np.testing.assert_array_equal(refined.labels, refined.scores.argmax(-1))
 
 
+def test_a_product_of_scores_and_an_fcn8s_are_not_sharpened():
+    both, one, _ = ensemble(VARIABLES, VARIABLES, "released", crf="usual")
+    assert (both._sharpness, one._sharpness) == (1, 4)
+    paper = both.changed(mode="paper")
+    assert (paper._sharpness, paper.changed(crf_sharpness=2.0)._sharpness) == (4, 2)
+    assert segmenter(FCN8s(num_classes=3), mode="paper", crf="usual")._sharpness == 1
+
+
 def flat_and_alike(boxes):
     """Returns a blue image with a green patch, its labels and boxes; colours and scores differ by four units."""
     image = np.full((96, 120, 3), (98, 98, 102), np.uint8)
@@ -248,6 +257,7 @@ def test_the_usual_crf_after_proposals_keeps_an_object_of_flat_scores(boxes):
         ({"mode": "paper", "crf": "usual", "crf_sharpness": 2.5}, 2.5),
         ({"mode": "paper", "crf": "released"}, 1),
         ({"mode": "released", "crf": "released"}, 1),
+        ({"mode": "released", "crf": "usual"}, 4),
         ({"mode": "whole_image", "crf": "usual"}, 1),
         ({"mode": "whole_image", "crf": "usual", "crf_sharpness": 3.0}, 3),
     ],
