@@ -57,8 +57,10 @@ class Conv3x3(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Applies the layer; `train`: its gradient will be taken."""
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features), jnp.float32).astype(
+            self.dtype
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         spare = spare_channels(x.shape[-1], 8)  # the image has three
         x, kernel = _widened(x, 3, spare), _widened(kernel, 2, spare)
@@ -89,8 +91,10 @@ class ScoreConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Applies the layer."""
-        kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features), jnp.float32).astype(
+            self.dtype
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         x = x.astype(self.dtype)
         spare = spare_channels(self.features, 32)
         if not spare:  # as a convolution, the gradient of the kernel takes five times as long on a CPU
@@ -117,8 +121,8 @@ class FullConv(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Applies the layer."""
         shape = (self.window, self.window, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         n, k = x.shape[0], self.window
         h, w = (side - k + 1 for side in x.shape[1:3])
         seen = x.astype(self.dtype)[:, None, None]
@@ -147,8 +151,8 @@ class FullDeconv(nn.Module):
         """Applies the layer."""
         n, h, w, channels = x.shape
         k = self.window
-        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features)).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features), jnp.float32).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         wide = x.reshape(n * h * w, channels).astype(
             at_least_float32(x.dtype)
         )  # gradients of 49 places are added up so
@@ -191,8 +195,8 @@ class BatchNormRelu(nn.Module):
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", self.bias_init, shape)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", self.bias_init, shape, jnp.float32)
         if not train:
             factor = scale * lax.rsqrt(var.value + self.epsilon)
             return nn.relu((_wide(x) - mean.value) * factor + bias).astype(self.dtype)
