@@ -3,7 +3,8 @@
 Caffe's networks see blue, green, red in 0..255 minus a mean, torchvision's red, green, blue in 0..1, normalised. Many
 files have Caffe's weights under torchvision's names (vgg16-00b39a1b.pth, vgg16_caffe.pth, vgg16_reducedfc.pth), and
 the size of the numbers does not tell them apart: the deviation of conv1_1 is 0.21 in Caffe's, 0.3 in torchvision's.
-So the layer is compared with the published ones (vgg16_first_layers.npz; Caffe's by Simonyan and Zisserman, CC BY 4.0).
+So the layer is compared with the published ones by what tells them apart: the responses of Caffe's 64 filters to a step
+of 1 in each channel, and torchvision's 64 biases (vgg16_first_layers.npz).
 """
 
 import warnings
@@ -19,7 +20,7 @@ from deconvnet_jax.ops.preprocess import MEAN_BGR
 # What torchvision and timm take off and divide by; red, green, blue, of values in 0..1.
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-SAME = 0.95  # cosine above which a layer is a published one, perhaps trained further; of other colours it is below 0.75
+SAME = 0.95  # cosine above which a layer is a published one, perhaps trained further; of other colours it is negative
 SCALES_DIFFER = 0.2  # relative
 # Deviation of kernel over that of bias, beyond which only one of the inputs is plausible. The published: 0.3 and 0.6.
 LARGE_KERNEL, SMALL_KERNEL = 8.0, 0.02
@@ -88,10 +89,10 @@ def published_input(kernel: np.ndarray, bias: np.ndarray) -> tuple[Input | None,
     """
     if kernel.shape != (3, 3, 3, 64):
         return None, None
-    published = _published()
+    published, steps = _published(), kernel.sum((0, 1))
     for order, found in ((slice(None), Input.CAFFE), (slice(None, None, -1), Input.CAFFE_RGB)):
-        reference = published["caffe_kernel"][:, :, order].astype(np.float64)
-        scales = np.array([_scale(kernel[:, :, i], reference[:, :, i]) for i in range(3)])
+        reference = published["caffe_steps"][order]
+        scales = np.array([_scale(steps[i], reference[i]) for i in range(3)])
         if np.isnan(scales).any():
             continue
         if np.allclose(scales, 1, rtol=SCALES_DIFFER):
@@ -105,7 +106,7 @@ def published_input(kernel: np.ndarray, bias: np.ndarray) -> tuple[Input | None,
 
 def _scale(values: np.ndarray, reference: np.ndarray) -> float:
     """Returns the factor by which values are larger than reference, or NaN if they are no multiple of it."""
-    values, reference = values.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
+    values, reference = values.astype(np.float64), reference.astype(np.float64)
     dot, norms = values @ reference, np.linalg.norm(values) * np.linalg.norm(reference)
     return dot / (reference @ reference) if norms > 0 and dot > SAME * norms else np.nan
 

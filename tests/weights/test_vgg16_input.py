@@ -18,9 +18,10 @@ from deconvnet_jax.weights.vgg16_input import (
 
 
 @pytest.fixture
-def caffe():
-    published = _published()
-    return published["caffe_kernel"].astype(np.float64), published["caffe_bias"].astype(np.float64)
+def caffe(rng):
+    """A layer with the responses of Caffe's, and of its size."""
+    kernel = rng.normal(0, 0.2, (3, 3, 3, 64))
+    return kernel + (_published()["caffe_steps"] - kernel.sum((0, 1))) / 9, rng.normal(0, 0.6, 64)
 
 
 def as_torchvision(kernel, bias):
@@ -34,10 +35,13 @@ def converted(kernel, bias, sees_caffe=False, hint=""):
     return for_caffe_input(kernel, bias, sees_caffe=sees_caffe, hint=hint, source="vgg.pth")
 
 
-def test_the_published_layers_are_those_of_the_real_file(real_data, caffe):
+def test_the_real_layer_is_known(real_data):
     with np.load(real_data / "vgg16/vgg16_imagenet_conv_hwio_bgr_f16.npz") as file:
-        np.testing.assert_array_equal(file["block1_conv1/kernel"], caffe[0])
-        np.testing.assert_array_equal(file["block1_conv1/bias"], caffe[1])
+        kernel, bias = file["block1_conv1/kernel"].astype(np.float64), file["block1_conv1/bias"]
+    np.testing.assert_allclose(kernel.sum((0, 1)), _published()["caffe_steps"], atol=2e-3)
+    assert published_input(kernel, bias) == (Input.CAFFE, None)
+    assert published_input(kernel[:, :, ::-1], bias) == (Input.CAFFE_RGB, None)
+    assert published_input(*as_torchvision(kernel, bias)) == (Input.TORCHVISION, None)
 
 
 @pytest.mark.parametrize("sees_caffe", [True, False])
