@@ -153,7 +153,8 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder may be gone
+            path.unlink()
         os.close(descriptor)
         if made:
             with contextlib.suppress(OSError):  # something was written to it

@@ -53,6 +53,11 @@ def save_checkpoint(
       InputError: if this step, or the one before it, could not be written.
     """
     finish_saving(manager)
+    if not manager.folder.is_dir():
+        raise InputError(
+            f"{manager.folder} was removed or renamed while the run wrote to it; move it back and give the same "
+            "command again, or give another --workdir"
+        )
     record = integrity_record({"variables": variables, "optimizer": optimizer}, {"data": data, "info": info})
     args = ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),

@@ -86,7 +86,8 @@ def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
       InputError: if the folder cannot be written, or a step could not be.
     """
     folder = Path(directory).absolute()
-    with _quiet(), _readable_path(folder) as path:
+    _quiet()
+    with _readable_path(folder) as path:
         with not_written(folder):
             folder.mkdir(parents=True, exist_ok=True)
             manager = Checkpoints(folder, path)
@@ -180,7 +181,8 @@ class StoredStep:
           item: its name.
           shapes: what is expected.
         """
-        with _quiet(), _readable_path(self._folder / item) as path:
+        _quiet()
+        with _readable_path(self._folder / item) as path:
             _check_shapes(path, shapes)
             handler = ocp.StandardCheckpointHandler()
             tree = handler.restore(path, args=ocp.args.StandardRestore(on_this_device(shapes)))
@@ -309,11 +311,14 @@ class _OrbaxFilter(logging.Filter):
         return f"{os.sep}orbax{os.sep}" not in record.pathname
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    quiet, logger = _OrbaxFilter(), absl_logging.get_absl_logger()
-    logger.addFilter(quiet)
-    try:
-        yield
-    finally:
-        logger.removeFilter(quiet)
+@functools.cache  # once per process: Orbax's and TensorStore's threads may outlast the error that we report
+def _quiet() -> None:
+    """Lets threads of Orbax and TensorStore print nothing."""
+    absl_logging.get_absl_logger().addFilter(_OrbaxFilter())
+    before = sys.unraisablehook
+
+    def hook(late: Any) -> None:
+        if not (late.exc_type is RuntimeError and str(late.exc_value) == "Event loop is closed"):
+            before(late)
+
+    sys.unraisablehook = hook

@@ -2,13 +2,16 @@
 
 import re
 import resource
+import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.training import add_metrics, restore_newest, save_checkpoint
+from deconvnet_jax.training import add_metrics, checkpoints, restore_newest, save_checkpoint
 from deconvnet_jax.training.checkpoints import DAMAGED
 from deconvnet_jax.weights import finish_saving, open_checkpoints
 
@@ -155,3 +158,80 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_intact(tmp_path, tre
     reason = "the disk is full, or files may not be as large"
     assert f"could not be written to {tmp_path} ({reason}); the one of step 2 is intact: make room" in message
     assert_is_step(restore(tmp_path, (large, trees[1])), (large, trees[1]), 2)
+
+
+FULL_DISK = """
+import resource, sys
+import numpy as np
+from deconvnet_jax.training import save_checkpoint
+from deconvnet_jax.weights import finish_saving, open_checkpoints
+
+rng = np.random.default_rng(0)
+arrays = {f"layer{i}": {"kernel": rng.standard_normal((300, 300)).astype(np.float32)} for i in range(8)}
+try:
+    with open_checkpoints(sys.argv[1]) as manager:
+        save_checkpoint(manager, 1, variables=arrays, optimizer=arrays, data={}, info={})
+        finish_saving(manager)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        save_checkpoint(manager, 2, variables=arrays, optimizer=arrays, data={}, info={})
+        save_checkpoint(manager, 3, variables=arrays, optimizer=arrays, data={}, info={})
+except ValueError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+def test_background_threads_print_nothing_on_a_full_disk(tmp_path):
+    """Orbax logs every failure several times, TensorStore's threads print stack traces."""
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "c"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "the one of step 1 is intact: make room and give the same command again" in done.stderr
+
+
+def test_a_folder_that_is_removed_is_said(tmp_path, trees):
+    with open_checkpoints(tmp_path / "run/checkpoints") as manager:
+        save_checkpoint(manager, 2, variables=trees[0], optimizer=trees[1], data={}, info=INFO)
+        finish_saving(manager)
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(InputError, match=r"checkpoints was removed or renamed while the run wrote to it"):
+            save_checkpoint(manager, 3, variables=trees[0], optimizer=trees[1], data={}, info=INFO)
+
+
+def test_a_changed_position_in_the_data_is_noticed(tmp_path, trees):
+    save(tmp_path / "c", trees, 2, 110)
+    path = tmp_path / "c/110/data/metadata"
+    path.write_text(path.read_text().replace("110", "111"))
+    assert_is_step(restore(tmp_path / "c", trees), trees, 2)
+
+
+@pytest.mark.parametrize("damage", ["", '{"mean', None])
+def test_damaged_scores_do_not_stop_a_run_from_being_resumed(tmp_path, trees, capsys, damage):
+    save(tmp_path, trees, 1, 2)
+    (tmp_path / "1/metrics/metrics").mkdir(parents=True) if damage is None else (tmp_path / "1/metrics").mkdir()
+    if damage is not None:
+        (tmp_path / "1/metrics/metrics").write_text(damage)
+    with open_checkpoints(tmp_path) as manager:
+        assert_is_step(restore_newest(manager, *trees), trees, 2)
+        add_metrics(manager, 1, {"mean_iou": 0.5})
+        assert manager.metrics(1) == {"mean_iou": 0.5}
+    warning = capsys.readouterr().err
+    assert warning.count("\n") == 1
+    assert "1/metrics/metrics cannot be read" in warning
+
+
+def test_a_flipped_bit_in_any_file_of_a_step_is_noticed_or_harmless(tmp_path, trees, rng, monkeypatch):
+    """A fall back to the step before is notice; everything that is restored is what was written."""
+    save(tmp_path / "c", trees, 2, 5)
+    monkeypatch.setattr(checkpoints, "_set_aside", lambda manager, damaged: None)
+    fallen_back = 0
+    for path in sorted(path for path in (tmp_path / "c/5").rglob("*") if path.is_file()):
+        good = path.read_bytes()
+        for position in rng.integers(0, len(good), 3):
+            bad = bytearray(good)
+            bad[position] ^= 1 << rng.integers(0, 8)
+            path.write_bytes(bad)
+            restored = restore(tmp_path / "c", trees)
+            assert_is_step(restored, trees, restored[0])
+            fallen_back += restored[0] == 2
+        path.write_bytes(good)
+    assert fallen_back >= 10
