@@ -6,6 +6,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
@@ -107,7 +108,7 @@ def _scale_each(rates: chex.ArrayTree) -> optax.GradientTransformationExtraArgs:
         rate_scale: ArrayLike = 1.0,
         **_: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
-        return jax.tree.map(lambda u, rate: u * (rate * rate_scale), updates, rates), state
+        return jax.tree.map(lambda u, rate: u * jnp.asarray(rate * rate_scale, u.dtype), updates, rates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 

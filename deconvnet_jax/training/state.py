@@ -38,5 +38,5 @@ def init_variables(net: Network, seed: int) -> chex.ArrayTree:
 
 def create_state(variables: chex.ArrayTree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
-    plateau = optax.contrib.reduce_on_plateau().init(jnp.zeros(()))
+    plateau = optax.contrib.reduce_on_plateau().init(jnp.zeros((), jnp.float32))
     return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), plateau)

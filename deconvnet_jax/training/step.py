@@ -83,7 +83,7 @@ def train_step(
 
     totals = _sum_over(micro_batch, groups, layout.micro_batches)
     gradients, sums, stats = _over_devices(totals, axis_name, all_reduce_dtype)
-    weight = jnp.ones(()) if caffe_gradients else positive(sums["weight"])
+    weight = jnp.ones((), jnp.float32) if caffe_gradients else positive(sums["weight"])
     gradients = jax.tree.map(lambda g: g / weight, gradients)
     count = layout.micro_batches * layout.groups * lax.axis_size(axis_name)
     batch_stats = jax.tree.map(lambda total: total / count, stats)

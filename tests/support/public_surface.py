@@ -108,7 +108,10 @@ def check_training() -> None:
         def update(step: Callable = step, optimizer: object = optimizer) -> object:
             devices = jax.devices()[:1]
             state = create_state(jax.tree.map(jnp.array, variables), optimizer)
-            return data_parallel(step, devices)(state, place_batch({"image": IMAGES, "label": LABELS}, devices))
+            state, metrics = data_parallel(step, devices)(
+                state, place_batch({"image": IMAGES, "label": LABELS}, devices)
+            )
+            return state.variables, state.opt_state, metrics
 
         check(f"train_step in {accumulate} micro-batches", update)
     batches = [{"image": IMAGES}] * 2
