@@ -108,7 +108,10 @@ def _scale_each(rates: chex.ArrayTree) -> optax.GradientTransformationExtraArgs:
         rate_scale: ArrayLike = 1.0,
         **_: Any,
     ) -> tuple[optax.Updates, optax.EmptyState]:
-        return jax.tree.map(lambda u, rate: u * jnp.asarray(rate * rate_scale, u.dtype), updates, rates), state
+        def scaled(update: jax.Array, rate: float) -> jax.Array:
+            return update * (jnp.asarray(rate, update.dtype) * jnp.asarray(rate_scale, update.dtype))
+
+        return jax.tree.map(scaled, updates, rates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
