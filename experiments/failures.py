@@ -87,6 +87,8 @@ def _nobody_reads() -> bool:
     try:
         _flush()
         broken = sys.stdout is not None and _is_broken_pipe(sys.stdout.fileno())
+    except io.UnsupportedOperation:  # not a file, as in a notebook
+        return False
     except (OSError, ValueError):
         broken = True
     if broken and sys.stdout is not None:

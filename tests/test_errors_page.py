@@ -219,7 +219,7 @@ def _(**_):
 
 @shows("DeconvNet takes inputs whose height and width are multiples of ...")
 def _(**_):
-    return said(voc_train.check_settings, settings(**{"data.crop_size": 50}))
+    return said(voc_train.check_settings, settings(**{"data.crop_size": 50, "data.resize_size": 60}))
 
 
 @shows("--workdir=... belongs to another config: ...")
