@@ -390,7 +390,7 @@ def checkpoints(monkeypatch):
     known = {}
 
     def load_checkpoint(path, step):
-        config, names = known[path]
+        config, names = known[str(path)]
         return ColorNet(), VARIABLES, {"config": config, "class_names": list(names), "step": step}
 
     monkeypatch.setattr(segmenter_module, "load_checkpoint", load_checkpoint)
