@@ -173,7 +173,7 @@ def open_image(
         except InputError:
             raise
         except (Image.DecompressionBombError, MemoryError) as error:
-            raise InputError(f"{file} has too many pixels ({_reason(error)}); {larger}") from error
+            raise InputError(f"{file} has too many pixels; {max_pixels:,} are allowed: {larger}") from error
         except Exception as error:  # Pillow raises whatever a damaged file leads it to
             kind = _kind(stream) if isinstance(error, UnidentifiedImageError) else None
             if kind:
@@ -209,7 +209,7 @@ def _check_size(
         raise InputError(f"{file} has no pixels; replace it or take it out")
     if pixels > max_pixels:
         raise InputError(
-            f"{file} has {image.width}x{image.height} pixels, too many: {max_pixels:,} are allowed; {larger}"
+            f"{file} has too many pixels ({image.width}x{image.height}); {max_pixels:,} are allowed: {larger}"
         )
     position = stream.tell()
     size = stream.seek(0, os.SEEK_END)

@@ -1,24 +1,42 @@
 """Every message of docs/errors.md appears when its mistake is made: each row is reproduced here."""
 
+import contextlib
+import io
+import json
 import re
+import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from caffe_networks import random_deconvnet
+from caffemodel_writer import encode
 from PIL import Image
+from safetensors.numpy import save_file
 
-from deconvnet_jax import data
+from deconvnet_jax import data, files
 from deconvnet_jax.data.proposal_files import Proposals, write_proposals
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import max_unpool
 from deconvnet_jax.training import claim_workdir, init_variables, save_checkpoint
-from deconvnet_jax.weights import init_from_checkpoint, load_checkpoint, load_vgg16, open_checkpoints, save_network
-from experiments import cli, dataset, hosts, voc_train
+from deconvnet_jax.weights import (
+    init_from_checkpoint,
+    load_caffemodel,
+    load_checkpoint,
+    load_vgg16,
+    network_from_caffe,
+    open_checkpoints,
+    save_network,
+)
+from deconvnet_jax.weights.vgg16_files import read_vgg16
+from deconvnet_jax.weights.vgg16_layers import TORCH_NAMES
+from experiments import cli, dataset, failures, hosts, voc_train
 from experiments.configs import default
+from experiments.overlap import warn_of_common_images
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("background", "red", "green")
@@ -46,6 +64,13 @@ def said(function, *arguments, **settings):
     with pytest.raises(InputError) as caught:
         function(*arguments, **settings)
     return str(caught.value)
+
+
+def printed(function, *arguments, **settings):
+    """What a call prints on stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as text:
+        function(*arguments, **settings)
+    return text.getvalue().strip()
 
 
 @pytest.fixture
@@ -116,6 +141,37 @@ def _(root, **_):
     return said(pack, root)
 
 
+@shows("... is a mask of 16 bits with numbers up to ...; expected class ids in 8 bits")
+def _(root, **_):
+    save_mask(root, np.full((48, 64), 1000, np.uint16))
+    return said(pack, root)
+
+
+@shows("the masks of the split '...' hold only 0 and 255")
+def _(root, **_):
+    for i in range(4):
+        save_mask(root, np.where(np.arange(64) < 20, 255, 0).astype(np.uint8) * np.ones((48, 1), np.uint8), f"im{i}")
+    return said(pack, root)
+
+
+@shows("warning: the masks of the split '...' show only '...'; check them before training")
+def _(root, **_):
+    for i in range(4):
+        save_mask(root, np.ones((48, 64), np.uint8), f"im{i}")
+    return printed(pack, root)
+
+
+@shows("warning: class id ... has the colour ... in the palette of ..., but ... in ...")
+def _(root, **_):
+    for i, palette in enumerate(([0, 0, 0, 128, 0, 0, 0, 128, 0], [0, 0, 0, 0, 128, 0, 128, 0, 0])):
+        path = root / f"SegmentationClass/im{i}.png"
+        with Image.open(path) as mask:
+            picture = Image.fromarray(np.array(mask))
+        picture.putpalette(palette)
+        picture.save(path)
+    return printed(pack, root)
+
+
 @shows("... has unknown class ids ...; expected 0 to ...")
 def _(root, **_):
     save_mask(root, np.full((48, 64), 7, np.uint8))
@@ -132,6 +188,19 @@ def _(root, **_):
 def _(root, **_):
     Image.fromarray(np.zeros((48, 64), np.uint16)).save(root / "JPEGImages/im0.png")
     (root / "JPEGImages/im0.jpg").unlink()
+    return said(pack, root)
+
+
+@shows("... has too many pixels...; ... are allowed: cut it into tiles")
+def _(root, **_):
+    Image.new("1", (14000, 13000)).save(root / "JPEGImages/im0.png")
+    (root / "JPEGImages/im0.jpg").unlink()
+    return said(pack, root)
+
+
+@shows("... is a PostScript file; expected an image in JPEG, PNG, BMP, GIF, WebP, TIFF and PPM: export it as one")
+def _(root, **_):
+    (root / "JPEGImages/im0.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
     return said(pack, root)
 
 
@@ -152,6 +221,33 @@ def _(root, **_):
 def _(root, **_):
     (root / "JPEGImages/im0.jpg").unlink()
     return said(pack, root)
+
+
+@shows("none of its ... images has a mask, for example no file ...")
+def _(root, **_):
+    for path in list((root / "SegmentationClass").iterdir()):
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    return said(pack, root)
+
+
+@shows("warning: split '...' is left out: none of its ... images has a ...")
+def _(root, **_):
+    for name in ("im4", "im5"):
+        (root / f"SegmentationClass/{name}.png").unlink()
+    return printed(pack, root)
+
+
+@shows("has the mark of a class behind the name (-1, 0 or 1)")
+def _(root, **_):
+    write_list(root, "im0 -1\nim1  1\n")
+    return said(pack, root)
+
+
+@shows("warning: ... of ... images have no mask in .../SegmentationObject, among them '...'")
+def _(root, **_):
+    (root / "SegmentationObject").mkdir()
+    shutil.copy(root / "SegmentationClass/im0.png", root / "SegmentationObject/im0.png")
+    return printed(pack, root)
 
 
 @shows("... is not a folder in the VOC layout: it has no ...")
@@ -181,6 +277,63 @@ def _(root, **_):
 def _(tmp_path, **_):
     (tmp_path / "VOCtrainval_11-May-2012.tar").write_bytes(bytes(1000))
     return said(data.prepare_voc2012, tmp_path, tmp_path / "tfds")
+
+
+@shows("'train_aug' is left out: it needs SBD; put benchmark.tgz")
+def _(root, **_):
+    downloads = root.parent / "downloads"
+    (downloads / "VOCdevkit").mkdir(parents=True)
+    (root / "classes.txt").unlink()
+    shutil.copytree(root / "SegmentationClass", root / "SegmentationObject")
+    root.rename(downloads / "VOCdevkit/VOC2012")
+    builder = data.prepare_voc2012(downloads, root.parent / "tfds")
+    return said(data.open_split, builder, "train_aug")
+
+
+@shows("the packed data in ... is damaged (...); delete that folder to pack the data again")
+def _(root, **_):
+    builder = data.prepare_voc_layout(root, root.parent / "tfds")
+    next(Path(builder.data_path).glob("*train.array_record*")).write_bytes(b"")
+    return said(lambda: data.open_split(data.prepare_voc_layout(root, root.parent / "tfds"), "train")[0])
+
+
+@shows("warning: ... of the ... images of the split '...' are training images, too")
+def _(root, **_):
+    write_list(root, "im3\nim4\n", "val")
+    builder = data.prepare_voc_layout(root, root.parent / "tfds")
+    trained, scored = (data.open_split(builder, split) for split in ("train", "val"))
+    return printed(warn_of_common_images, trained, range(4), scored, "train", "val")
+
+
+@shows("the coordinates of all ... annotations lie between 0 and 1; expected pixels")
+def _(tmp_path, **_):
+    return said(import_coco, tmp_path, [0.1, 0.1, 0.5, 0.1, 0.5, 0.5])
+
+
+@shows("warning: ... of ... images have an EXIF orientation")
+def _(tmp_path, **_):
+    return import_coco(tmp_path, [5, 5, 30, 5, 30, 30], orientation=3)
+
+
+@shows("is the supercategory of all others and annotates nothing; it is left out")
+def _(tmp_path, **_):
+    return import_coco(tmp_path, [5, 5, 30, 5, 30, 30])
+
+
+def import_coco(folder, polygon, orientation=1):
+    """Imports one photograph with a cat, in the categories of a Roboflow export; returns the warnings."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (80, 60)).save(folder / "a.jpg", exif=exif)
+    content = {
+        "images": [{"id": 0, "file_name": "a.jpg", "width": 80, "height": 60}],
+        "categories": [{"id": 0, "name": "pets", "supercategory": "none"}],
+        "annotations": [{"image_id": 0, "category_id": 1, "segmentation": [polygon]}],
+    }
+    content["categories"] += [{"id": i, "name": name, "supercategory": "pets"} for i, name in ((1, "cat"), (2, "dog"))]
+    (folder / "a.json").write_text(json.dumps(content))
+    summary = data.import_coco(folder / "a.json", folder, folder / "out", "train")
+    return "\n".join(f"warning: {warning}" for warning in summary.warnings)
 
 
 @shows("no proposals of the split '...' yet; compute them: ...")
@@ -220,6 +373,31 @@ def _(**_):
 @shows("DeconvNet takes inputs whose height and width are multiples of ...")
 def _(**_):
     return said(voc_train.check_settings, settings(**{"data.crop_size": 50, "data.resize_size": 60}))
+
+
+@shows("config.data.crop_size=...: expected ...")
+def _(**_):
+    return said(voc_train.check_settings, settings(**{"data.crop_size": 320_000}))
+
+
+@shows("... is an address; only local paths are supported")
+def _(**_):
+    return said(claim_workdir, "gs://bucket/run", {})
+
+
+@shows("--workdir is empty; name a file or folder")
+def _(**_):
+    return said(claim_workdir, "", {})
+
+
+@shows("JAX_PLATFORMS=...: JAX cannot compute there (...)")
+def _(monkeypatch, **_):
+    def none():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(jax, "devices", none)
+    monkeypatch.setattr(type(jax.config), "jax_platforms", "cuda", raising=False)
+    return failures.machine_failure(RuntimeError("Unable to initialize backend 'cuda'"))
 
 
 @shows("--workdir=... belongs to another config: ...")
@@ -298,6 +476,32 @@ def program_ends(capsys, monkeypatch, error):
 # Weights and checkpoints
 
 
+@shows("... is in use by another process; wait until it has ended, or name another folder")
+def _(tmp_path, monkeypatch, **_):
+    monkeypatch.setattr(files, "_PATIENCE", 0)
+    with files.locked(tmp_path, "--workdir"):
+        return said(files.locked(tmp_path, "--workdir").__enter__)
+
+
+@shows("the variables in ... cannot be read (...)")
+def _(tmp_path, **_):
+    net, variables, info = tiny_network()
+    save_network(tmp_path / "net", net, variables, info)
+    stored = max((path for path in (tmp_path / "net").rglob("d/*")), key=lambda path: path.stat().st_size)
+    content = bytearray(stored.read_bytes())
+    content[len(content) // 2] ^= 1
+    stored.write_bytes(content)
+    return said(load_checkpoint, tmp_path / "net")
+
+
+@shows("... bn_group is ... there and ... now; give --config.bn_group=... to keep the groups for batch statistics")
+def _(tmp_path, **_):
+    net, variables, info = tiny_network()
+    info["config"] |= {"batch_size": 16, "micro_batch": 0, "bn_group": 0}
+    save_network(tmp_path / "checkpoints", net, variables, {**info, "bn_group": 8})  # there are four devices now
+    return said(claim_workdir, tmp_path, load_checkpoint(tmp_path)[2]["config"])
+
+
 @shows("... is for inference only: its batch normalisation is folded")
 def _(tmp_path, **_):
     net, variables, info = tiny_network()
@@ -329,6 +533,35 @@ def _(tmp_path, **_):
     return said(load_vgg16, tmp_path / "vgg16.npz", tiny_network()[1])
 
 
+@shows("... is a Caffe solver state; expected a .caffemodel")
+def _(tmp_path, **_):
+    blob = b"\x3a\x04\x0a\x02\x02\x03\x2a\x18" + bytes(24)  # 2x3 zeros
+    learned = b"snapshots/stage_2_iter_20000.caffemodel"
+    content = b"\x08\xa0\x9c\x01\x12" + bytes([len(learned)]) + learned + b"\x1a" + bytes([len(blob)]) + blob
+    (tmp_path / "stage_2_iter_20000.solverstate").write_bytes(content)
+    return said(load_caffemodel, tmp_path / "stage_2_iter_20000.solverstate")
+
+
+@shows("warning: VGG-16 weights: the first layer in ... is of no published network and is taken to see ...")
+def _(tmp_path, rng, **_):
+    layers, before = {}, 3
+    for i, name in enumerate(TORCH_NAMES.values()):
+        layers[f"{name}.weight"] = rng.normal(size=(4 + i, before, 3, 3)).astype(np.float32)
+        layers[f"{name}.bias"] = rng.normal(size=4 + i).astype(np.float32)
+        before = 4 + i
+    save_file(layers, tmp_path / "vgg16.safetensors")
+    with pytest.warns(UserWarning, match="VGG-16") as caught:
+        read_vgg16(tmp_path / "vgg16.safetensors")
+    return f"warning: {caught[0].message}"
+
+
+@shows("... has no layer '...', but ... that may be it under another name")
+def _(tmp_path, **_):
+    *layers, (_, kind, blobs) = random_deconvnet(np.random.default_rng(0), width=1 / 64, fc=8, fc_window=1)
+    (tmp_path / "a.caffemodel").write_bytes(encode([*layers, ("mine", kind, blobs), ("yours", kind, blobs)]))
+    return said(network_from_caffe, tmp_path / "a.caffemodel")
+
+
 @shows("inference.ensemble_checkpoint=... has other classes")
 def _(tmp_path, **_):
     net, variables, info = tiny_network()
@@ -349,6 +582,11 @@ def _(**_):
     return said(segmenter(), np.zeros((40, 40, 3), np.float32))
 
 
+@shows("... expected x0 < x1 and y0 < y1 in pixels: of x, y, width, height make ...")
+def _(**_):
+    return said(segmenter(), np.zeros((120, 160, 3), np.uint8), np.array([[100.0, 80, 30, 30]]))
+
+
 @shows("expected a colour image [height, width, 3], got ...")
 def _(**_):
     return said(segmenter(), np.zeros((40, 40), np.uint8))
@@ -363,7 +601,7 @@ def _(**_):
 @pytest.mark.parametrize("message", messages())
 def test_a_row_of_the_page_is_what_its_user_sees(message, request):
     assert message in MISTAKES, "write the mistake that shows it"
-    names = ("root", "tmp_path", "monkeypatch", "capsys")
+    names = ("root", "tmp_path", "monkeypatch", "capsys", "rng")
     used = set(MISTAKES[message].__code__.co_varnames) & set(names)
     shown = MISTAKES[message](**{name: request.getfixturevalue(name) for name in used})
     pattern = ".*".join(re.escape(part) for part in message.split("..."))

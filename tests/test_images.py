@@ -149,7 +149,7 @@ def test_bitmaps_of_five_bits_are_read(tmp_path):
 def test_too_many_pixels_is_no_damage(tmp_path, read, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     Image.new("1", (14_000, 13_000)).save(tmp_path / "aerial.png")
-    with pytest.raises(InputError, match=r"aerial\.png has 14000x13000 pixels, too many: .* allowed; cut it into tile"):
+    with pytest.raises(InputError, match=r"aerial\.png has too many pixels.*; .* allowed: cut it into tile"):
         read(tmp_path / "aerial.png")
     assert image_size_is_refused(tmp_path / "aerial.png")
 

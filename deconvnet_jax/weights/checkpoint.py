@@ -13,6 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.files import user_path
 from deconvnet_jax.models import DeconvNet, Network, config_from_network, network_from_config
 from deconvnet_jax.weights.checkpoint_folder import (
@@ -234,6 +235,8 @@ def _checkpoint_directory(path: Path) -> Path:
     for directory in (path / "checkpoints", path):
         if has_checkpoint(directory):
             return directory
+    if path.is_file():
+        raise InputError(wrong_kind(path, file_kind(path), "a folder of checkpoints"))
     raise InputError(
         f"no checkpoint in {path}; expected the 'checkpoints' folder of a training run, with one folder per step"
     )

@@ -94,7 +94,7 @@ def test_gigantic_image_is_refused(tmp_path, monkeypatch):
     path = write_image(tmp_path / "large.png", (300, 200))
     with pytest.raises(
         InputError,
-        match="has 300x200 pixels, too many: 50,000 are allowed; reduce it to 50,000, or allow more: --max_pixels",
+        match=r"has too many pixels \(300x200\); 50,000 are allowed: reduce it to 50,000, or allow more: --max_pixels",
     ):
         predict.read_photograph(path, 50_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)  # Pillow's own limit: half of what it refuses
