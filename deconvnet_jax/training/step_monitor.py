@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import not_written, whole_file
 
 LATE = 2  # steps that may be under way while the host goes on
 DIVERGED = "diverged"  # folder of the batches with which a run ended
@@ -78,10 +79,11 @@ class StepMonitor:
         self._metrics.append(values)
 
     def _diverged(self, step: int, values: dict[str, Any], batch: dict[str, jax.Array]) -> None:
-        folder = self._workdir / DIVERGED
-        folder.mkdir(exist_ok=True)
-        path = folder / f"step_{step:06d}_process_{jax.process_index()}.npz"
-        np.savez_compressed(path, **{key: _local_examples(value) for key, value in batch.items()})
+        path = self._workdir / DIVERGED / f"step_{step:06d}_process_{jax.process_index()}.npz"
+        with not_written(path):
+            path.parent.mkdir(exist_ok=True)
+        with whole_file(path) as temporary:
+            np.savez_compressed(temporary, **{key: _local_examples(value) for key, value in batch.items()})
         found = ", ".join(f"{name} {values[name]:.4g}" for name in ("loss", "gradient_norm", "parameter_norm"))
         remedy = "there is no checkpoint yet; give another --workdir and a lower config.optimizer.learning_rate"
         if self.saved_step is not None:
