@@ -127,7 +127,7 @@ def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any], accept_
     changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in refused or changed)
     if refused:
         remedies = ["another --workdir to start anew"]
-        if "bn_group" in refused:
+        if "bn_group" in refused and "bn_group" in old:
             remedies.insert(0, f"--config.bn_group={old['bn_group']} to keep the groups for batch statistics")
         if all(key.startswith(ACCEPTABLE) for key in refused):
             remedies.append("or --accept_changes to go on with it")

@@ -73,4 +73,4 @@ def test_images():
 
 def test_a_folder_without_photographs(tmp_path):
     with pytest.raises(InputError, match=r"^--voc_root=.*: there are no photographs"):
-        crf_benchmark.run(str(tmp_path))
+        crf_benchmark.run(tmp_path)

@@ -111,7 +111,7 @@ CONFIGS = {
     "without.py": ("x = 1", "has no attribute 'get_config'"),
     "raises.py": ("def get_config(): return 1 / 0", "could not be loaded (ZeroDivisionError division by zero)"),
     "syntax.py": ("def get_config(:", "could not be loaded (SyntaxError"),
-    "opens.py": ("open('/nowhere/at/all')", "No such file or directory"),
+    "opens.py": ("open(__file__ + '.absent')", "No such file or directory"),
     "typed.py": (
         "from experiments.configs import default as d\ndef get_config(): d.get_config().seed = 'a'",
         "could not be loaded (TypeError",

@@ -343,10 +343,10 @@ def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
     voc_train.run(config, str(tmp_path), accept_changes=True)
     (first, first_folder, accepted), (second, second_folder, _) = started
     assert accepted
-    assert (first_folder, second_folder) == (str(tmp_path / "stage1"), str(tmp_path))
+    assert (Path(first_folder), Path(second_folder)) == (tmp_path / "stage1", tmp_path)
     assert (first.init_from_step, second.init_from_step) == (None, 20_000)
     assert (first.init_from, first.init.vgg16, first.init.keep_features) == (None, "vgg16.npz", True)
-    assert (second.init_from, second.init.vgg16, second.init.keep_features) == (first_folder, None, False)
+    assert (second.init_from, second.init.vgg16, second.init.keep_features) == (str(first_folder), None, False)
 
 
 def test_what_stage_2_lacks_is_said_before_stage_1_begins(scenes, tmp_path):

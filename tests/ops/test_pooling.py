@@ -19,7 +19,7 @@ POOLINGS = [
     (3, 2, 1, 1, True),
     ((3, 2), (1, 3), (1, 0), (2, 1), False),
     (3, 1, 1, 1, False),
-    (14, 4, 0, 1, True),  # larger than the input
+    ((14, 12), 4, 0, 1, True),  # larger than the input
     ((13, 2), (2, 3), (1, 0), (1, 1), True),
     (8, 7, 2, 2, True),
 ]

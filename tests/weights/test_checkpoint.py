@@ -292,7 +292,7 @@ def test_a_flipped_bit_in_any_file_never_gives_other_values(tmp_path, rng, capsy
     fresh = jax.tree.map(np.zeros_like, small_variables())
     noticed = 0
     for path, good in contents(tmp_path / "0").items():
-        for position in rng.integers(0, len(good), 6):
+        for position in rng.integers(0, len(good), 3):
             bad = bytearray(good)
             bad[position] ^= 1 << rng.integers(0, 8)
             path.write_bytes(bad)
@@ -305,7 +305,7 @@ def test_a_flipped_bit_in_any_file_never_gives_other_values(tmp_path, rng, capsy
             except InputError:
                 noticed += 1
             path.write_bytes(good)
-    assert noticed >= 20
+    assert noticed >= 10
     assert "older version" not in capsys.readouterr().err
 
 
