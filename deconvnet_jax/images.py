@@ -229,7 +229,7 @@ def _check_frames(image: Image.Image, file: str | Path | BinaryIO) -> None:
             several = not image.tag_v2.get(_SUBFILE, 0) & 5  # smaller copies of the first page, and its transparency
         image.seek(0)
     if several:
-        raise InputError(f"{file} has several frames or pages; save the one that you mean as an image of its own")
+        raise InputError(f"{file} has several frames or pages; save the one that you mean as a separate image")
 
 
 def _orientation(image: Image.Image) -> int:

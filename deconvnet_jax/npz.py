@@ -10,7 +10,7 @@ import numpy as np
 
 from deconvnet_jax.errors import InputError
 
-# What all arrays of a file may take in memory: so many bytes for each byte of the file, or so many at any rate.
+# What all arrays of a file may take in memory: bytes per byte of the file, and bytes that are always allowed.
 # Deflate makes at most 1,032 out of 1; trained weights hardly shrink, arrays of one value shrink the most.
 MAX_RATIO, ALWAYS_ALLOWED = 200, 2**26
 

@@ -81,7 +81,7 @@ def claim_output(folder: Path, description: dict[str, Any]) -> None:
     new = flatten(json.loads(json.dumps(description)))
     found = _read_object(path)
     if found is None and path.exists():
-        print(f"warning: {path} is damaged and written anew; results in its folder are replaced", file=sys.stderr)
+        print(f"warning: {path} is damaged and is written again; results in its folder are replaced", file=sys.stderr)
         scores = _read_object(folder / "metrics.json") or {}
         found = {**new, **{key: scores[key] for key in ("step", "split") if key in scores}}
     elif found is None:

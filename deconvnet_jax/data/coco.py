@@ -109,7 +109,7 @@ def import_coco(
     coco = read_coco(annotations, categories)
     _check_classes(output, coco.class_names)
     remove_unfinished(output.parent)
-    # Within the output if it exists, which may be a disk of its own.
+    # Within the output if it exists, which may be on another disk.
     with unfinished_folder(output, output if output.exists() else None) as folder:
         for part in ("JPEGImages", *_MASKS, _SPLITS):
             (folder / part).mkdir(parents=True)

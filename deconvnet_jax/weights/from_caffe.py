@@ -1,6 +1,6 @@
 """Any of the networks from a caffemodel: which one it is shows in the names of its layers.
 
-The score layers' names do not count: whoever fine-tunes in Caffe on other classes changes them.
+The score layers' names do not count: fine-tuning in Caffe on other classes changes them.
 """
 
 from pathlib import Path

@@ -80,7 +80,7 @@ def test_a_damaged_note_blocks_no_results(tmp_path, capsys, damage):
     (tmp_path / "metrics.json").write_text(json.dumps({"step": 2, "split": "val"}))
     (tmp_path / "run.json").write_bytes(damage)
     claim_output(tmp_path, RUN)
-    assert capsys.readouterr().err.startswith(f"warning: {tmp_path / 'run.json'} is damaged and written anew")
+    assert capsys.readouterr().err.startswith(f"warning: {tmp_path / 'run.json'} is damaged and is written again")
     assert json.loads((tmp_path / "run.json").read_text()) == RUN
 
 
