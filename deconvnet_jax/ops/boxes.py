@@ -35,7 +35,8 @@ def checked_boxes(
             f"type {array.dtype}"
         )
     array = array.astype(np.float64)
-    sides = array[:, 2:] - array[:, :2]
+    with np.errstate(invalid="ignore"):  # inf - inf, in boxes that are refused
+        sides = array[:, 2:] - array[:, :2]
     wrong = ~np.isfinite(array).all(axis=1) | ~((sides >= 0) if may_be_empty else (sides > 0)).all(axis=1)
     if wrong.any():
         row = int(wrong.argmax())
