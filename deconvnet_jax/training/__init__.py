@@ -8,7 +8,15 @@ from deconvnet_jax.training.loop import Evaluation, make_step, train
 from deconvnet_jax.training.loss import IGNORE_LABEL, balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.metric_writer import METRICS_FILE, metric_lines
 from deconvnet_jax.training.optimizer import SCHEDULES, make_optimizer
-from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, local_batch_size, place_batch
+from deconvnet_jax.training.parallel import (
+    AXIS_NAME,
+    batch_shapes,
+    compile_parallel,
+    data_parallel,
+    local_batch_size,
+    place_batch,
+    replicated_shapes,
+)
 from deconvnet_jax.training.prefetch import PrefetchedBatches
 from deconvnet_jax.training.state import TrainState, create_state, init_variables
 from deconvnet_jax.training.step import train_step
@@ -27,8 +35,10 @@ __all__ = [
     "add_metrics",
     "balanced_class_weights",
     "batch_layout",
+    "batch_shapes",
     "calibrate_batch_norm",
     "claim_workdir",
+    "compile_parallel",
     "create_state",
     "data_parallel",
     "flatten",
@@ -39,6 +49,7 @@ __all__ = [
     "make_step",
     "metric_lines",
     "place_batch",
+    "replicated_shapes",
     "restore_newest",
     "save_checkpoint",
     "segmentation_loss",

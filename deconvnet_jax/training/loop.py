@@ -11,11 +11,12 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from deconvnet_jax.models import DeconvNet, Network
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Interruption, Preempted
-from deconvnet_jax.training.layout import BatchLayout, batch_layout, group_size
+from deconvnet_jax.training.layout import batch_layout, group_size
 from deconvnet_jax.training.metric_writer import MetricWriter
 from deconvnet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
 from deconvnet_jax.training.parallel import AXIS_NAME, BatchIterator, data_parallel, first_replica, replicate
@@ -71,11 +72,10 @@ def train(
       InputError: if a loss or a gradient is no longer a number, a checkpoint cannot be written or none can be read.
       Preempted: after SIGTERM or SIGINT, when the last step is saved.
     """
-    layout = batch_layout(config["batch_size"], jax.device_count(), config["micro_batch"], config["bn_group"])
-    optimizer = make_optimizer(config["optimizer"], variables["params"])
+    step, optimizer = make_step(config, net, variables["params"], jax.device_count(), class_weights)
     if isinstance(net, DeconvNet) and net.batch_norm:
         info = {**info, GROUP_SIZE: group_size(config, jax.device_count())}
-    step_fn = make_step(config, net, optimizer, layout, class_weights)
+    step_fn = data_parallel(step)
     state, batches = create_state(variables, optimizer), PrefetchedBatches(batches)
     with ExitStack() as stack:
         manager = stack.enter_context(open_checkpoints(workdir / "checkpoints"))
@@ -100,11 +100,24 @@ def train(
 def make_step(
     config: Mapping[str, Any],
     net: Network,
-    optimizer: Any,
-    layout: BatchLayout,
+    params: chex.ArrayTree,
+    devices: int,
     class_weights: Sequence[float] | None = None,
-) -> Callable[[TrainState, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]:
-    """`train_step` over all devices, as the config says."""
+) -> tuple[Callable[..., tuple[TrainState, dict[str, jax.Array]]], optax.GradientTransformationExtraArgs]:
+    """Returns the step of a config, as each device runs it, and its optimizer.
+
+    Args:
+      config: the experiment's settings.
+      net: the network.
+      params: its parameters, or their shapes.
+      devices: number of them.
+      class_weights: of the loss; see `segmentation_loss`.
+
+    Raises:
+      InputError: if a number of the batch's layout does not divide the other.
+    """
+    layout = batch_layout(config["batch_size"], devices, config["micro_batch"], config["bn_group"])
+    optimizer = make_optimizer(config["optimizer"], params)
     if isinstance(net, DeconvNet):
         over_devices = layout.devices_a_group > 1
         net = net.clone(
@@ -124,7 +137,7 @@ def make_step(
         caffe_gradients=config["caffe_gradients"],
         all_reduce_dtype=jnp.dtype(config["all_reduce_dtype"]),
     )
-    return data_parallel(step)
+    return step, optimizer
 
 
 @dataclass(frozen=True)

@@ -37,16 +37,45 @@ def data_parallel(
     before returned, and batches of another shape than the first one's are refused.
     """
     devices = jax.devices() if devices is None else devices
-    mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
     compiled: list[jax.stages.Compiled] = []
 
     def run(state: Any, batch: Any) -> tuple[Any, Any]:
-        if not compiled:  # ahead of time, because only this way pmap takes compiler options
+        if not compiled:
             state = replicate(state, devices)
-            compiled.append(mapped.lower(state, batch).compile(compiler_options=compiler_options()))
+            compiled.append(compile_parallel(step, state, batch, devices))
         return compiled[0](state, batch)
 
     return run
+
+
+def compile_parallel(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, batch: Any, devices: Sequence[jax.Device]
+) -> jax.stages.Compiled:
+    """Compiles a step for devices, ahead of time: only this way pmap takes compiler options.
+
+    Args:
+      step: of a state and one device's share of a batch.
+      state: on all devices, or `replicated_shapes`.
+      batch: with the device axis in front, or `batch_shapes`.
+      devices: may be described only (`jax.experimental.topologies`).
+    """
+    mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
+    return mapped.lower(state, batch).compile(compiler_options=compiler_options())
+
+
+def replicated_shapes(tree: Any, devices: Sequence[jax.Device]) -> Any:
+    """Returns what describes a tree of arrays or shapes after `replicate`."""
+    return _shapes(tree, devices, PartitionSpec())
+
+
+def batch_shapes(batch: Any, devices: Sequence[jax.Device]) -> Any:
+    """Returns what describes a batch of arrays or shapes [devices, examples on each, ...] after `place_batch`."""
+    return _shapes(batch, devices, PartitionSpec(AXIS_NAME))
+
+
+def _shapes(tree: Any, devices: Sequence[jax.Device], spec: PartitionSpec) -> Any:
+    sharding = NamedSharding(Mesh(np.array(devices), (AXIS_NAME,)), spec)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def local_batch_size(global_batch_size: int) -> int:

@@ -282,15 +282,17 @@ def test_the_learning_rate_in_the_log_is_that_of_the_step(tmp_path):
 
 
 def test_the_step_is_what_the_config_says(monkeypatch):
-    monkeypatch.setattr(loop, "data_parallel", lambda step: step)
+    monkeypatch.setattr(loop, "make_optimizer", lambda settings, params: ("optimizer of", params))
     net, weights = network_from_config(MODEL), [1.0, 2.0, 3.0]
     settings = {"seed": 7, "caffe_gradients": True, "remat": True, "all_reduce_dtype": "bfloat16"}
+    settings |= {"batch_size": 8, "micro_batch": 1, "bn_group": 2}
     config = {**CONFIG, **settings, "optimizer": {**CONFIG["optimizer"], "freeze": ["conv1_"]}}
     layout = batch_layout(8, 4, micro_batch=1, bn_group=2)
-    given = loop.make_step(config, net, "optimizer", layout, weights).keywords
-    assert given == {
+    step, optimizer = loop.make_step(config, net, "parameters", 4, weights)
+    assert optimizer == ("optimizer of", "parameters")
+    assert step.keywords == {
         "net": net.clone(remat=True, bn_axis_name=AXIS_NAME, bn_axis_groups=((0, 1), (2, 3))),
-        "optimizer": "optimizer",
+        "optimizer": optimizer,
         "axis_name": AXIS_NAME,
         "layout": layout,
         "seed": 7,
