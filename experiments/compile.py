@@ -1,0 +1,222 @@
+"""Compiles a config's training step and proposal batch for accelerators that are not there; says what to expect.
+
+    python -m experiments.compile --config=experiments/configs/voc_stage1.py --topology=h100:8 [--find_batch]
+        [--json=FILE] [--config.key=value ...]
+
+The step is the very one that voc_train would run there; of a config with a stage 1, it is that of stage 2. It is
+compiled from shapes alone: without data, weights or the accelerator, in one to ten minutes on two cores. The report
+tells memory per device, operations and bytes per image, a bound of the step's time, when each all-reduce starts and
+ends, and which instructions move the most bytes; docs/performance.md explains it. --find_batch compiles a few batches
+more and names the largest that fits.
+
+Topologies: v5e:4x4, v5p:2x2x2, v6e:2x4 (grids of TPU chips), h100:8, h200:8, a100:16, b200:8 (GPUs, hosts of 8). TPUs
+need pip install -e '.[compile-tpu]', GPUs pip install -e '.[compile-gpu]'.
+
+Exit status: 1 if the step does not fit into a device's memory.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import flags
+from jax.sharding import SingleDeviceSharding
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import write_text
+from deconvnet_jax.inference.proposal_batch import BUCKET, empty_canvas, fold_windows
+from deconvnet_jax.models import compiler_options, network_from_config
+from deconvnet_jax.training import (
+    batch_layout,
+    batch_shapes,
+    compile_parallel,
+    create_state,
+    init_variables,
+    make_step,
+    replicated_shapes,
+)
+from experiments import cli, settings
+from experiments.compiled import report, topologies
+from experiments.compiled.hardware import ACCELERATORS
+from experiments.compiled.largest_batch import find_largest
+from experiments.output import output_file
+from experiments.voc_train import check_combinations, check_crop_size
+
+CLASSES = 21  # of VOC, where a config leaves the number to the data
+IMAGE_SIDE = 2 * BUCKET  # all photographs of VOC are padded to it
+
+
+class DoesNotFitError(InputError):
+    """XLA's refusal of a program that needs more memory than the device has."""
+
+
+def define_flags() -> None:
+    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    cli.define_config("a file in experiments/configs")
+    flags.DEFINE_string("topology", None, f"accelerators to compile for, e.g. {topologies.EXAMPLES}")
+    flags.DEFINE_boolean("find_batch", False, "find the largest batch per device that fits; two to five compilations")
+    cli.define_path("json", None, "file for the report as JSON")
+    flags.mark_flags_as_required(["config", "topology"])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compiles and reports."""
+    cli.no_arguments(argv)
+    values = flags.FLAGS
+    file = values.json and output_file(values.json, "--json")
+    found = run(values.config, values.topology, values.find_batch)
+    if file:
+        write_text(file, json.dumps(found) + "\n")
+    if not found["step"]["memory"]["fits"]:
+        raise InputError(report.does_not_fit(found))
+
+
+def run(config: ml_collections.ConfigDict, topology: str, find_batch: bool = False) -> dict[str, Any]:
+    """Compiles a config's step and proposal batch for a topology; prints the report and returns it as JSON values.
+
+    Args:
+      config: of the experiment.
+      topology: such as "h100:8" or "v5e:4x4".
+      find_batch: compile further batches, to find the largest that fits.
+
+    Raises:
+      InputError: for settings or a topology that cannot be used, and if XLA refuses the step as too large.
+    """
+    jax.config.update("jax_platforms", "cpu")  # accelerators of this machine are left alone
+    config = checked_config(config)
+    devices = topologies.describe(topology)
+    batch_layout(config.batch_size, len(devices), config.micro_batch, config.bn_group)
+    if find_batch:
+        config.batch_size = len(devices) * largest_batch(config, topology, devices)
+    compiled, seconds = compile_step(config, topology, devices, config.batch_size)
+    windows = compile_proposal_batch(config, topology, devices[0])
+    found = {
+        **report.setting(config, topology, devices),
+        "largest_batch_per_device": config.batch_size // len(devices) if find_batch else None,
+        "compile_seconds": seconds,
+        "step": report.of_step(compiled, config, topology, devices),
+        "proposal_batch": report.of_proposal_batch(windows, config, topology),
+    }
+    report.show(found)
+    return found
+
+
+def checked_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a copy of a config that has a number of classes.
+
+    Raises:
+      InputError: for settings that are out of range or exclude each other.
+    """
+    check_combinations(config, settings.check_config(config))
+    check_crop_size(config)
+    config = config.copy_and_resolve_references()
+    config.model.num_classes = config.model.num_classes or CLASSES
+    return config
+
+
+def compile_step(
+    config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device], batch_size: int
+) -> tuple[jax.stages.Compiled, float]:
+    """Returns the config's step, compiled for a batch over devices, and the seconds that it took.
+
+    Raises:
+      DoesNotFitError: if XLA refuses it.
+    """
+    net = network_from_config(config.model.to_dict())
+    variables = jax.eval_shape(partial(init_variables, net), config.seed)
+    weights = [1.0] * config.model.num_classes if config.class_balance else None  # values do not matter
+    changed = {**config.to_dict(), "batch_size": batch_size}
+    step, optimizer = make_step(changed, net, variables["params"], len(devices), weights)
+    state = jax.eval_shape(lambda variables: create_state(variables, optimizer), variables)
+    shape = (len(devices), batch_size // len(devices), config.data.crop_size, config.data.crop_size)
+    batch = {"image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8), "label": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+    begin = time.perf_counter()
+    with _compiling(f"training step of {batch_size} images for {topology}"):
+        compiled = compile_parallel(step, replicated_shapes(state, devices), batch_shapes(batch, devices), devices)
+    return compiled, time.perf_counter() - begin
+
+
+def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, device: jax.Device) -> jax.stages.Compiled:
+    """Returns `fold_windows` with the config's settings, compiled for one device and a photograph of VOC."""
+    net, inference = network_from_config(config.model.to_dict()), config.inference
+    variables = jax.eval_shape(partial(init_variables, net), config.seed)
+    released = inference.mode == "released"
+    fold = partial(
+        fold_windows,
+        net,
+        size=config.data.crop_size,
+        aggregation=inference.aggregation,
+        flip=inference.flip,
+        antialias=released,
+        shift=1.0 if released else 0.0,
+    )
+    canvas = partial(empty_canvas, IMAGE_SIDE, IMAGE_SIDE, config.model.num_classes, inference.aggregation)
+    arguments = (
+        variables,
+        jax.ShapeDtypeStruct((IMAGE_SIDE, IMAGE_SIDE, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((2,), jnp.int32),
+        jax.ShapeDtypeStruct((inference.batch_size, 4), jnp.float32),
+        jax.ShapeDtypeStruct((inference.batch_size,), jnp.bool_),
+        jax.eval_shape(canvas),
+    )
+    sharding = SingleDeviceSharding(device)
+    arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
+    with _compiling(f"proposal batch of {inference.batch_size} windows for {topology}"):
+        return jax.jit(fold, donate_argnums=5).lower(*arguments).compile(compiler_options=compiler_options())
+
+
+@contextmanager
+def _compiling(what: str) -> Iterator[None]:
+    """Shows the seconds that a compilation has taken; XLA's refusal becomes one line."""
+    columns = (SpinnerColumn(), TextColumn("compiling the {task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            progress.add_task(what, total=None)
+            yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise DoesNotFitError(f"{what}: {report.shortage(str(error))}") from error
+
+
+def largest_batch(config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]) -> int:
+    """Returns the largest batch per device whose step fits into the memory.
+
+    Raises:
+      InputError: if none does, or micro-batches keep the memory the same for every batch.
+    """
+    if config.micro_batch:
+        raise InputError(f"--find_batch: config.micro_batch={config.micro_batch} bounds the memory; leave it out")
+    accelerator = ACCELERATORS[topologies.accelerator_name(topology)]
+
+    def valid(images: int) -> bool:
+        try:
+            batch_layout(images * len(devices), len(devices), 0, config.bn_group)
+        except InputError:
+            return False
+        return True
+
+    def needed(images: int) -> float | None:
+        try:
+            compiled, _ = compile_step(config, topology, devices, images * len(devices))
+        except DoesNotFitError:
+            return None
+        return report.memory(compiled, accelerator, 0)["total_bytes"]
+
+    found = find_largest(config.batch_size // len(devices), valid, needed, accelerator.memory)
+    if not found:
+        raise InputError(f"--topology={topology}: not even one image per device fits; choose devices with more memory")
+    return found
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,190 @@
+"""What `experiments.compile` reports: as JSON values, and as text."""
+
+import math
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import ml_collections
+from rich.console import Console
+from rich.table import Table
+
+from deconvnet_jax.models import layer_names, network_from_config
+from experiments.compiled.hardware import ACCELERATORS, Accelerator, all_reduce_seconds
+from experiments.compiled.schedule import Rates, read_schedule, step_seconds
+from experiments.compiled.topologies import accelerator_name
+
+SETTINGS = ("batch_size", "micro_batch", "bn_group", "remat", "all_reduce_dtype")
+SHOWN = 12  # exchanges in the text; the JSON has all
+
+
+def setting(config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
+    """Returns what was compiled, and for what."""
+    accelerator = ACCELERATORS[accelerator_name(topology)]
+    return {
+        "topology": topology,
+        "devices": len(devices),
+        "device_kind": devices[0].device_kind,
+        "jax": jax.__version__,
+        "config": {
+            **{key: config[key] for key in SETTINGS},
+            "dtype": config.model.dtype,
+            "width": config.model.width,
+            "crop_size": config.data.crop_size,
+        },
+        "batch_per_device": config.batch_size // len(devices),
+        "peak_flops_per_second": accelerator.peak[config.model.dtype],
+        "memory_bytes_per_second": accelerator.bandwidth,
+    }
+
+
+def of_step(
+    compiled: jax.stages.Compiled, config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]
+) -> dict[str, Any]:
+    """Returns the report of a compiled training step; bytes and operations are those of one device."""
+    accelerator, images = ACCELERATORS[accelerator_name(topology)], config.batch_size // len(devices)
+    state, batch = compiled.args_info[0]
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree_util.tree_leaves_with_path((state, batch))
+    ]
+    schedule = read_schedule(
+        compiled.as_text(),
+        Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth),
+        layer_names(network_from_config(config.model.to_dict())),
+        [name.removeprefix("0/") for name in names],
+    )
+    duration = partial(all_reduce_seconds, levels=accelerator.levels(len(devices)))
+    seconds = step_seconds(schedule.collectives, schedule.bound_seconds, 1.0, duration)
+    return {
+        "memory": memory(compiled, accelerator, state=_num_bytes(state)),
+        "flops_per_image": schedule.flops / images,
+        "bytes_per_image": schedule.num_bytes / images,
+        "xla_bytes_accessed": (compiled.cost_analysis() or {}).get("bytes accessed"),
+        **schedule.as_json(),
+        "exchange_seconds": sum(one.times * duration(one.num_bytes) for one in schedule.collectives),
+        "waiting_seconds": seconds - schedule.bound_seconds,
+    }
+
+
+def of_proposal_batch(
+    compiled: jax.stages.Compiled, config: ml_collections.ConfigDict, topology: str
+) -> dict[str, Any]:
+    """Returns the report of the compiled proposal batch."""
+    accelerator, windows = ACCELERATORS[accelerator_name(topology)], config.inference.batch_size
+    schedule = read_schedule(compiled.as_text(), Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth))
+    return {
+        "windows": windows,
+        "memory": memory(compiled, accelerator, state=_num_bytes(compiled.args_info[0][0])),
+        "flops_per_window": schedule.flops / windows,
+        "bytes_per_window": schedule.num_bytes / windows,
+        "arithmetic_seconds": schedule.arithmetic_seconds,
+        "memory_seconds": schedule.memory_seconds,
+        "bound_seconds": schedule.bound_seconds,
+    }
+
+
+def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: int) -> dict[str, Any]:
+    """Returns what a program needs on one device; `state`: bytes of those of its arguments that stay."""
+    stats = compiled.memory_analysis()
+    total = (
+        stats.argument_size_in_bytes
+        + stats.output_size_in_bytes
+        - stats.alias_size_in_bytes
+        + stats.temp_size_in_bytes
+        + stats.generated_code_size_in_bytes
+    )
+    return {
+        "state_bytes": state,
+        "temporary_bytes": stats.temp_size_in_bytes,
+        "total_bytes": total,
+        "usable_bytes": accelerator.memory,
+        "share": total / accelerator.memory,
+        "fits": total <= accelerator.memory,
+    }
+
+
+def show(found: dict[str, Any]) -> None:
+    """Prints a report on stdout."""
+    console = Console(width=118, highlight=False, soft_wrap=True)
+    step, windows, needed = found["step"], found["proposal_batch"], found["step"]["memory"]
+    each, config = found["batch_per_device"], found["config"]
+    console.print(
+        f"Training step on {found['devices']} x {found['device_kind']} ({found['topology']}), JAX {found['jax']}\n"
+        f"  batch             {config['batch_size']} images, {each} per device, {config['dtype']}\n"
+        f"  memory per device {_gb(needed['state_bytes'])} state, {_gb(needed['temporary_bytes'])} activations and "
+        f"gradients, {_gb(needed['total_bytes'])} in total: {needed['share']:.0%} of {_gb(needed['usable_bytes'])}\n"
+        f"  per image         {step['flops_per_image'] / 1e9:.1f} GFLOP, {_gb(step['bytes_per_image'])} moved\n"
+        f"  time of a step    at least {_ms(step['bound_seconds'])} without all-reduces (arithmetic at the peak "
+        f"{_ms(step['arithmetic_seconds'])}, memory traffic {_ms(step['memory_seconds'])})\n"
+        f"  all-reduces       {_gb(step['exchanged_bytes'])} per step, {_ms(step['exchange_seconds'])}; "
+        f"{step['early_share']:.0%} of the bytes start before the last tenth of the backward pass; the step waits "
+        f"{_ms(step['waiting_seconds'])}"
+    )
+    console.print(_exchanges(step))
+    console.print(_largest(step))
+    console.print(
+        f"Proposal batch of {windows['windows']} windows on one device: {_gb(windows['memory']['total_bytes'])}, "
+        f"{windows['flops_per_window'] / 1e9:.1f} GFLOP and {_gb(windows['bytes_per_window'])} moved per window, at "
+        f"least {_ms(windows['bound_seconds'])}"
+    )
+    if found["largest_batch_per_device"]:
+        console.print(f"Largest batch per device that fits: {found['largest_batch_per_device']}")
+    if needed["fits"]:
+        console.print(f"Fits: {each} images per device need {needed['share']:.0%} of the memory")
+
+
+def does_not_fit(found: dict[str, Any]) -> str:
+    """Returns the line for a step that needs too much."""
+    needed = found["step"]["memory"]
+    return (
+        f"does not fit: config.batch_size={found['config']['batch_size']} needs {_gb(needed['total_bytes'])} on each "
+        f"device of {found['topology']}, which has {_gb(needed['usable_bytes'])} for a program; lower it, or give "
+        "--find_batch"
+    )
+
+
+def shortage(message: str) -> str:
+    """Returns the amounts in XLA's message about too little memory."""
+    amounts = re.findall(r"[\d.]+[KMGT]i?B?\b", message)
+    return f"XLA needs {amounts[0]} and the device has {amounts[1]}" if len(amounts) > 1 else message.splitlines()[0]
+
+
+def _exchanges(step: dict[str, Any]) -> Table:
+    """The exchanges between devices that send the most, in their order."""
+    shown = sorted(step["collectives"], key=lambda one: -one["num_bytes"] * one["times"])[:SHOWN]
+    title = f"Exchanges between devices ({len(shown)} largest of {len(step['collectives'])})"
+    table = Table(
+        "kind", "MB", "asynchronous", "starts after", "GFLOP until its end", "in the backward pass", title=title
+    )
+    for one in sorted(shown, key=lambda one: one["start_seconds"]):
+        table.add_row(
+            one["kind"] + (f" x{one['times']}" if one["times"] > 1 else ""),
+            f"{one['num_bytes'] / 1e6:,.1f}",
+            "yes" if one["asynchronous"] else "no",
+            f"{one['start_product']} of {step['backward_products']}",
+            f"{one['flops_between'] / 1e9:,.0f}",
+            "yes" if one["before_backward_end"] else "no",
+        )
+    return table
+
+
+def _largest(step: dict[str, Any]) -> Table:
+    table = Table("MB moved", "instruction", "of", title="Instructions that move the most bytes")
+    for one in step["largest"]:
+        table.add_row(f"{one['bytes'] / 1e6:,.0f}", one["name"], one["layer"])
+    return table
+
+
+def _num_bytes(tree: Any) -> int:
+    return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def _gb(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.3g} GB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g} ms"

@@ -1,0 +1,269 @@
+"""What a compiled program does in its order: operations, bytes, and when its all-reduces start and end.
+
+Times are bounds: an instruction takes its operations at the peak rate or its bytes at the memory's bandwidth,
+whichever is longer. The program itself is slower.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from experiments.compiled.hlo import Computation, Instruction, Module
+
+COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
+LATE = 0.9  # share of the backward pass's products after which an all-reduce is late
+SHOWN = 10  # instructions that move the most bytes
+
+
+class Rates(NamedTuple):
+    """Peak floating-point operations per second, and bytes per second of the memory."""
+
+    flops: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class Collective:
+    """A sum over devices, or another exchange between them.
+
+    Attributes:
+      name: of the instruction.
+      kind: e.g. "all-reduce".
+      num_bytes: of its results on each device.
+      times: how often it runs: more than once inside a loop.
+      asynchronous: whether other instructions can run between its start and its end.
+      start_product: convolutions and matrix products of the backward pass that run before its start.
+      end_product: those that run before its end.
+      before_backward_end: whether products of the backward pass run after its start.
+      flops_between: operations of what runs between its start and its end.
+      start_seconds: bound of the time of all instructions before its start, exchanges left out.
+      end_seconds: the same before its end.
+    """
+
+    name: str
+    kind: str
+    num_bytes: int
+    times: int
+    asynchronous: bool
+    start_product: int
+    end_product: int
+    before_backward_end: bool
+    flops_between: int
+    start_seconds: float
+    end_seconds: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What a program does on one device.
+
+    Attributes:
+      flops: operations of convolutions and matrix products, two per multiply-add; none for padding.
+      num_bytes: moved from and to the device's memory; exchanges between devices are left out.
+      backward_products: convolutions and matrix products of the backward pass.
+      arithmetic_seconds: `flops` at the peak rate.
+      memory_seconds: `num_bytes` at the memory's bandwidth.
+      bound_seconds: the bounds of all instructions, one after the other; exchanges between devices are left out. What
+        a TPU prefetches runs beside other instructions.
+      collectives: in the order of their starts.
+      largest: the instructions that move the most bytes: "name", "opcode", "layer", "bytes", "times".
+    """
+
+    flops: int
+    num_bytes: int
+    backward_products: int
+    arithmetic_seconds: float
+    memory_seconds: float
+    bound_seconds: float
+    collectives: tuple[Collective, ...]
+    largest: tuple[dict[str, Any], ...]
+
+    @property
+    def early_share(self) -> float:
+        """Share of the exchanged bytes whose exchange starts before the last tenth of the backward products."""
+        early = (one for one in self.collectives if one.start_product <= LATE * self.backward_products)
+        return sum(one.num_bytes * one.times for one in early) / max(1, self.exchanged_bytes)
+
+    @property
+    def exchanged_bytes(self) -> int:
+        """Bytes that every device exchanges with others."""
+        return sum(one.num_bytes * one.times for one in self.collectives)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns all of it as JSON values."""
+        return {**asdict(self), "early_share": self.early_share, "exchanged_bytes": self.exchanged_bytes}
+
+
+def read_schedule(text: str, rates: Rates, layers: Sequence[str] = (), arguments: Sequence[str] = ()) -> Schedule:
+    """Returns what a compiled program does on one device.
+
+    Args:
+      text: of the scheduled HLO module.
+      rates: of the device.
+      layers: names to look for in the origin of an instruction.
+      arguments: names of the program's arguments, in their order.
+    """
+    module = Module.parse(text)
+    steps = list(_steps(module, module.entry, 1))
+    clock = _Clock(module, rates)
+    for step in steps:
+        clock.run(step)
+    return Schedule(
+        flops=clock.flops,
+        num_bytes=clock.num_bytes,
+        backward_products=clock.products,
+        arithmetic_seconds=clock.flops / rates.flops,
+        memory_seconds=clock.num_bytes / rates.bandwidth,
+        bound_seconds=max(clock.seconds, clock.num_bytes / rates.bandwidth),
+        collectives=tuple(clock.finished()),
+        largest=tuple(_largest(module, steps, layers, arguments)),
+    )
+
+
+class _Step(NamedTuple):
+    """An instruction, the computation that it is in, and how often it runs."""
+
+    instruction: Instruction
+    computation: Computation
+    times: int
+
+
+def _steps(module: Module, computation: Computation, times: int) -> Iterator[_Step]:
+    """All instructions in the order in which they run; those of a loop once, with its number of turns."""
+    for instruction in computation.instructions.values():
+        inner = module.called(instruction)
+        if inner and instruction.opcode in ("while", "call"):
+            yield from _steps(module, inner, times * instruction.trip_count)
+        else:
+            yield _Step(instruction, computation, times)
+
+
+def _exchange(module: Module, instruction: Instruction) -> str | None:
+    """The kind of exchange between devices that an instruction is, starts or ends; None for other instructions."""
+    kind = instruction.opcode.removesuffix("-start").removesuffix("-done")
+    if kind in COLLECTIVES:
+        return kind
+    inner = module.called(instruction) if kind in ("async", "fusion") else None
+    kinds = (_exchange(module, each) for each in inner.instructions.values()) if inner else ()
+    return next((kind for kind in kinds if kind), None)
+
+
+@dataclass
+class _Clock:
+    """What has run so far."""
+
+    module: Module
+    rates: Rates
+    flops: int = 0
+    num_bytes: int = 0
+    products: int = 0  # of the backward pass
+    seconds: float = 0.0
+    begun: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def run(self, step: _Step) -> None:
+        """Goes on by one instruction."""
+        instruction, computation, times = step
+        kind = _exchange(self.module, instruction)
+        if kind or (instruction.opcode == "async-done" and instruction.operands[0] in self.begun):
+            self._exchange(instruction, times, kind)
+            return
+        num_bytes = self.module.traffic(computation, instruction)
+        self.num_bytes += times * num_bytes
+        products = list(self.module.products(computation, instruction))
+        flops = sum(count for _, count in products)
+        self.flops += times * flops
+        self.products += times * sum("transpose(" in product.op_name for product, _ in products)
+        if not instruction.opcode.endswith(("-start", "-done")):  # a prefetch runs beside other instructions
+            self.seconds += times * max(flops / self.rates.flops, num_bytes / self.rates.bandwidth)
+
+    def _exchange(self, instruction: Instruction, times: int, kind: str | None) -> None:
+        name, opcode = instruction.name, instruction.opcode
+        if not opcode.endswith("-done"):
+            self.begun[name] = {
+                "kind": kind,
+                "times": times,
+                "asynchronous": opcode.endswith("-start") and '"is_sync":true' not in instruction.attributes,
+                "start": (self.products, self.flops, self.seconds),
+            }
+        if not opcode.endswith("-start"):
+            start = next(operand for operand in (name, *instruction.operands) if operand in self.begun)
+            num_bytes = sum(array.num_bytes for array in instruction.arrays)
+            self.begun[start] |= {"end": (self.products, self.flops, self.seconds), "num_bytes": num_bytes}
+
+    def finished(self) -> Iterator[Collective]:
+        """The exchanges, after the last instruction."""
+        for name, found in self.begun.items():
+            (start_product, start_flops, start), (end_product, end_flops, end) = found["start"], found["end"]
+            yield Collective(
+                name=name,
+                kind=found["kind"],
+                num_bytes=found["num_bytes"],
+                times=found["times"],
+                asynchronous=found["asynchronous"],
+                start_product=start_product,
+                end_product=end_product,
+                before_backward_end=start_product < self.products,
+                flops_between=end_flops - start_flops,
+                start_seconds=start,
+                end_seconds=end,
+            )
+
+
+def _largest(
+    module: Module, steps: Sequence[_Step], layers: Sequence[str], arguments: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The instructions that move the most bytes; what the end of a pair writes is its start's."""
+    moved: dict[str, int] = {}
+    by_name = {step.instruction.name: step for step in steps}
+    for instruction, computation, times in steps:
+        owner = instruction.operands[0] if instruction.opcode.endswith("-done") else instruction.name
+        moved[owner] = moved.get(owner, 0) + times * module.traffic(computation, instruction)
+    for name in sorted(moved, key=lambda name: -moved[name])[:SHOWN]:
+        instruction, computation, times = by_name[name]
+        yield {
+            "name": name,
+            "opcode": instruction.opcode,
+            "layer": _origin(instruction, computation, layers, arguments if computation is module.entry else ()),
+            "bytes": moved[name],
+            "times": times,
+        }
+
+
+def _origin(instruction: Instruction, computation: Computation, layers: Sequence[str], arguments: Sequence[str]) -> str:
+    """The layer that an instruction belongs to and whether it is of its backward pass, or the arguments it reads."""
+    parts = instruction.op_name.replace(";", "/").split("/")
+    what = parts[-1] or instruction.opcode
+    layer = next((part for part in reversed(parts) if part in layers), None)
+    if layer:
+        return f"{layer}, {'backward' if 'transpose(' in instruction.op_name else 'forward'}: {what}"
+    read = [computation.instructions[name] for name in instruction.operands]
+    known = [one for one in read if one.opcode == "parameter" and one.index < len(arguments)]
+    if not known:
+        return what
+    largest = max(known, key=lambda one: sum(array.num_bytes for array in one.arrays))
+    return f"{arguments[largest.index]}: {what}"
+
+
+def step_seconds(
+    collectives: Sequence[Collective], bound: float, factor: float, duration: Callable[[float], float]
+) -> float:
+    """Returns the time of a step with its exchanges, one of which is on its way at a time.
+
+    Args:
+      collectives: of the step's schedule.
+      bound: `Schedule.bound_seconds`.
+      factor: by how much everything but exchanges takes longer than its bound.
+      duration: seconds of an exchange, by its bytes.
+    """
+    events = [(one.start_seconds, False, i) for i, one in enumerate(collectives)]
+    events += [(one.end_seconds, True, i) for i, one in enumerate(collectives)]
+    clock = reached = free = 0.0
+    ends: dict[int, float] = {}
+    for moment, is_end, index in sorted(events):
+        clock, reached = clock + factor * (moment - reached), moment
+        if is_end:
+            clock = max(clock, ends[index])
+        else:
+            one = collectives[index]
+            free = ends[index] = max(clock, free) + one.times * duration(one.num_bytes)
+    return clock + factor * (bound - reached)

@@ -1,0 +1,80 @@
+"""Devices that are not there, described to JAX so that programs can be compiled for them."""
+
+import importlib.util
+import math
+import os
+import re
+from pathlib import Path
+
+import jax
+
+from deconvnet_jax.errors import InputError
+from experiments.compiled.hardware import ACCELERATORS, GPUS_PER_HOST
+
+TARGETS = Path(__file__).with_name("targets")
+# What libtpu would otherwise ask Google Cloud for: which machine this is.
+MACHINES = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
+EXAMPLES = "v5e:4x4, v5p:2x2x2, v6e:2x4, h100:8, h200:8, a100:16, b200:8"
+
+
+def accelerator_name(topology: str) -> str:
+    """Returns the name of a topology's accelerator, a key of `ACCELERATORS`; "h100" for "h100:8".
+
+    Raises:
+      InputError: for an unknown one, or a number or grid that is none.
+    """
+    name, _, size = topology.partition(":")
+    if name not in ACCELERATORS:
+        raise InputError(f"--topology={topology}: unknown accelerator '{name}'; expected for example {EXAMPLES}")
+    grid = r"[1-9]\d*(x[1-9]\d*)+" if ACCELERATORS[name].platform == "tpu" else r"[1-9]\d*"
+    if not re.fullmatch(grid, size):
+        what = "a grid of chips" if ACCELERATORS[name].platform == "tpu" else "a number of GPUs"
+        raise InputError(f"--topology={topology}: expected {what} after the colon, for example {EXAMPLES}")
+    count = math.prod(int(side) for side in size.split("x"))
+    if ACCELERATORS[name].platform == "gpu" and count > GPUS_PER_HOST and count % GPUS_PER_HOST:
+        raise InputError(
+            f"--topology={topology}: more than {GPUS_PER_HOST} GPUs are hosts of {GPUS_PER_HOST}; give a multiple"
+        )
+    return name
+
+
+def describe(topology: str) -> list[jax.Device]:
+    """Returns the devices of a topology, for `jax.jit` and `jax.pmap` to compile for; they cannot run anything.
+
+    Raises:
+      InputError: for an unknown topology, or if the compiler for it is not installed or is in use.
+    """
+    platform = ACCELERATORS[accelerator_name(topology)].platform
+    try:
+        return _gpus(topology) if platform == "gpu" else _tpus(topology)
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "lockfile" in reason:
+            raise InputError(
+                f"--topology={topology}: another process uses libtpu (/tmp/libtpu_lockfile); wait until it ends"
+            ) from error
+        raise InputError(f"--topology={topology} cannot be compiled for: {reason}") from error
+
+
+def _gpus(topology: str) -> list[jax.Device]:
+    from jax.experimental.topologies import get_topology_desc
+
+    if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
+        raise InputError(f"--topology={topology} needs XLA's compiler for GPUs: pip install -e '.[compile-gpu]'")
+    name, _, size = topology.partition(":")
+    inside = min(int(size), GPUS_PER_HOST)
+    text = (TARGETS / f"{name}.txtpb").read_text(encoding="utf-8")
+    grid = f"1x{int(size) // inside}x{inside}"  # of hosts, and GPUs in each
+    return list(get_topology_desc(topology_name=name, platform="cuda", topology=grid, target_config=text).devices)
+
+
+def _tpus(topology: str) -> list[jax.Device]:
+    from jax.experimental.topologies import get_topology_desc
+
+    if not importlib.util.find_spec("libtpu"):
+        raise InputError(f"--topology={topology} needs XLA's compiler for TPUs: pip install -e '.[compile-tpu]'")
+    machine = {"TPU_ACCELERATOR_TYPE": MACHINES[accelerator_name(topology)], "TPU_WORKER_HOSTNAMES": "localhost"}
+    os.environ.update({"TPU_SKIP_MDS_QUERY": "1", **machine})
+    if not list(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no chips that processes could take from each other
+    return list(get_topology_desc(platform="tpu", topology_name=topology).devices)
