@@ -62,7 +62,7 @@ def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     cli.define_config("a file in experiments/configs")
     flags.DEFINE_string("topology", None, f"accelerators to compile for, e.g. {topologies.EXAMPLES}")
-    flags.DEFINE_boolean("find_batch", False, "find the largest batch per device that fits; two to five compilations")
+    flags.DEFINE_boolean("find_batch", False, "find the largest batch per device that fits; two to six compilations")
     cli.define_path("json", None, "file for the report as JSON")
     flags.mark_flags_as_required(["config", "topology"])
 
@@ -184,7 +184,7 @@ def _compiling(what: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise DoesNotFitError(f"{what}: {report.shortage(str(error))}") from error
+        raise DoesNotFitError(f"the {what} does not fit: {report.shortage(str(error))}") from error
 
 
 def largest_batch(config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]) -> int:
@@ -213,7 +213,7 @@ def largest_batch(config: ml_collections.ConfigDict, topology: str, devices: Seq
 
     found = find_largest(config.batch_size // len(devices), valid, needed, accelerator.memory)
     if not found:
-        raise InputError(f"--topology={topology}: not even one image per device fits; choose devices with more memory")
+        raise InputError(f"--topology={topology}: not even the smallest batch fits; choose devices with more memory")
     return found
 
 

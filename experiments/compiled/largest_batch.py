@@ -26,7 +26,9 @@ def _next(points: dict[int, float | None], valid: Callable[[int], bool], memory:
     """The batch to try next; None if the largest is known."""
     low = max((batch for batch, num_bytes in points.items() if _fits(num_bytes, memory)), default=0)
     high = min((batch for batch, num_bytes in points.items() if not _fits(num_bytes, memory)), default=MOST + 1)
-    known = sorted((batch, num_bytes) for batch, num_bytes in points.items() if num_bytes is not None)[-2:]
+    known = sorted((batch, num_bytes) for batch, num_bytes in points.items() if num_bytes is not None)
+    fitting = [(batch, num_bytes) for batch, num_bytes in known if num_bytes <= memory]
+    known = fitting[-2:] if len(fitting) > 1 else known[:2]
     if len(known) == 2:
         (first, first_bytes), (second, second_bytes) = known
         slope = (second_bytes - first_bytes) / (second - first)

@@ -140,7 +140,7 @@ def does_not_fit(found: dict[str, Any]) -> str:
     """Returns the line for a step that needs too much."""
     needed = found["step"]["memory"]
     return (
-        f"does not fit: config.batch_size={found['config']['batch_size']} needs {_gb(needed['total_bytes'])} on each "
+        f"config.batch_size={found['config']['batch_size']} needs {_gb(needed['total_bytes'])} on each "
         f"device of {found['topology']}, which has {_gb(needed['usable_bytes'])} for a program; lower it, or give "
         "--find_batch"
     )
@@ -149,7 +149,7 @@ def does_not_fit(found: dict[str, Any]) -> str:
 def shortage(message: str) -> str:
     """Returns the amounts in XLA's message about too little memory."""
     amounts = re.findall(r"[\d.]+[KMGT]i?B?\b", message)
-    return f"XLA needs {amounts[0]} and the device has {amounts[1]}" if len(amounts) > 1 else message.splitlines()[0]
+    return f"XLA needs {amounts[0]} and a device has {amounts[1]}" if len(amounts) > 1 else message.splitlines()[0]
 
 
 def _exchanges(step: dict[str, Any]) -> Table:

@@ -32,9 +32,7 @@ def accelerator_name(topology: str) -> str:
         raise InputError(f"--topology={topology}: expected {what} after the colon, for example {EXAMPLES}")
     count = math.prod(int(side) for side in size.split("x"))
     if ACCELERATORS[name].platform == "gpu" and count > GPUS_PER_HOST and count % GPUS_PER_HOST:
-        raise InputError(
-            f"--topology={topology}: more than {GPUS_PER_HOST} GPUs are hosts of {GPUS_PER_HOST}; give a multiple"
-        )
+        raise InputError(f"--topology={topology}: expected at most 8 GPUs, or hosts of 8: a multiple of 8")
     return name
 
 
