@@ -50,6 +50,7 @@ def assert_close(found, expected):
     np.testing.assert_allclose(found, expected, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(("aggregation", "flip"), [("max", False), ("mean", False), ("max", True)])
 def test_equals_a_loop_in_numpy(rng, smooth_net, aggregation, flip):
     net, variables, network = smooth_net
@@ -62,6 +63,7 @@ def test_equals_a_loop_in_numpy(rng, smooth_net, aggregation, flip):
     assert_close(found, expected)
 
 
+@pytest.mark.accelerator
 def test_a_deconvnet_equals_the_loop(rng, narrow_net):
     """In all windows but one or two, in which rounding decides a switch; it decides many where all is black."""
     net, variables, network = narrow_net

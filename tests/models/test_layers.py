@@ -61,6 +61,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_equal_pytorch_in_float32_with_gradients(rng, name):
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
@@ -102,6 +103,7 @@ def test_spare_channels_change_nothing(rng, monkeypatch, layer):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
 
 
+@pytest.mark.accelerator
 def test_gradients_in_bfloat16_are_added_up_in_float32(rng):
     """Of fc6-deconv's 49 places; rounded after every one, the error would be four times as large."""
     x, kernel = rng.standard_normal((8, 1, 1, 64)), rng.standard_normal((7, 7, 64, 64))
@@ -135,6 +137,7 @@ def random_norm(rng, channels):
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), {"params": params, "batch_stats": statistics})
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("shape", [(4, 16, 12, 5), (3, 7, 11, 3), (6, 1, 1, 8)])
 def test_batch_norm_relu_equals_pytorch_with_gradients(rng, shape):
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
@@ -206,6 +209,7 @@ def test_batch_norm_relu_over_devices_is_that_of_all_crops(rng):
             np.testing.assert_allclose(dparams[part][list(group)].sum(0), values, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.accelerator
 def test_batch_norm_relu_in_bfloat16_has_statistics_in_float32(rng):
     x = jnp.asarray(rng.normal(30, 1, (4, 32, 32, 3)), jnp.bfloat16)  # in bfloat16 a sum of these stops growing
     y, updates = BatchNormRelu(**NORM, dtype=jnp.bfloat16).apply(random_norm(rng, 3), x, True, mutable=["batch_stats"])

@@ -45,6 +45,7 @@ SHAPES = [
 ]  # fmt: skip
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(("shape", "features"), SHAPES)
 def test_equals_pytorch_with_gradients(rng, shape, features):
     arguments = case(rng, shape, features)
@@ -71,6 +72,7 @@ def test_by_onednn_with_gradients(rng, shape, features):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.accelerator
 def test_gradient_of_the_kernel_in_bfloat16_is_added_up_in_float32(rng):
     x, kernel, upstream = case(rng, (4, 32, 32, 6), 5, jnp.bfloat16)
     expected = of_pytorch(x, kernel, upstream)[2]

@@ -70,6 +70,7 @@ def agreement(p, q):
     return np.mean(np.asarray(p).argmax(-1) == np.asarray(q).argmax(-1))
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("case", reference.CASES)
 def test_equals_pydensecrf(case):
     unary, image, expected = reference.load(case)
@@ -112,6 +113,7 @@ def test_photographs_equal_pydensecrf(rng, real_data, preset):
     assert np.mean(np.abs(q - expected) > 1e-2) < 1e-4
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("numbers", [NUMBERS, SYMMETRIC], ids=["none", "symmetric"])
 def test_exact_equals_brute_force(rng, numbers):
     unary, image = random_case(rng)

@@ -111,6 +111,7 @@ def test_filter_equals_dictionaries(rng, form, d, spread):
     np.testing.assert_array_equal(apply(lattice, values)[90:], 0)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize(("n", "d", "spread"), [(90, 2, 3.0), (POINTS, 5, 0.8), (90, 5, 0.01), (1, 5, 1.0)])
 def test_the_forms_are_equal(rng, n, d, spread):
     """All arrays, but where weights are 0; also with a gap between the points."""

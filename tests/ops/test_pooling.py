@@ -12,11 +12,11 @@ from deconvnet_jax.ops import max_pool_with_indices, max_unpool
 
 # window, stride, padding, dilation, ceil_mode
 POOLINGS = [
-    (2, None, 0, 1, False),
+    pytest.param((2, None, 0, 1, False), marks=pytest.mark.accelerator),
     (2, None, 0, 1, True),
     ((3, 2), None, 0, 1, False),
     (3, 2, 1, 1, False),
-    (3, 2, 1, 1, True),
+    pytest.param((3, 2, 1, 1, True), marks=pytest.mark.accelerator),
     ((3, 2), (1, 3), (1, 0), (2, 1), False),
     (3, 1, 1, 1, False),
     ((14, 12), 4, 0, 1, True),  # larger than the input
@@ -61,6 +61,7 @@ def test_pool_equals_pytorch_with_gradients(rng, size, pooling):
     np.testing.assert_allclose(gradient, from_torch(t.grad), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("window", [2, 3, (2, 3)])
 def test_unpool_equals_pytorch_with_gradients(rng, size, window):
@@ -122,6 +123,7 @@ def test_ties_go_to_the_first_element_and_odd_rests_are_left_out():
     np.testing.assert_array_equal(y[0, :, :, 0], expected)
 
 
+@pytest.mark.accelerator
 def test_infinities_and_nan_as_pytorch():
     x = np.full((1, 4, 4, 1), -np.inf, np.float32)
     x[0, 2, 2], x[0, 3, 3] = np.nan, 5
@@ -132,6 +134,7 @@ def test_infinities_and_nan_as_pytorch():
     assert padded[0, 0, 0, 0] == 0
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("size", [(8, 6), (9, 7)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_fast_and_general_unpooling_are_equal_bit_for_bit(rng, size, dtype):
@@ -145,6 +148,7 @@ def test_fast_and_general_unpooling_are_equal_bit_for_bit(rng, size, dtype):
     assert fast.dtype == general.dtype == dtype
 
 
+@pytest.mark.accelerator
 def test_fast_and_general_pooling_gradients_are_equal(rng):
     """A padding that no window reaches beyond asks for the general form of the same pooling."""
     x = relu_noise(rng, 2, 8, 8, 3)

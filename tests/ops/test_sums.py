@@ -10,6 +10,7 @@ from deconvnet_jax.ops import channel_sums, sum_of_squares
 SHAPES = [(2, 24, 16, 5), (3, 7, 11, 2), (13, 4), (1, 1, 1, 6), (9,), (8, 49, 3), (1027, 2), (0, 3), (3, 0, 2), (4, 0)]
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("shape", SHAPES)
 def test_channel_sums(rng, shape):
     x = rng.normal(1, 3, shape)
@@ -20,6 +21,7 @@ def test_channel_sums(rng, shape):
     np.testing.assert_allclose(channel_sums(in_bfloat16), expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.accelerator
 def test_sum_of_squares_of_a_tree(rng):
     tree = {str(shape): rng.normal(0, 3, shape) for shape in [*SHAPES, ()]}
     found = jax.jit(sum_of_squares)(jax.tree.map(np.float32, tree))
@@ -29,6 +31,7 @@ def test_sum_of_squares_of_a_tree(rng):
     assert sum_of_squares([3.0, np.ones(2, np.float32)]) == 11
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("count", [401_408, 401_407, 100_352])  # rows of conv1_2's map of 8 and 2 crops; an odd number
 def test_many_rows_are_added_up_as_in_float64(rng, count):
     """Row after row, equal numbers are off by 5e-4 and squares by 7e-6."""
@@ -48,6 +51,7 @@ def test_wider_numbers_stay_wide(rng):
         assert sum_of_squares([x, np.float32(2)]) == pytest.approx((x * x).sum() + 4, rel=1e-14)
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("count", [1024, 49])
 def test_gradients(rng, count):
     x = rng.standard_normal((2, count, 3)).astype(np.float32)

@@ -13,6 +13,7 @@ from deconvnet_jax.training import balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.loss import pixel_sums
 
 
+@pytest.mark.accelerator
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32])
 def test_equals_pytorch_with_gradients(rng, dtype):
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
@@ -27,6 +28,7 @@ def test_equals_pytorch_with_gradients(rng, dtype):
     np.testing.assert_allclose(gradient, t.grad.numpy().transpose(0, 2, 3, 1), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.accelerator
 def test_weighted_loss_equals_pytorch(rng):
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
     logits = (rng.standard_normal((2, 9, 7, 5)) * 4).astype(np.float32)

@@ -49,10 +49,11 @@ def global_batch(rng, size=8):
 
 
 def run(batch, devices, *, cross_device_bn=False, layout=None, net=None, learning_rate=0.01, scale=1.0, **options):
-    """State and metrics after one step on the first `devices` devices.
+    """State and metrics after one step on the first `devices` devices, or on those given.
 
     One: the rounding of sums in another order is 1e-6 after it, and every further step multiplies that.
     """
+    devices = jax.devices()[:devices] if isinstance(devices, int) else devices
     net = net or DeconvNet(**SMALL)
     if cross_device_bn:
         net = net.clone(bn_axis_name=AXIS_NAME)
@@ -64,8 +65,8 @@ def run(batch, devices, *, cross_device_bn=False, layout=None, net=None, learnin
     state = create_state(variables, optimizer)
     state = state.replace(plateau=state.plateau._replace(scale=jnp.float32(scale)))
     options |= {"net": net, "optimizer": optimizer, "layout": layout}
-    step = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options), jax.devices()[:devices])
-    split = {key: value.reshape(devices, -1, *value.shape[1:]) for key, value in batch.items()}
+    step = data_parallel(partial(train_step, axis_name=AXIS_NAME, **options), devices)
+    split = {key: value.reshape(len(devices), -1, *value.shape[1:]) for key, value in batch.items()}
     state, metrics = step(state, split)
     return jax.device_get(state), jax.device_get(metrics)
 
@@ -86,6 +87,17 @@ def batch():
 @pytest.fixture(scope="module")
 def on_one_device(batch):
     return run(batch, 1, cross_device_bn=True)
+
+
+@pytest.mark.accelerator
+@pytest.mark.skipif(jax.default_backend() == "cpu", reason="compares an accelerator with the CPU; there is none here")
+def test_an_accelerator_takes_the_step_of_the_cpu(batch, on_one_device):
+    """With products in full precision: JAX_DEFAULT_MATMUL_PRECISION=highest."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        expected, expected_metrics = run(batch, jax.devices("cpu")[:1], cross_device_bn=True)
+    state, metrics = on_one_device
+    assert largest_difference(state.variables, expected.variables) < 1e-4
+    assert largest_difference(metrics, expected_metrics) < 1e-3  # norms feel a switch that flips
 
 
 def test_four_devices_equal_one(batch, on_one_device):
