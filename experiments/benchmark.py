@@ -1,9 +1,11 @@
 """Measurements beside their alternatives, in one run on one machine.
 
-    python -m experiments.benchmark input [--json=FILE]
+    python -m experiments.benchmark environment [--json=FILE]
+    python -m experiments.benchmark input [--quick] [--json=FILE]
     python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--json=FILE]
-    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--dtype=bfloat16] [--json=FILE]
-    python -m experiments.benchmark forward [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--dtype=bfloat16] [--quick] [--json=FILE]
+    python -m experiments.benchmark repeat [--batch_size=N] [--width=W] [--dtype=bfloat16] [--json=FILE]
+    python -m experiments.benchmark forward [--batch_size=N] [--width=W] [--quick] [--json=FILE]
     python -m experiments.benchmark unpool [--batch_size=N] [--json=FILE]
     python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
     python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
@@ -11,13 +13,14 @@
     python -m experiments.benchmark scaling [--step_ms=MS --batch_per_device=N] [--json=FILE]
     python -m experiments.benchmark all [--voc_root=FOLDER] [--json=FILE]
 
-"input": training crops a second, beside PyTorch's DataLoader with OpenCV. "proposals": recall and time of every method
-of object proposals on the objects of a folder in the VOC layout. "train": training steps of the full network, beside
-the same network in PyTorch; "forward": its forward pass alone. "unpool": pooling with indices and unpooling, beside
-PyTorch's and the general form. "infer": seconds from a photograph to its label map, beside the same steps in PyTorch
-and OpenCV. "crf": the dense CRF, beside pydensecrf2. "growth": training steps against batch, size of images and
-devices, with a picture. "scaling": what many accelerators would lose to summing up
-gradients, computed, not measured. "all": one after the other, each in a program of its own; proposals with --voc_root.
+"environment": device, driver and versions of packages. "input": training crops a second, beside PyTorch's DataLoader
+with OpenCV. "proposals": recall and time of every method of object proposals on the objects of a folder in the VOC
+layout. "train": training steps of the full network, beside the same network in PyTorch; "repeat": whether two runs of
+the same training are equal bit for bit; "forward": the network's forward pass alone. "unpool": pooling with indices
+and unpooling, beside PyTorch's and the general form. "infer": seconds from a photograph to its label map, beside the
+same steps in PyTorch and OpenCV. "crf": the dense CRF, beside pydensecrf2. "growth": training steps against batch,
+size of images and devices, with a picture. "scaling": what many accelerators would lose to summing up gradients,
+computed, not measured. "all": one after the other, each in a program of its own; proposals with --voc_root.
 
 Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of stdout is
 one JSON object.
@@ -35,20 +38,38 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
 from experiments import cli
 from experiments.benchmarks import crf as crf_benchmark
+from experiments.benchmarks import environment as environment_benchmark
 from experiments.benchmarks import forward as forward_benchmark
 from experiments.benchmarks import growth as growth_benchmark
 from experiments.benchmarks import infer as infer_benchmark
 from experiments.benchmarks import input as input_benchmark
 from experiments.benchmarks import proposals as proposals_benchmark
+from experiments.benchmarks import repeat as repeat_benchmark
 from experiments.benchmarks import scaling as scaling_benchmark
 from experiments.benchmarks import train as train_benchmark
 from experiments.benchmarks import unpool as unpool_benchmark
 from experiments.output import output_file
 
-NAMES = ("input", "proposals", "train", "forward", "unpool", "infer", "crf", "growth", "scaling", "all")
-PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "dtype", "step_ms", "batch_per_device", "picture")
-
-ONLY_FOR = {"picture": "growth", "dtype": "train"}
+NAMES = (
+    "environment",
+    "input",
+    "proposals",
+    "train",
+    "repeat",
+    "forward",
+    "unpool",
+    "infer",
+    "crf",
+    "growth",
+    "scaling",
+    "all",
+)
+FLAGS_OF_SOME = {
+    "picture": ("growth",),
+    "dtype": ("train", "repeat"),
+    "quick": ("train", "forward", "input"),
+}
+PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "step_ms", "batch_per_device", *FLAGS_OF_SOME)
 
 
 def define_flags() -> None:
@@ -58,13 +79,14 @@ def define_flags() -> None:
     flags.DEFINE_string("split", "val", "proposals: whose objects to find")
     cli.define_path("forest", None, "proposals: model file of a structured forest, to be compared too")
     at_once = (
-        "train: images a step; default: 2 on a CPU, else 32. forward, unpool: images at once; default: 2 and 8 on a "
-        "CPU, else 8 and 64; 8. infer: windows at once; default: 10"
+        "train: images a step; default: 2 on a CPU, else 32. repeat: default: 2 on a CPU, else 8. forward, unpool: "
+        "images at once; default: 2 and 8 on a CPU, else 8 and 64; 8. infer: windows at once; default: 10"
     )
     flags.DEFINE_integer("batch_size", None, at_once, lower_bound=1)
     cli.define_path("picture", None, "growth: file for the picture, a PNG")
-    flags.DEFINE_float("width", 1.0, "train, forward, infer, growth: multiplies the width of all layers")
-    dtypes = "train: of the computation; default: float32 on a CPU, else both"
+    flags.DEFINE_float("width", 1.0, "train, repeat, forward, infer, growth: multiplies the width of all layers")
+    flags.DEFINE_bool("quick", False, "train, forward, input: measure for a short time, which is less exact")
+    dtypes = "train, repeat: of the computation; default: float32 on a CPU, else both for train, bfloat16 for repeat"
     flags.DEFINE_enum("dtype", None, ("float32", "bfloat16"), dtypes)
     flags.DEFINE_float("step_ms", None, "scaling: time of a step on one accelerator; default: from its peak")
     flags.DEFINE_integer("batch_per_device", None, "scaling: images on each; default: 8 and 64", lower_bound=1)
@@ -76,16 +98,19 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) != 2 or argv[1] not in NAMES:
         given = " ".join(argv[1:]) or "nothing"
         raise InputError(f"expected the name of one benchmark ({', '.join(NAMES)}); got {given}")
-    for flag, name in ONLY_FOR.items():
-        if values[flag].value and argv[1] not in (name, "all"):
-            raise InputError(f"--{flag}={values[flag].value} has no meaning for '{argv[1]}', only for {name}")
+    for flag, names in FLAGS_OF_SOME.items():
+        if values[flag].value and argv[1] not in (*names, "all"):
+            known = " and ".join(names)
+            raise InputError(f"--{flag}={values[flag].value} has no meaning for '{argv[1]}', only for {known}")
     path = values.json and output_file(values.json, "--json")
     picture = values.picture and output_file(values.picture, "--picture", ".png")
     benchmarks = {
-        "input": input_benchmark.run,
+        "environment": environment_benchmark.run,
+        "input": lambda: input_benchmark.run(values.quick),
         "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
-        "train": lambda: train_benchmark.run(values.batch_size, values.width, values.dtype),
-        "forward": lambda: forward_benchmark.run(values.batch_size, values.width),
+        "train": lambda: train_benchmark.run(values.batch_size, values.width, values.dtype, values.quick),
+        "repeat": lambda: repeat_benchmark.run(values.batch_size, values.width, values.dtype),
+        "forward": lambda: forward_benchmark.run(values.batch_size, values.width, values.quick),
         "unpool": lambda: unpool_benchmark.run(values.batch_size),
         "infer": lambda: infer_benchmark.run(values.batch_size, values.width),
         "growth": lambda: growth_benchmark.run(values.width, picture),
@@ -105,7 +130,7 @@ def run_all(values: flags.FlagValues) -> dict[str, Any]:
     for name in NAMES[:-1]:
         if name == "proposals" and not values.voc_root:
             continue
-        passed_on = [flag for flag in PASSED_ON if values[flag].present and ONLY_FOR.get(flag, name) == name]
+        passed_on = [flag for flag in PASSED_ON if values[flag].present and name in FLAGS_OF_SOME.get(flag, (name,))]
         given = [f"--{flag}={values[flag].value}" for flag in passed_on]
         command = [sys.executable, "-m", "experiments.benchmark", name, *given]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)

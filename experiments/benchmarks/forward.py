@@ -1,11 +1,12 @@
 """Images a second of the forward pass alone: this project, and the same network in PyTorch on the same machine.
 
-    python -m experiments.benchmark forward [--batch_size=N] [--width=W] [--json=FILE]
+    python -m experiments.benchmark forward [--batch_size=N] [--width=W] [--quick] [--json=FILE]
 
 DeconvNet at 224x224 with 21 classes, batch normalisation folded into the convolutions on both sides, from float32
 images that are on the device already to scores that stay there; 2 and 8 images at once on a CPU, 8 and 64 otherwise,
 or N. float32; on a GPU products are TF32 on both sides. PyTorch in inference mode, channels_last, compiled on a GPU if
-that works. Both sides must give the same scores. Rounds alternate; the ratio is that of each round.
+that works. Both sides must give the same scores. Rounds alternate; the ratio is that of each round; --quick makes
+them shorter.
 """
 
 import os
@@ -43,12 +44,13 @@ ACCELERATOR_BATCH_SIZES = (8, 64)
 SCORES_DIFFER = 0.05  # of their own variation, at most: root mean squares; random weights make much of rounding
 
 
-def run(batch_size: int | None, width: float) -> dict[str, Any]:
+def run(batch_size: int | None, width: float, quick: bool = False) -> dict[str, Any]:
     """Measures and prints a table; returns its numbers.
 
     Args:
       batch_size: images at once; None: two sizes, one after the other.
       width: multiplies the width of all layers; 1 is the original.
+      quick: shorter rounds.
 
     Raises:
       InputError: for a width out of range.
@@ -60,6 +62,7 @@ def run(batch_size: int | None, width: float) -> dict[str, Any]:
     torch, reason = find_torch(device.platform)
     net, variables = make_net("float32", width), make_variables(make_net("float32", width))
     sizes = (batch_size,) if batch_size else BATCH_SIZES.get(device.platform, ACCELERATOR_BATCH_SIZES)
+    on_cpu = device.platform == "cpu"
     numbers = {
         "device": device.device_kind,
         "cores": len(os.sched_getaffinity(0)),
@@ -69,20 +72,20 @@ def run(batch_size: int | None, width: float) -> dict[str, Any]:
         "rates": machine.measure_rates("float32")._asdict(),
         "alternative": f"PyTorch {torch.__version__}" if torch else None,
         "no_alternative": reason,
-        "results": {str(size): measure(torch, net, variables, size, device.platform == "cpu") for size in sizes},
+        "results": {str(size): measure(torch, net, variables, size, on_cpu, quick) for size in sizes},
     }
     print_table(numbers)
     return numbers
 
 
-def measure(torch: Any, net: Any, variables: Any, batch_size: int, on_cpu: bool) -> dict[str, Any]:
+def measure(torch: Any, net: Any, variables: Any, batch_size: int, on_cpu: bool, quick: bool) -> dict[str, Any]:
     """The numbers of both sides, or of ours alone without PyTorch."""
     images = np.random.default_rng(0).uniform(-120, 140, (batch_size, SIZE, SIZE, 3)).astype(np.float32)
     contenders = {OURS: ours(net, variables, images)}
     if torch:
         contenders[THEIRS] = theirs(torch, variables, images, "cpu" if on_cpu else "cuda")
         check_scores(*(contender.step() for contender in contenders.values()))
-    return summary(contenders, *compare(contenders), batch_size)
+    return summary(contenders, *compare(contenders, quick), batch_size)
 
 
 def ours(net: Any, variables: Any, images: np.ndarray) -> Contender:

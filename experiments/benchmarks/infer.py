@@ -339,13 +339,16 @@ def check_stages(
 
 @contextmanager
 def full_precision(torch: Any) -> Iterator[None]:
-    """No TF32 on either side: a network with random weights makes it look like another computation."""
+    """No TF32 on either side: a network with random weights makes it look like another computation.
+
+    PyTorch then computes eagerly, because a compiled network would be compiled again for another precision.
+    """
     if jax.default_backend() == "cpu":  # has none; our programs would be compiled again
         yield
         return
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
-    with jax.default_matmul_precision("highest"):
+    with jax.default_matmul_precision("highest"), torch.compiler.set_stance("force_eager"):
         yield
     use_tf32(torch)
 

@@ -4,7 +4,7 @@ Both cut the same stage-2 windows out of 500x375 JPEGs with their masks, resize 
 mirror half of them and make batches of 64, with as many workers as there are cores. The DataLoader does what the
 original's window_seg_data_layer.cpp does, crop by crop. Ours is measured with a cache that holds all images, from the
 second epoch on; with one that holds a quarter of them, as 2 GB do of VOC 2012 with SBD; and without, decoding an image
-for every crop. The first of these again with fewer windows, on fewer images.
+for every crop. The first of these again with fewer windows, on fewer images. --quick: one short round on few images.
 """
 
 import os
@@ -28,17 +28,20 @@ HEIGHT, WIDTH = 375, 500
 BATCH, RESIZE, CROP = 64, 250, 224
 WINDOWS_PER_IMAGE = 10
 WINDOW_COUNTS = (100, 1_000, 10_000)
-IMAGES = 2_400  # in the comparison
+IMAGES, QUICK_IMAGES = 2_400, 300  # in the comparison
 SCENES = 100  # drawn; further images are parts of these
-ROUNDS = 5
-SECONDS = 4.0  # of every measurement
+ROUNDS, QUICK_ROUNDS = 5, 1
+SECONDS, QUICK_SECONDS = 4.0, 1.0  # of every measurement
 WARM = 24 * BATCH  # crops before it: workers start, buffers are used up
 IMAGE_BYTES = HEIGHT * WIDTH * 4  # decoded, with its mask
-CACHED = IMAGES * 2**31 // (10_582 * IMAGE_BYTES)  # images: the share of VOC's train_aug that 2 GB hold
+CACHED = 2**31 / (10_582 * IMAGE_BYTES)  # of the images: the share of VOC's train_aug that 2 GB hold
 
 
-def run() -> dict[str, Any]:
+def run(quick: bool = False) -> dict[str, Any]:
     """Measures and prints a table; returns its numbers.
+
+    Args:
+      quick: one short round on few images.
 
     Raises:
       InputError: without PyTorch, the alternative.
@@ -47,24 +50,31 @@ def run() -> dict[str, Any]:
         import torch  # noqa: F401
     except ImportError as error:
         raise InputError("the alternative is PyTorch: pip install -r tests/requirements-reference.txt") from error
+    images = QUICK_IMAGES if quick else IMAGES
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "voc"
-        names = write_images(root, IMAGES)
+        names = write_images(root, images)
         source = open_split(prepare_voc_layout(root, Path(folder) / "tfds"), "train")
-        largest = random_windows(IMAGES, IMAGES * WINDOWS_PER_IMAGE)
+        largest = random_windows(images, images * WINDOWS_PER_IMAGE)
         results = compare(
             {
                 "deconvnet_jax": (ours(source, largest), len(largest.images)),
-                "with a cache for a quarter": (ours(source, largest, cache_bytes=CACHED * IMAGE_BYTES), WARM),
+                "with a cache for a quarter": (
+                    ours(source, largest, cache_bytes=int(CACHED * images) * IMAGE_BYTES),
+                    WARM,
+                ),
                 "without cache": (ours(source, largest, cache_bytes=0, crops_per_decode=1), WARM),
                 "PyTorch DataLoader, OpenCV": (theirs(root, names, largest), WARM),
-            }
+            },
+            quick,
         )
         growth = compare(
             {
                 str(count): (ours(source, random_windows(count // WINDOWS_PER_IMAGE, count)), max(WARM, count))
                 for count in WINDOW_COUNTS
-            }
+                if count <= images * WINDOWS_PER_IMAGE
+            },
+            quick,
         )
     numbers = summary(results, growth)
     print_tables(numbers)
@@ -155,25 +165,26 @@ class WindowFiles:
         return {key: torch.from_numpy(array.copy()) for key, array in (("image", image), ("label", label))}
 
 
-def compare(starts: dict[str, tuple[Callable[[], Iterator[Any]], int]]) -> dict[str, list[float]]:
+def compare(starts: dict[str, tuple[Callable[[], Iterator[Any]], int]], quick: bool) -> dict[str, list[float]]:
     """Crops a second of each, in every round one after the other: what the machine's speed does, it does to all.
 
     Args:
       starts: of each, what starts it, and how many crops come before the measurement.
+      quick: one short round.
     """
     rates: dict[str, list[float]] = {name: [] for name in starts}
-    for _ in range(ROUNDS):
+    for _ in range(QUICK_ROUNDS if quick else ROUNDS):
         for name, (start, warm) in starts.items():
-            rates[name].append(measure(start(), warm))
+            rates[name].append(measure(start(), warm, QUICK_SECONDS if quick else SECONDS))
     return rates
 
 
-def measure(batches: Iterator[Any], warm: int) -> float:
-    """Crops a second, after `warm` crops."""
+def measure(batches: Iterator[Any], warm: int, seconds: float) -> float:
+    """Crops a second during `seconds`, after `warm` crops."""
     for _ in range(-(-warm // BATCH)):
         next(batches)
     begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < SECONDS:
+    while time.perf_counter() - begin < seconds:
         next(batches)
         count += BATCH
     rate = count / (time.perf_counter() - begin)

@@ -1,6 +1,6 @@
 """Images a second of a training step: this project, and the same network in PyTorch on the same machine.
 
-    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--dtype=bfloat16] [--json=FILE]
+    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--dtype=bfloat16] [--quick] [--json=FILE]
 
 A step is the forward and backward pass of DeconvNet at 224x224 with 21 classes and the momentum update, from uint8
 images and labels that are on the device already. Both sides begin with the same weights and have the same learning
@@ -8,7 +8,7 @@ rates and decay; ours also computes what a training logs (accuracy, three norms,
 numbers). Rounds alternate between the two, because a machine's speed drifts; the ratio is that of each round. CPU:
 float32, unless bfloat16 is asked for. GPU: bfloat16 and float32, whose products are TF32 on both sides; PyTorch is
 compiled there if that works. One device, without PyTorch no ratio. On a CPU the most memory is that of a process of
-its own for either side.
+its own for either side; --quick leaves it out.
 """
 
 import ast
@@ -38,6 +38,7 @@ from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS, STRID
 from deconvnet_jax.ops.preprocess import MEAN_BGR
 from deconvnet_jax.training import (
     AXIS_NAME,
+    TrainState,
     create_state,
     data_parallel,
     make_optimizer,
@@ -49,7 +50,7 @@ from experiments.configs import default
 
 SIZE, CLASSES, FC_FEATURES = 224, 21, 4096
 ROUNDS = 5
-SECONDS = 4.0  # of every measurement, at least one step
+SECONDS, QUICK_SECONDS = 4.0, 0.5  # of every measurement, at least one step
 WARM = 2  # steps before it: compilation, the choice of algorithms
 BATCH_SIZES = {"cpu": 2}
 BATCH_SIZE = 32  # on accelerators; two networks with their activations share the memory
@@ -86,13 +87,14 @@ class Contender:
     mode: str
 
 
-def run(batch_size: int | None, width: float, dtype: str | None = None) -> dict[str, Any]:
+def run(batch_size: int | None, width: float, dtype: str | None = None, quick: bool = False) -> dict[str, Any]:
     """Measures and prints a table; returns its numbers.
 
     Args:
       batch_size: images a step; None: 2 on a CPU, 32 otherwise.
       width: multiplies the width of all layers; 1 is the original.
       dtype: of the computation, float32 or bfloat16; None: float32 on a CPU, both otherwise.
+      quick: shorter rounds, and no measurement of a process's memory.
 
     Raises:
       InputError: for a width out of range.
@@ -113,7 +115,7 @@ def run(batch_size: int | None, width: float, dtype: str | None = None) -> dict[
         "alternative": f"PyTorch {torch.__version__}" if torch else None,
         "no_alternative": reason,
         "rates": {dtype: machine.measure_rates(dtype)._asdict() for dtype in dtypes},
-        "results": {dtype: measure(torch, device, dtype, batch_size, width) for dtype in dtypes},
+        "results": {dtype: measure(torch, device, dtype, batch_size, width, quick) for dtype in dtypes},
     }
     print_table(numbers)
     return numbers
@@ -177,7 +179,7 @@ def find_torch(platform: str) -> tuple[Any, str | None]:
     return None, f"this PyTorch cannot use the device that JAX uses ({platform})"
 
 
-def measure(torch: Any, device: jax.Device, dtype: str, batch_size: int, width: float) -> dict[str, Any]:
+def measure(torch: Any, device: jax.Device, dtype: str, batch_size: int, width: float, quick: bool) -> dict[str, Any]:
     """The numbers of both sides, or of ours alone without PyTorch."""
     gc.collect()  # networks of the measurement before this one, if they refer to themselves
     net, batch = make_net(dtype, width), make_batch(batch_size)
@@ -185,8 +187,8 @@ def measure(torch: Any, device: jax.Device, dtype: str, batch_size: int, width: 
     contenders = {OURS: ours(net, variables, batch, [device])}
     if torch:
         contenders[THEIRS] = theirs(torch, variables, batch, dtype, "cpu" if device.platform == "cpu" else "cuda")
-    result = summary(contenders, *compare(contenders), batch_size)
-    if device.platform == "cpu":
+    result = summary(contenders, *compare(contenders, quick), batch_size)
+    if device.platform == "cpu" and not quick:
         del contenders, variables
         gc.collect()
         result["peak_bytes"] = {name: peak_alone(name, batch_size, width, dtype) for name in result["peak_bytes"]}
@@ -223,9 +225,8 @@ def ours(
     net: DeconvNet, variables: chex.ArrayTree, batch: dict[str, np.ndarray], devices: Sequence[jax.Device]
 ) -> Contender:
     """This project's step on these devices, which share the batch."""
-    optimizer = make_optimizer(optimizer_settings(), variables["params"])
-    update = data_parallel(partial(train_step, axis_name=AXIS_NAME, net=net, optimizer=optimizer), devices)
-    state, placed = create_state(variables, optimizer), place_batch(batch, devices)
+    update, state = start_training(net, variables, devices)
+    placed = place_batch(batch, devices)
 
     def step() -> jax.Array:
         nonlocal state
@@ -236,6 +237,15 @@ def ours(
         return (devices[0].memory_stats() or {}).get("peak_bytes_in_use")
 
     return Contender(step, lambda loss: float(jax.device_get(loss)), count_parameters(variables), peak_bytes, "jit")
+
+
+def start_training(
+    net: DeconvNet, variables: chex.ArrayTree, devices: Sequence[jax.Device]
+) -> tuple[Callable[[TrainState, Any], tuple[TrainState, Any]], TrainState]:
+    """The update on these devices, of a state and a placed batch, and the first state."""
+    optimizer = make_optimizer(optimizer_settings(), variables["params"])
+    update = data_parallel(partial(train_step, axis_name=AXIS_NAME, net=net, optimizer=optimizer), devices)
+    return update, create_state(variables, optimizer)
 
 
 def optimizer_settings() -> dict[str, Any]:
@@ -363,12 +373,12 @@ def torch_optimizer(torch: Any, network: Any) -> Any:
     return torch.optim.SGD(groups, momentum=settings["momentum"], fused=True)
 
 
-def compare(contenders: dict[str, Contender]) -> tuple[dict[str, list[float]], dict[str, float]]:
+def compare(contenders: dict[str, Contender], quick: bool = False) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds a step of each in every round, one after the other, and the loss of each after all of its steps."""
-    counts = {}
+    counts, least = {}, QUICK_SECONDS if quick else SECONDS
     for name, contender in contenders.items():
         timed(contender, WARM)
-        counts[name] = max(1, math.ceil(SECONDS / timed(contender, 1)[0]))
+        counts[name] = max(1, math.ceil(least / timed(contender, 1)[0]))
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     losses = {}
     for _ in range(ROUNDS):

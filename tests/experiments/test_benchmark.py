@@ -111,8 +111,8 @@ def test_all_runs_each_with_the_same_flags_and_outlives_one_that_fails(monkeypat
     [
         (
             (),
-            "expected the name of one benchmark (input, proposals, train, forward, unpool, infer, crf, growth, "
-            "scaling, all); got nothing",
+            "expected the name of one benchmark (environment, input, proposals, train, repeat, forward, unpool, infer, crf, "
+            "growth, scaling, all); got nothing",
         ),
         (("speed",), "got speed"),
         (("proposals",), "needs photographs with masks: --voc_root=FOLDER"),
@@ -141,7 +141,8 @@ def test_all_gives_each_benchmark_the_flags_it_knows(monkeypatch):
 
     monkeypatch.setattr(benchmark_program.subprocess, "run", started)
     benchmark_program.run_all(values)
-    assert commands.pop("train") == ["--width=1", "--dtype=bfloat16"]
+    for name in ("train", "repeat"):
+        assert commands.pop(name) == ["--width=1", "--dtype=bfloat16"]
     assert commands.pop("growth") == ["--width=1", "--picture=a.png"]
     assert commands
     assert all(given == ["--width=1"] for given in commands.values())

@@ -1,0 +1,191 @@
+"""Everything worth knowing about this project on a GPU, in nine minutes: correctness, speed, repeatability.
+
+    python -m experiments.gpu_report --output=FOLDER [--minutes=M] [--width=W] [--allow_cpu]
+
+Runs, each within its own share of the time: the environment; the tests marked `accelerator`, two runs of one training compared bit
+for bit, with and without XLA's deterministic ops, and the compiler's prediction for a step, all at the same time; then
+one after the other training steps, inference, the CRF, the forward pass, unpooling and the input pipeline, each beside
+its alternative (`experiments.benchmark`). A part that fails or takes too long is reported, and the others run. After
+every part the folder holds report.md and report.json as far as they are known; the output of a part is in NAME.log.
+
+--width=0.125 --allow_cpu rehearses it with a narrow network on a machine without a GPU.
+"""
+
+import datetime
+import json
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import write_text
+from experiments import cli, report_tables
+from experiments.output import output_folder
+from experiments.parts import FINISHED, Part, PartRunner, numbers_file
+
+TESTS = ("tests/training", "tests/ops", "tests/models", "tests/inference")  # the most telling first
+TOPOLOGIES = ("h200", "h100", "a100")  # that experiments.compile describes
+ROOT = Path(__file__).resolve().parents[1]
+_TEST_RESULT = re.compile(r"^(\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
+
+# Shares of the time, in seconds of DEFAULT_MINUTES. What a stage leaves goes to those after it.
+DEFAULT_MINUTES = 8.8
+ENVIRONMENT_SHARE = 20
+CHECKS_SHARE = 90
+SHARES = {
+    "train_bfloat16_64": 113,
+    "infer": 85,
+    "train_float32_64": 80,
+    "crf": 40,
+    "unpool": 25,
+    "forward": 45,
+    "input": 30,
+    "train_bfloat16_8": 0,
+}
+
+
+def define_flags() -> None:
+    """The command line."""
+    cli.define_path("output", "runs/gpu_report", "new folder for report.md, report.json and logs")
+    flags.DEFINE_float("minutes", DEFAULT_MINUTES, "that all parts may take together", lower_bound=1)
+    flags.DEFINE_float("width", 1.0, "multiplies the width of all layers; below 1 the numbers are those of a toy")
+    flags.DEFINE_bool("allow_cpu", False, "measure the CPU if there is no GPU")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measures and writes the report."""
+    cli.no_arguments(argv)
+    values = flags.FLAGS
+    on_cpu = not shutil.which("nvidia-smi")
+    if on_cpu and not values.allow_cpu:
+        raise InputError("there is no NVIDIA GPU here (no nvidia-smi); --allow_cpu measures this CPU instead")
+    folder = output_folder(values.output)
+    if (folder / "report.json").exists():
+        raise InputError(f"--output={folder} holds a report already; name another folder")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running part, too
+    if on_cpu:
+        say("warning: there is no GPU here; what is measured is this CPU")
+    with tempfile.TemporaryDirectory(prefix="deconvnet_jax_compiled_") as compiled:
+        measure(folder, values.minutes, values.width, on_cpu, Path(compiled))
+
+
+def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: Path) -> None:
+    """Runs all parts.
+
+    Args:
+      folder: for the report.
+      minutes: that all parts may take together.
+      width: of the network.
+      on_cpu: measure the CPU.
+      compiled: folder for compiled programs, which parts share.
+
+    Raises:
+      InputError: if JAX cannot use the GPU.
+    """
+    begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+    def finished(outcomes: dict[str, Any]) -> None:
+        seconds = round(time.monotonic() - begin, 1)
+        report = {"started": started, "seconds": seconds, "width": width, "parts": outcomes}
+        write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
+        write_text(folder / "report.md", report_tables.markdown(report))
+        if outcomes:
+            name, outcome = list(outcomes.items())[-1]
+            reason = f": {outcome['error']}" if outcome["error"] else ""
+            say(f"[{seconds:.0f} s] {name} {outcome['status']} after {outcome['seconds']:.0f} s{reason}")
+
+    runner, unit = PartRunner(folder, finished), minutes / DEFAULT_MINUTES
+    environment = {"JAX_PLATFORMS": "cpu" if on_cpu else "cuda,cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    runner.run(unit * ENVIRONMENT_SHARE, [benchmark(folder, "environment", "Environment", environment, "environment")])
+    known = runner.outcomes["environment"]
+    if known["status"] != FINISHED:
+        raise InputError(f"JAX cannot compute here: {known['error'].removeprefix('error: ')}")
+    runner.run(unit * CHECKS_SHARE, checks(folder, width, known["numbers"]["device"], environment))
+    if not on_cpu:  # on a CPU, programs that are kept do without oneDNN
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
+    for part in measurements(folder, width, environment):
+        runner.run(unit * SHARES[part.name], [part])
+    say(f"{folder / 'report.md'}")
+
+
+def checks(folder: Path, width: float, device: str, environment: dict[str, str]) -> list[Part]:
+    """What may run at the same time, because no time is measured."""
+    pytest = (sys.executable, "-m", "pytest", "-v", "-m", "accelerator", "-p", "no:cacheprovider")
+    options = ("-W", "default", "--continue-on-collection-errors", *TESTS)
+    exact = {**environment, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    deterministic = {**environment, "XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
+    repeat = ("repeat", f"--width={width}")
+    parts = [
+        Part("tests", "Tests marked `accelerator`", (*pytest, *options), exact, count_tests),
+        benchmark(folder, "repeat_deterministic", "Two runs, deterministic ops", deterministic, *repeat),
+        benchmark(folder, "repeat", "Two runs, default options", environment, *repeat),
+    ]
+    topology = next((name for name in TOPOLOGIES if name in device.lower()), None)
+    if topology:
+        parts.append(prediction(folder, width, topology))
+    return parts
+
+
+def prediction(folder: Path, width: float, topology: str) -> Part:
+    """The compiler's bound for the step that `train_bfloat16_64` measures; needs the CPU alone."""
+    settings = {"batch_size": 64, "bn_group": 0, "model.dtype": "bfloat16", "model.width": width}
+    command = (
+        *(sys.executable, "-m", "experiments.compile", "--config=experiments/configs/voc_stage1.py"),
+        f"--topology={topology}:1",
+        *(f"--config.{key}={value}" for key, value in settings.items()),
+        f"--json={numbers_file(folder, 'prediction')}",
+    )
+    return Part("prediction", f"Step as compiled for {topology}", command, {"JAX_PLATFORMS": "cpu"})
+
+
+def measurements(folder: Path, width: float, environment: dict[str, str]) -> list[Part]:
+    """What runs alone, in order of value."""
+    wide = f"--width={width}"
+    step = ("train", wide, "--quick")
+    arguments = {
+        "train_bfloat16_64": ("Training step, bfloat16, 64 images", *step, "--dtype=bfloat16", "--batch_size=64"),
+        "infer": ("Photograph to labels", "infer", wide),
+        "train_float32_64": (
+            "Training step, float32 (TF32 on a GPU), 64 images",
+            *step,
+            "--dtype=float32",
+            "--batch_size=64",
+        ),
+        "crf": ("Dense CRF", "crf"),
+        "unpool": ("Pooling and unpooling", "unpool"),
+        "forward": ("Forward pass, 64 images", "forward", wide, "--quick", "--batch_size=64"),
+        "input": ("Input pipeline", "input", "--quick"),
+        "train_bfloat16_8": ("Training step, bfloat16, 8 images", *step, "--dtype=bfloat16", "--batch_size=8"),
+    }
+    return [benchmark(folder, name, title, environment, *given) for name, (title, *given) in arguments.items()]
+
+
+def benchmark(folder: Path, name: str, title: str, environment: dict[str, str], *arguments: str) -> Part:
+    """A part that is one of `experiments.benchmark`."""
+    command = (sys.executable, "-m", "experiments.benchmark", *arguments, f"--json={numbers_file(folder, name)}")
+    return Part(name, title, command, dict(environment))
+
+
+def count_tests(log: str) -> dict[str, Any]:
+    """Counts of results in pytest's verbose log, complete or not, and the names of tests that failed."""
+    results = _TEST_RESULT.findall(log)
+    counts = {word.lower(): sum(found == word for _, found in results) for word in ("PASSED", "FAILED", "SKIPPED")}
+    return {**counts, "failures": [name for name, found in results if found in ("FAILED", "ERROR")]}
+
+
+def say(text: str) -> None:
+    """Prints a line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run(main)

@@ -1,0 +1,145 @@
+"""Commands that share a limited time; what has finished is kept, whatever becomes of the rest."""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+FINISHED, FAILED, TOO_SLOW, NOT_STARTED = "finished", "failed", "too slow", "not started"
+LEAST_SECONDS = 15.0  # a part that would get less is not started
+GRACE = 3  # seconds between SIGTERM and SIGKILL for a part whose time is up
+_TIMED_OUT = (124, 137)  # exit statuses of `timeout`
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command whose result is wanted.
+
+    Attributes:
+      name: of its files in the folder of the report, NAME.log and NAME.json.
+      title: what it measures, for readers.
+      command: the program and its arguments; it may write its numbers, a JSON object, to `numbers_file`.
+      environment: variables on top of this process's; None removes one.
+      numbers_of_log: returns the numbers of a command that writes no file, from the text of its log.
+    """
+
+    name: str
+    title: str
+    command: Sequence[str]
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    numbers_of_log: Callable[[str], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a part.
+
+    Attributes:
+      status: FINISHED, FAILED, TOO_SLOW or NOT_STARTED.
+      seconds: that it ran.
+      limit: the seconds that it might have run.
+      error: the last line of its log, if it did not finish.
+      numbers: its results, if there are any.
+    """
+
+    title: str
+    command: str
+    status: str
+    seconds: float
+    limit: float
+    error: str | None
+    numbers: dict[str, Any] | None
+
+
+class PartRunner:
+    """Runs parts within a common time; `outcomes` holds what became of them, by name."""
+
+    def __init__(self, folder: Path, finished: Callable[[dict[str, Any]], None], least: float = LEAST_SECONDS):
+        """Starts the clock.
+
+        Args:
+          folder: for logs and numbers.
+          finished: called with `outcomes` after every part.
+          least: seconds; a part that would get less is not started.
+        """
+        self.folder, self.outcomes = folder, {}
+        self._finished, self._least = finished, least
+        self._end = time.monotonic()  # of the shares handed out so far
+
+    def run(self, share: float, parts: Sequence[Part]) -> None:
+        """Runs parts at the same time and returns when all have ended.
+
+        They get `share` seconds and what earlier parts left of theirs, so that no part takes the time of a later one.
+        """
+        self._end += share
+        limit = self._end - time.monotonic() - GRACE
+        if limit < self._least:
+            for part in parts:
+                self._keep(part, NOT_STARTED, 0.0, limit, "earlier parts took all the time")
+            return
+        begin = time.monotonic()
+        running = []
+        try:
+            running += [(part, self._start(part, limit)) for part in parts]
+            while running:
+                for part, process in [pair for pair in running if pair[1].poll() is not None]:
+                    running.remove((part, process))
+                    self._end_of(part, process.returncode, time.monotonic() - begin, limit)
+                time.sleep(0.05)
+        finally:
+            for _, process in running:
+                process.terminate()  # `timeout` hands it on
+
+    def _start(self, part: Part, limit: float) -> subprocess.Popen[bytes]:
+        """Starts a command under `timeout`, which ends it even if this process is killed."""
+        merged = {**os.environ, "PYTHONUNBUFFERED": "1", **part.environment}
+        environment = {key: value for key, value in merged.items() if value is not None}
+        command = ["timeout", f"--kill-after={GRACE}", f"{limit:.1f}", *part.command]
+        numbers_file(self.folder, part.name).unlink(missing_ok=True)
+        with self._log(part).open("wb") as log:
+            return subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _log(self, part: Part) -> Path:
+        return self.folder / f"{part.name}.log"
+
+    def _end_of(self, part: Part, returncode: int, seconds: float, limit: float) -> None:
+        text = _COLORS.sub("", self._log(part).read_text(errors="replace"))
+        numbers = part.numbers_of_log(text) if part.numbers_of_log else None
+        with contextlib.suppress(OSError, ValueError):
+            numbers = json.loads(numbers_file(self.folder, part.name).read_text())
+        status = FINISHED if returncode == 0 else FAILED
+        if returncode in _TIMED_OUT and seconds > limit - 1:
+            status = TOO_SLOW
+        error = None
+        if status != FINISHED:
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            error = lines[-1][:300] if lines else f"ended with status {returncode} and said nothing"
+        self._keep(part, status, seconds, limit, error, numbers)
+
+    def _keep(
+        self,
+        part: Part,
+        status: str,
+        seconds: float,
+        limit: float,
+        error: str | None,
+        numbers: dict[str, Any] | None = None,
+    ) -> None:
+        command = " ".join(part.command)
+        outcome = Outcome(part.title, command, status, round(seconds, 1), round(max(limit, 0), 1), error, numbers)
+        self.outcomes[part.name] = asdict(outcome)
+        self._finished(self.outcomes)
+
+
+def numbers_file(folder: Path, name: str) -> Path:
+    """Returns the file for the numbers of a part."""
+    return folder / f"{name}.json"

@@ -1,0 +1,260 @@
+"""The numbers of `experiments.gpu_report` as Markdown."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from experiments.benchmarks import crf, infer
+from experiments.benchmarks.train import OURS, THEIRS, spread
+from experiments.benchmarks.unpool import GENERAL
+from experiments.parts import FINISHED
+
+Numbers = dict[str, Any]
+
+
+def markdown(report: Numbers) -> str:
+    """Returns the report as far as it is known.
+
+    Args:
+      report: "started" (UTC, ISO 8601), "seconds", "width" and "parts", the outcomes by name (`parts.Outcome`).
+    """
+    parts = report["parts"]
+    numbers = {name: outcome["numbers"] for name, outcome in parts.items() if outcome["numbers"]}
+    known = numbers.get("environment", {})
+    device = known.get("nvidia_smi", {}).get("name") or known.get("device", "an unknown device")
+    sections = [f"# Measured on {device}", heading(report), overview(parts)]
+    trained = {name: value for name, value in numbers.items() if name.startswith("train_")}
+    if trained:
+        sections += ["## Training step", training(trained)]
+    for name, (title, table) in SECTIONS.items():
+        if name in numbers:
+            sections += [f"## {title}", table(numbers[name])]
+    repeated = {name: numbers[name] for name in ("repeat_deterministic", "repeat") if name in numbers}
+    if repeated:
+        sections += ["## The same training twice", repetition(repeated)]
+    if "prediction" in numbers:
+        sections += ["## Prediction and measurement", prediction(numbers)]
+    if known:
+        sections += ["## Environment", environment(known)]
+    return "\n\n".join(sections) + "\n"
+
+
+def heading(report: Numbers) -> str:
+    """Returns when and with what it was measured."""
+    lines = [f"Started {report['started']}; {report['seconds']:.0f} seconds so far."]
+    if report["width"] != 1:
+        lines.append(f"**A rehearsal: all layers are {report['width']:g} times as wide as the original's.**")
+    known = (report["parts"].get("environment") or {}).get("numbers") or {}
+    if known.get("platform", "gpu") != "gpu":
+        lines.append(f"**Not a GPU: the numbers are those of the {known['platform'].upper()}.**")
+    return " ".join(lines)
+
+
+def overview(parts: Numbers) -> str:
+    """Returns every part with its status, time and the first thing to know."""
+    rows = []
+    for name, outcome in parts.items():
+        found = summary(name, outcome["numbers"]) if outcome["numbers"] else ""
+        if outcome["error"]:
+            found = "; ".join(text for text in (found, f"`{escape(outcome['error'])}`") if text)
+        rows.append([outcome["title"], outcome["status"], f"{outcome['seconds']:.0f}", f"`{name}.log`", found])
+    return table(["part", "status", "seconds", "log", "result"], rows) + "\n\n" + again(parts)
+
+
+def again(parts: Numbers) -> str:
+    """Returns the commands of parts that did not finish."""
+    commands = [outcome["command"] for outcome in parts.values() if outcome["status"] != FINISHED]
+    if not commands:
+        return "All parts so far finished."
+    return "To run the others alone:\n\n```bash\n" + "\n".join(commands) + "\n```"
+
+
+def summary(name: str, numbers: Numbers) -> str:
+    """Returns the result of a part in a few words."""
+    if name == "environment":
+        return f"{numbers['device']}, JAX {numbers['versions']['jax']}"
+    if name == "tests":
+        failures = ", ".join(f"`{test}`" for test in numbers["failures"][:3])
+        counts = ", ".join(f"{numbers[word]} {word}" for word in ("passed", "failed", "skipped"))
+        return f"{counts}{': ' + failures if failures else ''}"
+    if name.startswith("repeat"):
+        return "equal bit for bit" if numbers["equal"] else f"different{since(numbers)}"
+    if name.startswith("train_"):
+        (result,) = numbers["results"].values()
+        return speed(result)
+    if name == "forward":
+        return "; ".join(f"{size} images: {speed(result)}" for size, result in numbers["results"].items())
+    if name == "infer":
+        total = numbers["stages"]["total"]
+        return f"{1000 * total['seconds'][OURS]['median']:.3g} ms per photograph{times(total['ratio'])}"
+    if name == "crf":
+        released = numbers["results"]["released"]
+        return f"{1000 * released['seconds'][OURS]['median']:.3g} ms per photograph{times(released['ratio'])}"
+    if name == "input":
+        return f"{numbers['crops_per_second'][OURS]:,.0f} crops/s{times(numbers['ratio'][OURS])}"
+    return ""
+
+
+def since(numbers: Numbers) -> str:
+    """Returns from which step on the losses of two runs differ."""
+    first = numbers["first_step_that_differs"]
+    return f"; losses from step {first} on" if first else "; losses are equal, variables are not"
+
+
+def speed(result: Numbers) -> str:
+    """Returns images a second and the ratio to the alternative."""
+    return f"{result['images_per_second'][OURS]['median']:,.4g} images/s{times(result['ratio'])}"
+
+
+def times(ratio: Numbers | None) -> str:
+    """Returns ", N times as fast as the alternative", or nothing without one."""
+    return f", {ratio['median']:.3g} times as fast as the alternative" if ratio else ""
+
+
+def training(parts: Numbers) -> str:
+    """Returns one table of all training steps."""
+    rows = []
+    for numbers in parts.values():
+        for dtype, result in numbers["results"].items():
+            rows += rows_of_sides(f"{dtype}, {numbers['batch_size']} images", result, numbers, numbers["rates"][dtype])
+    numbers = list(parts.values())
+    return against(numbers[0]) + table(
+        ["step of", "side", "images/s", "TFLOP/s", "of a product's", "memory", "times as fast", "run as"], rows
+    )
+
+
+def rows_of_sides(label: str, result: Numbers, numbers: Numbers, rates: Numbers) -> Iterable[list[str]]:
+    """Yields a row for each side of a comparison in images a second."""
+    for side, rate in result["images_per_second"].items():
+        flops = rate["median"] * numbers["gflop_per_image"] * 1e9
+        peak = (result.get("peak_bytes") or {}).get(side)
+        yield [
+            *(label, side, spread(rate), f"{flops / 1e12:.3g}", f"{100 * flops / rates['flops']:.0f} %"),
+            f"{peak / 1e9:.1f} GB" if peak else "-",
+            "1" if side == THEIRS else ratio_text(result["ratio"]),
+            result["mode"][side],
+        ]
+
+
+def forward(numbers: Numbers) -> str:
+    """Returns the table of the forward pass."""
+    rows: list[list[str]] = []
+    for size, result in numbers["results"].items():
+        rows += rows_of_sides(f"{size} images", {**result, "peak_bytes": None}, numbers, numbers["rates"])
+    columns = ["", "side", "images/s", "TFLOP/s", "of a product's", "memory", "times as fast", "run as"]
+    return against(numbers) + table(columns, rows)
+
+
+def inference(numbers: Numbers) -> str:
+    """Returns the stages from a photograph to labels, and the CRF after them."""
+    rows = [
+        [stage, *milliseconds(result, infer.THEIRS), ratio_text(result["ratio"])]
+        for stage, result in numbers["stages"].items()
+    ]
+    after = numbers["crf"]
+    rows.append([f"CRF (the other: {crf.THEIRS})", *milliseconds(after, crf.THEIRS), ratio_text(after["ratio"])])
+    with_crf = sum(result["seconds"][OURS]["median"] for result in (numbers["stages"]["total"], after))
+    text = (
+        f"A photograph of {numbers['image'][0]}x{numbers['image'][1]}, {numbers['proposals']} proposals, "
+        f"{numbers['batch_size']} at once, float32 (TF32 on a GPU). With CRF: {1000 * with_crf:.3g} ms.\n\n"
+    )
+    return against(numbers) + text + table(["milliseconds", OURS, infer.THEIRS, "times as fast"], rows)
+
+
+def crf_table(numbers: Numbers) -> str:
+    """Returns the table of the CRF alone."""
+    rows = []
+    for preset, result in numbers["results"].items():
+        equal = "-" if result["agreement"] is None else f"{result['agreement']:.4f} %"
+        rows.append([preset, *milliseconds(result, crf.THEIRS), ratio_text(result["ratio"]), equal])
+    return against(numbers) + table(["milliseconds", OURS, crf.THEIRS, "times as fast", "equal labels"], rows)
+
+
+def unpooling(numbers: Numbers) -> str:
+    """Returns the table of pooling and unpooling."""
+    rows = []
+    for size, result in numbers["results"].items():
+        ratio = ratio_text(result["ratio"].get(THEIRS))
+        rows.append([size, *milliseconds(result, GENERAL, THEIRS), ratio])
+    text = f"{numbers['batch_size']} images, float32, forward and backward.\n\n"
+    return against(numbers) + text + table(["milliseconds", OURS, GENERAL, THEIRS, "times as fast as PyTorch"], rows)
+
+
+def pipeline(numbers: Numbers) -> str:
+    """Returns the table of the input pipeline."""
+    rows = [
+        [name, f"{rate:,.0f}", ratio_text(numbers["ratio"].get(name)) if name in numbers["ratio"] else "1"]
+        for name, rate in numbers["crops_per_second"].items()
+    ]
+    return f"{numbers['cores']} cores.\n\n" + table(
+        ["stage-2 crops of 500x375 JPEGs", "crops/s", "times as fast"], rows
+    )
+
+
+def repetition(parts: Numbers) -> str:
+    """Returns what became of two runs of the same training, with and without options of XLA."""
+    rows = [
+        [numbers["xla_flags"] or "default", numbers["dtype"], "yes" if numbers["equal"] else f"no{since(numbers)}"]
+        for numbers in parts.values()
+    ]
+    one = next(iter(parts.values()))
+    text = f"Two processes, each compiling for itself, take {one['steps']} steps of {one['batch_size']} images.\n\n"
+    return text + table(["XLA_FLAGS", "dtype", "equal bit for bit"], rows)
+
+
+def prediction(numbers: Numbers) -> str:
+    """Returns the compiler's bound for a step of 64 images beside the measured one."""
+    bound = numbers["prediction"]["seconds_per_step_bound"]
+    rows = [["bound from the compiled program", f"{1000 * bound:.3g}", ""]]
+    measured = numbers.get("train_bfloat16_64")
+    if measured:
+        (result,) = measured["results"].values()
+        seconds = measured["batch_size"] / result["images_per_second"][OURS]["median"]
+        rows.append(["measured", f"{1000 * seconds:.3g}", f"{seconds / bound:.3g}"])
+    return "A step of 64 images, bfloat16.\n\n" + table(["", "milliseconds", "times the bound"], rows)
+
+
+def environment(numbers: Numbers) -> str:
+    """Returns device, driver and versions."""
+    rows = []
+    for name, value in numbers.items():
+        entries = value.items() if isinstance(value, dict) else [(name, value)]
+        for key, entry in entries:
+            text = f"{entry / 1e9:.1f} GB" if key.endswith("_bytes") else str(entry)
+            rows.append([key.removesuffix("_bytes").replace("_", " "), text])
+    return table(["", ""], rows)
+
+
+def milliseconds(result: Numbers, *others: str) -> list[str]:
+    """Returns the time of ours and of others, or "-" for one that is not there."""
+    found = [result["seconds"].get(name) for name in (OURS, *others)]
+    return [spread({key: 1000 * value for key, value in of_side.items()}) if of_side else "-" for of_side in found]
+
+
+def ratio_text(ratio: Numbers | None) -> str:
+    """Returns a ratio with its range, or "-"."""
+    return spread(ratio) if ratio else "-"
+
+
+def against(numbers: Numbers) -> str:
+    """Returns a line that names the alternative, or why there is none."""
+    return f"Beside {numbers['alternative'] or 'nothing: ' + str(numbers['no_alternative'])}.\n\n"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join("| " + " | ".join(escape(str(cell)) for cell in line) + " |" for line in lines)
+
+
+def escape(text: str) -> str:
+    """Returns a text that does not end a cell of a table."""
+    return text.replace("|", "/").replace("\n", " ")
+
+
+SECTIONS = {
+    "infer": ("Photograph to labels", inference),
+    "crf": ("Dense CRF", crf_table),
+    "unpool": ("Pooling and unpooling", unpooling),
+    "forward": ("Forward pass", forward),
+    "input": ("Input pipeline", pipeline),
+}
