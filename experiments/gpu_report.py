@@ -2,11 +2,13 @@
 
     python -m experiments.gpu_report --output=FOLDER [--minutes=M] [--width=W] [--allow_cpu]
 
-Runs, each within its own share of the time: the environment; the tests marked `accelerator`, two runs of one training compared bit
-for bit, with and without XLA's deterministic ops, and the compiler's prediction for a step, all at the same time; then
-one after the other training steps, inference, the CRF, the forward pass, unpooling and the input pipeline, each beside
-its alternative (`experiments.benchmark`). A part that fails or takes too long is reported, and the others run. After
-every part the folder holds report.md and report.json as far as they are known; the output of a part is in NAME.log.
+Every part has its share of the time. First comes the environment. Then four parts run at the same time, because they
+measure no time: the tests marked `accelerator`; two runs of one training compared bit for bit, with and without XLA's
+deterministic ops; the compiler's prediction for a step. The others run alone: training steps, inference, the CRF, the
+forward pass, unpooling and the input pipeline, each beside its alternative (`experiments.benchmark`).
+
+A part that fails or takes too long is reported, and the others run. After every part the folder holds report.md and
+report.json with all results so far. The output of a part is in NAME.log.
 
 --width=0.125 --allow_cpu rehearses it with a narrow network on a machine without a GPU.
 """
@@ -19,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,12 @@ from absl import flags
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
 from experiments import cli, report_tables
+from experiments.benchmarks.train import FC_FEATURES, check_width
 from experiments.output import output_folder
 from experiments.parts import FINISHED, Part, PartRunner, numbers_file
 
 TESTS = ("tests/training", "tests/ops", "tests/models", "tests/inference")  # the most telling first
-TOPOLOGIES = ("h200", "h100", "a100")  # that experiments.compile describes
+TOPOLOGIES = ("h200", "h100", "a100", "b200")  # that experiments.compile describes
 ROOT = Path(__file__).resolve().parents[1]
 _TEST_RESULT = re.compile(r"^(\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
 
@@ -41,15 +44,16 @@ DEFAULT_MINUTES = 8.8
 ENVIRONMENT_SHARE = 20
 CHECKS_SHARE = 90
 SHARES = {
-    "train_bfloat16_64": 113,
+    "train_bfloat16": 113,
     "infer": 85,
-    "train_float32_64": 80,
+    "train_float32": 80,
     "crf": 40,
     "unpool": 25,
     "forward": 45,
     "input": 30,
-    "train_bfloat16_8": 0,
+    "train_bfloat16_few": 0,
 }
+BATCH, FEW = {"gpu": 64, "cpu": 4}, {"gpu": 8, "cpu": 2}  # images a step
 
 
 def define_flags() -> None:
@@ -67,6 +71,7 @@ def main(argv: Sequence[str]) -> None:
     on_cpu = not shutil.which("nvidia-smi")
     if on_cpu and not values.allow_cpu:
         raise InputError("there is no NVIDIA GPU here (no nvidia-smi); --allow_cpu measures this CPU instead")
+    check_width(values.width)
     folder = output_folder(values.output)
     if (folder / "report.json").exists():
         raise InputError(f"--output={folder} holds a report already; name another folder")
@@ -103,30 +108,31 @@ def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: 
             say(f"[{seconds:.0f} s] {name} {outcome['status']} after {outcome['seconds']:.0f} s{reason}")
 
     runner, unit = PartRunner(folder, finished), minutes / DEFAULT_MINUTES
-    environment = {"JAX_PLATFORMS": "cpu" if on_cpu else "cuda,cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    runner.run(unit * ENVIRONMENT_SHARE, [benchmark(folder, "environment", "Environment", environment, "environment")])
+    platforms = "cpu" if on_cpu else "cuda,cpu"  # without a usable GPU the latter is an error
+    runner.environment.update(JAX_PLATFORMS=platforms, XLA_PYTHON_CLIENT_PREALLOCATE="false")
+    runner.run(unit * ENVIRONMENT_SHARE, [benchmark(folder, "environment", "Environment", "environment")])
     known = runner.outcomes["environment"]
     if known["status"] != FINISHED:
         raise InputError(f"JAX cannot compute here: {known['error'].removeprefix('error: ')}")
-    runner.run(unit * CHECKS_SHARE, checks(folder, width, known["numbers"]["device"], environment))
+    runner.run(unit * CHECKS_SHARE, checks(folder, width, known["numbers"]["device"]))
     if not on_cpu:  # on a CPU, programs that are kept do without oneDNN
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
-    for part in measurements(folder, width, environment):
+        runner.environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
+    for part in measurements(folder, width, on_cpu):
         runner.run(unit * SHARES[part.name], [part])
     say(f"{folder / 'report.md'}")
 
 
-def checks(folder: Path, width: float, device: str, environment: dict[str, str]) -> list[Part]:
+def checks(folder: Path, width: float, device: str) -> list[Part]:
     """What may run at the same time, because no time is measured."""
     pytest = (sys.executable, "-m", "pytest", "-v", "-m", "accelerator", "-p", "no:cacheprovider")
     options = ("-W", "default", "--continue-on-collection-errors", *TESTS)
-    exact = {**environment, "JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    deterministic = {**environment, "XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
+    exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}  # TF32 would fail the tests' tolerances
+    deterministic = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
     repeat = ("repeat", f"--width={width}")
     parts = [
         Part("tests", "Tests marked `accelerator`", (*pytest, *options), exact, count_tests),
-        benchmark(folder, "repeat_deterministic", "Two runs, deterministic ops", deterministic, *repeat),
-        benchmark(folder, "repeat", "Two runs, default options", environment, *repeat),
+        benchmark(folder, "repeat_deterministic", "Two runs, deterministic ops", *repeat, environment=deterministic),
+        benchmark(folder, "repeat", "Two runs, default options", *repeat),
     ]
     topology = next((name for name in TOPOLOGIES if name in device.lower()), None)
     if topology:
@@ -135,8 +141,14 @@ def checks(folder: Path, width: float, device: str, environment: dict[str, str])
 
 
 def prediction(folder: Path, width: float, topology: str) -> Part:
-    """The compiler's bound for the step that `train_bfloat16_64` measures; needs the CPU alone."""
-    settings = {"batch_size": 64, "bn_group": 0, "model.dtype": "bfloat16", "model.width": width}
+    """The compiler's bound for the step that `train_bfloat16` measures; needs the CPU alone."""
+    settings = {
+        "batch_size": BATCH["gpu"],
+        "bn_group": 0,  # batch statistics of all images, as in the benchmark
+        "model.dtype": "bfloat16",
+        "model.width": width,
+        "model.fc_features": max(1, round(FC_FEATURES * width)),
+    }
     command = (
         *(sys.executable, "-m", "experiments.compile", "--config=experiments/configs/voc_stage1.py"),
         f"--topology={topology}:1",
@@ -146,32 +158,31 @@ def prediction(folder: Path, width: float, topology: str) -> Part:
     return Part("prediction", f"Step as compiled for {topology}", command, {"JAX_PLATFORMS": "cpu"})
 
 
-def measurements(folder: Path, width: float, environment: dict[str, str]) -> list[Part]:
+def measurements(folder: Path, width: float, on_cpu: bool) -> list[Part]:
     """What runs alone, in order of value."""
-    wide = f"--width={width}"
+    kind = "cpu" if on_cpu else "gpu"
+    batch, few, wide = BATCH[kind], FEW[kind], f"--width={width}"
     step = ("train", wide, "--quick")
+    coarse, fine = (*step, "--dtype=bfloat16"), (*step, "--dtype=float32")
     arguments = {
-        "train_bfloat16_64": ("Training step, bfloat16, 64 images", *step, "--dtype=bfloat16", "--batch_size=64"),
+        "train_bfloat16": (f"Training step, bfloat16, {batch} images", *coarse, f"--batch_size={batch}"),
         "infer": ("Photograph to labels", "infer", wide),
-        "train_float32_64": (
-            "Training step, float32 (TF32 on a GPU), 64 images",
-            *step,
-            "--dtype=float32",
-            "--batch_size=64",
-        ),
+        "train_float32": (f"Training step, float32 (TF32 on a GPU), {batch} images", *fine, f"--batch_size={batch}"),
         "crf": ("Dense CRF", "crf"),
         "unpool": ("Pooling and unpooling", "unpool"),
-        "forward": ("Forward pass, 64 images", "forward", wide, "--quick", "--batch_size=64"),
+        "forward": (f"Forward pass, {batch} images", "forward", wide, "--quick", f"--batch_size={batch}"),
         "input": ("Input pipeline", "input", "--quick"),
-        "train_bfloat16_8": ("Training step, bfloat16, 8 images", *step, "--dtype=bfloat16", "--batch_size=8"),
+        "train_bfloat16_few": (f"Training step, bfloat16, {few} images", *coarse, f"--batch_size={few}"),
     }
-    return [benchmark(folder, name, title, environment, *given) for name, (title, *given) in arguments.items()]
+    return [benchmark(folder, name, title, *given) for name, (title, *given) in arguments.items()]
 
 
-def benchmark(folder: Path, name: str, title: str, environment: dict[str, str], *arguments: str) -> Part:
+def benchmark(
+    folder: Path, name: str, title: str, *arguments: str, environment: Mapping[str, str] | None = None
+) -> Part:
     """A part that is one of `experiments.benchmark`."""
     command = (sys.executable, "-m", "experiments.benchmark", *arguments, f"--json={numbers_file(folder, name)}")
-    return Part(name, title, command, dict(environment))
+    return Part(name, title, command, environment or {})
 
 
 def count_tests(log: str) -> dict[str, Any]:

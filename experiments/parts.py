@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +16,7 @@ from typing import Any
 FINISHED, FAILED, TOO_SLOW, NOT_STARTED = "finished", "failed", "too slow", "not started"
 LEAST_SECONDS = 15.0  # a part that would get less is not started
 GRACE = 3  # seconds between SIGTERM and SIGKILL for a part whose time is up
-_TIMED_OUT = (124, 137)  # exit statuses of `timeout`
+_TIMED_OUT = (124, 128 + signal.SIGKILL, -signal.SIGKILL)  # how `timeout` ends after SIGTERM, and after SIGKILL
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -26,14 +28,14 @@ class Part:
       name: of its files in the folder of the report, NAME.log and NAME.json.
       title: what it measures, for readers.
       command: the program and its arguments; it may write its numbers, a JSON object, to `numbers_file`.
-      environment: variables on top of this process's; None removes one.
+      environment: variables for this part alone.
       numbers_of_log: returns the numbers of a command that writes no file, from the text of its log.
     """
 
     name: str
     title: str
     command: Sequence[str]
-    environment: Mapping[str, str | None] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
     numbers_of_log: Callable[[str], dict[str, Any]] | None = None
 
 
@@ -42,10 +44,12 @@ class Outcome:
     """What became of a part.
 
     Attributes:
+      title: the part's.
+      command: the part's, as one would type it.
       status: FINISHED, FAILED, TOO_SLOW or NOT_STARTED.
       seconds: that it ran.
       limit: the seconds that it might have run.
-      error: the last line of its log, if it did not finish.
+      error: why it did not finish; of a part that failed, the last line of its log.
       numbers: its results, if there are any.
     """
 
@@ -59,7 +63,12 @@ class Outcome:
 
 
 class PartRunner:
-    """Runs parts within a common time; `outcomes` holds what became of them, by name."""
+    """Runs parts within a common time.
+
+    Attributes:
+      outcomes: what became of parts, by name: `Outcome` as a dict.
+      environment: variables for all parts that are still to come, on top of this process's.
+    """
 
     def __init__(self, folder: Path, finished: Callable[[dict[str, Any]], None], least: float = LEAST_SECONDS):
         """Starts the clock.
@@ -69,7 +78,7 @@ class PartRunner:
           finished: called with `outcomes` after every part.
           least: seconds; a part that would get less is not started.
         """
-        self.folder, self.outcomes = folder, {}
+        self.folder, self.outcomes, self.environment = folder, {}, {}
         self._finished, self._least = finished, least
         self._end = time.monotonic()  # of the shares handed out so far
 
@@ -99,8 +108,7 @@ class PartRunner:
 
     def _start(self, part: Part, limit: float) -> subprocess.Popen[bytes]:
         """Starts a command under `timeout`, which ends it even if this process is killed."""
-        merged = {**os.environ, "PYTHONUNBUFFERED": "1", **part.environment}
-        environment = {key: value for key, value in merged.items() if value is not None}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment, **part.environment}
         command = ["timeout", f"--kill-after={GRACE}", f"{limit:.1f}", *part.command]
         numbers_file(self.folder, part.name).unlink(missing_ok=True)
         with self._log(part).open("wb") as log:
@@ -119,10 +127,12 @@ class PartRunner:
         status = FINISHED if returncode == 0 else FAILED
         if returncode in _TIMED_OUT and seconds > limit - 1:
             status = TOO_SLOW
-        error = None
-        if status != FINISHED:
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            error = lines[-1][:300] if lines else f"ended with status {returncode} and said nothing"
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        error = {
+            FINISHED: None,
+            TOO_SLOW: f"stopped after {seconds:.0f} seconds",
+            FAILED: lines[-1][:300] if lines else f"ended with status {returncode} and said nothing",
+        }[status]
         self._keep(part, status, seconds, limit, error, numbers)
 
     def _keep(
@@ -134,7 +144,8 @@ class PartRunner:
         error: str | None,
         numbers: dict[str, Any] | None = None,
     ) -> None:
-        command = " ".join(part.command)
+        variables = [f"{key}={value}" for key, value in part.environment.items()]
+        command = " ".join([*variables, shlex.join(part.command)])
         outcome = Outcome(part.title, command, status, round(seconds, 1), round(max(limit, 0), 1), error, numbers)
         self.outcomes[part.name] = asdict(outcome)
         self._finished(self.outcomes)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from experiments.benchmarks import crf, infer
-from experiments.benchmarks.train import OURS, THEIRS, spread
+from experiments.benchmarks.train import OURS, THEIRS
 from experiments.benchmarks.unpool import GENERAL
-from experiments.parts import FINISHED
+from experiments.parts import FAILED, FINISHED
 
 Numbers = dict[str, Any]
 
@@ -55,7 +55,8 @@ def overview(parts: Numbers) -> str:
     for name, outcome in parts.items():
         found = summary(name, outcome["numbers"]) if outcome["numbers"] else ""
         if outcome["error"]:
-            found = "; ".join(text for text in (found, f"`{escape(outcome['error'])}`") if text)
+            error = f"`{outcome['error']}`" if outcome["status"] == FAILED else outcome["error"]
+            found = "; ".join(text for text in (found, error) if text)
         rows.append([outcome["title"], outcome["status"], f"{outcome['seconds']:.0f}", f"`{name}.log`", found])
     return table(["part", "status", "seconds", "log", "result"], rows) + "\n\n" + again(parts)
 
@@ -64,8 +65,8 @@ def again(parts: Numbers) -> str:
     """Returns the commands of parts that did not finish."""
     commands = [outcome["command"] for outcome in parts.values() if outcome["status"] != FINISHED]
     if not commands:
-        return "All parts so far finished."
-    return "To run the others alone:\n\n```bash\n" + "\n".join(commands) + "\n```"
+        return "All of these finished."
+    return "To run alone what did not finish:\n\n```bash\n" + "\n".join(commands) + "\n```"
 
 
 def summary(name: str, numbers: Numbers) -> str:
@@ -83,12 +84,18 @@ def summary(name: str, numbers: Numbers) -> str:
         return speed(result)
     if name == "forward":
         return "; ".join(f"{size} images: {speed(result)}" for size, result in numbers["results"].items())
+    if name == "unpool":
+        size, result = next(iter(numbers["results"].items()))
+        return f"{size}: {number(1000 * result['seconds'][OURS]['median'])} ms{times(result['ratio'].get(THEIRS))}"
     if name == "infer":
         total = numbers["stages"]["total"]
-        return f"{1000 * total['seconds'][OURS]['median']:.3g} ms per photograph{times(total['ratio'])}"
+        return f"{number(1000 * total['seconds'][OURS]['median'])} ms per photograph{times(total['ratio'])}"
     if name == "crf":
         released = numbers["results"]["released"]
-        return f"{1000 * released['seconds'][OURS]['median']:.3g} ms per photograph{times(released['ratio'])}"
+        return f"{number(1000 * released['seconds'][OURS]['median'])} ms per photograph{times(released['ratio'])}"
+    if name == "prediction":
+        bound = 1000 * numbers["step"]["bound_seconds"]
+        return f"at least {bound:.3g} ms per step of {numbers['batch_per_device']} images"
     if name == "input":
         return f"{numbers['crops_per_second'][OURS]:,.0f} crops/s{times(numbers['ratio'][OURS])}"
     return ""
@@ -102,7 +109,7 @@ def since(numbers: Numbers) -> str:
 
 def speed(result: Numbers) -> str:
     """Returns images a second and the ratio to the alternative."""
-    return f"{result['images_per_second'][OURS]['median']:,.4g} images/s{times(result['ratio'])}"
+    return f"{number(result['images_per_second'][OURS]['median'])} images/s{times(result['ratio'])}"
 
 
 def times(ratio: Numbers | None) -> str:
@@ -126,7 +133,7 @@ def rows_of_sides(label: str, result: Numbers, numbers: Numbers, rates: Numbers)
     """Yields a row for each side of a comparison in images a second."""
     for side, rate in result["images_per_second"].items():
         flops = rate["median"] * numbers["gflop_per_image"] * 1e9
-        peak = (result.get("peak_bytes") or {}).get(side)
+        peak = result["peak_bytes"][side]
         yield [
             *(label, side, spread(rate), f"{flops / 1e12:.3g}", f"{100 * flops / rates['flops']:.0f} %"),
             f"{peak / 1e9:.1f} GB" if peak else "-",
@@ -139,9 +146,9 @@ def forward(numbers: Numbers) -> str:
     """Returns the table of the forward pass."""
     rows: list[list[str]] = []
     for size, result in numbers["results"].items():
-        rows += rows_of_sides(f"{size} images", {**result, "peak_bytes": None}, numbers, numbers["rates"])
-    columns = ["", "side", "images/s", "TFLOP/s", "of a product's", "memory", "times as fast", "run as"]
-    return against(numbers) + table(columns, rows)
+        rows += rows_of_sides(f"{size} images", result, numbers, numbers["rates"])
+    columns = ["", "side", "images/s", "TFLOP/s", "of a product's", "times as fast", "run as"]
+    return against(numbers) + table(columns, [[*row[:5], *row[6:]] for row in rows])
 
 
 def inference(numbers: Numbers) -> str:
@@ -155,7 +162,7 @@ def inference(numbers: Numbers) -> str:
     with_crf = sum(result["seconds"][OURS]["median"] for result in (numbers["stages"]["total"], after))
     text = (
         f"A photograph of {numbers['image'][0]}x{numbers['image'][1]}, {numbers['proposals']} proposals, "
-        f"{numbers['batch_size']} at once, float32 (TF32 on a GPU). With CRF: {1000 * with_crf:.3g} ms.\n\n"
+        f"{numbers['batch_size']} at once, float32 (TF32 on a GPU). With CRF: {number(1000 * with_crf)} ms.\n\n"
     )
     return against(numbers) + text + table(["milliseconds", OURS, infer.THEIRS, "times as fast"], rows)
 
@@ -202,15 +209,25 @@ def repetition(parts: Numbers) -> str:
 
 
 def prediction(numbers: Numbers) -> str:
-    """Returns the compiler's bound for a step of 64 images beside the measured one."""
-    bound = numbers["prediction"]["seconds_per_step_bound"]
-    rows = [["bound from the compiled program", f"{1000 * bound:.3g}", ""]]
-    measured = numbers.get("train_bfloat16_64")
+    """Returns the compiler's bounds for a step beside the measured one."""
+    compiled = numbers["prediction"]["step"]
+    names = {
+        "arithmetic_seconds": "arithmetic at the card's peak",
+        "memory_seconds": "memory traffic at the card's bandwidth",
+        "bound_seconds": "bound: for every instruction the longer of both",
+    }
+    rows = [[title, f"{1000 * compiled[key]:.3g}", ""] for key, title in names.items()]
+    peak = f"{compiled['memory']['total_bytes'] / 1e9:.1f} GB of memory as compiled"
+    measured = numbers.get("train_bfloat16")
     if measured:
         (result,) = measured["results"].values()
         seconds = measured["batch_size"] / result["images_per_second"][OURS]["median"]
-        rows.append(["measured", f"{1000 * seconds:.3g}", f"{seconds / bound:.3g}"])
-    return "A step of 64 images, bfloat16.\n\n" + table(["", "milliseconds", "times the bound"], rows)
+        rows.append(["measured", f"{1000 * seconds:.3g}", f"{seconds / compiled['bound_seconds']:.3g}"])
+        used = result["peak_bytes"][OURS]
+        peak += f", {used / 1e9:.1f} GB measured" if used else ""
+    images = numbers["prediction"]["batch_per_device"]
+    text = f"A step of {images} images, bfloat16; {peak}. The bound is from the program as XLA scheduled it.\n\n"
+    return text + table(["", "milliseconds", "times the bound"], rows)
 
 
 def environment(numbers: Numbers) -> str:
@@ -230,6 +247,16 @@ def milliseconds(result: Numbers, *others: str) -> list[str]:
     return [spread({key: 1000 * value for key, value in of_side.items()}) if of_side else "-" for of_side in found]
 
 
+def spread(values: Numbers) -> str:
+    """Returns median and range as text."""
+    return f"{number(values['median'])} ({number(values['min'])} to {number(values['max'])})"
+
+
+def number(value: float) -> str:
+    """Returns three digits of a number, or all of those before its point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def ratio_text(ratio: Numbers | None) -> str:
     """Returns a ratio with its range, or "-"."""
     return spread(ratio) if ratio else "-"
@@ -237,7 +264,7 @@ def ratio_text(ratio: Numbers | None) -> str:
 
 def against(numbers: Numbers) -> str:
     """Returns a line that names the alternative, or why there is none."""
-    return f"Beside {numbers['alternative'] or 'nothing: ' + str(numbers['no_alternative'])}.\n\n"
+    return f"Compared with {numbers['alternative'] or 'nothing: ' + str(numbers['no_alternative'])}.\n\n"
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -111,8 +111,8 @@ def test_all_runs_each_with_the_same_flags_and_outlives_one_that_fails(monkeypat
     [
         (
             (),
-            "expected the name of one benchmark (environment, input, proposals, train, repeat, forward, unpool, infer, crf, "
-            "growth, scaling, all); got nothing",
+            "expected the name of one benchmark (environment, input, proposals, train, repeat, forward, unpool, "
+            "infer, crf, growth, scaling, all); got nothing",
         ),
         (("speed",), "got speed"),
         (("proposals",), "needs photographs with masks: --voc_root=FOLDER"),

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import sysconfig
 import time
 from pathlib import Path
@@ -192,3 +193,24 @@ def test_tpu_usage(arguments):
 def test_tpu_settings_are_named():
     assert "error: ZONE is not set" in run("tpu_vm.sh", "create", TPU="mine", ZONE="").stderr
     assert "error: SHARE is not set" in run("tpu_vm.sh", "setup", TPU="mine", ZONE="there", SHARE="").stderr
+
+
+def test_gpu_report_needs_a_gpu_and_a_new_folder(stand_in, tmp_path):
+    """Without nvidia-smi; with one, in a folder that holds a report; without either, as asked for."""
+    python = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    folder = tmp_path / "out"
+    if not shutil.which("nvidia-smi"):
+        result = run("gpu_report.sh", str(folder), **python)
+        assert result.returncode == 1
+        assert result.stderr == (
+            "error: there is no NVIDIA GPU here (no nvidia-smi); --allow_cpu measures this CPU instead\n"
+        )
+    assert not folder.exists()
+    stand_in("nvidia-smi", "")
+    folder.mkdir()
+    (folder / "report.json").write_text("{}")
+    result = run("gpu_report.sh", str(folder), **python)
+    assert result.returncode == 1
+    assert result.stderr == f"error: --output={folder} holds a report already; name another folder\n"
+    result = run("gpu_report.sh", str(folder), "--allow_cpu", **python, GPU_REPORT_WIDTH="2")
+    assert result.stderr == "error: --width=2: expected more than 0 and at most 1, the original's width\n"
