@@ -170,7 +170,8 @@ def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, dev
     sharding = SingleDeviceSharding(device)
     arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
     with _compiling(f"proposal batch of {inference.batch_size} windows for {topology}"):
-        return jax.jit(fold, donate_argnums=5).lower(*arguments).compile(compiler_options=compiler_options())
+        lowered = jax.jit(fold, donate_argnums=5).lower(*arguments)
+        return lowered.compile(compiler_options=compiler_options(device.platform))
 
 
 @contextmanager

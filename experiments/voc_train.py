@@ -289,7 +289,9 @@ def initial_variables(
         return variables
     images = [source[i].image for i in range(min(FEATURE_IMAGES, len(source)))]
     crops = [crop_window(image, None, image_box(*image.shape[:2]), config.data.crop_size)[0] for image in images]
-    keep = jax.jit(keep_vgg16_features, static_argnames="epsilon", compiler_options=compiler_options())
+    keep = jax.jit(
+        keep_vgg16_features, static_argnames="epsilon", compiler_options=compiler_options(jax.default_backend())
+    )
     return keep(variables, normalize_images(np.stack(crops)), epsilon=net.bn_epsilon)
 
 

@@ -96,7 +96,7 @@ def _program() -> jax.stages.Wrapped:
     def run(params: chex.ArrayTree, images: jax.Array) -> jax.Array:
         return jax.nn.sigmoid(EdgeNetwork().apply({"params": params}, images))
 
-    return jax.jit(run, compiler_options=compiler_options())
+    return jax.jit(run, compiler_options=compiler_options(jax.default_backend()))
 
 
 def _chunks(members: list[int]) -> list[list[int]]:

@@ -47,4 +47,4 @@ def _program(net: DeconvNet) -> jax.stages.Wrapped:
             last = maps[layer] = nn.relu(kept[name]["__call__"][0])
         return {**maps, "scores": scores}
 
-    return jax.jit(run, compiler_options=compiler_options())
+    return jax.jit(run, compiler_options=compiler_options(jax.default_backend()))

@@ -130,7 +130,7 @@ def network_scores(net: nn.Module, flip: bool = False) -> Callable[[chex.ArrayTr
       A function of variables and normalised windows [n, S, S, 3] to scores float32 [n, S, S, K].
     """
 
-    return jax.jit(partial(_apply, net, flip), compiler_options=compiler_options())
+    return jax.jit(partial(_apply, net, flip), compiler_options=compiler_options(jax.default_backend()))
 
 
 def _apply(net: nn.Module, flip: bool, variables: chex.ArrayTree, windows: Array) -> Array:

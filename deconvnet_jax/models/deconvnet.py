@@ -218,12 +218,15 @@ def count_parameters(variables: chex.ArrayTree) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
-def compiler_options() -> dict[str, str]:
-    """Options for `jax.jit(..., compiler_options=...)` with which XLA compiles this network well.
+def compiler_options(platform: str) -> dict[str, str]:
+    """Returns options for `jax.jit(..., compiler_options=...)` with which XLA compiles this network well.
+
+    Args:
+      platform: of the devices to compile for, as in `jax.Device.platform`: "cpu", "gpu" or "tpu".
 
     On CPU, XLA's YNNPACK fusions of reductions and chains of products cost a training step 30 to 50 % (JAX 0.10 to
     0.12); single products are left to that library. Other platforms need nothing.
     """
-    if jax.default_backend() != "cpu":
+    if platform != "cpu":
         return {}
     return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}

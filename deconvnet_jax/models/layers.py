@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from deconvnet_jax.ops.convolution import convolve, materialised
+from deconvnet_jax.ops.convolution import convolve, materialised, widened
 from deconvnet_jax.ops.sums import at_least_float32, channel_sums
 
 # The original's Gaussian filler for all it does not take from VGG-16.
 gaussian_init = nn.initializers.normal(0.01)
+
+_GPU_SCORES = 32  # classes: see `ScoreConv`
 
 AxisGroups = tuple[tuple[int, ...], ...]
 
@@ -35,15 +37,6 @@ def _add_bias_bwd(like_bias: Array, gradient: Array) -> tuple[Array, Array]:
 add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
 
 
-def spare_channels(channels: int, multiple: int) -> int:
-    """Zeros to add to the channels on a GPU, whose matrix units read rows of 16 bytes; none elsewhere."""
-    return -channels % multiple if jax.default_backend() == "gpu" else 0
-
-
-def _widened(x: Array, axis: int, spare: int) -> Array:
-    return jnp.pad(x, [(0, spare if i == axis else 0) for i in range(x.ndim)]) if spare else x
-
-
 class Conv3x3(nn.Module):
     """A 3x3 convolution with stride 1 and padding 1; parameters and results are those of `flax.linen.Conv`.
 
@@ -61,10 +54,7 @@ class Conv3x3(nn.Module):
             self.dtype
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
-        x = x.astype(self.dtype)
-        spare = spare_channels(x.shape[-1], 8)  # the image has three
-        x, kernel = _widened(x, 3, spare), _widened(kernel, 2, spare)
-        return add_bias(convolve(x, kernel, train), bias)
+        return add_bias(convolve(x.astype(self.dtype), kernel, train), bias)
 
 
 @jax.custom_vjp
@@ -95,14 +85,20 @@ class ScoreConv(nn.Module):
             self.dtype
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
-        x = x.astype(self.dtype)
-        spare = spare_channels(self.features, 32)
-        if not spare:  # as a convolution, the gradient of the kernel takes five times as long on a CPU
-            scores = x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias
-            return scores.reshape(*x.shape[:-1], self.features)
-        kernel, bias = _widened(kernel, 3, spare), _widened(bias, 0, spare)
-        y = lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        return _separate_gradient(add_bias(y, bias))[..., : self.features]
+        on_gpu = _scores_on_gpu if self.features % _GPU_SCORES else _scores
+        return lax.platform_dependent(x.astype(self.dtype), kernel, bias, cuda=on_gpu, rocm=on_gpu, default=_scores)
+
+
+def _scores(x: Array, kernel: Array, bias: Array) -> Array:
+    """A product: as a convolution, the gradient of the kernel takes five times as long on a CPU."""
+    scores = x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias
+    return scores.reshape(*x.shape[:-1], len(bias))
+
+
+def _scores_on_gpu(x: Array, kernel: Array, bias: Array) -> Array:
+    wide_kernel, wide_bias = widened(kernel, 3, _GPU_SCORES), widened(bias, 0, _GPU_SCORES)
+    y = lax.conv_general_dilated(x, wide_kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return _separate_gradient(add_bias(y, wide_bias))[..., : len(bias)]
 
 
 class FullConv(nn.Module):

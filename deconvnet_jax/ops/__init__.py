@@ -1,6 +1,10 @@
 """Pure functions on arrays: pooling with indices, unpooling, image normalisation, boxes, edge maps.
 
 What needs OpenCV is imported on first use.
+
+Some operations have forms for CPUs or GPUs. `jax.lax.platform_dependent` chooses among them when a program is lowered.
+No code may ask `jax.default_backend()` while JAX traces it: that names the machine that traces, but the program may be
+compiled or exported for another one.
 """
 
 import importlib

@@ -1,7 +1,7 @@
-"""The 3x3 convolution, with gradients in forms that are computed fast on CPUs.
+"""The 3x3 convolution, with forms for CPUs and GPUs.
 
-There oneDNN computes the result and the gradient of the map. The gradient of the kernel, a convolution with a window as
-large as the image, is XLA's, which is several times faster at those.
+On CPUs, oneDNN computes the result and the gradient of the map. The gradient of the kernel, a convolution with a window
+as large as the image, is XLA's, which is several times faster at those. GPUs get whole rows of channels.
 """
 
 import jax
@@ -11,6 +11,8 @@ from jax.custom_batching import custom_vmap
 
 from deconvnet_jax.ops import onednn
 from deconvnet_jax.ops.sums import at_least_float32
+
+_GPU_CHANNELS = 8  # the matrix units of a GPU read rows of 16 bytes
 
 
 def convolve(x: Array, kernel: Array, train: bool = False) -> Array:
@@ -24,19 +26,19 @@ def convolve(x: Array, kernel: Array, train: bool = False) -> Array:
     Returns:
       [N, H, W, O], of the same dtype.
     """
-    if jax.default_backend() != "cpu":
-        return onednn.by_xla(x, kernel)
-    return _convolve_on_cpu(materialised(x) if train else x, kernel)
+    x = materialised(x) if train else x
+    on_gpu = _convolve_widened if x.shape[3] % _GPU_CHANNELS else onednn.by_xla
+    return lax.platform_dependent(x, kernel, cpu=_convolve_on_cpu, cuda=on_gpu, rocm=on_gpu, default=onednn.by_xla)
 
 
-def materialised(x: Array) -> Array:
-    """x unchanged; on CPU, computed once and kept.
+def widened(x: Array, axis: int, multiple: int) -> Array:
+    """Returns x with zeros at the end of an axis, whose length becomes a multiple of `multiple`."""
+    return jnp.pad(x, [(0, -x.shape[axis] % multiple if i == axis else 0) for i in range(x.ndim)])
 
-    XLA would compute what leads to a convolution's input again for the gradient of its kernel, pooling and unpooling
-    included, in the order of a transposed loop. JAX 0.10 drops `lax.optimization_barrier` before that decision, so
-    this is a loop that never runs and that XLA cannot see through.
-    """
-    return _materialised(x) if jax.default_backend() == "cpu" else x
+
+def _convolve_widened(x: Array, kernel: Array) -> Array:
+    """Adds channels of zeros to both: the image has three."""
+    return onednn.by_xla(widened(x, 3, _GPU_CHANNELS), widened(kernel, 2, _GPU_CHANNELS))
 
 
 @jax.custom_vjp
@@ -96,9 +98,23 @@ def _kept_as_one(axis_size: int, batched: list[bool], x: Array) -> tuple[Array, 
     return _kept(x), True
 
 
+def _kept_on_cpu(x: Array) -> Array:
+    return lax.platform_dependent(x, cpu=_kept, default=_unchanged)
+
+
+def _unchanged(x: Array) -> Array:
+    return x
+
+
 @jax.custom_vjp
-def _materialised(x: Array) -> Array:
-    return _kept(x)
+def materialised(x: Array) -> Array:
+    """Returns x unchanged; a program for CPUs computes it once and keeps it.
+
+    XLA would compute what leads to a convolution's input again for the gradient of its kernel, pooling and unpooling
+    included, in the order of a transposed loop. JAX 0.10 drops `lax.optimization_barrier` before that decision, so
+    this is a loop that never runs and that XLA cannot see through.
+    """
+    return _kept_on_cpu(x)
 
 
-_materialised.defvjp(lambda x: (_kept(x), None), lambda _, gradient: (gradient,))
+materialised.defvjp(lambda x: (_kept_on_cpu(x), None), lambda _, gradient: (gradient,))

@@ -193,7 +193,6 @@ def mean_field_rows(
         unary,
         [kernel for kernel, _ in used],
         np.float32([weight for _, weight in used]),
-        lanes=_lanes(unary.shape[1]),
         iterations=iterations,
         symmetric=normalization == "symmetric",
     )
@@ -205,11 +204,9 @@ def _bucket(number: int) -> int:
     return max(_LEAST_BUCKET, -(-number // step) * step)
 
 
-def _lanes(classes: int) -> int:
-    """Width of a row of values. XLA on CPUs computes short rows number by number, those from 32 in vectors."""
-    if jax.default_backend() != "cpu" or classes <= 16:
-        return classes
-    return max(32, -(-classes // 16) * 16)
+def _lanes_on_cpu(classes: int) -> int:
+    """Returns the width of a row of values: XLA for CPUs computes short rows number by number, from 32 in vectors."""
+    return classes if classes <= 16 else max(32, -(-classes // 16) * 16)
 
 
 def _padded(array: ArrayLike, length: int) -> Array | np.ndarray:
@@ -255,15 +252,21 @@ def _lattice(colors: Array | np.ndarray, size: np.ndarray, deviations: np.ndarra
         lattice = _build(found, capacity=min(capacity or most, most), rows=most_rows)
         fits = found.count[0] < lattice.neighbours.shape[2]
         return lattice._replace(weights=jnp.where(fits, lattice.weights, jnp.nan))
-    on_host = jax.default_backend() == "cpu"
+    entries = _evaluated(_entries, colors, size, deviations)
+    on_host = _platform(entries) == "cpu"
     find, build = (permutohedral_host.find_vertices, permutohedral_host.build_lattice) if on_host else (_find, _build)
-    found = _evaluated(find, _evaluated(_entries, colors, size, deviations))
+    found = _evaluated(find, entries)
     count, rows = (int(number) for number in np.asarray(found.count))
     if capacity is not None and capacity <= count:
         raise InputError(f"capacity={capacity}: this image's lattice has {count} vertices; give more than that")
     capacity = min(capacity or _bucket(count + 1), most)
     lattice = _evaluated(build, found, capacity=capacity, rows=min(_bucket(rows), most_rows))
     return _evaluated(jax.device_put, lattice)
+
+
+def _platform(entries: Entries) -> str:
+    """Returns the platform of the device that computed these."""
+    return next(iter(jax.tree.leaves(entries)[0].devices())).platform
 
 
 def _evaluated(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
@@ -275,21 +278,30 @@ def _evaluated(function: Callable[..., Any], *arguments: Any, **static: Any) -> 
         return function(*arguments, **static)
 
 
-@partial(jax.jit, static_argnames=("lanes", "iterations", "symmetric"))
+@partial(jax.jit, static_argnames=("iterations", "symmetric"))
 def _mean_field(
-    unary: Array,
-    kernels: list[Lattice | ExactKernel],
-    weights: Array,
-    *,
-    lanes: int,
-    iterations: int,
-    symmetric: bool,
+    unary: Array, kernels: list[Lattice | ExactKernel], weights: Array, *, iterations: int, symmetric: bool
 ) -> Array:
-    """[P, K] -> [P, K]; values are padded to `lanes` classes that cannot be."""
+    """[P, K] -> [P, K]; programs for CPUs add classes that cannot be, for longer rows."""
     classes, unary = unary.shape[1], unary.astype(jnp.float32)
     lowest = lax.stop_gradient(unary.min(axis=1, keepdims=True))
     unary = jnp.where(jnp.isinf(lowest), 0, unary - jnp.where(jnp.isinf(lowest), 0, lowest))
-    unary = jnp.pad(unary, [(0, 0), (0, lanes - classes)], constant_values=jnp.inf)
+    updates = partial(_updates, iterations=iterations, symmetric=symmetric)
+    lanes = _lanes_on_cpu(classes)
+    if lanes == classes:
+        return updates(unary, kernels, weights)
+
+    def in_lanes(unary: Array, kernels: list[Lattice | ExactKernel], weights: Array) -> Array:
+        impossible = [(0, 0), (0, lanes - classes)]
+        return updates(jnp.pad(unary, impossible, constant_values=jnp.inf), kernels, weights)[:, :classes]
+
+    return lax.platform_dependent(unary, kernels, weights, cpu=in_lanes, default=updates)
+
+
+def _updates(
+    unary: Array, kernels: list[Lattice | ExactKernel], weights: Array, *, iterations: int, symmetric: bool
+) -> Array:
+    """The iterations of mean field, [P, K] -> [P, K]."""
     filters = [partial(lattice_filter if isinstance(kernel, Lattice) else _exact_filter, kernel) for kernel in kernels]
     if symmetric:
         filters = [_symmetric(kernel, len(unary)) for kernel in filters]
@@ -301,7 +313,7 @@ def _mean_field(
         messages = [weights[i] * kernel(q) for i, kernel in enumerate(filters)]
         return jax.nn.softmax(_computed_once(sum(messages) - unary, zeros))
 
-    return lax.fori_loop(0, iterations, update, jax.nn.softmax(-unary))[:, :classes]
+    return lax.fori_loop(0, iterations, update, jax.nn.softmax(-unary))
 
 
 def _computed_once(array: Array, zeros: Array) -> Array:

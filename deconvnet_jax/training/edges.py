@@ -52,7 +52,7 @@ def train_edge_network(
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, loss
 
-    step = jax.jit(step, donate_argnums=(0, 1), compiler_options=compiler_options())
+    step = jax.jit(step, donate_argnums=(0, 1), compiler_options=compiler_options(jax.default_backend()))
     state = optimizer.init(params)
     for done, (images, targets) in enumerate(augmented_batches(examples, steps, batch_size, seed), 1):
         params, state, loss = step(params, state, images, targets)

@@ -60,7 +60,7 @@ def compile_parallel(
       devices: may be described only (`jax.experimental.topologies`).
     """
     mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
-    return mapped.lower(state, batch).compile(compiler_options=compiler_options())
+    return mapped.lower(state, batch).compile(compiler_options=compiler_options(devices[0].platform))
 
 
 def replicated_shapes(tree: Any, devices: Sequence[jax.Device]) -> Any:

@@ -141,8 +141,11 @@ def _sum_over(
     def add(total: chex.ArrayTree, part: tuple[Array, dict[str, Array]]) -> tuple[chex.ArrayTree, None]:
         return jax.tree.map(jnp.add, total, micro_batch(*part)), None
 
+    def loop(zeros: chex.ArrayTree, parts: tuple[Array, dict[str, Array]], unroll: bool = False) -> chex.ArrayTree:
+        return lax.scan(add, zeros, parts, unroll=unroll)[0]
+
     # On CPU XLA compiles convolutions inside a loop to something 20 times slower.
-    return lax.scan(add, zeros, (indices, groups), unroll=jax.default_backend() == "cpu")[0]
+    return lax.platform_dependent(zeros, (indices, groups), cpu=partial(loop, unroll=True), default=loop)
 
 
 def _group_sums(

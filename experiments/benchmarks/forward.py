@@ -91,7 +91,7 @@ def measure(torch: Any, net: Any, variables: Any, batch_size: int, on_cpu: bool,
 def ours(net: Any, variables: Any, images: np.ndarray) -> Contender:
     """This project's network on one device; a step returns scores [n, S, S, K]."""
     net, variables = fold_batch_norm(net, variables)
-    program = jax.jit(net.apply, compiler_options=compiler_options())
+    program = jax.jit(net.apply, compiler_options=compiler_options(jax.default_backend()))
     step = partial(program, jax.device_put(variables), jnp.asarray(images))
     return Contender(step, lambda scores: float(scores[0, 0, 0, 0]), count_parameters(variables), lambda: None, "jit")
 

@@ -89,7 +89,7 @@ def ours(x: np.ndarray, upstream: np.ndarray, window: int | None) -> Program:
         y, vjp = jax.vjp(unpooled, x)
         return y, vjp(upstream)[0]
 
-    program = jax.jit(forward_and_backward, compiler_options=compiler_options())
+    program = jax.jit(forward_and_backward, compiler_options=compiler_options(jax.default_backend()))
     return partial(program, jnp.asarray(x), jnp.asarray(upstream))
 
 

@@ -47,14 +47,16 @@ def test_arithmetic_of_the_full_network():
 def test_convolutions_are_computed_once():
     """Forward, for the input (but not for the image) and for the kernel: none is doubled."""
     net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
-    program = gradient(net).lower(*shapes(net)).compile(compiler_options=compiler_options()).as_text()
+    program = (
+        gradient(net).lower(*shapes(net)).compile(compiler_options=compiler_options(jax.default_backend())).as_text()
+    )
     by_onednn = program.count('"__onednn$convolution"')
     assert len(re.findall(r"\bconvolution\(", program)) + by_onednn == 3 * CONVOLUTIONS - 1
     assert by_onednn == (2 * CONVOLUTIONS - 1 if has_onednn() else 0)  # all but the gradients of kernels
 
 
 def compiled(function, *arguments):
-    return jax.jit(function).lower(*arguments).compile(compiler_options=compiler_options())
+    return jax.jit(function).lower(*arguments).compile(compiler_options=compiler_options(jax.default_backend()))
 
 
 def bytes_accessed(function, *arguments):
@@ -78,7 +80,7 @@ def test_inputs_of_convolutions_are_kept():
     lowered = gradient(net).lower(variables, images)
     assert lowered.as_text().count("stablehlo.while") == 2 * CONVOLUTIONS
     assert lowered.as_text().count("stablehlo.optimization_barrier") == NORMS
-    program = lowered.compile(compiler_options=compiler_options()).as_text()
+    program = lowered.compile(compiler_options=compiler_options(jax.default_backend())).as_text()
     transposing = [part for part in program.split("\n\n") if re.search(r"transpose\(.*dimensions=\{3,1,2,0\}", part)]
     assert len(transposing) >= CONVOLUTIONS
     assert not [part for part in transposing if not part.startswith("ENTRY") and " maximum(" in part]

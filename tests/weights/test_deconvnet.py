@@ -135,7 +135,7 @@ def test_gradients_as_exact_as_the_authors_caffe(real_data):
             return segmentation_loss(logits, labels)
 
         arguments = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), (variables["params"], images))
-        found = jax.jit(jax.grad(loss), compiler_options=compiler_options())(*arguments)
+        found = jax.jit(jax.grad(loss), compiler_options=compiler_options(jax.default_backend()))(*arguments)
         return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
 
     found = gradients(jnp.float32)
