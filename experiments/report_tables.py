@@ -1,6 +1,6 @@
 """The numbers of `experiments.gpu_report` as Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from experiments.benchmarks import crf, infer
@@ -24,18 +24,26 @@ def markdown(report: Numbers) -> str:
     sections = [f"# Measured on {device}", heading(report), overview(parts)]
     trained = {name: value for name, value in numbers.items() if name.startswith("train_")}
     if trained:
-        sections += ["## Training step", training(trained)]
-    for name, (title, table) in SECTIONS.items():
+        sections += ["## Training step", shown(training, trained)]
+    for name, (title, table_of) in SECTIONS.items():
         if name in numbers:
-            sections += [f"## {title}", table(numbers[name])]
+            sections += [f"## {title}", shown(table_of, numbers[name])]
     repeated = {name: numbers[name] for name in ("repeat_deterministic", "repeat") if name in numbers}
     if repeated:
-        sections += ["## The same training twice", repetition(repeated)]
+        sections += ["## The same training twice", shown(repetition, repeated)]
     if "prediction" in numbers:
-        sections += ["## Prediction and measurement", prediction(numbers)]
+        sections += ["## Prediction and measurement", shown(prediction, numbers)]
     if known:
-        sections += ["## Environment", environment(known)]
+        sections += ["## Environment", shown(environment, known)]
     return "\n\n".join(sections) + "\n"
+
+
+def shown(text_of: Callable[..., str], *numbers: Any) -> str:
+    """Returns the text of a function, or what is missing: one part's numbers must not end the run of the others."""
+    try:
+        return text_of(*numbers)
+    except Exception as error:  # of whatever form the numbers are
+        return f"not shown ({type(error).__name__}: {error}); the numbers are in report.json"
 
 
 def heading(report: Numbers) -> str:
@@ -53,7 +61,7 @@ def overview(parts: Numbers) -> str:
     """Returns every part with its status, time and the first thing to know."""
     rows = []
     for name, outcome in parts.items():
-        found = summary(name, outcome["numbers"]) if outcome["numbers"] else ""
+        found = shown(summary, name, outcome["numbers"]) if outcome["numbers"] else ""
         if outcome["error"]:
             error = f"`{outcome['error']}`" if outcome["status"] == FAILED else outcome["error"]
             found = "; ".join(text for text in (found, error) if text)

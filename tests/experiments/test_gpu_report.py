@@ -142,6 +142,13 @@ def test_what_did_not_work_is_said():
     assert "A rehearsal: all layers are 0.125 times as wide" in text
 
 
+def test_numbers_of_another_form_do_not_end_the_run():
+    parts = {"prediction": outcome({"step": {}}), "crf": outcome({"results": []}), "repeat": outcome(NUMBERS["repeat"])}
+    text = report_tables.markdown(report(**parts))
+    assert text.count("not shown (") == 4
+    assert "| no; losses from step 3 on |" in text
+
+
 def test_the_shares_are_nine_minutes():
     total = gpu_report.ENVIRONMENT_SHARE + gpu_report.CHECKS_SHARE + sum(gpu_report.SHARES.values())
     assert total <= 60 * gpu_report.DEFAULT_MINUTES <= 530
