@@ -4,7 +4,8 @@ All of it runs on the device, in programs of fixed shapes: `crop_windows` cuts a
 `network_scores` runs the network on them, `fold_scores` puts their score maps back to their places and keeps the
 maximum (or the sum) at every pixel (paper, section 4.3, equations 1 and 2). An image and its canvas are padded to one
 of a few sizes (`padded_size`); the network's program does not depend on them. Memory does not grow with the number of
-boxes, because the canvas is all that one batch leaves to the next, and it is donated.
+boxes, because the canvas is all that one batch leaves to the next, and it is donated. With several devices (`mesh`) the
+arrays of all of them lie one after the other along the first axis (`inference.devices`).
 
 Pixel centres are at half-integers everywhere: in images, crops, score maps and boxes (x0, y0, x1, y1 in pixels, x1 and
 y1 exclusive).
@@ -19,8 +20,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.sharding import Mesh
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference.devices import AXIS, PARTS, WHOLE, device_count, on_each, sharding_of, spread
 from deconvnet_jax.models import compiler_options
 from deconvnet_jax.ops import MEAN_BGR
 
@@ -46,8 +49,10 @@ def padded_size(height: int, width: int) -> tuple[int, int]:
     return -(-height // BUCKET) * BUCKET, -(-width // BUCKET) * BUCKET
 
 
-def empty_canvas(height: int, width: int, num_classes: int, aggregation: str, clip: bool = False) -> Canvas:
-    """A canvas that no window was folded into yet.
+def empty_canvas(
+    height: int, width: int, num_classes: int, aggregation: str, clip: bool = False, mesh: Mesh | None = None
+) -> Canvas:
+    """A canvas that no window was folded into yet, on every device.
 
     Args:
       height: padded (`padded_size`).
@@ -55,9 +60,12 @@ def empty_canvas(height: int, width: int, num_classes: int, aggregation: str, cl
       num_classes: K.
       aggregation: "max" or "mean".
       clip: begin the maximum with 0, so that negative scores do not count (the released code).
+      mesh: of several devices.
     """
     first = -jnp.inf if aggregation == "max" and not clip else 0.0
-    return Canvas(jnp.full((height, width, num_classes), first, jnp.float32), jnp.zeros((height, width), jnp.float32))
+    height, where = height * device_count(mesh), sharding_of(mesh)
+    scores = jnp.full((height, width, num_classes), first, jnp.float32, device=where)
+    return Canvas(scores, jnp.zeros((height, width), jnp.float32, device=where))
 
 
 @partial(jax.jit, static_argnames=("size", "outside", "antialias"))
@@ -119,18 +127,23 @@ def _filter_weights(start: Array, stop: Array, size: int, length: Array, padded:
 
 
 @lru_cache(maxsize=8)
-def network_scores(net: nn.Module, flip: bool = False) -> Callable[[chex.ArrayTree, Array], Array]:
+def network_scores(
+    net: nn.Module, flip: bool = False, mesh: Mesh | None = None
+) -> Callable[[chex.ArrayTree, Array], Array]:
     """The jitted network, shared by all who ask for an equal one: new variables compile nothing.
 
     Args:
       net: a module with `apply(variables, images, train=False) -> logits`.
       flip: average with the mirrored scores of the mirrored windows.
+      mesh: of several devices; the variables are on all of them.
 
     Returns:
       A function of variables and normalised windows [n, S, S, 3] to scores float32 [n, S, S, K].
     """
-
-    return jax.jit(partial(_apply, net, flip), compiler_options=compiler_options(jax.default_backend()))
+    network, platform = partial(_apply, net, flip), jax.default_backend()
+    if mesh is not None:
+        network, platform = spread(network, mesh, inputs=(WHOLE, PARTS)), mesh.devices.flat[0].platform
+    return jax.jit(network, compiler_options=compiler_options(platform))
 
 
 def _apply(net: nn.Module, flip: bool, variables: chex.ArrayTree, windows: Array) -> Array:
@@ -225,6 +238,11 @@ def canvas_scores(canvas: Canvas, aggregation: str) -> Array:
     return jnp.where((canvas.count > 0)[..., None], scores, 0)
 
 
+def greatest(canvas: Canvas) -> Canvas:
+    """Returns the maximum and the number of all devices' windows; of "max" alone. Runs within `on_each`."""
+    return Canvas(lax.pmax(canvas.scores, AXIS), lax.psum(canvas.count, AXIS))
+
+
 def fold_windows(
     net: nn.Module,
     variables: chex.ArrayTree,
@@ -239,6 +257,7 @@ def fold_windows(
     flip: bool = False,
     antialias: bool = False,
     shift: float = 0.0,
+    mesh: Mesh | None = None,
 ) -> Canvas:
     """One batch of windows: crop, network, fold. Can itself be jitted, with the keywords as constants.
 
@@ -255,6 +274,7 @@ def fold_windows(
       flip: average with the mirrored windows.
       antialias: filter what shrinks.
       shift: pixels by which score maps are put back too far to the right and down (the released code: 1).
+      mesh: of several devices, each of which has its own image, boxes and canvas.
 
     Returns:
       The canvas with these windows.
@@ -262,10 +282,11 @@ def fold_windows(
     Raises:
       InputError: if the network scores another number of classes than the canvas has.
     """
-    windows = crop_windows(image, extent, boxes, size, antialias=antialias)
+    windows = on_each(crop_windows, mesh, size=size, antialias=antialias)(image, extent, boxes)
     # A program with compiler options cannot be part of another one; whoever jits the whole gives them there.
     traced = isinstance(windows, jax.core.Tracer)
-    network = partial(_apply, net, flip) if traced else network_scores(net, flip)
+    network = partial(_apply, net, flip) if traced else network_scores(net, flip, mesh)
     scores = network(variables, windows)
     check_classes(scores, canvas.scores.shape[2])
-    return fold_scores(canvas, scores, boxes + jnp.float32(shift), valid, aggregation, antialias)
+    fold = on_each(fold_scores, mesh, donate=(0,), aggregation=aggregation, antialias=antialias)
+    return fold(canvas, scores, boxes + jnp.float32(shift), valid)

@@ -5,14 +5,17 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
 import cv2
 import flax.linen as nn
+import jax
 import numpy as np
 from jax import Array
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
@@ -20,17 +23,20 @@ from deconvnet_jax.data import VOC_CLASSES, propose_boxes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, most_likely, product_of_positive, refine
+from deconvnet_jax.inference.devices import device_count, local_mesh, on_each, parts_of, replicated
+from deconvnet_jax.inference.rounds import Prepared, fewest_batches, groups, rounds_of
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
 from deconvnet_jax.label_ids import label_type
 from deconvnet_jax.models import DeconvNet, FCN8s
 from deconvnet_jax.ops import checked_boxes
+from deconvnet_jax.ops.dense_crf import Kernels
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
 DECONVNET_INPUT_SIZE = 224
 FCN8S_INPUT_SIZE = 500  # all images of VOC fit into it (original: cache_FCN8s_results.m)
-AHEAD = 3  # images whose proposals may wait for the device
+AHEAD = 3  # images whose proposals may wait for the devices, at least
 PROPOSAL_SHARPNESS = 4.0  # of the CRF's unaries; measured: docs/inference.md, "What the CRF starts from"
 CANDIDATES = 2_000  # proposals that "released" chooses from, which leaves small ones out (paper, section 4.3)
 
@@ -57,11 +63,14 @@ class Segmenter:
 
     Attributes:
       net: a module with `apply(variables, images, train=False) -> logits`, contract as `models.DeconvNet`.
-      variables: of the network, on the device that is to compute.
+      variables: of the network; they are copied to all `devices` once.
       class_names: in the order of the ids.
       input_size: side of the network's input.
       settings: which windows of an image the network is shown, how their scores are put together, the CRF, ...
       partner: the second network of an ensemble, with its own windows.
+      devices: that compute, of this process; by default all (`jax.local_devices()`), or that of `jax.default_device`
+        where it is set. Each segments its own images; they share the windows of a single image if the maximum is taken.
+        The number of devices does not change results, except for rounding where images share a batch.
     """
 
     net: nn.Module
@@ -70,14 +79,27 @@ class Segmenter:
     input_size: int = DECONVNET_INPUT_SIZE
     settings: InferenceSettings = field(default_factory=InferenceSettings)
     partner: "Segmenter | None" = None
+    devices: Sequence[jax.Device] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variables", replicated(self.variables, self._mesh))
+        if self.partner is not None and self.partner.devices != self.devices:
+            object.__setattr__(self, "partner", replace(self.partner, devices=self.devices))
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, step: int | None = None, **settings: Any) -> "Segmenter":
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        step: int | None = None,
+        devices: Sequence[jax.Device] | None = None,
+        **settings: Any,
+    ) -> "Segmenter":
         """The network of a training run; by default its best step.
 
         Args:
           path: the run's `checkpoints` folder, or the run's folder.
           step: of the checkpoint.
+          devices: that compute; by default all of this process.
           **settings: of `InferenceSettings`, other than those of the run's config.
 
         Raises:
@@ -87,15 +109,22 @@ class Segmenter:
         path = Path(path).expanduser()
         if path.is_file():
             raise InputError(wrong_kind(path, file_kind(path), "the folder of a checkpoint"))
-        return cls.from_loaded(*load_checkpoint(path, step), **settings)
+        return cls.from_loaded(*load_checkpoint(path, step), devices=devices, **settings)
 
     @classmethod
-    def from_caffe(cls, path: str | Path, class_names: Sequence[str] | None = None, **settings: Any) -> "Segmenter":
+    def from_caffe(
+        cls,
+        path: str | Path,
+        class_names: Sequence[str] | None = None,
+        devices: Sequence[jax.Device] | None = None,
+        **settings: Any,
+    ) -> "Segmenter":
         """A DeconvNet or FCN-8s from a caffemodel that was made for inference.
 
         Args:
           path: DeconvNet_trainval_inference.caffemodel, fcn-8s-pascal.caffemodel, ...
           class_names: in the order of the ids; by default VOC's for 21 classes, else "class 0", "class 1", ...
+          devices: that compute; by default all of this process.
           **settings: of `InferenceSettings`.
 
         Raises:
@@ -103,11 +132,17 @@ class Segmenter:
         """
         net, variables, info = network_from_caffe(path)
         names = list(class_names or default_class_names(net.num_classes))
-        return cls.from_loaded(net, variables, {**info, "config": {}, "class_names": names}, **settings)
+        info = {**info, "config": {}, "class_names": names}
+        return cls.from_loaded(net, variables, info, devices=devices, **settings)
 
     @classmethod
     def from_loaded(
-        cls, net: nn.Module, variables: chex.ArrayTree, info: dict[str, Any], **settings: Any
+        cls,
+        net: nn.Module,
+        variables: chex.ArrayTree,
+        info: dict[str, Any],
+        devices: Sequence[jax.Device] | None = None,
+        **settings: Any,
     ) -> "Segmenter":
         """From what `weights.load_checkpoint` returns; the input has the size that the network was trained with.
 
@@ -123,12 +158,15 @@ class Segmenter:
         chosen = settings_from(info["config"].get("inference", {})).changed(**settings)
         names = tuple(info["class_names"])
         size = info["config"].get("data", {}).get("crop_size", default_input_size(net))
-        partner = cls._load_partner(chosen.ensemble_checkpoint, names) if chosen.ensemble_checkpoint else None
-        return cls(net, variables, names, size, chosen, partner)
+        path = chosen.ensemble_checkpoint
+        partner = cls._load_partner(path, names, devices) if path else None
+        return cls(net, variables, names, size, chosen, partner, devices)
 
     @classmethod
-    def _load_partner(cls, path: str, class_names: tuple[str, ...]) -> "Segmenter":
-        alone = {"ensemble_checkpoint": "", "crf": "none"}
+    def _load_partner(
+        cls, path: str, class_names: tuple[str, ...], devices: Sequence[jax.Device] | None
+    ) -> "Segmenter":
+        alone = {"ensemble_checkpoint": "", "crf": "none", "devices": devices}
         if Path(path).expanduser().is_file():
             return cls.from_caffe(Path(path).expanduser(), class_names, **alone)
         partner = cls.from_checkpoint(path, **alone)
@@ -170,10 +208,10 @@ class Segmenter:
     def segment(
         self, images: Iterable[np.ndarray], proposals: Iterable[np.ndarray] | None = None, progress: bool = False
     ) -> Iterator[Result]:
-        """Segments photographs; while the device computes, proposals of the next ones are found on the CPU.
+        """Segments photographs; while the devices compute, proposals of the next ones are found on the CPU.
 
         Args:
-          images: uint8 RGB [H, W, 3], of any sizes; read when they are needed, a few ahead.
+          images: uint8 RGB [H, W, 3], of any sizes; read when they are needed, a few ahead for each device.
           proposals: boxes [n, 4] of each image, to use instead of finding some.
           progress: show a progress bar on stderr.
 
@@ -194,12 +232,13 @@ class Segmenter:
         return _with_progress(results, images) if progress else results
 
     def _stream(self, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Iterator[Result]:
-        group_size, batch = self.group_size, 0
+        limit, devices, batch = self._rounds_per_group, device_count(self._mesh), 0
         launched: list[_Launched] = []
-        with ThreadPoolExecutor(1) as pool:
-            ready = self._prepare_ahead(pool, pairs, max(AHEAD, group_size))
-            for group, error in _groups(ready, group_size):
-                batch = batch or len(group)  # the last group is filled up, because the program exists already
+        with ThreadPoolExecutor(devices) as pool:
+            ready = self._prepare_ahead(pool, pairs, max(AHEAD, self.group_size))
+            for group, error in groups(ready, limit, devices):
+                # The last group is filled up, because the program exists already.
+                batch = batch or len(rounds_of(group, devices))
                 following = self._launch(group, batch) if group else []
                 yield from map(self._finish, launched)  # of the group before; the device is busy meanwhile
                 launched = following
@@ -210,8 +249,8 @@ class Segmenter:
 
     def _prepare_ahead(
         self, pool: ThreadPoolExecutor, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]], ahead: int
-    ) -> Iterator["_Prepared"]:
-        waiting: deque[Future[_Prepared]] = deque()
+    ) -> Iterator[Prepared]:
+        waiting: deque[Future[Prepared]] = deque()
         for image, boxes in pairs:
             waiting.append(pool.submit(self._prepare, image, boxes))
             if len(waiting) > ahead:
@@ -219,7 +258,7 @@ class Segmenter:
         while waiting:
             yield waiting.popleft().result()
 
-    def _prepare(self, image: np.ndarray, proposals: np.ndarray | None) -> "_Prepared":
+    def _prepare(self, image: np.ndarray, proposals: np.ndarray | None) -> Prepared:
         """Reduces a large image and finds its proposals."""
         check_image(image)
         height, width = image.shape[:2]
@@ -237,32 +276,41 @@ class Segmenter:
             proposals = propose_boxes(reduced, wanted, method=self.settings.proposals)[0]
         else:
             proposals = proposals / _scale(image, reduced)
-        return _Prepared(image.shape[:2], reduced, proposals)
+        return Prepared(image.shape[:2], reduced, proposals)
 
-    def _launch(self, group: list["_Prepared"], batch: int) -> list["_Launched"]:
-        """Has the device compute the scores of images; does not wait for it."""
-        images = [device_image(prepared.image) for prepared in group]
-        crf = self.settings.crf
+    def _launch(self, group: list[Prepared], batch: int) -> list["_Launched"]:
+        """Has the devices compute the scores of images; does not wait for them."""
+        mesh, crf = self._mesh, self.settings.crf
         # First, because it waits for the device.
         kernels = [kernels_of(prepared.image, crf) for prepared in group] if crf != "none" else []
-        found = []
-        for scorer in self._scorers:
-            boxes = [scorer.windows(*prepared.image.shape[:2], prepared.proposals) for prepared in group]
-            if scorer.has_one_window:
-                scores = scorer.score_group(images, boxes, batch)
-            else:
-                scores = [scorer.score(image, windows) for image, windows in zip(images, boxes, strict=True)]
-            found.append((scores, boxes))
-        (scores, boxes), *partners = found
-        for others, _ in partners:
+        scorers = self._scorers
+        boxes = [[scorer.windows(*one.image.shape[:2], one.proposals) for one in group] for scorer in scorers]
+        rounds = rounds_of(group, device_count(mesh))
+        if self.group_size == device_count(mesh) and scorers[0].divides_windows:
+            counts = [[scorer.batches(shown) for shown in own] for scorer, own in zip(scorers, boxes, strict=True)]
+            rounds = fewest_batches(rounds, np.max(counts, axis=0), device_count(mesh))
+        images = [device_image(*(group[i].image for i in members), mesh=mesh) for members in rounds]
+        scores, *partners = (
+            scorer.score_all(images, [[own[i] for i in members] for members in rounds], batch)
+            for scorer, own in zip(scorers, boxes, strict=True)
+        )
+        for others in partners:
             combine = product_of_positive if self.settings.mode == "released" else mean_of_probabilities
-            scores = list(map(combine, scores, others))
-        # Labels too: the host would look for maxima longer than the network takes on a GPU.
-        results = [(most_likely(of_image), of_image) for of_image in scores]
-        if kernels:
-            sizes = [prepared.image.shape[:2] for prepared in group]
-            results = [refine(*of_image, crf, self._sharpness) for of_image in zip(scores, kernels, sizes, strict=True)]
-        return list(map(_Launched, group, results, boxes))
+            scores = list(map(on_each(combine, mesh), scores, others))
+        results: dict[int, tuple[Array, Array]] = {}
+        for members, of_round in zip(rounds, scores, strict=True):
+            # Labels too: the host would look for maxima longer than the network takes on a GPU.
+            labels = on_each(most_likely, mesh)(of_round)
+            results |= zip(members, zip(parts_of(labels, mesh), parts_of(of_round, mesh), strict=True), strict=False)
+        for i, of_image in enumerate(kernels):
+            results[i] = self._refined(results[i][1], of_image, group[i].image.shape[:2])
+        return [_Launched(prepared, results[i], boxes[0][i]) for i, prepared in enumerate(group)]
+
+    def _refined(self, scores: Array, kernels: Kernels, size: tuple[int, int]) -> tuple[Array, Array]:
+        """The CRF, on the first device: its programs depend on the image, and each device would compile its own."""
+        if self._mesh is not None:
+            scores = jax.device_put(scores, self._mesh.devices.flat[0])
+        return refine(scores, kernels, size, self.settings.crf, self._sharpness)
 
     def _finish(self, launched: "_Launched") -> Result:
         """Waits for an image's labels and scores, and brings them back to its own size."""
@@ -277,8 +325,16 @@ class Segmenter:
 
     @property
     def group_size(self) -> int:
-        """How many images share a batch: those that are seen in one window each."""
+        """How many images the devices compute at once: one on each, or a batch of those that are seen in one window."""
+        return self._rounds_per_group * device_count(self._mesh)
+
+    @property
+    def _rounds_per_group(self) -> int:
         return self.settings.batch_size if all(scorer.has_one_window for scorer in self._scorers) else 1
+
+    @cached_property
+    def _mesh(self) -> Mesh | None:
+        return local_mesh(self.devices)
 
     @property
     def _sharpness(self) -> float:
@@ -294,25 +350,20 @@ class Segmenter:
     def _scorers(self) -> list[Scorer]:
         members = [self] if self.partner is None else [self, self.partner]
         count = len(self.class_names)
-        return [Scorer(member.net, member.variables, count, member.input_size, self.settings) for member in members]
+        return [
+            Scorer(member.net, member.variables, count, member.input_size, self.settings, self._mesh)
+            for member in members
+        ]
 
     @property
     def _needs_proposals(self) -> bool:
         return any(scorer.needs_proposals for scorer in self._scorers)
 
 
-class _Prepared(NamedTuple):
-    """An image on its way to the device."""
-
-    size: tuple[int, int]  # of the photograph
-    image: np.ndarray  # uint8 RGB, as it is computed: reduced to max_side
-    proposals: np.ndarray | None  # on `image`
-
-
 class _Launched(NamedTuple):
-    """An image that the device computes, or has computed."""
+    """An image that a device computes, or has computed."""
 
-    prepared: _Prepared
+    prepared: Prepared
     result: tuple[Array, Array]  # labels and scores, [Hp, Wp] and [Hp, Wp, K], or row by row, [P] and [P, K]
     boxes: np.ndarray  # the windows of the first network, on `prepared.image`
 
@@ -322,22 +373,6 @@ def _of_image(part: np.ndarray, height: int, width: int, by_row: bool) -> np.nda
     if by_row:
         return np.array(part[: height * width]).reshape(height, width, *part.shape[1:])
     return np.array(part[:height, :width])
-
-
-def _groups(ready: Iterator[_Prepared], size: int) -> Iterator[tuple[list[_Prepared], InputError | None]]:
-    """Groups of so many images; an image that cannot be used ends the last one."""
-    group: list[_Prepared] = []
-    try:
-        for prepared in ready:
-            group.append(prepared)
-            if len(group) == size:
-                yield group, None
-                group = []
-    except InputError as error:
-        yield group, error
-        return
-    if group:
-        yield group, None
 
 
 def check_image(image: np.ndarray) -> None:
