@@ -1,6 +1,7 @@
-"""From a checkpoint and the command line to a Segmenter, and to the proposals that a file holds."""
+"""From a checkpoint and the command line to a Segmenter, the proposals that a file holds, and results."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import chex
@@ -8,7 +9,8 @@ import ml_collections
 import numpy as np
 
 from deconvnet_jax import data
-from deconvnet_jax.inference import InferenceSettings, Segmenter
+from deconvnet_jax.data import Example
+from deconvnet_jax.inference import InferenceSettings, Result, Segmenter
 from deconvnet_jax.models import Network
 from experiments import settings
 
@@ -56,3 +58,32 @@ def boxes_from_file(
     if not settings.uses_proposals or settings.proposals_path is None:
         return None
     return data.read_proposals(settings.proposals_path, names, sizes)
+
+
+def results(
+    segmenter: Segmenter,
+    source: Sequence[Example],
+    share: Sequence[int],
+    boxes: Sequence[np.ndarray] | None = None,
+) -> Iterator[tuple[int, Example, Result]]:
+    """Segments some images of a split; they are read a few ahead.
+
+    Args:
+      segmenter: that segments them.
+      source: the images.
+      share: the numbers of those to segment.
+      boxes: their proposals, where they are not to be found.
+
+    Returns:
+      Number, example and result of each, in their order.
+    """
+    waiting: deque[tuple[int, Example]] = deque()
+
+    def images() -> Iterator[np.ndarray]:
+        for index in share:
+            example = source[index]
+            waiting.append((index, example))
+            yield example.image
+
+    for result in segmenter.segment(images(), boxes):
+        yield *waiting.popleft(), result

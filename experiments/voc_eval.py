@@ -17,7 +17,6 @@ scored. A folder with the results of another evaluation is refused.
 
 import json
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from absl import flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -237,16 +235,8 @@ def _results(
 ) -> Iterator[tuple[int, Example, Result]]:
     """Numbers, examples and results of some images, as they are segmented."""
     names, sizes = (list(map(of, share)) for of in (split.name, split.size))
-    waiting: deque[tuple[int, Example]] = deque()
-
-    def images() -> Iterator[np.ndarray]:
-        for index in share:
-            example = split[index]
-            waiting.append((index, example))
-            yield example.image
-
-    for result in segmenter.segment(images(), segmenting.boxes_from_file(segmenter.settings, names, sizes)):
-        yield *waiting.popleft(), result
+    boxes = segmenting.boxes_from_file(segmenter.settings, names, sizes)
+    return segmenting.results(segmenter, split, share, boxes)
 
 
 def _progress() -> Progress:

@@ -20,10 +20,11 @@ def test_every_process_scores_its_share_and_all_get_the_sum(monkeypatch, rng, im
         def __init__(self, *_, **__):
             pass
 
-        def __call__(self, image):
-            number = image[0, 0, 0]
-            seen.append(number)
-            return Result(truth[number] ^ (number == 1), None, None)
+        def segment(self, images, _):
+            for image in images:
+                number = image[0, 0, 0]
+                seen.append(number)
+                yield Result(truth[number] ^ (number == 1), None, None)
 
     def sum_over_processes(matrix):
         shares.append(matrix)
@@ -50,10 +51,10 @@ def test_every_process_scores_its_share_and_all_get_the_sum(monkeypatch, rng, im
     [
         ({"mode": "paper", "flip": True}, {"mode": "whole_image", "flip": False}),
         ({"mode": "released"}, {"mode": "whole_image"}),
-        ({"mode": "whole_image", "flip": True}, {"mode": "whole_image", "flip": True}),
+        ({"mode": "whole_image", "flip": True}, {"mode": "whole_image", "flip": True, "batch_size": 1}),
         (
             {"mode": "sliding_window", "aggregation": "mean", "crf": "usual", "ensemble_checkpoint": "runs/fcn8s"},
-            {"mode": "sliding_window", "aggregation": "mean", "crf": "none", "ensemble_checkpoint": ""},
+            {"mode": "sliding_window", "crf": "none", "ensemble_checkpoint": "", "batch_size": 10},
         ),
     ],
 )
@@ -64,8 +65,8 @@ def test_images_are_segmented_as_the_config_says_without_proposals(monkeypatch, 
         def __init__(self, *arguments):
             given.append(arguments[-1])
 
-        def __call__(self, image):
-            return Result(np.zeros(image.shape[:2], np.uint8), None, None)
+        def segment(self, images, _):
+            return (Result(np.zeros(image.shape[:2], np.uint8), None, None) for image in images)
 
     monkeypatch.setattr(evaluation, "Segmenter", Known)
     config = default.get_config()

@@ -37,7 +37,9 @@ VARIABLES = {"params": {"kernel": jnp.eye(3)}}
 
 
 def segmenter(net=None, size=224, names=NAMES, variables=VARIABLES, mode="whole_image", **settings):
-    return Segmenter(net or ColorNet(), variables, names, size, InferenceSettings(mode=mode, **settings))
+    """On one device; several are the subject of test_devices.py."""
+    chosen = InferenceSettings(mode=mode, **settings)
+    return Segmenter(net or ColorNet(), variables, names, size, chosen, devices=jax.local_devices()[:1])
 
 
 def random_images(rng, sizes):
