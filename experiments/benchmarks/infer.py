@@ -184,7 +184,8 @@ def make_segmenter(width: float, batch_size: int | None) -> Segmenter:
     net, variables = fold_batch_norm(net, make_variables(net))
     batch_size = min(batch_size or InferenceSettings().batch_size, COUNT)  # the rest would be filled up
     settings = InferenceSettings(enlarge=1.0, num_proposals=max(COUNTS), batch_size=batch_size)
-    return Segmenter(net, jax.device_put(variables), VOC_CLASSES, SIZE, settings)
+    one_device = jax.local_devices()[:1]  # as PyTorch
+    return Segmenter(net, jax.device_put(variables), VOC_CLASSES, SIZE, settings, devices=one_device)
 
 
 def cost(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray, device: jax.Device) -> dict[str, Any]:
