@@ -103,9 +103,11 @@ class LocalPath:
 
     Attributes:
       names: values that are no paths, such as "" for none.
+      in_bucket: whether it may be gs://BUCKET/NAME, too.
     """
 
     names: tuple[str, ...] = ()
+    in_bucket: bool = False
 
     @property
     def expected(self) -> str:
@@ -225,7 +227,7 @@ def chosen_path(value: Any, kind: Kind, name: str) -> Path | None:
     kind = kind.kind if isinstance(kind, OrNone) else kind
     if not isinstance(kind, LocalPath) or value is None or value in kind.names:
         return None
-    return user_path(value, name)
+    return user_path(value, name, kind.in_bucket)
 
 
 def _similar(key: str, known: Iterable[str]) -> str:

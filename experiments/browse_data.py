@@ -34,7 +34,7 @@ BATCH = 16
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     cli.define_config("a file in experiments/configs")
-    cli.define_path("output", None, "folder for examples.png")
+    cli.define_path("output", None, "folder for examples.png", in_bucket=True)
     flags.DEFINE_integer("count", 36, "crops on the sheet", lower_bound=1)
     flags.DEFINE_integer("sample", 512, "crops whose pixels are counted", lower_bound=1, upper_bound=20_000)
     flags.mark_flags_as_required(["config", "output"])

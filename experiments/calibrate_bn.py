@@ -37,15 +37,15 @@ FOLDS = ("none", "scale", "convolutions")
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     cli.define_config("a file in experiments/configs; default: the training run's data")
-    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network")
+    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network", in_bucket=True)
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    cli.define_path("output", None, "folder for the new checkpoint")
+    cli.define_path("output", None, "folder for the new checkpoint", in_bucket=True)
     flags.DEFINE_integer("batches", 500, "how many batches are measured", lower_bound=0)
     flags.DEFINE_integer("batch_size", 28, "crops a batch, rounded up to a multiple of the devices", lower_bound=2)
     flags.DEFINE_enum("fold", "none", FOLDS, "where the statistics go: stay apart, into scale and shift, into kernels")
     flags.DEFINE_string("split", None, "split to measure on; default: config.data.train_split")
     cli.define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
-    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
+    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir", in_bucket=True)
     flags.mark_flags_as_required(["checkpoint", "output"])
 
 

@@ -51,20 +51,27 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 class _PathParser(flags.ArgumentParser):
     """Text of a flag -> path; `files.user_path` says what is wrong with it."""
 
-    def __init__(self, flag: str):
+    def __init__(self, flag: str, in_bucket: bool):
         super().__init__()
-        self._flag = flag
+        self._flag, self._in_bucket = flag, in_bucket
 
     def parse(self, argument: str | Path) -> Path:
-        return user_path(argument, f"--{self._flag}")
+        return user_path(argument, f"--{self._flag}", self._in_bucket)
 
     def flag_type(self) -> str:
         return "path"
 
 
-def define_path(name: str, default: str | None, help_text: str) -> None:
-    """Defines a flag whose value is a `Path`; every flag that takes a file or folder is one of these."""
-    flags.DEFINE(_PathParser(name), name, default, help_text, serializer=flags.ArgumentSerializer())
+def define_path(name: str, default: str | None, help_text: str, in_bucket: bool = False) -> None:
+    """Defines a flag whose value is a `Path`; every flag that takes a file or folder is one of these.
+
+    Args:
+      name: of the flag.
+      default: its value if it is not given.
+      help_text: for --help.
+      in_bucket: whether it may be gs://BUCKET/NAME.
+    """
+    flags.DEFINE(_PathParser(name, in_bucket), name, default, help_text, serializer=flags.ArgumentSerializer())
 
 
 class _ConfigParser(flags.ArgumentParser):

@@ -95,7 +95,7 @@ def check_dataset(config: ml_collections.ConfigDict) -> None:
 def default_data_dir() -> str:
     """Returns the folder in which TFDS keeps its copies of data sets."""
     folder = os.environ.get("TFDS_DATA_DIR", "").strip() or "~/tensorflow_datasets"
-    return str(user_path(folder, "TFDS_DATA_DIR").absolute())
+    return str(user_path(folder, "TFDS_DATA_DIR", in_bucket=True).absolute())
 
 
 def described(config: ml_collections.ConfigDict) -> str:

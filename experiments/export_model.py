@@ -35,9 +35,9 @@ FILES = ("model.stablehlo", "weights.npz", "model.json")
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network")
+    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network", in_bucket=True)
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    cli.define_path("output", None, "folder for the artefact")
+    cli.define_path("output", None, "folder for the artefact", in_bucket=True)
     flags.DEFINE_integer("input_size", None, "side of the images; default: that of training", lower_bound=1)
     flags.DEFINE_list("platforms", list(PLATFORMS), "what the artefact can run on")
     flags.mark_flags_as_required(["checkpoint", "output"])

@@ -40,7 +40,7 @@ def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     cli.define_path("caffemodel", None, "a DeconvNet or FCN-8s of Caffe's")
     cli.define_path("vgg16", None, "instead: an ImageNet VGG-16, for the encoder of a DeconvNet")
-    cli.define_path("output", None, "folder for the checkpoint")
+    cli.define_path("output", None, "folder for the checkpoint", in_bucket=True)
     flags.DEFINE_enum(
         "bn",
         "auto",

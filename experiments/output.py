@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from deconvnet_jax.buckets import check_writable
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, user_path, whole_file, write_text
+from deconvnet_jax.files import in_bucket, not_written, user_path, whole_file, write_text
 from deconvnet_jax.training import flatten
 
 RUN_FILE = "run.json"
@@ -23,11 +24,14 @@ def output_folder(path: str | Path) -> Path:
     Raises:
       InputError: if it is empty or a file, or nothing can be written there.
     """
-    folder = user_path(path, "--output")
-    try:
+    folder = user_path(path, "--output", in_bucket=True)
+    try:  # better now than after the work
+        if in_bucket(folder):
+            check_writable(folder)
+            return folder
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            pass  # better now than after the work
+            pass
     except OSError as error:
         raise InputError(f"--output={path} cannot be a folder for results ({error.strerror}); name another") from error
     return folder

@@ -55,7 +55,7 @@ def run(runs: Sequence[str], output: str | Path = "metrics.png", smooth: int = 1
     if not runs:
         raise InputError("no run given; name the folders of one or several training runs")
     output = output_file(output, "--output", ".png")
-    files = [metrics_file(user_path(name, "RUN")) for name in runs]
+    files = [metrics_file(user_path(name, "RUN", in_bucket=True)) for name in runs]
     curves = [read_metrics(path) for path in files]
     names = short_names([path.parent.absolute() for path in files])
     with whole_file(output) as path:

@@ -29,7 +29,7 @@ from absl import flags
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import user_path, whole_file
+from deconvnet_jax.files import in_bucket, user_path, whole_file
 from deconvnet_jax.images import read_image
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
@@ -38,14 +38,15 @@ from experiments import cli, segmenting
 from experiments.output import output_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_LONGEST_IN_BUCKET = 800  # bytes of 1024, for those of the folder
 MAX_PIXELS = 50_000_000  # unless told otherwise: the scores of 21 classes take 84 bytes a pixel
 
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder", in_bucket=True)
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    cli.define_path("output", None, "folder for the label maps and overlays")
+    cli.define_path("output", None, "folder for the label maps and overlays", in_bucket=True)
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flags_as_required(["checkpoint", "output"])
@@ -267,7 +268,8 @@ def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:
 
 
 def _check_length(folder: Path, name: str) -> None:
-    longest, limit = _results(folder, name)[1].name, os.pathconf(folder, "PC_NAME_MAX")
+    limit = _LONGEST_IN_BUCKET if in_bucket(folder) else os.pathconf(folder, "PC_NAME_MAX")
+    longest = _results(folder, name)[1].name
     if len(os.fsencode(longest)) > limit:
         raise InputError(f"{longest} would be longer than the {limit} bytes of a file name; rename the photograph")
 

@@ -47,9 +47,9 @@ BOX_COLOR = (255, 255, 0)
 
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder", in_bucket=True)
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    cli.define_path("output", None, "folder for the figures")
+    cli.define_path("output", None, "folder for the figures", in_bucket=True)
     flags.DEFINE_list("box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown")
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)

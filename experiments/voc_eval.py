@@ -50,12 +50,12 @@ from experiments.output import claim_output, output_folder, save_picture
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     cli.define_config("a file in experiments/configs; default: the training run's", cli.EVERY_SETTING)
-    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder")
+    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder", in_bucket=True)
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
-    cli.define_path("output", None, "folder for metrics.json, label maps and panels")
+    cli.define_path("output", None, "folder for metrics.json, label maps and panels", in_bucket=True)
     flags.DEFINE_string("split", None, "split to score; default: config.data.eval_split")
     cli.define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
-    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir")
+    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir", in_bucket=True)
     flags.DEFINE_integer("panels", 100, "how many images get a panel; -1: all", lower_bound=-1)
     hosts.define_flags()
     flags.mark_flag_as_required("checkpoint")
@@ -121,7 +121,10 @@ def run(
     name = config.data.eval_split
     if folder:
         settings = {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"}
-        described = {"checkpoint": str(user_path(checkpoint, "--checkpoint").absolute()), "step": info["step"]}
+        described = {
+            "checkpoint": str(user_path(checkpoint, "--checkpoint", in_bucket=True).absolute()),
+            "step": info["step"],
+        }
         described |= {"data": where, "split": name, "inference": settings}
         hosts.first_process_first(lambda: claim_output(folder, described))
     writer = ResultWriter(folder, segmenter.class_names, panels, name)

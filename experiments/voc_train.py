@@ -36,7 +36,7 @@ from deconvnet_jax.data import (
     repeat_rare,
 )
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import user_path
+from deconvnet_jax.files import as_path, in_bucket, local_copy, user_path
 from deconvnet_jax.models import (
     DeconvNet,
     Network,
@@ -77,7 +77,7 @@ USUAL_RATES = (1e-6, 1.0)
 def define_flags() -> None:
     """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
     cli.define_config("a file in experiments/configs")
-    cli.define_path("workdir", None, "folder of the run")
+    cli.define_path("workdir", None, "folder of the run", in_bucket=True)
     flags.DEFINE_boolean("accept_changes", False, "go on with changed settings of learning and arithmetic")
     flags.DEFINE_integer("stopped_status", 0, "exit status after SIGTERM", lower_bound=0, upper_bound=125)
     hosts.define_flags()
@@ -103,7 +103,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path, accept_changes: 
       Preempted: after SIGTERM or SIGINT, when the last step is saved.
     """
     settings.check_config(config)
-    workdir = user_path(workdir, "--workdir")
+    workdir = user_path(workdir, "--workdir", in_bucket=True)
     use_compilation_cache(config, workdir)
     with locked_workdir(workdir):
         return run_stages(config, workdir, accept_changes)
@@ -134,8 +134,10 @@ def use_compilation_cache(config: ml_collections.ConfigDict, workdir: Path) -> N
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     if config.compilation_cache or jax.default_backend() != "cpu":
-        folder = user_path(config.compilation_cache or workdir / "compiled", "config.compilation_cache")
+        folder = user_path(config.compilation_cache or workdir / "compiled", "config.compilation_cache", in_bucket=True)
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        if in_bucket(folder):
+            jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # XLA's own are for local files
 
 
 def run_stage(config: ml_collections.ConfigDict, workdir: Path, accept_changes: bool = False) -> dict[str, float]:
@@ -282,7 +284,7 @@ def initial_variables(
         return variables
     if config.init.keep_features and not (isinstance(net, DeconvNet) and net.batch_norm):
         raise InputError("config.init.keep_features is about batch normalisation, which this network does not have")
-    fresh, variables = variables, load_vgg16(config.init.vgg16, variables)
+    fresh, variables = variables, load_vgg16(local_copy(as_path(config.init.vgg16)), variables)
     if variables["params"]["fc6"] is fresh["params"]["fc6"]:
         hosts.say(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size")
     if not config.init.keep_features:

@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 # As in pyproject.toml, for programs that tests start.
@@ -25,7 +26,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import numpy as np
 import pytest
+from gcs_emulator import emulated_bucket
 from jax.experimental.compilation_cache import compilation_cache
+
+from deconvnet_jax.files import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,3 +91,13 @@ def real_data():
             f"no test data in {folder}: set DECONVNET_TEST_DATA to the folder with real photographs and weights"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """gs://bucket on this machine, for this process and for programs that it starts; skips the test without gcsfs."""
+    if not find_spec("gcsfs"):  # not imported: it reads the environment then
+        pytest.skip("gcsfs is not installed: pip install gcsfs")
+    with emulated_bucket() as environment:
+        os.environ.update(environment)
+        yield user_path("gs://bucket", "bucket", in_bucket=True)

@@ -16,7 +16,7 @@ from caffemodel_writer import encode
 from PIL import Image
 from safetensors.numpy import save_file
 
-from deconvnet_jax import data, files
+from deconvnet_jax import buckets, data, files
 from deconvnet_jax.data.proposal_files import Proposals, write_proposals
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
@@ -380,9 +380,26 @@ def _(**_):
     return said(voc_train.check_settings, settings(**{"data.crop_size": 320_000}))
 
 
-@shows("... is an address; only local paths are supported")
+@shows("... is an address; of these only gs://BUCKET/... is supported")
 def _(**_):
+    return said(claim_workdir, "s3://bucket/run", {})
+
+
+@shows("... is an address; a path on a local or mounted disk is needed here")
+def _(**_):
+    return said(data.prepare_voc_layout, "gs://bucket/VOC2012", "tfds")
+
+
+@shows("...: gs:// needs the package ...")
+def _(monkeypatch, **_):
+    monkeypatch.setattr(buckets, "find_spec", lambda name: None)
     return said(claim_workdir, "gs://bucket/run", {})
+
+
+@shows("warning: ... cannot be locked (it lies in a bucket); do not start a second program that writes to it")
+def _(capsys, **_):
+    with files.locked(buckets.Address("gs://bucket/run"), ""):
+        return capsys.readouterr().err.strip()
 
 
 @shows("--workdir is empty; name a file or folder")

@@ -20,7 +20,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("address", ["gs://bucket/run", "s3://b", "file:///tmp/x", "hf:/a", "memory://"])
 def test_addresses_are_refused(address):
-    with pytest.raises(InputError, match=r"--workdir=.* is an address"):
+    with pytest.raises(InputError, match=r"--workdir=.* is an address; a path on a local or mounted disk is needed"):
         files.user_path(address, "--workdir")
 
 

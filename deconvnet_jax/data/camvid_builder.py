@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deconvnet_jax.data.packing import Origin, check_origin, pack, remove_leftovers
+from deconvnet_jax.data.packing import Origin, check_origin, pack, packed_data_dir, remove_leftovers
 from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
 from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, Example, check_label
 from deconvnet_jax.errors import InputError
@@ -99,7 +99,7 @@ def prepare_camvid(
     Raises:
       InputError: for the first unusable file; nothing half-built is left.
     """
-    data_dir = user_path(data_dir, "the data folder")
+    data_dir = packed_data_dir(data_dir, Camvid.name, pack_it=manual_dir is not None)
     root = None if manual_dir is None else user_path(manual_dir, "--manual_dir")
     remove_leftovers(data_dir, Camvid.name)
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from deconvnet_jax.data.contents import contents_of
 from deconvnet_jax.data.records import note_files, silence
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, remove_unfinished, whole_folder
+from deconvnet_jax.files import in_bucket, local_copy, not_written, remove_unfinished, user_path, whole_folder
 
 _REASONS = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)]
 
@@ -112,6 +112,30 @@ def check_origin(
                 f"{builder.data_path} was packed from other files than {origin.described['folder']} has now ({part} "
                 "differs); delete the packed folder to pack these, or name another data folder"
             )
+
+
+def packed_data_dir(data_dir: str | Path, name: str, pack_it: bool) -> Path:
+    """Returns the folder in which TFDS keeps data sets; for one in a bucket, a local folder with a copy of a data set.
+
+    Records are read in random order in every epoch, which from a bucket takes a request each.
+
+    Args:
+      data_dir: the folder.
+      name: of the data set.
+      pack_it: whether it is to be packed, if it is not yet.
+
+    Raises:
+      InputError: if the folder is in a bucket, and the data set is not there or is to be packed.
+    """
+    folder = user_path(data_dir, "the data folder", in_bucket=True)
+    if not in_bucket(folder):
+        return folder
+    if pack_it or not (folder / name).is_dir():
+        raise InputError(
+            f"{folder} has no packed {name}, and it cannot be packed into a bucket; pack it into a local folder with "
+            f"experiments.prepare_data, then gcloud storage cp -r LOCAL_FOLDER/{name} {folder}/"
+        )
+    return local_copy(folder / name).parent
 
 
 def remove_leftovers(data_dir: Path, name: str) -> None:

@@ -22,7 +22,7 @@ from deconvnet_jax.data.archives import (
     verify_archive,
 )
 from deconvnet_jax.data.named_files import NamedFiles, walk
-from deconvnet_jax.data.packing import Origin, check_origin, pack, remove_leftovers
+from deconvnet_jax.data.packing import Origin, check_origin, pack, packed_data_dir, remove_leftovers
 from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
 from deconvnet_jax.data.sbd import read_sbd
 from deconvnet_jax.data.text_lists import parse_list
@@ -199,7 +199,7 @@ def prepare_voc2012(
     Raises:
       InputError: if the archives are missing or not usable; nothing half-built is left.
     """
-    data_dir = user_path(data_dir, "the data folder")
+    data_dir = packed_data_dir(data_dir, Voc2012Seg.name, pack_it=manual_dir is not None)
     folder = user_path(manual_dir, "--manual_dir") if manual_dir is not None else None
     voc, sbd = _archives(folder) if folder is not None else (None, None)
     remove_leftovers(data_dir, Voc2012Seg.name)

@@ -23,7 +23,7 @@ KINDS: dict[str, Kind] = {
     "flip": Switch(),
     "crf": Choice(("none", *CRF_PRESETS)),
     "crf_sharpness": Number(0, 100),
-    "ensemble_checkpoint": LocalPath(names=("",)),
+    "ensemble_checkpoint": LocalPath(names=("",), in_bucket=True),
     "batch_size": Number(1, 100_000, whole=True),
     "max_side": Number(1, 100_000, whole=True),
 }

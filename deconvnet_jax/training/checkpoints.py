@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, write_text
+from deconvnet_jax.files import in_bucket, not_written, write_text
 from deconvnet_jax.weights import (
     RECORD,
     Checkpoints,
@@ -53,7 +53,7 @@ def save_checkpoint(
       InputError: if this step, or the one before it, could not be written.
     """
     finish_saving(manager)
-    if not manager.folder.is_dir():
+    if not in_bucket(manager.folder) and not manager.folder.is_dir():
         raise InputError(
             f"{manager.folder} was removed or renamed while the run wrote to it; move it back and give the same "
             "command again, or give another --workdir"

@@ -187,6 +187,7 @@ class _Run:
 
     def _save(self, step: int, state: TrainState) -> None:
         with self.monitor.paused():  # has read all steps: a state that diverged is never saved
+            self.writer.flush()
             save_checkpoint(
                 self.manager,
                 step,

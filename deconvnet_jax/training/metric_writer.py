@@ -1,7 +1,6 @@
 """Scalars and pictures of a run: TensorBoard event files and JSON lines, under the method names of clu."""
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -11,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,14 +20,17 @@ from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import image, scalar
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, whole_file, write_text
+from deconvnet_jax.files import as_path, in_bucket, not_written, open_growing, whole_file, write_text
 
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))
+_LARGEST_OBJECT = 2**22  # bytes; an object in a bucket is written anew whenever it grows
 
 
 class MetricWriter:
     """Writes `metrics.jsonl`, TensorBoard files and pictures/ into a folder; continues those that are there.
+
+    In a bucket, lines and points appear every half minute, and with `flush` and `close`.
 
     With several processes the first one writes, the others do nothing. Everything is written in the calling thread:
     TensorBoard's own one ends with a stack trace on a full disk, and the program then waits for it without end.
@@ -46,14 +49,15 @@ class MetricWriter:
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        self._folder = Path(folder)
+        self._folder = as_path(folder)
         self._path = self._folder / METRICS_FILE
-        self._board: io.FileIO | None = None
+        self._board: Any = None
+        self._boards = itertools.count()
         self._board_failed = False
         with not_written(self._path):
             self._folder.mkdir(parents=True, exist_ok=True)
             _drop_lines_after(self._path, after_step)
-            self._lines = self._path.open("a", encoding="utf-8")
+            self._lines = open_growing(self._path)
         start = Event(step=after_step + 1, session_log=SessionLog(status=SessionLog.START))  # hides later points
         self._to_board(start)
 
@@ -67,7 +71,7 @@ class MetricWriter:
             return
         known = {name: float(value) for name, value in scalars.items() if np.isfinite(value)}
         with not_written(self._path):
-            self._lines.write(json.dumps({"step": step, **known}) + "\n")
+            self._lines.write(f"{json.dumps({'step': step, **known})}\n".encode())
             self._lines.flush()  # a killed run keeps every line
         self._to_board(*(Event(step=step, summary=scalar(name, value)) for name, value in known.items()))
 
@@ -96,14 +100,38 @@ class MetricWriter:
                 folder = self._folder / "tensorboard"
                 folder.mkdir(exist_ok=True)
                 name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
-                self._board = (folder / name).open("wb", buffering=0)  # nothing is left to be written at the end
+                self._board = open_growing(
+                    folder / f"{name}.{next(self._boards)}", buffering=0
+                )  # so the end writes none
                 events = (Event(file_version="brain.Event:2"), *events)
             for event in events:
                 event.wall_time = time.time()
                 self._board.write(_framed(event.SerializeToString()))
+            if in_bucket(self._folder) and len(self._board) > _LARGEST_OBJECT:
+                self._board.close()
+                self._board = None
         except OSError as error:
-            self._board_failed = True
-            print(f"warning: TensorBoard's files cannot be written ({error.strerror})", file=sys.stderr)
+            self._board_fails(error)
+
+    def _board_fails(self, error: OSError) -> None:
+        self._board_failed = True
+        print(f"warning: TensorBoard's files cannot be written ({error.strerror})", file=sys.stderr)
+
+    def flush(self) -> None:
+        """Writes to a bucket what it does not have yet, so that a run that is killed has it when it resumes.
+
+        Raises:
+          InputError: if metrics.jsonl cannot be written.
+        """
+        if not self._active or not in_bucket(self._folder):
+            return
+        with not_written(self._path):
+            self._lines.upload()
+        try:
+            if self._board is not None:
+                self._board.upload()
+        except OSError as error:
+            self._board_fails(error)
 
     def close(self) -> None:
         """Closes the files; what could not be written was reported before."""

@@ -1,8 +1,11 @@
 """Some steps of a run recorded by JAX's profiler, for TensorBoard or Perfetto."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
+
+from deconvnet_jax.files import written_locally
 
 WARM_UP = 5  # steps before: the first one compiles, and queues fill
 
@@ -20,11 +23,12 @@ class ProfilerWindow:
         self._folder = workdir / "profile"
         self._first, self._last = start + WARM_UP + 1, start + WARM_UP + steps
         self._active, self._recording = steps > 0 and jax.process_index() == 0, False
+        self._written = ExitStack()
 
     def before(self, step: int) -> None:
         """To be called before every step."""
         if self._active and step == self._first:
-            jax.profiler.start_trace(self._folder)
+            jax.profiler.start_trace(self._written.enter_context(written_locally(self._folder)))
             self._recording = True
 
     def after(self, step: int, result: object) -> None:
@@ -36,5 +40,6 @@ class ProfilerWindow:
     def close(self) -> None:
         """Ends the recording if it is under way."""
         if self._recording:
-            jax.profiler.stop_trace()
             self._recording = False
+            with self._written:
+                jax.profiler.stop_trace()

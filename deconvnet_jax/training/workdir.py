@@ -75,7 +75,7 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes
     Raises:
       InputError: if the folder holds a run with another config (the differing keys are named), or is a file.
     """
-    workdir = user_path(workdir, "--workdir")
+    workdir = user_path(workdir, "--workdir", in_bucket=True)
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
     path, new = workdir / "config.json", flatten(config)
     info = newest_description(workdir / "checkpoints")

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import whole_file
+from deconvnet_jax.files import as_path, whole_file
 
 
 def voc_palette(n: int = 256) -> np.ndarray:
@@ -61,5 +61,5 @@ def save_label_png(path: str | Path, labels: np.ndarray) -> None:
     image = Image.fromarray(labels)
     if labels.dtype == np.uint8:
         image.putpalette(voc_palette().tobytes())
-    with whole_file(Path(path)) as temporary:
+    with whole_file(as_path(path)) as temporary:
         image.save(temporary)

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
-from deconvnet_jax.files import user_path
+from deconvnet_jax.files import as_path, user_path
 from deconvnet_jax.models import DeconvNet, Network, config_from_network, network_from_config
 from deconvnet_jax.weights.checkpoint_folder import (
     BEST_METRIC,
@@ -36,12 +36,12 @@ _STATISTICS = (None, "folded", "unknown")  # what "batch_statistics" of a descri
 
 def has_checkpoint(directory: str | Path) -> bool:
     """Returns whether a folder holds a finished step."""
-    return bool(finished_steps(Path(directory)))
+    return bool(finished_steps(as_path(directory)))
 
 
 def check_vacant(directory: str | Path) -> None:
     """Raises InputError if a folder holds a checkpoint, or a training run's folder of checkpoints."""
-    if any(has_checkpoint(folder) for folder in (Path(directory), Path(directory) / "checkpoints")):
+    if any(has_checkpoint(folder) for folder in (as_path(directory), as_path(directory) / "checkpoints")):
         raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
 
 
@@ -85,7 +85,7 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
     Raises:
       InputError: if there is no checkpoint or no such step, the folder is no checkpoint of ours, or a file is damaged.
     """
-    directory = _checkpoint_directory(user_path(path, "the checkpoint's folder"))
+    directory = _checkpoint_directory(user_path(path, "the checkpoint's folder", in_bucket=True))
     step = _choose_step(directory, step)
     folder = directory / str(step)
     if not (folder / "info").exists():
@@ -118,9 +118,10 @@ def _read_or_damaged(folder: Path, what: str) -> Iterator[None]:
 
 def newest_description(directory: str | Path) -> dict[str, Any] | None:
     """Returns the description in the newest step of which it can be read; None without any."""
-    for step in reversed(finished_steps(Path(directory))):
+    directory = as_path(directory)
+    for step in reversed(finished_steps(directory)):
         try:
-            info = StoredStep(Path(directory) / str(step)).json("info")
+            info = StoredStep(directory / str(step)).json("info")
             if isinstance(info["config"], dict):
                 return info
         except Exception:  # whatever Orbax and JSON make of damage; `training.restore_newest` tells of it

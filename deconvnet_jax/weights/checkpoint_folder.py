@@ -20,12 +20,13 @@ from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written
+from deconvnet_jax.files import as_path, in_bucket, not_written
 from deconvnet_jax.weights.integrity import check_arrays, check_json, check_older_sums, check_record, json_digest
 
 BEST_METRIC = "mean_iou"
 RECORD = "integrity"  # the item with the integrity record
 _OLDER_RECORD = "checksums"
+_WRITTEN_LAST = "commit_success.txt"
 _METRICS = "metrics"  # folder in a step, and the file in it
 _MISREAD = set("[]\\")  # Orbax looks for its files by patterns, TensorStore takes a backslash for a slash
 
@@ -85,7 +86,7 @@ def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
     Raises:
       InputError: if the folder cannot be written, or a step could not be.
     """
-    folder = Path(directory).absolute()
+    folder = as_path(directory).absolute()
     _quiet()
     with _readable_path(folder) as path:
         with not_written(folder):
@@ -137,10 +138,15 @@ def _cause(error: Exception) -> str:
 
 
 def finished_steps(directory: Path) -> list[int]:
-    """Returns the steps in a folder of checkpoints, ascending; half-written ones have other names."""
+    """Returns the steps in a folder of checkpoints, ascending.
+
+    Half-written ones have other names, and in a bucket, which has no renames, no object that Orbax writes last.
+    """
     if not directory.is_dir():
         return []
-    return sorted(int(c.name) for c in directory.iterdir() if c.name.isdecimal() and c.name.isascii() and c.is_dir())
+    found = [c for c in directory.iterdir() if c.name.isdecimal() and c.name.isascii()]
+    last = in_bucket(directory)
+    return sorted(int(c.name) for c in found if ((c / _WRITTEN_LAST).exists() if last else c.is_dir()))
 
 
 def first_line(error: BaseException) -> str:

@@ -34,6 +34,6 @@ def test_where_tfds_keeps_its_copies(monkeypatch, tmp_path):
     for value, expected in (("", "tensorflow_datasets"), ("~/é [1]", "é [1]")):
         monkeypatch.setenv("TFDS_DATA_DIR", value)
         assert dataset.default_data_dir() == str(tmp_path / expected)
-    monkeypatch.setenv("TFDS_DATA_DIR", "gs://bucket/data")
-    with pytest.raises(InputError, match=r"TFDS_DATA_DIR=gs://bucket/data is an address"):
+    monkeypatch.setenv("TFDS_DATA_DIR", "s3://bucket/data")
+    with pytest.raises(InputError, match=r"TFDS_DATA_DIR=s3://bucket/data is an address"):
         dataset.default_data_dir()

@@ -37,8 +37,8 @@ def test_a_folder_that_cannot_be_written_is_refused():
 def test_home_is_expanded_and_addresses_are_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert output_folder("~/a [1]") == tmp_path / "a [1]"
-    with pytest.raises(InputError, match="--output=gs://bucket/a is an address"):
-        output_folder("gs://bucket/a")
+    with pytest.raises(InputError, match="--output=s3://bucket/a is an address"):
+        output_folder("s3://bucket/a")
 
 
 def test_files_that_can_be_written(tmp_path):
