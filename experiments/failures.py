@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 
+from deconvnet_jax import buckets
 from deconvnet_jax.errors import InputError
 
 FAILED = 1
@@ -104,7 +105,7 @@ def _is_broken_pipe(descriptor: int) -> bool:
 
 
 def machine_failure(error: BaseException) -> str | None:
-    """Returns what is wrong with the machine if that is why JAX raised an error; None for a bug."""
+    """Returns what is wrong with the machine, or with a bucket, if that is why an error was raised; None for a bug."""
     text = " ".join(str(error).split())
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in text:
         return (
@@ -112,6 +113,9 @@ def machine_failure(error: BaseException) -> str | None:
             "--config.micro_batch or give --config.remat=True or --config.model.dtype=bfloat16; to predict, lower "
             "--config.inference.batch_size or .max_side"
         )
+    refused = buckets.failure(error)
+    if refused is not None:
+        return f"Google Cloud Storage failed ({refused}); give the same command again"
     return no_accelerator()
 
 

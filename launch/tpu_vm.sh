@@ -9,6 +9,8 @@
 #       --config.data.dataset=voc2012 --config.data.data_dir=/mnt/share/tfds --config.data.train_split=train_aug \
 #       --config.init.vgg16=/mnt/share/vgg16-397923af.pth
 # SHARE is an NFS export (Filestore), which all hosts mount as /mnt/share; WORKDIR is below it: they write one checkpoint.
+# Without one, WORKDIR is a folder in a bucket, gs://BUCKET/NAME, and so may be config.data.data_dir, config.init_from and
+# config.init.vgg16. SHARE=none says so to setup.
 # Environment: TPU (name), ZONE, SHARE; TYPE (default v4-8); VERSION of the TPU's software (default tpu-ubuntu2204-base);
 # SPOT=yes for a cheaper one that may be taken away; PROJECT of Google Cloud; POLL, seconds between looks (default 60).
 # --dry-run prints gcloud's command lines instead of running them; keep then shows one round.
@@ -41,22 +43,24 @@ create() {
 
 setup() {
   # The TPU's Ubuntu has Python 3.10.
+  local mount="sudo mkdir -p /mnt/share && { mountpoint -q /mnt/share || sudo mount -o hard $SHARE /mnt/share; }"
+  [ "$SHARE" != none ] || mount=""
   git archive --format=tgz --output="$temporary/deconvnet_jax.tgz" HEAD &&
     gcloud_tpu scp "$temporary/deconvnet_jax.tgz" "$TPU:deconvnet_jax.tgz" --worker=all &&
     on_hosts all "set -e
 sudo add-apt-repository -y ppa:deadsnakes/ppa
 sudo apt-get install -y -qq nfs-common python3.12 python3.12-venv
-sudo mkdir -p /mnt/share
-mountpoint -q /mnt/share || sudo mount -o hard $SHARE /mnt/share
+$mount
 mkdir -p deconvnet_jax && tar -xzf deconvnet_jax.tgz -C deconvnet_jax && cd deconvnet_jax
 PYTHON=python3.12 bash launch/install.sh
-.venv/bin/pip install --quiet \"jax[tpu]==\$(.venv/bin/python -c 'import jax; print(jax.__version__)')\""
+.venv/bin/pip install --quiet \"jax[tpu]==\$(.venv/bin/python -c 'import jax; print(jax.__version__)')\" gcsfs"
 }
 
 run() { # CONFIG WORKDIR [FLAG...]
-  local training
+  local training workdir="/mnt/share/$2"
+  [[ "$2" != gs://* ]] || workdir="$2"
   printf -v training '%q ' .venv/bin/python -m experiments.voc_train "--config=experiments/configs/${1%.py}.py" \
-    "--workdir=/mnt/share/$2" "${@:3}"
+    "--workdir=$workdir" "${@:3}"
   printf -v training '%q' "$training; echo \$? >status"
   on_hosts all "cd deconvnet_jax && rm -f status && (setsid nohup bash -c $training >log.txt 2>&1 </dev/null &)"
 }
@@ -112,6 +116,7 @@ case "$verb" in
     ;;
   *) usage ;;
 esac
+[[ "$verb" != keep || "$2" != gs://* ]] || SHARE="${SHARE:-none}"
 for name in TPU ZONE SHARE; do
   if [ -z "${!name:-}" ] && { [ "$name" != SHARE ] || [[ "$verb" =~ setup|keep ]]; }; then
     echo "error: $name is not set; see the first lines of launch/tpu_vm.sh" >&2

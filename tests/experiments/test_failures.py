@@ -89,3 +89,15 @@ def test_an_accelerator_that_is_not_there(monkeypatch, platform):
 
 def test_other_errors_are_bugs():
     assert failures.machine_failure(RuntimeError("something else")) is None
+
+
+def test_a_bucket_that_fails_is_one_line(capsys):
+    class HttpError(Exception):
+        __module__ = "gcsfs.retry"
+
+    def fail():
+        raise HttpError("Service Unavailable,\n503")
+
+    assert failures.status_of(fail) == failures.FAILED
+    said = "error: Google Cloud Storage failed (Service Unavailable, 503); give the same command again"
+    assert capsys.readouterr().err.strip() == said

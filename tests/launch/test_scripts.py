@@ -150,6 +150,17 @@ def test_tpu_dry_run_keeps_quotes_through_all_shells(tmp_path):
     ]
 
 
+def test_tpu_with_a_bucket_needs_no_share():
+    result = run("tpu_vm.sh", "--dry-run", "keep", "demo", "gs://bucket/runs/x", **{**TPU, "SHARE": ""})
+    assert result.returncode == 0, result.stderr
+    assert "mount" not in result.stdout
+    assert "gcsfs" in result.stdout
+    assert "--workdir=gs://bucket/runs/x" in result.stdout
+    assert (
+        "error: SHARE is not set" in run("tpu_vm.sh", "--dry-run", "keep", "demo", "x", **{**TPU, "SHARE": ""}).stderr
+    )
+
+
 def test_tpu_is_made_again_until_the_training_ends(stand_in, tmp_path):
     """No TPU; one that trains; one that has been taken away; none again; one that says the training ended with 3."""
     steps = tmp_path / "steps"

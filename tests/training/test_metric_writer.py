@@ -9,6 +9,8 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import local_copy
+from deconvnet_jax.training import metric_writer
 from deconvnet_jax.training.metric_writer import MetricWriter, metric_lines
 
 
@@ -118,3 +120,26 @@ def test_a_score_that_does_not_exist_is_left_out(tmp_path):
     writer.write_scalars(1, {"iou/cow": float("nan"), "iou/cat": 0.5})
     writer.close()
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "iou/cat": 0.5}
+
+
+def test_in_a_bucket(bucket, tmp_path, monkeypatch):
+    """What is flushed survives a killed run; a second writer continues; TensorBoard's files stay small."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = bucket / "metrics"
+    writer = MetricWriter(folder, after_step=0)
+    for step in (1, 2, 3):
+        if step == 3:
+            writer.flush()
+        writer.write_scalars(step, {"loss": float(step)})
+    assert [line["step"] for line in metric_lines(folder / "metrics.jsonl")] == [1, 2]
+    monkeypatch.setattr(metric_writer, "_LARGEST_OBJECT", 100)
+    writer = MetricWriter(folder, after_step=1)
+    writer.write_scalars(2, {"loss": 20.0})
+    writer.write_images(2, {"eval/image0": np.zeros((6, 9, 3), np.uint8)})
+    writer.close()
+    assert metric_lines(folder / "metrics.jsonl") == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 20.0}]
+    assert [path.name for path in (folder / "pictures").iterdir()] == ["step_000002_image0.png"]
+    found = list(events(local_copy(folder / "tensorboard")))
+    losses = [event.summary.value[0].simple_value for event in found if event.summary.value]
+    assert losses[:3] == [1.0, 2.0, 20.0]
+    assert len(list((folder / "tensorboard").iterdir())) > 2

@@ -376,3 +376,21 @@ def test_a_file_is_no_step(tmp_path):
 def without_batch_norm(state):
     params = {name: layer for name, layer in state.variables["params"].items() if "kernel" in layer}
     return {"params": params}
+
+
+def test_steps_in_a_bucket(bucket, state):
+    """A step counts when Orbax has written its last object; one before it may be damaged."""
+    folder = bucket / "steps"
+    save(folder, state, {1: 0.4, 2: 0.5, 3: None})
+    net, variables, info = load_checkpoint(folder)
+    assert (info["step"], type(net), checkpoint_folder.finished_steps(folder)) == (2, DeconvNet, [2, 3])
+    assert_trees_equal(variables, scaled(state, 2).variables)
+    (folder / "3/commit_success.txt").unlink()
+    assert checkpoint_folder.finished_steps(folder) == [2]
+    with pytest.raises(InputError, match="gs://bucket/steps holds a checkpoint already"):
+        save_network(str(folder), net, variables, INFO)
+    (folder / "2/info/metadata").write_text("{}")
+    with pytest.raises(InputError, match="the description in gs://bucket/steps/2 cannot be read"):
+        load_checkpoint("gs://bucket/steps")
+    with pytest.raises(InputError, match="no checkpoint in gs://bucket/none"):
+        load_checkpoint("gs://bucket/none")
