@@ -47,8 +47,8 @@ def user_path(value: str | os.PathLike[str], name: str, in_bucket: bool = False)
         if in_bucket:
             return buckets.address(text, name)
         raise InputError(
-            f"{name}={text} is an address; a path on a local or mounted disk is needed here: copy it first (for gs:// "
-            "with gcloud storage cp -r)"
+            f"{name}={text} is an address; a path on a local or mounted disk is needed here; gcloud storage cp -r "
+            "copies from and to gs://"
         )
     try:
         return Path(text).expanduser()

@@ -71,6 +71,7 @@ def define_path(name: str, default: str | None, help_text: str, in_bucket: bool 
       help_text: for --help.
       in_bucket: whether it may be gs://BUCKET/NAME.
     """
+    help_text += ", also gs://BUCKET/NAME" if in_bucket else ""
     flags.DEFINE(_PathParser(name, in_bucket), name, default, help_text, serializer=flags.ArgumentSerializer())
 
 
