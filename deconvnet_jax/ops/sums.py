@@ -42,6 +42,35 @@ def sum_of_squares(tree: chex.ArrayTree) -> Array:
     return sum((_squared(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)), jnp.zeros((), jnp.float32))
 
 
+def sums_of_squares(*trees: chex.ArrayTree) -> list[Array]:
+    """Returns `sum_of_squares` of every tree, in a form that XLA computes in one pass over all of them.
+
+    On a GPU one operation adds up everything: beside several, XLA copies the arrays that the same pass updates.
+
+    Args:
+      trees: of the same structure and shapes.
+
+    Returns:
+      A scalar per tree, float32 or wider.
+    """
+    each, together = _squared_each, _squared_together
+    of_leaves = [
+        lax.platform_dependent(*leaves, cuda=together, rocm=together, default=each)
+        for leaves in zip(*map(jax.tree.leaves, trees), strict=True)
+    ]
+    return [sum(of_tree, jnp.zeros((), jnp.float32)) for of_tree in zip(*of_leaves, strict=True)]
+
+
+def _squared_each(*arrays: Array) -> list[Array]:
+    return [_squared(x) for x in arrays]
+
+
+def _squared_together(*arrays: Array) -> list[Array]:
+    squares = [jnp.square(x.astype(at_least_float32(x.dtype))) for x in arrays]
+    zeros = [jnp.zeros((), x.dtype) for x in squares]
+    return lax.reduce(squares, zeros, lambda a, b: jax.tree.map(jnp.add, a, b), range(arrays[0].ndim))
+
+
 def _squared(x: Array) -> Array:
     squares = jnp.square(x.astype(at_least_float32(x.dtype)))
     if x.ndim < 2:

@@ -14,7 +14,7 @@ from deconvnet_jax.models import Network
 from deconvnet_jax.ops import normalize_images, sum_of_squares
 from deconvnet_jax.training.layout import BatchLayout
 from deconvnet_jax.training.loss import pixel_sums, positive
-from deconvnet_jax.training.optimizer import is_batch_norm, is_frozen
+from deconvnet_jax.training.optimizer import apply_gradients, is_batch_norm, is_frozen
 from deconvnet_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
@@ -88,14 +88,11 @@ def train_step(
     count = layout.micro_batches * layout.groups * lax.axis_size(axis_name)
     batch_stats = jax.tree.map(lambda total: total / count, stats)
 
-    updates, opt_state = optimizer.update(gradients, state.opt_state, params, rate_scale=state.plateau.scale)
-    params = optax.apply_updates(params, updates)
+    params, opt_state, norms = apply_gradients(optimizer, gradients, state.opt_state, params, state.plateau.scale)
     metrics = {
         "loss": sums["loss"] / weight,
         "pixel_accuracy": sums["correct"] / positive(sums["pixels"]),
-        "gradient_norm": norm(gradients),
-        "parameter_norm": norm(params),
-        "update_norm": norm(updates),
+        **norms,
     }
     metrics["finite"] = _all_finite(metrics, batch_stats)
     variables = {**state.variables, "params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
@@ -112,14 +109,9 @@ def _over_devices(totals: chex.ArrayTree, axis_name: str, dtype: DTypeLike) -> t
     return jax.tree.map(lambda s, g: s.astype(g.dtype), sent, gradients), sums, stats
 
 
-def norm(tree: chex.ArrayTree) -> Array:
-    """The length of all numbers of a tree as one vector."""
-    return jnp.sqrt(sum_of_squares(tree))
-
-
 def _all_finite(metrics: Metrics, batch_stats: chex.ArrayTree) -> Array:
     """1.0, or 0.0 if a metric or a statistic is no finite number; norms are what shows it of gradients and weights."""
-    statistics = [norm(batch_stats)] if batch_stats else []
+    statistics = [jnp.sqrt(sum_of_squares(batch_stats))] if batch_stats else []
     return jnp.all(jnp.isfinite(jnp.stack([*metrics.values(), *statistics]))).astype(jnp.float32)
 
 
