@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, ScoreConv, gaussian_init
-from deconvnet_jax.ops import max_pool_with_indices, max_unpool
+from deconvnet_jax.ops import pool_windows, unpool_windows, window_positions
 
 # Output channels of every layer of a block. Block b of the decoder ends with the width that unpool(b-1) needs.
 ENCODER_WIDTHS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
@@ -140,13 +140,13 @@ class DeconvNet(nn.Module):
         x, switches = images.astype(self.dtype), {}
         for block in ENCODER_WIDTHS:
             size = x.shape[1:3]
-            x, indices = encode(self, x, block, train)
-            switches[block] = indices, size
-            self.sow("intermediates", f"pool{block}_mask", indices)
+            x, numbers = encode(self, x, block, train)
+            switches[block] = numbers, size
+            if self.is_mutable_collection("intermediates"):
+                self.sow("intermediates", f"pool{block}_mask", window_positions(numbers, size[1]))
         x = bottleneck(self, x, train)
         for block in DECODER_WIDTHS:
-            indices, size = switches[block]
-            x = decode(self, self._unpool(x, indices, size), block, train)
+            x = decode(self, self._unpool(x, *switches[block]), block, train)
         x = ScoreConv(self.num_classes, dtype=self.dtype, name="seg-score-voc")(x)
         return x.astype(jnp.float32)
 
@@ -154,15 +154,14 @@ class DeconvNet(nn.Module):
         for i, width in enumerate(ENCODER_WIDTHS[block], 1):
             x = self._conv3x3(f"conv{block}_{i}", width, nn.initializers.he_normal())(x, train)
             x = self._bn_relu(f"bn{block}_{i}", x, train)
-        return max_pool_with_indices(x, window=2)
+        return pool_windows(x)
 
-    def _unpool(self, x: Array, indices: Array, size: tuple[int, int]) -> Array:
+    def _unpool(self, x: Array, numbers: Array, size: tuple[int, int]) -> Array:
         if self.unpooling == "nearest":
             return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
         if self.unpooling == "corner":
-            rows, columns = (jnp.arange(0, side, 2, dtype=jnp.int32) for side in size)
-            indices = jnp.broadcast_to((rows[:, None] * size[1] + columns)[..., None], x.shape)
-        return max_unpool(x, indices, size, window=2)
+            numbers = jnp.zeros(x.shape, jnp.int8)
+        return unpool_windows(x, numbers, size)
 
     def _bottleneck(self, x: Array, train: bool) -> Array:
         shift = self._decoder_shift

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from deconvnet_jax.ops.boxes import box_iou, checked_boxes, rank_varied
 from deconvnet_jax.ops.dense_crf import CRF_PRESETS, dense_crf
-from deconvnet_jax.ops.pooling import max_pool_with_indices, max_unpool
+from deconvnet_jax.ops.pooling import max_pool_with_indices, max_unpool, pool_windows, unpool_windows, window_positions
 from deconvnet_jax.ops.preprocess import MEAN_BGR, normalize_images
 from deconvnet_jax.ops.sums import channel_sums, sum_of_squares
 
@@ -30,9 +30,12 @@ __all__ = [
     "max_pool_with_indices",
     "max_unpool",
     "normalize_images",
+    "pool_windows",
     "rank_varied",
     "sum_of_squares",
     "thin_edges",
+    "unpool_windows",
+    "window_positions",
 ]
 
 

@@ -5,6 +5,9 @@ DeconvNet section 3.1 ("switches"); original: PoolingLayer with a second top and
 Both operations come in two forms with equal results, bit for bit. Windows that do not overlap (the network's own,
 2x2 with stride 2) take a fast form of slices and selects; everything else takes a general form of gathers and
 scatters. Which one runs is decided from the static arguments alone.
+
+Inside the network the maximum's place is kept as its number within the window, int8, a quarter of the bytes of a
+position within the plane: `pool_windows`, `unpool_windows`. `window_positions` turns numbers into positions.
 """
 
 from functools import partial
@@ -83,7 +86,7 @@ def max_pool_with_indices(
         _pair(dilation),
         ceil_mode,
     )
-    return _max_pool(x, geometry)
+    return _max_pool(x, geometry, False)
 
 
 def max_unpool(
@@ -124,7 +127,47 @@ def max_unpool(
             f"max_unpool: a window of {window} pools {output_size} to {pooled_size}, but the values are "
             f"{pooled.shape[1:3]}; leave the window out for poolings with another stride, padding or ceil_mode"
         )
-    return _select_unpool(pooled, indices, output_size, window)
+    return _select_unpool(pooled, indices, output_size, window, False)
+
+
+def pool_windows(x: Array, window: Size = 2) -> tuple[Array, Array]:
+    """Max pooling of disjoint windows and the number of each maximum within its window.
+
+    Args:
+      x: [N, H, W, C], floating point.
+      window: one number, or (height, width), of at most 128 elements; the stride is the same.
+
+    Returns:
+      pooled [N, H', W', C] and numbers [N, H', W', C], int8: element (i, j) of a window of width k has i * k + j.
+      Values, ties and gradient are those of `max_pool_with_indices`.
+    """
+    window = _pair(window)
+    geometry = _pooling_geometry(x.shape[1:3], window, window, (0, 0), (1, 1), False)
+    return _max_pool(x, geometry, True)
+
+
+def unpool_windows(pooled: Array, numbers: Array, output_size: tuple[int, int], window: Size = 2) -> Array:
+    """`max_unpool` for the numbers of `pool_windows`.
+
+    Args:
+      pooled: [N, h, w, C], floating point.
+      numbers: [N, h, w, C], integer, of elements within windows.
+      output_size: (H, W) of the result.
+      window: that of the pooling.
+
+    Returns:
+      [N, H, W, C] in the dtype of pooled. Differentiable in `pooled`, in reverse mode.
+    """
+    return _select_unpool(pooled, numbers, output_size, _pair(window), True)
+
+
+def window_positions(numbers: Array, width: int, window: Size = 2) -> Array:
+    """Returns int32 h * W + w within a plane of this width W for numbers [N, h, w, C] within windows."""
+    _, h, w, _ = numbers.shape
+    kh, kw = _pair(window)
+    first = np.arange(h, dtype=np.int32)[:, None, None] * (kh * width) + np.arange(w, dtype=np.int32)[:, None] * kw
+    numbers = numbers.astype(jnp.int32)
+    return first + numbers // kw * width + numbers % kw
 
 
 def _pair(value: Size) -> tuple[int, int]:
@@ -155,9 +198,12 @@ def _pooling_geometry(input_size, window, stride, padding, dilation, ceil_mode: 
     return _Geometry(tuple(input_size), tuple(output), window, stride, padding, dilation)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _max_pool(x: Array, geometry: _Geometry) -> tuple[Array, Array]:
-    """One pass over the window's elements: each is a strided slice, and replaces the best so far if it is greater."""
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _max_pool(x: Array, geometry: _Geometry, numbered: bool) -> tuple[Array, Array]:
+    """One pass over the window's elements: each is a strided slice, and replaces the best so far if it is greater.
+
+    `numbered`: the second result holds int8 numbers within windows instead of int32 positions within the plane.
+    """
     (h_in, w_in), (h_out, w_out) = geometry.input, geometry.output
     (sh, sw), (ph, pw) = geometry.stride, geometry.padding
     last_h, last_w = geometry.taps()[-1]
@@ -167,65 +213,71 @@ def _max_pool(x: Array, geometry: _Geometry) -> tuple[Array, Array]:
     top = np.arange(h_out, dtype=np.int32)[:, None, None] * sh - ph
     left = np.arange(w_out, dtype=np.int32)[None, :, None] * sw - pw
     best = where = None
-    for dh, dw in geometry.taps():
+    for number, (dh, dw) in enumerate(geometry.taps()):
         rows, columns = top + dh, left + dw
         inside = (rows >= 0) & (rows < h_in) & (columns >= 0) & (columns < w_in)
         value = padded[:, dh : dh + (h_out - 1) * sh + 1 : sh, dw : dw + (w_out - 1) * sw + 1 : sw, :]
-        position = jnp.broadcast_to(jnp.asarray(rows * w_in + columns), value.shape)
+        place = jnp.int8(number) if numbered else jnp.asarray(rows * w_in + columns)
         if best is None:
-            best, where, seen = value, position, inside
+            best, where, seen = value, jnp.broadcast_to(place, value.shape), inside
             continue
         wins = (value > best) | jnp.isnan(value)
         if not seen.all():  # an element of the padding never beats a real one, not even among -inf
             wins |= jnp.asarray(~seen)
         if not inside.all():
             wins &= jnp.asarray(inside)
-        best, where, seen = jnp.where(wins, value, best), jnp.where(wins, position, where), seen | inside
+        best, where, seen = jnp.where(wins, value, best), jnp.where(wins, place, where), seen | inside
     return best, where if seen.all() else jnp.where(jnp.asarray(seen), where, -1)
 
 
 @_max_pool.defjvp
-def _max_pool_jvp(geometry: _Geometry, primals, tangents):
-    pooled, indices = _max_pool(*primals, geometry)
+def _max_pool_jvp(geometry: _Geometry, numbered: bool, primals, tangents):
+    pooled, indices = _max_pool(*primals, geometry, numbered)
     (dx,) = tangents
-    tangent = _select_pool(dx, indices, geometry.window) if geometry.tiles else _gather(dx, indices)
+    tangent = _select_pool(dx, indices, geometry.window, numbered) if geometry.tiles else _gather(dx, indices)
     return (pooled, indices), (tangent, np.zeros(indices.shape, dtype=jax.dtypes.float0))
 
 
-def _one_hot_windows(indices: Array, width: int, window: tuple[int, int]) -> Array:
-    """[N, h, w, C] positions -> [N, h, kh, w, kw, C] bool: which element of its window each names."""
+def _one_hot_windows(indices: Array, width: int, window: tuple[int, int], numbered: bool) -> Array:
+    """[N, h, w, C] positions or numbers -> [N, h, kh, w, kw, C] bool: which element of its window each names."""
     (_, h, w, _), (kh, kw) = indices.shape, window
+    if numbered:
+        return indices[:, :, None, :, None, :] == np.arange(kh * kw, dtype=np.int8).reshape(1, 1, kh, 1, kw, 1)
     rows = np.arange(h * kh, dtype=np.int32).reshape(1, h, kh, 1, 1, 1)
     columns = np.arange(w * kw, dtype=np.int32).reshape(1, 1, 1, w, kw, 1)
     return indices[:, :, None, :, None, :] == rows * width + columns
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _select_unpool(pooled: Array, indices: Array, output_size: tuple[int, int], window: tuple[int, int]) -> Array:
-    return _spread(pooled, indices, output_size, window)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _select_unpool(
+    pooled: Array, indices: Array, output_size: tuple[int, int], window: tuple[int, int], numbered: bool
+) -> Array:
+    return _spread(pooled, indices, output_size, window, numbered)
 
 
-def _select_unpool_fwd(pooled, indices, output_size, window):
-    return _spread(pooled, indices, output_size, window), indices
+def _select_unpool_fwd(pooled, indices, output_size, window, numbered):
+    return _spread(pooled, indices, output_size, window, numbered), indices
 
 
-def _select_unpool_bwd(output_size, window, indices, gradient):
+def _select_unpool_bwd(output_size, window, numbered, indices, gradient):
     # The transpose that JAX derives is `_select_pool`, five times slower on CPU because it adds up.
-    return _take(gradient, indices, window), np.zeros(indices.shape, dtype=jax.dtypes.float0)
+    return _take(gradient, indices, window, numbered), np.zeros(indices.shape, dtype=jax.dtypes.float0)
 
 
 _select_unpool.defvjp(_select_unpool_fwd, _select_unpool_bwd)
 
 
-def _spread(pooled: Array, indices: Array, output_size: tuple[int, int], window: tuple[int, int]) -> Array:
+def _spread(
+    pooled: Array, indices: Array, output_size: tuple[int, int], window: tuple[int, int], numbered: bool = False
+) -> Array:
     (n, h, w, c), (kh, kw) = pooled.shape, window
-    blocks = jnp.where(_one_hot_windows(indices, output_size[1], window), pooled[:, :, None, :, None, :], 0)
-    y = blocks.reshape(n, h * kh, w * kw, c)
+    named = _one_hot_windows(indices, output_size[1], window, numbered)
+    y = jnp.where(named, pooled[:, :, None, :, None, :], 0).reshape(n, h * kh, w * kw, c)
     rest = [(0, 0), (0, output_size[0] - h * kh), (0, output_size[1] - w * kw), (0, 0)]
     return jnp.pad(y, rest) if any(after for _, after in rest) else y
 
 
-def _take(y: Array, indices: Array, window: tuple[int, int]) -> Array:
+def _take(y: Array, indices: Array, window: tuple[int, int], numbered: bool = False) -> Array:
     """The values of y that `indices` names, for windows that tile."""
     (_, h, w, _), (kh, kw), width = indices.shape, window, y.shape[2]
     first = np.arange(h, dtype=np.int32)[:, None, None] * (kh * width) + np.arange(w, dtype=np.int32)[:, None] * kw
@@ -233,15 +285,17 @@ def _take(y: Array, indices: Array, window: tuple[int, int]) -> Array:
     for i in range(kh):
         for j in range(kw):
             value = y[:, i : i + (h - 1) * kh + 1 : kh, j : j + (w - 1) * kw + 1 : kw, :]
-            taken = jnp.where(indices == first + (i * width + j), value, taken)
+            name = np.int8(i * kw + j) if numbered else first + (i * width + j)
+            taken = jnp.where(indices == name, value, taken)
     return taken
 
 
-def _select_pool(x: Array, indices: Array, window: tuple[int, int]) -> Array:
+def _select_pool(x: Array, indices: Array, window: tuple[int, int], numbered: bool) -> Array:
     """As `_take`, in the form whose transpose, which JAX derives, is `_spread`."""
     (n, h, w, c), (kh, kw) = indices.shape, window
     blocks = x[:, : h * kh, : w * kw, :].reshape(n, h, kh, w, kw, c)
-    return jnp.where(_one_hot_windows(indices, x.shape[2], window), blocks, 0).sum(axis=(2, 4), dtype=x.dtype)
+    named = _one_hot_windows(indices, x.shape[2], window, numbered)
+    return jnp.where(named, blocks, 0).sum(axis=(2, 4), dtype=x.dtype)
 
 
 def _planes(x: Array) -> Array:
