@@ -8,6 +8,7 @@ tell from a finished run (--stopped_status=75); on Ctrl-C too, with 130; a secon
 --accept_changes it goes on with other settings of learning and arithmetic than before.
 
 On several hosts the same command is started on each of them, with a folder that all of them see: experiments/hosts.py.
+DIR may lie in a bucket of Google Cloud, gs://BUCKET/NAME: docs/launch.md.
 """
 
 import os

@@ -67,7 +67,8 @@ def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     data.dataset = "voc_layout"  # the folder voc_root; or "voc2012", "camvid", made by experiments.prepare_data
     data.voc_root = config_dict.placeholder(str)  # folder with JPEGImages, SegmentationClass, ImageSets
-    data.data_dir = config_dict.placeholder(str)  # where TFDS keeps its copy; default as TFDS: ~/tensorflow_datasets
+    # where TFDS keeps its copy, of voc2012 and camvid also gs://BUCKET/NAME; default as TFDS: ~/tensorflow_datasets
+    data.data_dir = config_dict.placeholder(str)
     data.train_split = "train"
     data.eval_split = "val"
     data.windows = ("instance",)  # what to crop: one or several of "instance" (every object), "proposal", "image"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deconvnet_jax.buckets import upload_folder
 from deconvnet_jax.data import CAMVID_CLASSES, open_split, prepare_camvid, split_counts
 from deconvnet_jax.errors import InputError
 
@@ -138,3 +139,16 @@ def test_the_real_one(real_data, tmp_path):
     example = open_split(builder, "test")[-1]
     assert example.image.shape == (360, 480, 3)
     assert set(np.unique(example.label)) <= {*range(11), 255}
+
+
+def test_packed_data_in_a_bucket_is_copied(bucket, camvid, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root, masks = camvid
+    there = bucket / "camvid_test"
+    for manual_dir in (None, root):
+        with pytest.raises(InputError, match=f"{there} has no packed camvid.*gcloud storage cp -r LOCAL_FOLDER/camvid"):
+            prepare_camvid(manual_dir, there)
+    prepare_camvid(root, tmp_path / "tfds")
+    upload_folder(tmp_path / "tfds", there)
+    example = open_split(prepare_camvid(None, str(there)), "val")[0]
+    np.testing.assert_array_equal(example.label, np.where(masks[example.name] == 11, 255, masks[example.name]))

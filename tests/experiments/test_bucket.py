@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ from deconvnet_jax.files import local_copy
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.training import Preempted
 from deconvnet_jax.training import loop as training_loop
+from deconvnet_jax.training.metric_writer import metric_lines
 from deconvnet_jax.weights import load_checkpoint
 from deconvnet_jax.weights.checkpoint_folder import finished_steps
 from experiments import calibrate_bn, export_model, plot_metrics, predict, voc_eval, voc_train
@@ -86,8 +88,7 @@ def run(bucket, data_dir, packed, tmp_path_factory):
     with pytest.raises(Preempted):
         voc_train.run(settings(data_dir), bucket / "run")
     patch.undo()
-    lines = [json.loads(line) for line in (bucket / "run/metrics.jsonl").read_bytes().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2]
+    assert [line["step"] for line in metric_lines(bucket / "run/metrics.jsonl")] == [1, 2]
     voc_train.run(settings(data_dir), "gs://bucket/run")
     local = tmp_path_factory.mktemp("local") / "run"
     voc_train.run(settings(packed), local)
@@ -100,7 +101,7 @@ def test_a_resumed_run_equals_one_on_the_disk(run):
     (_, found, info), (_, expected, _) = (load_checkpoint(folder, 3) for folder in run)
     jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert info["config"]["data"]["data_dir"] == "gs://bucket/tfds"
-    lines = [[json.loads(line) for line in (each / "metrics.jsonl").read_bytes().splitlines()] for each in run]
+    lines = [metric_lines(each / "metrics.jsonl") for each in run]
     for line, other in zip(*lines, strict=True):
         assert line["step"] == other["step"]
         assert line.get("train/loss") == other.get("train/loss")
@@ -110,6 +111,21 @@ def test_a_resumed_run_equals_one_on_the_disk(run):
     }
     assert sum(name.startswith("tensorboard/events") for name in files[0]) == 2
     assert "config.json" in files[0]
+
+
+def test_a_killed_run_resumes(run, bucket, data_dir, start_training):
+    _, local = run
+    folder = bucket / "killed"
+    process = start_training(folder, {**TINY, "data.data_dir": data_dir}, devices=4)
+    while not finished_steps(folder / "checkpoints"):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    voc_train.run(settings(data_dir), folder)
+    (_, found, _), (_, expected, _) = (load_checkpoint(each, 3) for each in (folder, local))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    assert [line["step"] for line in metric_lines(folder / "metrics.jsonl")] == [1, 2, 3, 3]
 
 
 def _files(folder):
