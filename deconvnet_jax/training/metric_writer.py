@@ -134,9 +134,14 @@ class MetricWriter:
             self._board_fails(error)
 
     def close(self) -> None:
-        """Closes the files; what could not be written was reported before."""
+        """Closes the files; what could not be written to a disk was reported before.
+
+        Raises:
+          InputError: if metrics.jsonl cannot be written to a bucket.
+        """
         if not self._active:
             return
+        self.flush()
         for file in (self._lines, self._board):
             with contextlib.suppress(OSError):
                 if file is not None:

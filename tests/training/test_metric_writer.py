@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
+from deconvnet_jax import buckets
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import local_copy
 from deconvnet_jax.training import metric_writer
@@ -143,3 +144,15 @@ def test_in_a_bucket(bucket, tmp_path, monkeypatch):
     losses = [event.summary.value[0].simple_value for event in found if event.summary.value]
     assert losses[:3] == [1.0, 2.0, 20.0]
     assert len(list((folder / "tensorboard").iterdir())) > 2
+
+
+def test_a_bucket_that_refuses_the_last_lines(bucket, monkeypatch):
+    writer = MetricWriter(bucket / "refused", after_step=0)
+    writer.write_scalars(1, {"loss": 1.0})
+
+    def refuse(*_, **__):
+        raise OSError("Forbidden")
+
+    monkeypatch.setattr(buckets._store(), "pipe_file", refuse)
+    with pytest.raises(InputError, match=r"refused/metrics\.jsonl could not be written \(Forbidden\)"):
+        writer.close()
