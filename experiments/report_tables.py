@@ -89,23 +89,20 @@ def summary(name: str, numbers: Numbers) -> str:
         return "equal bit for bit" if numbers["equal"] else f"different{since(numbers)}"
     if name.startswith("train_"):
         (result,) = numbers["results"].values()
-        return speed(result)
+        return speed(result, numbers)
     if name == "forward":
-        return "; ".join(f"{size} images: {speed(result)}" for size, result in numbers["results"].items())
+        return "; ".join(f"{size} images: {speed(result, numbers)}" for size, result in numbers["results"].items())
     if name == "unpool":
         size, result = next(iter(numbers["results"].items()))
-        return f"{size}: {number(1000 * result['seconds'][OURS]['median'])} ms{times(result['ratio'].get(THEIRS))}"
-    if name == "infer":
-        total = numbers["stages"]["total"]
-        return f"{number(1000 * total['seconds'][OURS]['median'])} ms per photograph{times(total['ratio'])}"
-    if name == "crf":
-        released = numbers["results"]["released"]
-        return f"{number(1000 * released['seconds'][OURS]['median'])} ms per photograph{times(released['ratio'])}"
+        return f"{size}: {duration(result)}{times(result['ratio'].get(THEIRS), numbers)}"
+    if name in ("infer", "crf"):
+        result = numbers["stages"]["total"] if name == "infer" else numbers["results"]["released"]
+        return f"{duration(result)} per photograph{times(result['ratio'], numbers)}"
     if name == "prediction":
         bound = 1000 * numbers["step"]["bound_seconds"]
         return f"at least {bound:.3g} ms per step of {numbers['batch_per_device']} images"
     if name == "input":
-        return f"{numbers['crops_per_second'][OURS]:,.0f} crops/s{times(numbers['ratio'][OURS])}"
+        return f"{numbers['crops_per_second'][OURS]:,.0f} crops/s{times(numbers['ratio'][OURS], numbers)}"
     return ""
 
 
@@ -115,14 +112,19 @@ def since(numbers: Numbers) -> str:
     return f"; losses from step {first} on" if first else "; losses are equal, variables are not"
 
 
-def speed(result: Numbers) -> str:
+def duration(result: Numbers) -> str:
+    """Returns the median time of ours."""
+    return f"{number(1000 * result['seconds'][OURS]['median'])} ms"
+
+
+def speed(result: Numbers, numbers: Numbers) -> str:
     """Returns images a second and the ratio to the alternative."""
-    return f"{number(result['images_per_second'][OURS]['median'])} images/s{times(result['ratio'])}"
+    return f"{number(result['images_per_second'][OURS]['median'])} images/s{times(result['ratio'], numbers)}"
 
 
-def times(ratio: Numbers | None) -> str:
-    """Returns ", N times as fast as the alternative", or nothing without one."""
-    return f", {ratio['median']:.3g} times as fast as the alternative" if ratio else ""
+def times(ratio: Numbers | None, numbers: Numbers) -> str:
+    """Returns ", N times as fast as the alternative" with its name, or nothing without one."""
+    return f", {ratio['median']:.3g} times as fast as {numbers['alternative']}" if ratio else ""
 
 
 def training(parts: Numbers) -> str:

@@ -114,7 +114,7 @@ def test_numbers_of_the_report():
     assert "rehearsal" not in text
     for expected in (
         "66 passed, 1 failed, 1 skipped: `tests/a.py::test_b[x/y]`",
-        "2,000 images/s, 2 times as fast as the alternative",
+        "2,000 images/s, 2 times as fast as PyTorch 2",
         "| bfloat16, 64 images | deconvnet_jax | 2,000 (1,800 to 2,200) | 393 | 49 % | 10.2 GB |",
         "| no; losses from step 3 on |",
         "| --x | bfloat16 | yes |",

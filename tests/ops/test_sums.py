@@ -10,7 +10,6 @@ from deconvnet_jax.ops import channel_sums, sum_of_squares
 SHAPES = [(2, 24, 16, 5), (3, 7, 11, 2), (13, 4), (1, 1, 1, 6), (9,), (8, 49, 3), (1027, 2), (0, 3), (3, 0, 2), (4, 0)]
 
 
-@pytest.mark.accelerator
 @pytest.mark.parametrize("shape", SHAPES)
 def test_channel_sums(rng, shape):
     x = rng.normal(1, 3, shape)
