@@ -2,7 +2,8 @@
 
     python -m experiments.export_model --checkpoint=DIR --output=DIR [--input_size=224] [--platforms=cpu,cuda,rocm,tpu]
 
-Writes model.stablehlo (the function, for any number of images), weights.npz and model.json (classes, sizes). To use it:
+Writes model.stablehlo (the function, for any number of images), weights.npz and model.json (classes, sizes). The
+function holds the form for each of the platforms, on whatever machine it is exported. To use it:
 
     import json, jax, numpy as np
     model = jax.export.deserialize(bytearray(open("DIR/model.stablehlo", "rb").read()))

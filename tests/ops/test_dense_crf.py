@@ -265,6 +265,16 @@ def test_images_of_one_bucket_share_programs(rng, monkeypatch, platform):
     assert [crf_module._bucket(n) for n in (0, 1, 64, 65, 128, 129, 2**20)] == [64, 64, 64, 80, 128, 160, 2**20]
 
 
+def test_lattices_are_made_on_the_default_device(rng):
+    _, image = random_case(rng)
+    device = jax.devices()[-1]
+    with jax.default_device(device):
+        kernels = crf_module.crf_kernels(image, NUMBERS["gaussian"], NUMBERS["bilateral"])
+        entries = crf_module._entries(*lattice_arguments(image))
+    assert {leaf.device for leaf in jax.tree.leaves(kernels)} == {device}
+    assert crf_module._platform(entries) == device.platform
+
+
 def test_infinite_unaries(rng):
     """What cannot be stays so; a pixel that can be nothing goes with its neighbours."""
     unary, image = random_case(rng)
