@@ -50,6 +50,13 @@ class Address(PosixGPath):
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing; see `iterdir`."""
 
+    def rename(self, target: "Address") -> "Address":
+        """Moves the object, or all below the address, one after the other; what is at the target is replaced."""
+        with as_os_errors():
+            for name in _below(self):
+                _store().mv_file(str(self / name), str(target / name))
+        return target
+
 
 def is_address(text: str) -> bool:
     """Returns whether a text is the address of a remote store, of whatever kind."""

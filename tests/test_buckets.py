@@ -58,6 +58,16 @@ def test_an_object_is_whole_or_absent(folder, rng):
     assert [found.name for found in folder.iterdir()] == ["a.bin"]
 
 
+def test_objects_and_folders_are_renamed(folder):
+    for name in ("a/1", "a/b/2", "c"):
+        files.write_text(folder / name, name)
+    (folder / "a").rename(folder / "d/e")
+    (folder / "c").rename(folder / "f")
+    assert sorted(buckets._below(folder)) == ["d/e/1", "d/e/b/2", "f"]
+    assert (folder / "d/e/b/2").read_text() == "a/b/2"
+    assert list((folder / "a").iterdir()) == []
+
+
 def test_large_objects_come_in_parts(folder, rng):
     content = rng.bytes(6 * 2**20)  # gcsfs uploads from 5 MiB on in parts
     with files.whole_file(folder / "a.bin") as temporary:

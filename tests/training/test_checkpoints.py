@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from deconvnet_jax import buckets
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.training import add_metrics, checkpoints, restore_newest, save_checkpoint
 from deconvnet_jax.training.checkpoints import DAMAGED
@@ -235,3 +236,22 @@ def test_a_flipped_bit_in_any_file_of_a_step_is_noticed_or_harmless(tmp_path, tr
             fallen_back += restored[0] == 2
         path.write_bytes(good)
     assert fallen_back >= 10
+
+
+def test_a_damaged_step_in_a_bucket(bucket, trees, capsys):
+    """Set aside by copying; the next steps take its place, one that is half written is removed."""
+    folder = bucket / "damaged/checkpoints"
+    save(folder, trees, 2, 5)
+    found = buckets._below(folder / "5/variables")
+    largest = max(found, key=lambda name: found[name]["size"])
+    content = bytearray((folder / "5/variables" / largest).read_bytes())
+    flip(content)
+    (folder / "5/variables" / largest).write_bytes(bytes(content))
+    assert_is_step(restore(folder, trees), trees, 2)
+    assert "warning: the checkpoint of step 5 cannot be read" in capsys.readouterr().err
+    assert set(buckets._below(bucket / "damaged" / DAMAGED / "5/variables")) == set(found)
+    save(folder, trees, 5, 6)
+    assert_is_step(restore(folder, trees), trees, 6)
+    (folder / "6/commit_success.txt").unlink()
+    assert_is_step(restore(folder, trees), trees, 5)
+    assert not (folder / "6").is_dir()
