@@ -24,6 +24,7 @@ from deconvnet_jax.files import as_path, in_bucket, not_written, open_growing, w
 
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))
+_BOARDS = itertools.count()
 _LARGEST_OBJECT = 2**22  # bytes; an object in a bucket is written anew whenever it grows
 
 
@@ -52,7 +53,6 @@ class MetricWriter:
         self._folder = as_path(folder)
         self._path = self._folder / METRICS_FILE
         self._board: Any = None
-        self._boards = itertools.count()
         self._board_failed = False
         with not_written(self._path):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -100,9 +100,7 @@ class MetricWriter:
                 folder = self._folder / "tensorboard"
                 folder.mkdir(exist_ok=True)
                 name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
-                self._board = open_growing(
-                    folder / f"{name}.{next(self._boards)}", buffering=0
-                )  # so the end writes none
+                self._board = open_growing(folder / f"{name}.{next(_BOARDS)}", buffering=0)  # so the end writes none
                 events = (Event(file_version="brain.Event:2"), *events)
             for event in events:
                 event.wall_time = time.time()
