@@ -10,7 +10,7 @@
     python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
     python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
     python -m experiments.benchmark growth [--width=W] [--picture=growth.png] [--json=FILE]
-    python -m experiments.benchmark scaling [--step_ms=MS --batch_per_device=N] [--json=FILE]
+    python -m experiments.benchmark scaling [--report=FILE] [--step_ms=MS] [--json=FILE]
     python -m experiments.benchmark all [--voc_root=FOLDER] [--json=FILE]
 
 "environment": device, driver and versions of packages. "input": training crops a second, beside PyTorch's DataLoader
@@ -19,8 +19,8 @@ layout. "train": training steps of the full network, beside the same network in 
 the same training are equal bit for bit; "forward": the network's forward pass alone. "unpool": pooling with indices
 and unpooling, beside PyTorch's and the general form. "infer": seconds from a photograph to its label map, beside the
 same steps in PyTorch and OpenCV. "crf": the dense CRF, beside pydensecrf2. "growth": training steps against batch,
-size of images and devices, with a picture. "scaling": what many accelerators would lose to summing up gradients,
-computed, not measured. "all": one after the other, each in a program of its own; proposals with --voc_root.
+size of images and devices, with a picture. "scaling": what more accelerators would lose to summing up gradients,
+computed from compiled programs, not measured. "all": one after the other, each in a program of its own; proposals with --voc_root.
 
 Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of stdout is
 one JSON object.
@@ -69,7 +69,7 @@ FLAGS_OF_SOME = {
     "dtype": ("train", "repeat"),
     "quick": ("train", "forward", "input"),
 }
-PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "step_ms", "batch_per_device", *FLAGS_OF_SOME)
+PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "report", "step_ms", *FLAGS_OF_SOME)
 
 
 def define_flags() -> None:
@@ -88,8 +88,12 @@ def define_flags() -> None:
     flags.DEFINE_bool("quick", False, "train, forward, input: measure for a short time, which is less exact")
     dtypes = "train, repeat: of the computation; default: float32 on a CPU, else both for train, bfloat16 for repeat"
     flags.DEFINE_enum("dtype", None, ("float32", "bfloat16"), dtypes)
-    flags.DEFINE_float("step_ms", None, "scaling: time of a step on one accelerator; default: from its peak")
-    flags.DEFINE_integer("batch_per_device", None, "scaling: images on each; default: 8 and 64", lower_bound=1)
+    cli.define_path(
+        "report", None, "scaling: file of experiments.compile --json; default: all in docs/results/compiled"
+    )
+    flags.DEFINE_float(
+        "step_ms", None, "scaling: measured time of that step on one accelerator; default: from its bound"
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -114,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
         "unpool": lambda: unpool_benchmark.run(values.batch_size),
         "infer": lambda: infer_benchmark.run(values.batch_size, values.width),
         "growth": lambda: growth_benchmark.run(values.width, picture),
-        "scaling": lambda: scaling_benchmark.run(values.step_ms, values.batch_per_device),
+        "scaling": lambda: scaling_benchmark.run(values.report, values.step_ms),
         "crf": lambda: crf_benchmark.run(values.voc_root),
     }
     numbers = run_all(values) if argv[1] == "all" else benchmarks[argv[1]]()

@@ -1,6 +1,7 @@
 """Every message of docs/errors.md appears when its mistake is made: each row is reproduced here."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import re
@@ -35,6 +36,8 @@ from deconvnet_jax.weights import (
 from deconvnet_jax.weights.vgg16_files import read_vgg16
 from deconvnet_jax.weights.vgg16_layers import TORCH_NAMES
 from experiments import cli, dataset, failures, hosts, voc_train
+from experiments.compiled import topologies
+from experiments.compiled.report import does_not_fit
 from experiments.configs import default
 from experiments.overlap import warn_of_common_images
 
@@ -462,6 +465,23 @@ def _(tmp_path, monkeypatch, **_):
         monkeypatch.setattr(manager, "save", full)
         values = {"variables": variables, "optimizer": {"m": np.zeros(1, np.float32)}, "data": {}, "info": info}
         return said(save_checkpoint, manager, 1, **values)
+
+
+@shows("--topology=...: unknown accelerator '...'; expected for example ...")
+def _(**_):
+    return said(topologies.describe, "h300:8")
+
+
+@shows("--topology=... needs XLA's compiler for ...: pip install ...")
+def _(monkeypatch, **_):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    return said(topologies.describe, "v5e:4x4")
+
+
+@shows("config.batch_size=... needs ... on each device of ..., which has ... for a program; ...")
+def _(**_):
+    needed = {"total_bytes": 80e9, "usable_bytes": 63.7e9}
+    return does_not_fit({"topology": "h100:8", "config": {"batch_size": 4096}, "step": {"memory": needed}})
 
 
 @shows("the processes did not find each other")
