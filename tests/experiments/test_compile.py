@@ -48,11 +48,12 @@ def test_narrow_network(tmp_path, topology):
     step = found["step"]
     assert (found["devices"], found["batch_per_device"]) == (8, 2)
     assert step["backward_products"] == 59  # two for each of 30 layers, but none for the gradient of the image
-    gradients = sum(one["num_bytes"] for one in step["collectives"] if one["num_bytes"] > 1e5)
-    assert gradients == pytest.approx(step["memory"]["state_bytes"] / 2, rel=0.05)  # the other half is momentum
+    gradients = step["memory"]["state_bytes"] / 2  # the other half is momentum
+    padding = 1.1 if topology == "h100:8" else 3  # narrow layers fill few of a TPU's 128 lanes
+    assert gradients < step["exchanged_bytes"] < padding * gradients
     assert step["memory"]["fits"]
     assert step["bound_seconds"] >= max(step["arithmetic_seconds"], step["memory_seconds"])
-    assert found["proposal_batch"]["flops_per_window"] == pytest.approx(step["flops_per_image"] / 3, rel=0.05)
+    assert found["proposal_batch"]["flops_per_window"] > step["flops_per_image"] / 3  # forward pass and resizing
     assert "Fits: 2 images per device" in printed
 
 
