@@ -20,6 +20,8 @@ from deconvnet_jax.ops import pool_windows, unpool_windows, window_positions
 ENCODER_WIDTHS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
 DECODER_WIDTHS = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2: (128, 64), 1: (64, 64)}
 
+HALFWAY = 3  # the encoder's block before which the networks call `halfway`
+
 STRIDE = 32  # five poolings of 2
 FC_WINDOW = 7  # fc6 sees 7x7 of pool5: all of an input of 224
 
@@ -139,6 +141,7 @@ class DeconvNet(nn.Module):
             decode = nn.remat(decode, static_argnums=(2, 3))
         x, switches = images.astype(self.dtype), {}
         for block in ENCODER_WIDTHS:
+            x = self.halfway(x) if block == HALFWAY else x
             size = x.shape[1:3]
             x, numbers = encode(self, x, block, train)
             switches[block] = numbers, size
@@ -149,6 +152,10 @@ class DeconvNet(nn.Module):
             x = decode(self, self._unpool(x, *switches[block]), block, train)
         x = ScoreConv(self.num_classes, dtype=self.dtype, name="seg-score-voc")(x)
         return x.astype(jnp.float32)
+
+    def halfway(self, x: Array) -> Array:
+        """Returns x, the input of encoder block 3, unchanged. A training step may intercept it (`early_sums`)."""
+        return x
 
     def _encode(self, x: Array, block: int, train: bool) -> tuple[Array, Array]:
         for i, width in enumerate(ENCODER_WIDTHS[block], 1):

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
+from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS, HALFWAY
 from deconvnet_jax.models.layers import Conv3x3, FullConv, ScoreConv
 
 he_init = nn.initializers.he_normal()
@@ -66,6 +66,7 @@ class FCN8s(nn.Module):
         chex.assert_type(images, float)  # pictures as uint8 still have their mean
         x, pooled = jnp.pad(images.astype(self.dtype), ((0, 0), (99, 99), (99, 99), (0, 0))), {}  # conv1_1 pads by 100
         for block, widths in ENCODER_WIDTHS.items():
+            x = self.halfway(x) if block == HALFWAY else x
             for i, width in enumerate(widths, 1):
                 features = max(1, round(width * self.width))
                 x = nn.relu(Conv3x3(features, he_init, self.dtype, name=f"conv{block}_{i}")(x, train))
@@ -79,6 +80,10 @@ class FCN8s(nn.Module):
         x += _crop(self._score("score-pool3", pooled[3]), CROP_POOL3, x.shape)
         x = self._deconv("upsample", 16, 8)(x)
         return _crop(x, CROP_IMAGE, images.shape).astype(jnp.float32)
+
+    def halfway(self, x: Array) -> Array:
+        """Returns x, the input of encoder block 3, unchanged. A training step may intercept it (`early_sums`)."""
+        return x
 
     def _score(self, name: str, x: Array) -> Array:
         zeros = nn.initializers.zeros  # the original's: skips begin by adding nothing

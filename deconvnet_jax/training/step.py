@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from deconvnet_jax.models import Network
 from deconvnet_jax.ops import normalize_images, sum_of_squares
+from deconvnet_jax.training.early_sums import early_sums, large_layers, sum_over_devices
 from deconvnet_jax.training.layout import BatchLayout
 from deconvnet_jax.training.loss import pixel_sums, positive
 from deconvnet_jax.training.optimizer import apply_gradients, is_batch_norm, is_frozen
@@ -65,15 +66,17 @@ def train_step(
     params, batch_stats = state.variables["params"], state.variables.get("batch_stats", {})
     groups = jax.tree.map(partial(_divide, layout=layout), batch)
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), lax.axis_index(axis_name))
+    large = large_layers(params, freeze) if lax.axis_size(axis_name) > 1 else []
 
-    def micro_batch(index: Array, crops: dict[str, Array]) -> chex.ArrayTree:
-        """Sums over a micro-batch: gradients, parts of the metrics, running statistics."""
+    def micro_batch(index: Array, crops: dict[str, Array], before: dict[str, chex.ArrayTree]) -> chex.ArrayTree:
+        """Sums over a micro-batch: gradients (`before`: see `early_sums`), parts of the metrics, running statistics."""
         keys = jax.random.split(jax.random.fold_in(key, index), layout.groups)
         last = _is_last(layout, index, axis_name) if caffe_gradients else None
 
         def loss(params: chex.ArrayTree) -> tuple[Array, chex.ArrayTree]:
             forward = partial(_group_sums, net=net, batch_stats=batch_stats, freeze=freeze, class_weights=class_weights)
-            sums, stats = jax.vmap(partial(forward, params))(crops, keys, last)
+            with early_sums(before, params, axis_name, all_reduce_dtype):
+                sums, stats = jax.vmap(partial(forward, params))(crops, keys, last)
             if caffe_gradients:
                 sums["loss"] /= positive(_over_group(sums["weight"], layout, axis_name)) * layout.total_groups
             sums, stats = jax.tree.map(lambda values: values.sum(axis=0), (sums, stats))
@@ -81,8 +84,8 @@ def train_step(
 
         return jax.grad(loss, has_aux=True)(params)
 
-    totals = _sum_over(micro_batch, groups, layout.micro_batches)
-    gradients, sums, stats = _over_devices(totals, axis_name, all_reduce_dtype)
+    totals = _sum_over(micro_batch, groups, layout.micro_batches, large)
+    gradients, sums, stats = _over_devices(totals, large, axis_name, all_reduce_dtype)
     weight = jnp.ones((), jnp.float32) if caffe_gradients else positive(sums["weight"])
     gradients = jax.tree.map(lambda g: g / weight, gradients)
     count = layout.micro_batches * layout.groups * lax.axis_size(axis_name)
@@ -99,14 +102,16 @@ def train_step(
     return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state), metrics
 
 
-def _over_devices(totals: chex.ArrayTree, axis_name: str, dtype: DTypeLike) -> tuple[chex.ArrayTree, ...]:
-    """Gradients, parts of the metrics and running statistics summed over the axis; gradients travel as `dtype`."""
+def _over_devices(
+    totals: chex.ArrayTree, summed: Sequence[str], axis_name: str, dtype: DTypeLike
+) -> tuple[chex.ArrayTree, ...]:
+    """Gradients, parts of the metrics and running statistics summed over the axis, unless they are (`summed`)."""
     gradients, (sums, stats) = totals
     if lax.axis_size(axis_name) == 1:  # XLA would copy a gigabyte of gradients
         return gradients, sums, stats
-    sent = jax.tree.map(lambda g: g.astype(dtype), gradients)
-    sent, sums, stats = lax.psum((sent, sums, stats), axis_name)
-    return jax.tree.map(lambda s, g: s.astype(g.dtype), sent, gradients), sums, stats
+    rest = {name: layer for name, layer in gradients.items() if name not in summed}
+    sums, stats = lax.psum((sums, stats), axis_name)
+    return {**gradients, **sum_over_devices(rest, axis_name, dtype)}, sums, stats
 
 
 def _all_finite(metrics: Metrics, batch_stats: chex.ArrayTree) -> Array:
@@ -121,23 +126,35 @@ def _divide(x: Array, layout: BatchLayout) -> Array:
 
 
 def _sum_over(
-    micro_batch: Callable[[Array, dict[str, Array]], chex.ArrayTree], groups: dict[str, Array], count: int
+    micro_batch: Callable[..., chex.ArrayTree], groups: dict[str, Array], count: int, large: Sequence[str]
 ) -> chex.ArrayTree:
-    """Of all micro-batches, one after the other: only one's activations are in memory."""
-    indices = jnp.arange(count)
-    first = indices[0], jax.tree.map(lambda x: x[0], groups)
+    """Sums the results of all micro-batches one at a time, so that only one set of activations is alive.
+
+    The last one is computed after the loop if there are large layers: its backward pass sums their gradients over
+    devices, those of the other micro-batches included.
+    """
+    parts = jnp.arange(count), groups
+    first = jax.tree.map(lambda x: x[0], parts)
     if count == 1:
-        return micro_batch(*first)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(micro_batch, *first))
+        return micro_batch(*first, dict.fromkeys(large))
+    one = partial(micro_batch, before={})
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *first))
 
     def add(total: chex.ArrayTree, part: tuple[Array, dict[str, Array]]) -> tuple[chex.ArrayTree, None]:
-        return jax.tree.map(jnp.add, total, micro_batch(*part)), None
+        return jax.tree.map(jnp.add, total, one(*part)), None
 
     def loop(zeros: chex.ArrayTree, parts: tuple[Array, dict[str, Array]], unroll: bool = False) -> chex.ArrayTree:
         return lax.scan(add, zeros, parts, unroll=unroll)[0]
 
+    looped = jax.tree.map(lambda x: x[:-1], parts) if large else parts
     # On CPU XLA compiles convolutions inside a loop to something 20 times slower.
-    return lax.platform_dependent(zeros, (indices, groups), cpu=partial(loop, unroll=True), default=loop)
+    total = lax.platform_dependent(zeros, looped, cpu=partial(loop, unroll=True), default=loop)
+    if not large:
+        return total
+    before = {name: total[0][name] for name in large}
+    gradients, others = micro_batch(*jax.tree.map(lambda x: x[-1], parts), before)
+    added, others = jax.tree.map(jnp.add, total, (gradients, others))
+    return {**added, **{name: gradients[name] for name in large}}, others
 
 
 def _group_sums(
