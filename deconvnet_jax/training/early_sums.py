@@ -94,8 +94,19 @@ def _join_bwd(axis_name, dtype, before, gradients):
 
 
 def _wait(x: Array, sums: chex.ArrayTree) -> tuple[Array, chex.ArrayTree]:
-    """Returns both unchanged, x only after the sums."""
-    return lax.optimization_barrier((x, sums))
+    """Returns both unchanged, x only after the sums.
+
+    On TPUs x does not wait: all-reduces are synchronous there (v5e, libtpu 0.0.50), so that waiting would hide nothing
+    and keep 1.2 GB more in memory.
+    """
+
+    def both(x: Array, sums: chex.ArrayTree) -> tuple[Array, chex.ArrayTree]:
+        return x, sums
+
+    def in_order(x: Array, sums: chex.ArrayTree) -> tuple[Array, chex.ArrayTree]:
+        return lax.optimization_barrier((x, sums))
+
+    return lax.platform_dependent(x, sums, tpu=both, default=in_order)
 
 
 _join.defvjp(_join_fwd, _join_bwd)

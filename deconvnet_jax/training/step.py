@@ -151,8 +151,9 @@ def _sum_over(
     total = lax.platform_dependent(zeros, looped, cpu=partial(loop, unroll=True), default=loop)
     if not large:
         return total
-    before = {name: total[0][name] for name in large}
-    gradients, others = micro_batch(*jax.tree.map(lambda x: x[-1], parts), before)
+    last = jax.tree.map(lambda x: x[-1], parts)
+    total, last = lax.optimization_barrier((total, last))  # or XLA keeps activations of two micro-batches at once
+    gradients, others = micro_batch(*last, {name: total[0][name] for name in large})
     added, others = jax.tree.map(jnp.add, total, (gradients, others))
     return {**added, **{name: gradients[name] for name in large}}, others
 
