@@ -69,7 +69,7 @@ def test_full_network_on_gpus(tmp_path):
     assert step["flops_per_image"] == pytest.approx(196e9, rel=0.05)
     assert step["memory"]["total_bytes"] < 11e9  # 10.5 GB; 10.1 GB were measured on one H100
     assert step["bytes_per_image"] < 1.05e9
-    assert step["early_share"] > 0.08
+    assert step["early_share"] > 0.9  # 0.09 if the sums of fc6, fc7 and fc6-deconv come last (training/early_sums.py)
     assert step["exchanged_bytes"] == pytest.approx(4 * 251_805_653, rel=0.01)
 
 
