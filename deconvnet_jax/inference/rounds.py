@@ -55,17 +55,11 @@ def groups(ready: Iterator[Prepared], limit: int, devices: int) -> Iterator[tupl
         yield group, None
 
 
-def fewest_batches(rounds: list[list[int]], batches: Sequence[int], devices: int) -> list[list[int]]:
-    """Gives every image its own round, in which the devices share its windows, if that takes fewer batches.
+def are_faster_alone(batches: Sequence[int], devices: int) -> bool:
+    """Whether images of one round take fewer batches one after the other, when the devices share their windows.
 
     Args:
-      rounds: of a group (`rounds_of`).
       batches: how many batches the windows of each image fill.
       devices: how many there are.
-
-    Returns:
-      Rounds of single images, or `rounds`.
     """
-    together = sum(max(batches[i] for i in members) for members in rounds)
-    alone = sum(-(-count // devices) for count in batches)
-    return [[i] for members in rounds for i in members] if alone < together else rounds
+    return sum(-(-count // devices) for count in batches) < max(batches, default=0)

@@ -24,7 +24,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, most_likely, product_of_positive, refine
 from deconvnet_jax.inference.devices import device_count, local_mesh, on_each, parts_of, replicated
-from deconvnet_jax.inference.rounds import Prepared, fewest_batches, groups, rounds_of
+from deconvnet_jax.inference.rounds import Prepared, are_faster_alone, groups, rounds_of
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
@@ -239,9 +239,10 @@ class Segmenter:
             for group, error in groups(ready, limit, devices):
                 # The last group is filled up, because the program exists already.
                 batch = batch or len(rounds_of(group, devices))
-                following = self._launch(group, batch) if group else []
-                yield from map(self._finish, launched)  # of the group before; the device is busy meanwhile
-                launched = following
+                for part in self._parts(group):
+                    following = self._launch(part, batch)
+                    yield from map(self._finish, launched)  # of the part before; the devices are busy meanwhile
+                    launched = following
                 if error:
                     yield from map(self._finish, launched)
                     raise error
@@ -278,6 +279,18 @@ class Segmenter:
             proposals = proposals / _scale(image, reduced)
         return Prepared(image.shape[:2], reduced, proposals)
 
+    def _parts(self, group: list[Prepared]) -> Iterator[list[Prepared]]:
+        """Yields what is launched at once: all of a group, or every image alone, where devices share its windows."""
+        scorers, devices = self._scorers, device_count(self._mesh)
+        counts = [
+            max(scorer.batches(scorer.windows(*one.image.shape[:2], one.proposals)) for scorer in scorers)
+            for one in group
+        ]
+        if scorers[0].divides_windows and are_faster_alone(counts, devices):
+            yield from ([prepared] for prepared in group)
+        elif group:
+            yield group
+
     def _launch(self, group: list[Prepared], batch: int) -> list["_Launched"]:
         """Has the devices compute the scores of images; does not wait for them."""
         mesh, crf = self._mesh, self.settings.crf
@@ -286,9 +299,6 @@ class Segmenter:
         scorers = self._scorers
         boxes = [[scorer.windows(*one.image.shape[:2], one.proposals) for one in group] for scorer in scorers]
         rounds = rounds_of(group, device_count(mesh))
-        if self.group_size == device_count(mesh) and scorers[0].divides_windows:
-            counts = [[scorer.batches(shown) for shown in own] for scorer, own in zip(scorers, boxes, strict=True)]
-            rounds = fewest_batches(rounds, np.max(counts, axis=0), device_count(mesh))
         images = [device_image(*(group[i].image for i in members), mesh=mesh) for members in rounds]
         scores, *partners = (
             scorer.score_all(images, [[own[i] for i in members] for members in rounds], batch)

@@ -14,7 +14,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import InferenceSettings, Segmenter
 from deconvnet_jax.inference import segmenter as segmenter_module
 from deconvnet_jax.inference.devices import local_mesh
-from deconvnet_jax.inference.rounds import Prepared, fewest_batches, groups, rounds_of
+from deconvnet_jax.inference.rounds import Prepared, are_faster_alone, groups, rounds_of
 from deconvnet_jax.models import FCN8s
 
 SIZE = 32
@@ -220,12 +220,12 @@ def test_a_full_group_does_not_wait_for_the_next_image():
         ([5, 5], 4, True),
         ([5, 5, 5], 4, False),
         ([5, 5, 5, 5], 8, True),
+        ([5] * 8, 8, False),
         ([1, 1], 4, False),
         ([5], 1, False),
-        ([0], 2, 0),
+        ([0], 2, False),
+        ([], 2, False),
     ],
 )
 def test_images_are_spread_or_their_windows_whichever_takes_fewer_batches(batches, devices, alone):
-    rounds = [list(range(len(batches)))]
-    expected = [[i] for i in rounds[0]] if alone else rounds
-    assert fewest_batches(rounds, batches, devices) == expected
+    assert are_faster_alone(batches, devices) == alone
