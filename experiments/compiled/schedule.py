@@ -166,7 +166,8 @@ class _Clock:
         kind = _exchange(self.module, instruction)
         if kind or (instruction.opcode == "async-done" and instruction.operands[0] in self.begun):
             self._exchange(instruction, times, kind)
-            return
+            if instruction.opcode != "fusion":  # which may compute, too
+                return
         num_bytes = self.module.traffic(computation, instruction)
         self.num_bytes += times * num_bytes
         products = list(self.module.products(computation, instruction))
