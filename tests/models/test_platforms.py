@@ -93,8 +93,11 @@ def test_micro_batches():
     """A loop, but on a CPU, one after the other."""
     batch = {"image": jax.ShapeDtypeStruct((3, 4, 2), jnp.float32)}
 
+    def sines(index, crops, before):
+        return jnp.sin(index + crops["image"])
+
     def sums(groups):
-        return step._sum_over(lambda index, crops: jnp.sin(index + crops["image"]), groups, 3)
+        return step._sum_over(sines, groups, 3, large=())
 
     assert where(lowered(sums, batch), "stablehlo.while") == ["cuda", "tpu"]
 
