@@ -108,12 +108,17 @@ def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: 
             say(f"[{seconds:.0f} s] {name} {outcome['status']} after {outcome['seconds']:.0f} s{reason}")
 
     runner, unit = PartRunner(folder, finished), minutes / DEFAULT_MINUTES
-    platforms = "cpu" if on_cpu else "cuda,cpu"  # without a usable GPU the latter is an error
+    platforms = "cpu" if on_cpu else "cuda,cpu"
     runner.environment.update(JAX_PLATFORMS=platforms, XLA_PYTHON_CLIENT_PREALLOCATE="false")
     runner.run(unit * ENVIRONMENT_SHARE, [benchmark(folder, "environment", "Environment", "environment")])
     known = runner.outcomes["environment"]
     if known["status"] != FINISHED:
         raise InputError(f"JAX cannot compute here: {known['error'].removeprefix('error: ')}")
+    if not on_cpu and known["numbers"]["platform"] == "cpu":  # JAX takes the CPU where its plugin for GPUs is missing
+        version = known["numbers"]["versions"]["jax"]
+        raise InputError(
+            f'JAX sees no GPU here, only the CPU; install its plugin: pip install "jax[cuda13]=={version}"'
+        )
     runner.run(unit * CHECKS_SHARE, checks(folder, width, known["numbers"]["device"]))
     if not on_cpu:  # on a CPU, programs that are kept do without oneDNN
         runner.environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)

@@ -229,6 +229,13 @@ def test_from_parts_to_files(tmp_path, monkeypatch, capsys):
     assert "crf failed after 0 s: error: no luck" in capsys.readouterr().err
 
 
+def test_jax_without_its_plugin_for_gpus(tmp_path, monkeypatch):
+    environment = json.dumps({**NUMBERS["environment"], "platform": "cpu"}).replace("{", "{{").replace("}", "}}")
+    monkeypatch.setattr(gpu_report, "benchmark", fake(f"echo '{environment}' >{{file}}"))
+    with pytest.raises(InputError, match=r"^JAX sees no GPU here.*pip install .jax\[cuda13\]==0.12.0.$"):
+        gpu_report.measure(tmp_path, 8.8, 1.0, False, tmp_path)
+
+
 def test_a_gpu_that_jax_cannot_use(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_report, "benchmark", fake("echo 'error: no plugin'; exit 1"))
     with pytest.raises(InputError, match=r"^JAX cannot compute here: no plugin$"):
