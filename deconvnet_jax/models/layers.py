@@ -9,6 +9,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from deconvnet_jax.ops.convolution import convolve, materialised, widened
+from deconvnet_jax.ops.pooling import pool_windows, unpool_windows, window_values
 from deconvnet_jax.ops.sums import at_least_float32, channel_sums
 
 # The original's Gaussian filler for all it does not take from VGG-16.
@@ -186,8 +187,11 @@ class BatchNormRelu(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        """[..., C] -> [..., C]; `train`: with the batch's statistics, which move the running ones."""
+    def __call__(self, x: Array, train: bool, pool: bool = False) -> Array | tuple[Array, Array]:
+        """[..., C] -> [..., C], or the results of `pool_windows` if `pool`.
+
+        `train`: with the batch's statistics, which move the running ones.
+        """
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
@@ -195,45 +199,58 @@ class BatchNormRelu(nn.Module):
         bias = self.param("bias", self.bias_init, shape, jnp.float32)
         if not train:
             factor = scale * lax.rsqrt(var.value + self.epsilon)
-            return nn.relu((_wide(x) - mean.value) * factor + bias).astype(self.dtype)
+            y = nn.relu((_wide(x) - mean.value) * factor + bias).astype(self.dtype)
+            return pool_windows(y) if pool else y
         axis_name = None if self.is_initializing() else self.axis_name
-        y, of_batch = batch_norm_relu(x, scale, bias, self.epsilon, axis_name, self.axis_groups)
+        y, numbers, of_batch = batch_norm_relu(x, scale, bias, self.epsilon, axis_name, self.axis_groups, pool)
         if not self.is_initializing():
             for running, value in zip((mean, var), of_batch, strict=True):
                 running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
-        return y.astype(self.dtype)
+        y = y.astype(self.dtype)
+        return (y, numbers) if pool else y
 
 
 def _wide(x: Array) -> Array:
     return x.astype(at_least_float32(x.dtype))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
 def batch_norm_relu(
-    x: Array, scale: Array, bias: Array, epsilon: float, axis_name: str | None, axis_groups: AxisGroups | None
-) -> tuple[Array, tuple[Array, Array]]:
-    """max(0, (x - mean) / sqrt(variance + epsilon) * scale + bias) with mean and variance of x itself.
+    x: Array,
+    scale: Array,
+    bias: Array,
+    epsilon: float,
+    axis_name: str | None,
+    axis_groups: AxisGroups | None,
+    pool: bool = False,
+) -> tuple[Array, Array | None, tuple[Array, Array]]:
+    """max(0, (x - mean) / sqrt(variance + epsilon) * scale + bias) with mean and variance of x itself, pooled or not.
 
-    Its gradient is written out: the sums that it needs are taken at once, and nothing is kept but x. Where the ReLU
-    cuts is computed again, which takes less time than reading the result.
+    Its gradient is written out: the sums that it needs are taken at once, and nothing is kept but x and the numbers of
+    the maxima. Where the ReLU cuts is computed again, which takes less time than reading the result. Pooling is part of
+    it because then the sums are over maxima alone, and the gradient of the map before pooling is never written.
 
     Args:
-      x: [..., C], floating point.
+      x: [..., C], floating point; [N, H, W, C] if `pool`.
       scale, bias: float32 [C].
       epsilon: added to the variance.
       axis_name, axis_groups: mapped axis, and positions on it, over which mean and variance are taken; or None.
+      pool: take the maxima of 2x2 windows.
 
     Returns:
-      The result in the dtype of x, and mean and biased variance, both [C], float32 or wider, which have no gradient.
+      The result in the dtype of x; the numbers of the maxima (`pool_windows`), or None; and mean and biased variance,
+      both [C], float32 or wider. Numbers and statistics have no gradient.
     """
-    return _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups)[0]
+    return _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups, pool)[0]
 
 
-def _before_relu(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) -> Array:
-    return (_wide(x) - mean) * (inverse * scale) + bias
+def _normalised(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) -> tuple[Array, Array]:
+    """x with mean 0 and variance 1, and what the ReLU is given."""
+    centred = _wide(x) - mean
+    return centred * inverse, centred * (inverse * scale) + bias
 
 
-def _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups):
+def _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups, pool):
     wide = _wide(x)
     count = x.size // x.shape[-1]
     moments = jnp.stack([channel_sums(wide), channel_sums(wide * wide)]) / count
@@ -242,22 +259,27 @@ def _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups):
     mean, mean_of_squares = moments
     var = jnp.maximum(0.0, mean_of_squares - mean * mean)
     inverse = lax.rsqrt(var + epsilon)
-    y = nn.relu(_before_relu(x, mean, inverse, scale, bias)).astype(x.dtype)
-    return (y, (mean, var)), (x, mean, inverse, scale, bias)
+    y, numbers = nn.relu(_normalised(x, mean, inverse, scale, bias)[1]).astype(x.dtype), None
+    if pool:
+        y, numbers = pool_windows(y)
+    return (y, numbers, (mean, var)), (x, numbers, mean, inverse, scale, bias)
 
 
-def _batch_norm_relu_bwd(epsilon, axis_name, axis_groups, residuals, gradients):
-    x, *of_channels = residuals
-    mean, inverse, scale, bias = lax.optimization_barrier(of_channels)  # or XLA keeps what the forward pass computed
-    passed = _before_relu(x, mean, inverse, scale, bias) > 0
-    gradient = _wide(jnp.where(passed, gradients[0], 0))
-    normal = (_wide(x) - mean) * inverse
+def _batch_norm_relu_bwd(epsilon, axis_name, axis_groups, pool, residuals, gradients):
+    x, numbers, *of_channels = residuals
+    of_channels = lax.optimization_barrier(of_channels)  # or XLA keeps what the forward pass computed
+    normal, given = _normalised(window_values(x, numbers) if pool else x, *of_channels)
+    gradient = _wide(jnp.where(given > 0, gradients[0], 0))
     sums = jnp.stack([channel_sums(gradient), channel_sums(gradient * normal)])
     of_bias, of_scale = sums
-    count = x.size // x.shape[-1]
-    means = sums / count
+    means = sums / (x.size // x.shape[-1])
     if axis_name is not None:
         means = lax.pmean(means, axis_name, axis_index_groups=axis_groups)
+    means, of_channels = lax.optimization_barrier((means, of_channels))  # or it keeps `gradient`
+    normal, given = _normalised(x, *of_channels)
+    spread = unpool_windows(gradients[0], numbers, x.shape[1:3]) if pool else gradients[0]
+    gradient = _wide(jnp.where(given > 0, spread, 0))
+    _, inverse, scale, _ = of_channels
     of_x = (gradient - means[0] - normal * means[1]) * (scale * inverse)
     return of_x.astype(x.dtype), of_scale.astype(scale.dtype), of_bias.astype(scale.dtype)
 

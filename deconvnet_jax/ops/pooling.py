@@ -161,6 +161,11 @@ def unpool_windows(pooled: Array, numbers: Array, output_size: tuple[int, int], 
     return _select_unpool(pooled, numbers, output_size, _pair(window), True)
 
 
+def window_values(x: Array, numbers: Array, window: Size = 2) -> Array:
+    """Returns the values of x [N, H, W, C] that the numbers [N, h, w, C] name within windows, [N, h, w, C]."""
+    return _take(x, numbers, _pair(window), True)
+
+
 def window_positions(numbers: Array, width: int, window: Size = 2) -> Array:
     """Returns int32 h * W + w within a plane of this width W for numbers [N, h, w, C] within windows."""
     _, h, w, _ = numbers.shape

@@ -8,6 +8,7 @@ import pytest
 from jax import lax
 
 from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, ScoreConv, gaussian_init
+from deconvnet_jax.ops import pool_windows
 
 
 def to_torch(torch, x):
@@ -184,6 +185,29 @@ def test_batch_norm_relu_has_flaxs_parameters_and_its_results(rng):
         expected, expected_updates = theirs.apply(variables, x, use_running_average=not train, mutable=["batch_stats"])
         np.testing.assert_allclose(y, nn.relu(expected), rtol=1e-5, atol=1e-5)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), updates, expected_updates)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_batch_norm_relu_with_pooling_is_one_after_the_other(rng, train):
+    """Values and numbers bit for bit; the sums of gradients are taken over maxima alone."""
+    layer, variables = BatchNormRelu(**NORM), random_norm(rng, 5)
+    x = jnp.asarray(rng.normal(0.7, 2, (3, 8, 6, 5)), jnp.float32)
+
+    def together(x, params):
+        (y, numbers), _ = layer.apply({**variables, "params": params}, x, train, True, mutable=["batch_stats"])
+        return y, numbers
+
+    def apart(x, params):
+        y, _ = layer.apply({**variables, "params": params}, x, train, mutable=["batch_stats"])
+        return pool_windows(y)
+
+    y, vjp, numbers = jax.vjp(together, x, variables["params"], has_aux=True)
+    expected, expected_vjp, expected_numbers = jax.vjp(apart, x, variables["params"], has_aux=True)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(numbers, expected_numbers)
+    upstream = jnp.asarray(rng.standard_normal(y.shape), jnp.float32)
+    found, expected = vjp(upstream), expected_vjp(upstream)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
 
 
 def test_batch_norm_relu_over_devices_is_that_of_all_crops(rng):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.ops import max_pool_with_indices, max_unpool
+from deconvnet_jax.ops import max_pool_with_indices, max_unpool, pool_windows, unpool_windows, window_positions
+from deconvnet_jax.ops.pooling import window_values
 
 # window, stride, padding, dilation, ceil_mode
 POOLINGS = [
@@ -146,6 +147,30 @@ def test_fast_and_general_unpooling_are_equal_bit_for_bit(rng, size, dtype):
     np.testing.assert_array_equal(fast, general)
     np.testing.assert_array_equal(fast_vjp(upstream)[0], general_vjp(upstream)[0])
     assert fast.dtype == general.dtype == dtype
+
+
+@pytest.mark.parametrize("window", [2, (2, 3)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_numbers_within_windows_equal_positions_bit_for_bit(rng, window, dtype):
+    """Values, places and gradients of pooling and unpooling; an odd rest is left out."""
+    size = (9, 7)
+    x = jnp.asarray(relu_noise(rng, 2, *size, 3), dtype)
+    expected, expected_vjp, indices = jax.vjp(lambda x: max_pool_with_indices(x, window), x, has_aux=True)
+    pooled, vjp, numbers = jax.vjp(lambda x: pool_windows(x, window), x, has_aux=True)
+    np.testing.assert_array_equal(pooled, expected)
+    assert numbers.dtype == jnp.int8
+    assert set(np.unique(numbers)) == set(range(int(np.prod(window)) if np.ndim(window) else window**2))
+    positions = window_positions(numbers, size[1], window)
+    assert positions.dtype == indices.dtype == jnp.int32
+    np.testing.assert_array_equal(positions, indices)
+    np.testing.assert_array_equal(window_values(x, numbers, window), pooled)
+    upstream = jnp.asarray(rng.standard_normal(pooled.shape), dtype)
+    np.testing.assert_array_equal(vjp(upstream)[0], expected_vjp(upstream)[0])
+    y, vjp = jax.vjp(lambda values: unpool_windows(values, numbers, size, window), upstream)
+    expected, expected_vjp = jax.vjp(lambda values: max_unpool(values, indices, size, window=window), upstream)
+    np.testing.assert_array_equal(y, expected)
+    upstream = jnp.asarray(rng.standard_normal(y.shape), dtype)
+    np.testing.assert_array_equal(vjp(upstream)[0], expected_vjp(upstream)[0])
 
 
 @pytest.mark.accelerator

@@ -1,5 +1,7 @@
 """Momentum SGD against the original solver's rule, written out by hand."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,9 @@ import optax
 import pytest
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.ops import sums
 from deconvnet_jax.training import make_optimizer
-from deconvnet_jax.training.optimizer import make_schedule
+from deconvnet_jax.training.optimizer import apply_gradients, make_schedule
 
 CONFIG = {
     "learning_rate": 0.5,
@@ -149,3 +152,27 @@ def test_schedule():
     np.testing.assert_allclose([schedule(step) for step in range(6)], [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
     constant = make_schedule({**CONFIG, "schedule": "plateau"})
     assert [constant(step) for step in range(6)] == [0.5] * 6
+
+
+@pytest.mark.parametrize("freeze", [(), ("conv1_",)])
+def test_an_update_and_its_norms(rng, freeze):
+    """As optax computes them one after the other, also where parts are frozen and the rate is scaled."""
+    params = params_like(jnp.asarray(rng.standard_normal((3, 4)), jnp.float32))
+    gradients = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), jnp.float32), params)
+    optimizer = make_optimizer({**CONFIG, "freeze": freeze}, params)
+    state = optimizer.init(params)
+    for _ in range(2):  # from the second on there is a velocity
+        updates, expected_state = optimizer.update(gradients, state, params, rate_scale=0.5)
+        expected = optax.apply_updates(params, updates)
+        params, state, norms = jax.jit(partial(apply_gradients, optimizer))(gradients, state, params, 0.5)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), (params, state), (expected, expected_state))
+    for name, tree in {"gradient_norm": gradients, "parameter_norm": expected, "update_norm": updates}.items():
+        np.testing.assert_allclose(norms[name], optax.tree.norm(tree), rtol=1e-6)
+
+
+def test_a_gpus_sums_of_squares_equal_the_others(rng):
+    """The program for GPUs adds up all trees at once; only what it adds is compared here, on this machine."""
+    arrays = [jnp.asarray(rng.standard_normal((5, 7)), dtype) for dtype in (jnp.float32, jnp.float32, jnp.bfloat16)]
+    together = jax.jit(sums._squared_together)(*arrays)
+    np.testing.assert_allclose(together, [sums.sum_of_squares(x) for x in arrays], rtol=1e-6)
+    assert {total.dtype for total in together} == {jnp.dtype(jnp.float32)}
