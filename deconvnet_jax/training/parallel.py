@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deconvnet_jax.models import compiler_options
+from deconvnet_jax.training.early_sums import COMPILER_OPTIONS
 from deconvnet_jax.training.layout import batch_layout
 
 AXIS_NAME = "devices"
@@ -60,7 +61,9 @@ def compile_parallel(
       devices: may be described only (`jax.experimental.topologies`).
     """
     mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
-    return mapped.lower(state, batch).compile(compiler_options=compiler_options(devices[0].platform))
+    platform = devices[0].platform
+    options = compiler_options(platform) | (COMPILER_OPTIONS.get(platform, {}) if len(devices) > 1 else {})
+    return mapped.lower(state, batch).compile(compiler_options=options)
 
 
 def replicated_shapes(tree: Any, devices: Sequence[jax.Device]) -> Any:
