@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 # Opcodes that move nothing: other names for what is there already, or carried out by what they call.
+COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
 FREE = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "add-dependency"),
     *("domain", "partition-id", "replica-id", "while", "call"),
@@ -95,6 +96,13 @@ class Instruction:
         return self.attribute(key)
 
     @property
+    def aliases(self) -> dict[int, int]:
+        """Which of its results are written into which operand."""
+        found = re.search(r"output_to_operand_aliasing=\{((?:\{\d*\}: \(\d+, \{\}\)(?:, )?)*)\}", self.attributes)
+        pairs = re.findall(r"\{(\d*)\}: \((\d+),", found[1]) if found else ()
+        return {int(result or 0): int(operand) for result, operand in pairs}
+
+    @property
     def trip_count(self) -> int:
         """How often a loop runs, if XLA knows; otherwise 1."""
         found = re.search(r'"known_trip_count":\{"n":"?(\d+)', self.attributes)
@@ -162,15 +170,26 @@ class Module:
         if count:
             yield instruction, count
 
+    def exchange(self, instruction: Instruction) -> str | None:
+        """The kind of exchange between devices that an instruction is, starts, ends or has a part of; or None."""
+        kind = instruction.opcode.removesuffix("-start").removesuffix("-done")
+        if kind in COLLECTIVES:
+            return kind
+        inner = self.called(instruction) if kind in ("async", "fusion") else None
+        kinds = (self.exchange(each) for each in inner.instructions.values()) if inner else ()
+        return next((kind for kind in kinds if kind), None)
+
     def traffic(self, computation: Computation, instruction: Instruction) -> int:
         """Bytes that an instruction reads from and writes to the device's memory.
 
-        Of an asynchronous pair the start reads and the end writes. What is only sliced is read in part.
+        Of an asynchronous pair the start reads and the end writes. What is only sliced is read in part. What a fusion
+        that has a part of an exchange hands on to the next part is left out.
         """
         opcode, inner = instruction.opcode, self.called(instruction)
         if opcode in FREE or instruction.attribute("custom_call_target") == "ConcatBitcast":
             return 0
-        results = sum(array.traffic for array in instruction.arrays)
+        handed_on = instruction.aliases if opcode == "fusion" and self.exchange(instruction) else {}
+        results = sum(array.traffic for i, array in enumerate(instruction.arrays) if i not in handed_on)
         if opcode.endswith("-done"):
             return results
         if opcode == "dynamic-update-slice":
@@ -178,6 +197,8 @@ class Module:
             return 2 * sum(array.traffic for array in update.arrays)
         read = 0
         for position, name in enumerate(instruction.operands):
+            if position in handed_on.values():
+                continue
             arrays = computation.instructions[name].arrays
             whole = sum(array.traffic for array in arrays)
             if opcode == "fusion" and inner:

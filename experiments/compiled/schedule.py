@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from experiments.compiled.hlo import Computation, Instruction, Module
 
-COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
+# Names of the fusions between which libtpu runs an exchange in parts, inside the fusions that compute.
+PARTS_START, PARTS_DONE = "async-collective-start", "async-collective-done"
 LATE = 0.9  # share of the backward pass's products after which an all-reduce is late
 SHOWN = 10  # instructions that move the most bytes
 
@@ -138,14 +139,11 @@ def _steps(module: Module, computation: Computation, times: int) -> Iterator[_St
             yield _Step(instruction, computation, times)
 
 
-def _exchange(module: Module, instruction: Instruction) -> str | None:
-    """The kind of exchange between devices that an instruction is, starts or ends; None for other instructions."""
-    kind = instruction.opcode.removesuffix("-start").removesuffix("-done")
-    if kind in COLLECTIVES:
-        return kind
-    inner = module.called(instruction) if kind in ("async", "fusion") else None
-    kinds = (_exchange(module, each) for each in inner.instructions.values()) if inner else ()
-    return next((kind for kind in kinds if kind), None)
+def _starts_and_ends(instruction: Instruction) -> tuple[bool, bool]:
+    """Whether an instruction with an exchange starts it, and whether it ends it."""
+    if instruction.opcode == "fusion" and instruction.name.startswith((PARTS_START, PARTS_DONE)):
+        return instruction.name.startswith(PARTS_START), instruction.name.startswith(PARTS_DONE)
+    return not instruction.opcode.endswith("-done"), not instruction.opcode.endswith("-start")
 
 
 @dataclass
@@ -163,10 +161,13 @@ class _Clock:
     def run(self, step: _Step) -> None:
         """Goes on by one instruction."""
         instruction, computation, times = step
-        kind = _exchange(self.module, instruction)
+        kind = self.module.exchange(instruction)
         if kind or (instruction.opcode == "async-done" and instruction.operands[0] in self.begun):
-            self._exchange(instruction, times, kind)
-            if instruction.opcode != "fusion":  # which may compute, too
+            starts, ends = _starts_and_ends(instruction)
+            in_parts = any(name.startswith(PARTS_START) and "end" not in found for name, found in self.begun.items())
+            if not (starts and ends and instruction.opcode == "fusion" and in_parts):  # otherwise one of the parts
+                self._exchange(instruction, times, kind)
+            if instruction.opcode != "fusion" or not (starts and ends):  # other fusions may compute, too
                 return
         num_bytes = self.module.traffic(computation, instruction)
         self.num_bytes += times * num_bytes
@@ -178,16 +179,17 @@ class _Clock:
             self.seconds += times * max(flops / self.rates.flops, num_bytes / self.rates.bandwidth)
 
     def _exchange(self, instruction: Instruction, times: int, kind: str | None) -> None:
-        name, opcode = instruction.name, instruction.opcode
-        if not opcode.endswith("-done"):
+        name, (starts, ends) = instruction.name, _starts_and_ends(instruction)
+        if starts:
             self.begun[name] = {
                 "kind": kind,
                 "times": times,
-                "asynchronous": opcode.endswith("-start") and '"is_sync":true' not in instruction.attributes,
+                "asynchronous": not ends and '"is_sync":true' not in instruction.attributes,
                 "start": (self.products, self.flops, self.seconds),
             }
-        if not opcode.endswith("-start"):
-            start = next(operand for operand in (name, *instruction.operands) if operand in self.begun)
+        if ends:
+            candidates = (name, name.replace(PARTS_DONE, PARTS_START), *instruction.operands)
+            start = next(candidate for candidate in candidates if candidate in self.begun)
             num_bytes = sum(array.num_bytes for array in instruction.arrays)
             self.begun[start] |= {"end": (self.products, self.flops, self.seconds), "num_bytes": num_bytes}
 

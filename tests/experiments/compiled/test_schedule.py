@@ -101,6 +101,51 @@ ENTRY %main (a: f32[8]) -> f32[8] {
     ]
 
 
+def test_an_exchange_in_parts_inside_fusions_that_compute():
+    """As libtpu writes it: what the parts hand on to each other is no traffic of theirs."""
+    program = """%begin (g: f32[8]) -> (f32[8], u32[]) {
+  %g = f32[8]{0} parameter(0)
+  %r = f32[8]{0} all-reduce(%g)
+  %u = u32[] constant(0)
+  ROOT %t = (f32[8]{0}, u32[]) tuple(%r, %u)
+}
+
+%part (s: f32[8], u: u32[], a: f32[10,10]) -> (f32[10,10], f32[8], u32[]) {
+  %s = f32[8]{0} parameter(0)
+  %u = u32[] parameter(1)
+  %a = f32[10,10]{1,0} parameter(2)
+  %r = f32[8]{0} all-reduce(%s)
+  %p = f32[10,10]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={0}, metadata={op_name="transpose(jvp(N))/dot"}
+  ROOT %t = (f32[10,10]{1,0}, f32[8]{0}, u32[]) tuple(%p, %r, %u)
+}
+
+%finish (s: f32[8], u: u32[]) -> f32[8] {
+  %s = f32[8]{0} parameter(0)
+  %u = u32[] parameter(1)
+  ROOT %r = f32[8]{0} all-reduce(%s)
+}
+
+ENTRY %main (a: f32[10,10], g: f32[8]) -> f32[8] {
+  %a = f32[10,10]{1,0} parameter(0)
+  %g = f32[8]{0} parameter(1)
+  %async-collective-start.1 = (f32[8]{0}, u32[]) fusion(%g), kind=kCustom, output_to_operand_aliasing={{0}: (0, {})}, calls=%begin
+  %s.1 = f32[8]{0} get-tuple-element(%async-collective-start.1), index=0
+  %u.1 = u32[] get-tuple-element(%async-collective-start.1), index=1
+  %f = (f32[10,10]{1,0}, f32[8]{0}, u32[]) fusion(%s.1, %u.1, %a), kind=kOutput, output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}, calls=%part
+  %s.2 = f32[8]{0} get-tuple-element(%f), index=1
+  %u.2 = u32[] get-tuple-element(%f), index=2
+  ROOT %async-collective-done.1 = f32[8]{0} fusion(%s.2, %u.2), kind=kCustom, output_to_operand_aliasing={{}: (0, {})}, calls=%finish
+}
+"""  # noqa: E501
+    schedule = read_schedule(program, RATES)
+    (found,) = schedule.collectives
+    assert (found.kind, found.num_bytes, found.asynchronous) == ("all-reduce", 32, True)
+    assert (found.start_product, found.end_product, found.flops_between) == (0, 1, 2000)
+    assert found.before_backward_end
+    assert (schedule.flops, schedule.num_bytes, schedule.backward_products) == (2000, 800, 1)
+    assert [(one["name"], one["bytes"]) for one in schedule.largest[:1]] == [("f", 800)]
+
+
 def exchange(start, end, num_bytes, times=1):
     return Collective("", "all-reduce", num_bytes, times, start != end, 0, 0, True, 0, start, end)
 
