@@ -61,8 +61,9 @@ def compile_parallel(
       devices: may be described only (`jax.experimental.topologies`).
     """
     mapped = jax.pmap(step, axis_name=AXIS_NAME, in_axes=(None, 0), out_axes=None, donate_argnums=(0,), devices=devices)
-    platform = devices[0].platform
-    options = compiler_options(platform) | (COMPILER_OPTIONS.get(platform, {}) if len(devices) > 1 else {})
+    options = compiler_options(devices[0].platform)
+    if len(devices) > 1:
+        options |= COMPILER_OPTIONS.get(devices[0].device_kind, {})
     return mapped.lower(state, batch).compile(compiler_options=options)
 
 

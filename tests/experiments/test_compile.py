@@ -81,7 +81,7 @@ def test_full_network_on_tpus(tmp_path):
     found, _ = compiled(tmp_path, "--topology=v5e:2x4", *arguments)
     step = found["step"]
     assert step["flops_per_image"] == pytest.approx(196e9, rel=0.05)
-    assert step["memory"]["total_bytes"] < 4.5e9
+    assert step["memory"]["total_bytes"] < 7e9  # 6.4 GB, of which 2.2 GB are for sums that are on their way
     assert step["bytes_per_image"] < 1.7e9  # 1.62e9
     assert step["exchanged_bytes"] == pytest.approx(4 * 251_805_653, rel=0.01)
 
