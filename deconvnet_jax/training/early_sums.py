@@ -18,8 +18,8 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 LARGE = 0.05  # share of all parameters
-# TPUs wait for every all-reduce unless both options are given (libtpu 0.0.50; 0.0.42 accepts them, too). By device kind,
-# because XLA refuses to compile with them for v5p and supports them on v5e alone.
+# TPUs wait for every all-reduce unless both options are given (libtpu 0.0.50; 0.0.42 accepts them, too). They are given
+# by device kind: XLA supports them on v5e alone, and refuses to compile with them for v5p.
 COMPILER_OPTIONS = {
     "TPU v5 lite": {
         "xla_enable_async_all_reduce": "true",

@@ -20,6 +20,7 @@ from experiments.configs import default, voc_stage1
 
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = {"h100:8": ("jax_cuda13_plugin", "compile-gpu"), "v5e:2x4": ("libtpu", "compile-tpu")}
+EXTRAS["v5p:2x2x2"] = EXTRAS["v5e:2x4"]  # XLA refuses some options for it that it takes for v5e
 
 
 def needs_extra(topology):
