@@ -160,6 +160,7 @@ def _zip_kind(stream: BinaryIO) -> FileKind:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
+    # zipfile raises NotImplementedError for archives that ask for a newer version of the format.
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, LookupError, NotImplementedError, UnicodeError):
         return BROKEN_ZIP
     if any(re.fullmatch(r"[^/]*/data\.pkl", name) for name in names):

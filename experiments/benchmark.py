@@ -20,7 +20,7 @@ the same training are equal bit for bit; "forward": the network's forward pass a
 and unpooling, beside PyTorch's and the general form. "infer": seconds from a photograph to its label map, beside the
 same steps in PyTorch and OpenCV. "crf": the dense CRF, beside pydensecrf2. "growth": training steps against batch,
 size of images and devices, with a picture. "scaling": what more accelerators would lose to summing up gradients,
-computed from compiled programs, not measured. "all": one after the other, each in a program of its own; proposals with
+computed from compiled programs, not measured. "all": one after the other, each in a separate process; proposals with
 --voc_root.
 
 Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of stdout is

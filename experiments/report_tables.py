@@ -118,7 +118,7 @@ def duration(result: Numbers) -> str:
 
 
 def speed(result: Numbers, numbers: Numbers) -> str:
-    """Returns images a second and the ratio to the alternative."""
+    """Returns images per second and the ratio to the alternative."""
     return f"{number(result['images_per_second'][OURS]['median'])} images/s{times(result['ratio'], numbers)}"
 
 
@@ -140,7 +140,7 @@ def training(parts: Numbers) -> str:
 
 
 def rows_of_sides(label: str, result: Numbers, numbers: Numbers, rates: Numbers) -> Iterable[list[str]]:
-    """Yields a row for each side of a comparison in images a second."""
+    """Yields a row for each side of a comparison in images per second."""
     for side, rate in result["images_per_second"].items():
         flops = rate["median"] * numbers["gflop_per_image"] * 1e9
         peak = result["peak_bytes"][side]

@@ -1,4 +1,4 @@
-"""How inference uses several devices: one program runs on all of them, each with an image or windows of its own.
+"""How inference uses several devices: one program runs on all of them, each with its image or windows.
 
 An array that is spread holds the parts of all devices one after the other along its first axis, each of the same shape.
 With `mesh=None` there is one device, JAX's default, and arrays and programs are those of that device.

@@ -25,7 +25,7 @@ from deconvnet_jax.files import as_path, in_bucket, not_written, open_growing, w
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))
 _BOARDS = itertools.count()
-_LARGEST_OBJECT = 2**22  # bytes; an object in a bucket is written anew whenever it grows
+_LARGEST_OBJECT = 2**22  # bytes; an object in a bucket is rewritten whole whenever it grows
 
 
 class MetricWriter:

@@ -159,7 +159,7 @@ class _Clock:
     begun: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(self, step: _Step) -> None:
-        """Goes on by one instruction."""
+        """Advances by one instruction."""
         instruction, computation, times = step
         kind = self.module.exchange(instruction)
         if kind or (instruction.opcode == "async-done" and instruction.operands[0] in self.begun):

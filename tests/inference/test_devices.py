@@ -23,7 +23,7 @@ SIZES = ((60, 80), (100, 90), (300, 40), (70, 20), (40, 260), (50, 50), (64, 64)
 
 
 def on(count, net, variables, partner=None, **settings):
-    """A Segmenter on so many devices."""
+    """A Segmenter on the given number of devices."""
     chosen = InferenceSettings(**{"num_proposals": 10, "proposals": "grid", "batch_size": 3, **settings})
     return Segmenter(net, variables, NAMES, SIZE, chosen, partner, devices=jax.local_devices()[:count])
 
