@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -61,6 +61,28 @@ _KINDS = (  # pattern of the first bytes, what such a file is
     (rb"\x93NUMPY", "a NumPy array"),
     (rb"\x89HDF|MATLAB", "a file of arrays"),
 )
+
+
+class Example(NamedTuple):
+    """One annotated photograph.
+
+    Attributes:
+      name: as in the split's file.
+      image: uint8 RGB [H, W, 3].
+      label: uint8 [H, W], class ids and 255 = ignore; None only in `UnlabelledSplit`.
+      instances: uint8 [H, W], 0 = background, 255 = ignore, else the object's number; None without instance masks.
+    """
+
+    name: str
+    image: np.ndarray
+    label: np.ndarray | None
+    instances: np.ndarray | None
+
+
+def image_digests(source: Any, masks: bool = False) -> list[str] | None:
+    """Returns `data.DatasetSplit.digest` of all images of a source; None for sources that are not packed."""
+    digest = getattr(source, "digest", None)
+    return [digest(i, masks) for i in range(len(source))] if digest else None
 
 
 def read_image(

@@ -10,9 +10,9 @@ import ml_collections
 import tensorflow_datasets as tfds
 
 from deconvnet_jax import data
-from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
+from deconvnet_jax.images import image_digests
 from experiments import cli, hosts, settings
 from experiments.configs import default
 

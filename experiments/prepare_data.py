@@ -23,8 +23,8 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from deconvnet_jax import data
-from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import image_digests
 from experiments import cli, dataset
 
 DATASETS = ("scenes", "voc_layout", "voc2012", "camvid")

@@ -5,7 +5,7 @@
 The data is BSDS500 as downloaded (images/ and groundTruth/), or a folder with {train,val,test}/NAME.jpg and
 NAME_boundaries.png, 255 x the share of people who drew a boundary at a pixel. Trains on train and val, scores on test;
 the last line of stdout is one JSON object. About 20 minutes on two CPU cores. The weights that come with this project,
-deconvnet_jax/data/edge_network.npz, were made by this command with its defaults.
+deconvnet_jax/proposals/edge_network.npz, were made by this command with its defaults.
 """
 
 import json
@@ -17,14 +17,13 @@ from typing import Any
 import chex
 from absl import flags
 
-from deconvnet_jax.data.bsds500 import BoundaryExample, read_bsds500
-from deconvnet_jax.data.gradient_edges import gradient_edges
-from deconvnet_jax.data.network_edges import network_edges_batch, read_edge_network, write_edge_network
 from deconvnet_jax.evaluation import EdgeScores, edge_scores
 from deconvnet_jax.files import user_path, whole_file
 from deconvnet_jax.models import count_parameters
 from deconvnet_jax.ops import edge_normals, thin_edges
-from deconvnet_jax.training.edges import train_edge_network
+from deconvnet_jax.proposals.edge_boxes import gradient_edges
+from deconvnet_jax.proposals.edge_network import network_edges_batch, read_edge_network, write_edge_network
+from deconvnet_jax.proposals.edge_training import BoundaryExample, read_bsds500, train_edge_network
 from experiments import cli
 from experiments.output import output_file
 

@@ -29,6 +29,7 @@ import pytest
 from gcs_emulator import emulated_bucket
 from jax.experimental.compilation_cache import compilation_cache
 
+from deconvnet_jax import data
 from deconvnet_jax.files import user_path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -101,3 +102,17 @@ def bucket():
     with emulated_bucket() as environment:
         os.environ.update(environment)
         yield user_path("gs://bucket", "bucket", in_bucket=True)
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory):
+    """Folder in the VOC layout with 10 training and 4 evaluation scenes."""
+    root = tmp_path_factory.mktemp("data") / "scenes"
+    data.write_scenes(root, train=10, val=4, seed=3)
+    return root
+
+
+@pytest.fixture(scope="session")
+def train_split(scenes):
+    """The packed training scenes."""
+    return data.open_split(data.prepare_voc_layout(scenes, scenes.parent / "tfds"), "train")

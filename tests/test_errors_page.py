@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from deconvnet_jax import buckets, data, files
-from deconvnet_jax.data.proposal_files import Proposals, write_proposals
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import max_unpool
+from deconvnet_jax.proposals.files import Proposals, write_proposals
 from deconvnet_jax.training import claim_workdir, init_variables, save_checkpoint
 from deconvnet_jax.weights import (
     init_from_checkpoint,

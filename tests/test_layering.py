@@ -12,9 +12,10 @@ MAY_IMPORT = {
     "ops": set(),
     "models": {"ops"},
     "weights": {"ops", "models"},
-    "data": {"ops", "models"},
+    "proposals": {"ops", "models"},
+    "data": {"ops", "models", "proposals"},
     "training": {"ops", "models", "weights", "data"},
-    "inference": {"ops", "models", "weights", "data"},
+    "inference": {"ops", "models", "weights", "proposals", "data"},
     "evaluation": set(),
     "visualization": set(),
 }

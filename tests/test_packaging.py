@@ -22,7 +22,7 @@ def test_wheel(tmp_path):
         str(path.relative_to(ROOT)) for folder in ("deconvnet_jax", "experiments") for path in folder_files(folder)
     }
     assert modules <= names
-    arrays = {"deconvnet_jax/data/edge_network.npz", "deconvnet_jax/weights/vgg16_first_layers.npz"}
+    arrays = {"deconvnet_jax/proposals/edge_network.npz", "deconvnet_jax/weights/vgg16_first_layers.npz"}
     assert {"deconvnet_jax/py.typed", *arrays} <= names
     assert not [name for name in names if name.startswith(("tests", "docs", "launch"))]
     assert wheel.stat().st_size < 2_000_000
@@ -37,7 +37,8 @@ def test_wheel(tmp_path):
     )
     assert all(path.startswith(str(installed)) for path in found.stdout.split()), found
     quick = [
-        str(ROOT / name) for name in ("tests/ops/test_boxes.py", "tests/data/test_proposals.py", "tests/evaluation")
+        str(ROOT / name)
+        for name in ("tests/ops/test_boxes.py", "tests/proposals/test_edge_boxes.py", "tests/evaluation")
     ]
     subprocess.run([sys.executable, "-m", "pytest", "-q", *quick], cwd=elsewhere, env=environment, check=True)
     command = [sys.executable, "-m", "experiments.prepare_data", "--dataset=scenes", "--data_dir=data"]

@@ -13,7 +13,6 @@ from deconvnet_jax.data.unlabelled import UnlabelledSplit, has_no_masks
 from deconvnet_jax.data.voc_layout import (
     IGNORE,
     VOC_CLASSES,
-    Example,
     class_names,
     read_class_names,
     read_example,
@@ -30,14 +29,20 @@ from deconvnet_jax.data.windows import (
     number_parts,
     square,
 )
+from deconvnet_jax.images import Example
+from deconvnet_jax.proposals import (
+    EdgeBoxes,
+    compute_proposals,
+    load_proposals,
+    propose_boxes,
+    read_proposals,
+    write_proposals,
+)
 
 if TYPE_CHECKING:
     from deconvnet_jax.data.camvid_builder import CAMVID_CLASSES, prepare_camvid
     from deconvnet_jax.data.coco import import_coco
     from deconvnet_jax.data.pipeline import TrainingBatches, class_pixels, training_batches
-    from deconvnet_jax.data.proposal_files import load_proposals, read_proposals, write_proposals
-    from deconvnet_jax.data.proposal_split import compute_proposals
-    from deconvnet_jax.data.proposals import EdgeBoxes, propose_boxes
     from deconvnet_jax.data.records import DatasetSplit, open_split, split_counts, split_parts
     from deconvnet_jax.data.voc2012_builder import prepare_voc2012
     from deconvnet_jax.data.voc_builder import prepare_voc_layout
@@ -100,12 +105,6 @@ _LAZY = {
     "prepare_camvid": "camvid_builder",
     "import_coco": "coco",
     "prepare_voc2012": "voc2012_builder",
-    "EdgeBoxes": "proposals",
-    "compute_proposals": "proposal_split",
-    "load_proposals": "proposal_files",
-    "propose_boxes": "proposals",
-    "read_proposals": "proposal_files",
-    "write_proposals": "proposal_files",
     "TrainingBatches": "pipeline",
     "class_pixels": "pipeline",
     "DatasetSplit": "records",

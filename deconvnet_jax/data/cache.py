@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from deconvnet_jax.data.voc_layout import Example
+from deconvnet_jax.images import Example
 
 
 class CachedSource(Sequence[Example]):

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
@@ -62,12 +62,6 @@ def contents_of(files: Sequence[Path], note: Path) -> Contents:
         with _readable(path), path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return Contents(now, digest.hexdigest())
-
-
-def image_digests(source: Any, masks: bool = False) -> list[str] | None:
-    """Returns `DatasetSplit.digest` of all images of a source; None for sources that are not packed."""
-    digest = getattr(source, "digest", None)
-    return [digest(i, masks) for i in range(len(source))] if digest else None
 
 
 @contextmanager

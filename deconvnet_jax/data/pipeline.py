@@ -19,10 +19,10 @@ from deconvnet_jax.data.cache import CachedSource
 from deconvnet_jax.data.order import WindowOrder
 from deconvnet_jax.data.records import DatasetSplit
 from deconvnet_jax.data.training_windows import Windows
-from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.data.windows import crop_window, keep_class, number_parts, shown_extent
-from deconvnet_jax.data.workers import stay_with_parent
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import Example
+from deconvnet_jax.processes import stay_with_parent
 
 LABEL_MODES = ("instance", "all")
 _READ_THREADS = 4

@@ -17,11 +17,10 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
-from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.data.windows import Objects, instance_boxes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
-from deconvnet_jax.images import image_size, open_image, read_image, read_mask
+from deconvnet_jax.images import Example, image_size, open_image, read_image, read_mask
 
 FORMAT = tfds.core.Version("1.1.0")  # of the records: raise it when they change
 _NOTED, _SMALL = "files.json", 2**20  # bytes

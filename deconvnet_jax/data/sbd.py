@@ -5,8 +5,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deconvnet_jax.data.mat_files import read_mat
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.mat_files import read_mat
 
 _MAX_INSTANCES = 254
 

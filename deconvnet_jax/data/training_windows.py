@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.data.windows import Objects, enlarge, image_box, instance_boxes, square
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import Example
 from deconvnet_jax.ops.boxes import box_iou
 
 WINDOWS = ("instance", "proposal", "image")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from deconvnet_jax.data.annotated import check_left_out
 from deconvnet_jax.data.text_lists import read_list
-from deconvnet_jax.data.voc_layout import Example, VocFolder
-from deconvnet_jax.images import image_size, read_image
+from deconvnet_jax.data.voc_layout import VocFolder
+from deconvnet_jax.images import Example, image_size, read_image
 
 
 class UnlabelledSplit(Sequence[Example]):

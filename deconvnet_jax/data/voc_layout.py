@@ -20,7 +20,7 @@ from deconvnet_jax.data.named_files import NamedFiles
 from deconvnet_jax.data.text_lists import Listed, lines_of, read_list, read_text
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
-from deconvnet_jax.images import read_image, read_mask
+from deconvnet_jax.images import Example, read_image, read_mask
 
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -30,22 +30,6 @@ IGNORE = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 MASK_SUFFIXES = (".png", *(f"{suffix}.png" for suffix in IMAGE_SUFFIXES))
 _FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
-
-
-class Example(NamedTuple):
-    """One annotated photograph.
-
-    Attributes:
-      name: as in the split's file.
-      image: uint8 RGB [H, W, 3].
-      label: uint8 [H, W], class ids and 255 = ignore; None only in `UnlabelledSplit`.
-      instances: uint8 [H, W], 0 = background, 255 = ignore, else the object's number; None without instance masks.
-    """
-
-    name: str
-    image: np.ndarray
-    label: np.ndarray | None
-    instances: np.ndarray | None
 
 
 class ExampleFiles(NamedTuple):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.data.text_lists import lines_of, read_text
 from deconvnet_jax.data.training_windows import Source, Windows, class_of_windows
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import not_written, user_path, write_text
+from deconvnet_jax.images import image_digests
 
 _LINE = "'image mask x1 y1 x2 y2'"
 _MAX_COORDINATE = 1_000_000

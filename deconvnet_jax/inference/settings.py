@@ -5,11 +5,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from deconvnet_jax.data.proposals import METHODS
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference.proposal_batch import AGGREGATIONS
 from deconvnet_jax.inference.windows import ENLARGED
 from deconvnet_jax.ops import CRF_PRESETS
+from deconvnet_jax.proposals.edge_boxes import METHODS
 from deconvnet_jax.settings import Choice, Kind, LocalPath, Number, Switch, check_values, chosen_path
 
 _METHODS = tuple(method for method in METHODS if method != "structured_forest")  # which needs a file besides

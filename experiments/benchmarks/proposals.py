@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data import class_names, instance_boxes, propose_boxes, read_example, split_names
-from deconvnet_jax.data.proposals import METHODS
 from deconvnet_jax.data.windows import number_parts
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import box_recall
 from deconvnet_jax.ops import box_iou
+from deconvnet_jax.proposals.edge_boxes import METHODS
 from experiments import cli
 
 COUNTS, THRESHOLDS = (50, 200, 2000), (0.5, 0.7)

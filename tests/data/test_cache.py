@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.data.cache import CachedSource
-from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import Example
 
 SIZE = 10 * 20 * 5  # bytes of an example
 

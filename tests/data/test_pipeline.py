@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.data import class_pixels, training_batches, training_windows
-from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import Example
 
 
 def batches_of(source, kinds=("instance",), **options):

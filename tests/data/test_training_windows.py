@@ -15,8 +15,8 @@ from deconvnet_jax.data import (
     training_windows,
 )
 from deconvnet_jax.data.training_windows import class_of_windows
-from deconvnet_jax.data.voc_layout import Example
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import Example
 
 
 class Described(list):

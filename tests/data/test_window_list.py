@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.data import Objects, Windows, listed_windows, read_window_list, write_window_list
-from deconvnet_jax.data.contents import image_digests
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import image_digests
 
 # Lines of the released stage-2 list, as quoted in issue 3 of HyeonwooNoh/DeconvNet.
 SAMPLE = """\

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from deconvnet_jax.data import write_proposals
-from deconvnet_jax.data.proposal_files import Proposals
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Result, Segmenter
+from deconvnet_jax.proposals.files import Proposals
 from experiments import predict
 from experiments.configs import default
 

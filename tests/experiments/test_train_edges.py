@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconvnet_jax.data.network_edges import read_edge_network
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.proposals.edge_network import read_edge_network
 from experiments import train_edges
 
 ROOT = Path(__file__).resolve().parents[2]

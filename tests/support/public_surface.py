@@ -13,6 +13,7 @@ from deconvnet_jax import ops
 from deconvnet_jax.data import propose_boxes
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet, EdgeNetwork, FCN8s, fold_batch_norm
+from deconvnet_jax.proposals.edge_training import edge_loss
 from deconvnet_jax.training import (
     AXIS_NAME,
     batch_layout,
@@ -25,7 +26,6 @@ from deconvnet_jax.training import (
     segmentation_loss,
     train_step,
 )
-from deconvnet_jax.training.edges import edge_loss
 
 OPTIMIZER = {
     "learning_rate": 0.01,

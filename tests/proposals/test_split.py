@@ -19,8 +19,8 @@ from deconvnet_jax.data import (
     read_proposals,
     write_proposals,
 )
-from deconvnet_jax.data.proposal_split import claim_partial, weights_digest
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.proposals.split import claim_partial, weights_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 

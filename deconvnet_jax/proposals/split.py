@@ -18,8 +18,13 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from deconvnet_jax.data.contents import image_digests
-from deconvnet_jax.data.proposal_files import (
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import not_written, remove_unfinished, write_text
+from deconvnet_jax.images import Example, image_digests
+from deconvnet_jax.ops.boxes import checked_boxes
+from deconvnet_jax.processes import end_with_parent
+from deconvnet_jax.proposals.edge_boxes import EdgeBoxes, check_method, propose_boxes, propose_from_edges
+from deconvnet_jax.proposals.files import (
     BOX_FIELDS,
     Proposals,
     check_images,
@@ -28,12 +33,6 @@ from deconvnet_jax.data.proposal_files import (
     write_npz,
     write_proposals,
 )
-from deconvnet_jax.data.proposals import EdgeBoxes, check_method, propose_boxes, propose_from_edges
-from deconvnet_jax.data.voc_layout import Example
-from deconvnet_jax.data.workers import end_with_parent
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, remove_unfinished, write_text
-from deconvnet_jax.ops.boxes import checked_boxes
 
 Boxes = tuple[np.ndarray, np.ndarray]
 
@@ -115,7 +114,7 @@ def weights_digest(method: str, forest: str | None) -> str | None:
     Raises:
       InputError: for an unknown method, or a structured forest whose file is not there.
     """
-    from deconvnet_jax.data.network_edges import WEIGHTS  # not at the top: workers need no JAX
+    from deconvnet_jax.proposals.edge_network import WEIGHTS  # not at the top: workers need no Flax
 
     check_method(method, forest)
     path = {"network": WEIGHTS, "structured_forest": forest}.get(method)
@@ -175,7 +174,7 @@ def _jobs(
         for i in missing:
             yield i, _propose, (source[i].image, count, method, settings, forest)
         return
-    from deconvnet_jax.data.network_edges import BATCH, network_edges_batch
+    from deconvnet_jax.proposals.edge_network import BATCH, network_edges_batch
 
     for start in range(0, len(missing), BATCH):
         batch = missing[start : start + BATCH]

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deconvnet_jax.data.mat_files import read_mat
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import whole_file
+from deconvnet_jax.mat_files import read_mat
 from deconvnet_jax.npz import read_npz
 from deconvnet_jax.ops.boxes import checked_boxes
 

@@ -5,16 +5,16 @@ import jax
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import network_edges as network
-from deconvnet_jax.data.gradient_edges import gradient_edges
-from deconvnet_jax.data.network_edges import (
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.proposals import edge_network as network
+from deconvnet_jax.proposals.edge_boxes import gradient_edges
+from deconvnet_jax.proposals.edge_network import (
     network_edges,
     network_edges_batch,
     read_edge_network,
     shipped_params,
     write_edge_network,
 )
-from deconvnet_jax.errors import InputError
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import scipy.io
 
 from deconvnet_jax.data import load_proposals, read_proposals, write_proposals
-from deconvnet_jax.data.proposal_files import Proposals
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.proposals.files import Proposals
 
 
 def random_boxes(rng, count):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import scipy.io
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.npz import ALWAYS_ALLOWED, MAX_RATIO, check_size
@@ -48,6 +47,8 @@ def read_mat(file: str | Path | BinaryIO, name: str, remedy: str) -> np.ndarray:
         if content[512:520] == _HDF5 or content.startswith(_HDF5):
             return _from_hdf5(content, name)
         if 0 in content[:4]:
+            import scipy.io  # slow to import, and files of version 4 are rare
+
             found = scipy.io.loadmat(io.BytesIO(content))  # of version 4, whose reader is plain Python
             _check_there((key for key in found if not key.startswith("__")), name)
             return found[name]

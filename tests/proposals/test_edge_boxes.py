@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import EdgeBoxes, proposals, propose_boxes
-from deconvnet_jax.data.proposals import METHODS, edge_map, propose_from_edges
+from deconvnet_jax.data import EdgeBoxes, propose_boxes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import box_recall
 from deconvnet_jax.ops import box_iou
+from deconvnet_jax.proposals import edge_boxes
+from deconvnet_jax.proposals.edge_boxes import METHODS, edge_map, propose_from_edges
 
 FREE = tuple(method for method in METHODS if method != "structured_forest")
 
@@ -169,7 +170,7 @@ def test_a_forest_that_is_none(text, tmp_path):
 
 
 def test_opencv_without_its_contributed_modules(monkeypatch, photo):
-    monkeypatch.delattr(proposals.cv2, "ximgproc")
+    monkeypatch.delattr(edge_boxes.cv2, "ximgproc")
     with pytest.raises(InputError, match="this OpenCV has no Edge Boxes: pip uninstall opencv-python"):
         propose_boxes(photo[0])
     assert len(propose_boxes(photo[0], method="grid")[0]) == 50

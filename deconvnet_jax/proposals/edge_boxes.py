@@ -13,7 +13,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from deconvnet_jax.data.gradient_edges import gradient_edges
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops.boxes import rank_varied
 from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
@@ -25,6 +24,9 @@ GRID_SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18)  # sides of the grid's boxes / s
 GRID_ASPECTS = (1.0, 0.5, 2.0)
 VARIETY = 4.0  # power of the overlap in `rank_varied`; 2 to 6 tried on 73 photographs
 PICKS = 200
+GRADIENT_SCALES = (1.0, 2.0, 4.0)  # standard deviations of the smoothing, in pixels
+SURROUNDINGS = 16.0  # standard deviation of the window for the local mean
+GRADIENT_FLOOR = 1.0  # of the local mean, in units of Lab: flat regions stay flat
 
 
 class EdgeBoxes(NamedTuple):
@@ -109,7 +111,7 @@ def edge_map(image: np.ndarray, method: str = "network", forest: str | None = No
     """
     check_method(method, forest)
     if method == "network":
-        from deconvnet_jax.data.network_edges import network_edges  # JAX; the other methods need none
+        from deconvnet_jax.proposals.edge_network import network_edges  # Flax; the other methods need none
 
         return network_edges(image)
     if method == "gradient":
@@ -117,6 +119,25 @@ def edge_map(image: np.ndarray, method: str = "network", forest: str | None = No
     if method not in EDGE_METHODS:
         raise InputError(f"method='{method}' has no edge map; expected one of {', '.join(EDGE_METHODS)}")
     return _forest(forest).detectEdges(image.astype(np.float32) / 255)
+
+
+def gradient_edges(image: np.ndarray) -> np.ndarray:
+    """Returns how strongly the colour changes at every pixel, at several scales, relative to its surroundings.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+
+    Returns:
+      float32 [H, W] in 0..1.
+    """
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    strength = np.zeros(image.shape[:2], np.float32)
+    for scale in GRADIENT_SCALES:
+        smooth = cv2.GaussianBlur(lab, (0, 0), scale)
+        x, y = (cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=3, scale=scale / 8) for order in ((1, 0), (0, 1)))
+        magnitude = np.sqrt((x * x + y * y).sum(axis=2))
+        strength += magnitude / (cv2.GaussianBlur(magnitude, (0, 0), SURROUNDINGS) + GRADIENT_FLOOR)
+    return np.minimum(strength / (4 * len(GRADIENT_SCALES)), 1)
 
 
 def propose_from_edges(

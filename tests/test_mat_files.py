@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from deconvnet_jax.data.mat_files import read_mat
-from deconvnet_jax.data.proposal_files import original_boxes
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.mat_files import read_mat
+from deconvnet_jax.proposals.files import original_boxes
 
 BOXES = np.array([[101.0, 81, 150, 120], [110, 90, 140, 100]])
 
