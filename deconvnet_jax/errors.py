@@ -1,4 +1,4 @@
-"""The one exception for bad input."""
+"""The one exception for bad input, and what other exceptions say in one line."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,9 @@ class InputError(ValueError):
     The message is one line for that user: it names the file or key, says what was expected and what to do.
     Programs in `experiments` print it without a stack trace and exit with status 1.
     """
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """Returns the reason that an exception gives, in one line of at most `limit` characters; else its class's name."""
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return reason[:limit] or type(error).__name__

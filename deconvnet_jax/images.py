@@ -1,4 +1,4 @@
-"""Reads photographs and masks: the one place where image files, often from strangers, meet a decoder.
+"""Reads and writes photographs and masks: the one place where image files, often from strangers, meet a decoder.
 
 Pillow guesses a file's format by its content and knows some sixty, among them PostScript, for which it starts
 Ghostscript. Here only `FORMATS` are tried. The size, the kind and, for PNG, the checksums are verified before pixels
@@ -17,11 +17,13 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.files import not_written, whole_file
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # MPO, several JPEGs of a telephone, is one of JPEG
 READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and PPM"
 MAX_PIXELS = 178_956_970  # as many as Pillow takes for a decompression bomb
+MAX_PHOTOGRAPH = 50_000_000  # pixels of a photograph to segment: scores of 21 classes take 84 bytes per pixel
 
 # The most pixels that one byte can stand for: deflate shrinks a byte with 8 pixels 1032 times, a JPEG needs one bit for
 # each block of 64. The other formats know no such limit.
@@ -114,6 +116,21 @@ def read_image(
         return np.array((image.transpose(turn) if turn is not None else image).convert("RGB"))
 
 
+def read_photograph(path: Path, max_pixels: int = MAX_PHOTOGRAPH) -> np.ndarray:
+    """Returns a photograph, upright, as uint8 RGB [H, W, 3].
+
+    Args:
+      path: of the file.
+      max_pixels: larger photographs are refused.
+
+    Raises:
+      InputError: if the file is no complete image, has more than 8 bits a channel, or more pixels than allowed; that
+        is known before they are decoded.
+    """
+    larger = f"reduce it to {max_pixels:,}, or allow more: --max_pixels"
+    return read_image(path, max_pixels=max_pixels, larger=larger, upright=True)
+
+
 def read_mask(file: str | Path | BinaryIO) -> np.ndarray:
     """Returns the numbers in an indexed or greyscale PNG, uint8 [H, W]; never the colours that they stand for.
 
@@ -161,6 +178,19 @@ def image_orientation(file: str | Path | BinaryIO) -> int:
     with open_image(file) as image:
         number = _orientation(image)
         return number if number in _TURNS else 1
+
+
+def save_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes a picture, uint8 RGB [H, W, 3], as its suffix says; whole or not at all, folders made as needed.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    with not_written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    jpeg = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    with whole_file(path) as temporary:
+        Image.fromarray(picture).save(temporary, **jpeg)
 
 
 @contextlib.contextmanager
@@ -279,5 +309,4 @@ def _kind(stream: BinaryIO) -> str | None:
 def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"it is none in {READ}, or its header is damaged"
-    text = getattr(error, "strerror", None) or " ".join(str(error).split())[:120]
-    return text or type(error).__name__
+    return one_line(error, 120)

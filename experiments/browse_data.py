@@ -23,11 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data import Source, Windows, class_windows, open_split, repeat_rare
+from deconvnet_jax.images import save_picture
+from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.visualization import contact_sheet
 from experiments import cli, dataset
-from experiments.output import output_folder, save_picture
+from experiments.output import output_folder
 
-IGNORE = 255
 BATCH = 16
 
 

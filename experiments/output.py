@@ -6,12 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from deconvnet_jax.buckets import check_writable
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import in_bucket, not_written, user_path, whole_file, write_text
+from deconvnet_jax.files import in_bucket, not_written, user_path, write_text
 from deconvnet_jax.training import flatten
 
 RUN_FILE = "run.json"
@@ -56,19 +53,6 @@ def output_file(path: str | Path, flag: str, suffix: str = "") -> Path:
         raise InputError(f"{flag}={path}: expected a name{ending}, of a file; name another")
     with not_written(file), tempfile.TemporaryFile(dir=file.parent):
         return file
-
-
-def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture, uint8 RGB [H, W, 3], as its suffix says; whole or not at all, folders made as needed.
-
-    Raises:
-      InputError: if the file cannot be written.
-    """
-    with not_written(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    jpeg = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
-    with whole_file(path) as temporary:
-        Image.fromarray(picture).save(temporary, **jpeg)
 
 
 def claim_output(folder: Path, description: dict[str, Any]) -> None:

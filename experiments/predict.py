@@ -26,11 +26,10 @@ import jax
 import ml_collections
 import numpy as np
 from absl import flags
-from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import in_bucket, user_path, whole_file
-from deconvnet_jax.images import read_image
+from deconvnet_jax.files import in_bucket, user_path
+from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
@@ -39,7 +38,6 @@ from experiments.output import output_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _LONGEST_IN_BUCKET = 800  # bytes of 1024, for those of the folder
-MAX_PIXELS = 50_000_000  # unless told otherwise: the scores of 21 classes take 84 bytes a pixel
 
 
 def define_flags() -> None:
@@ -47,7 +45,7 @@ def define_flags() -> None:
     cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder", in_bucket=True)
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     cli.define_path("output", None, "folder for the label maps and overlays", in_bucket=True)
-    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
+    flags.DEFINE_integer("max_pixels", MAX_PHOTOGRAPH, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flags_as_required(["checkpoint", "output"])
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
@@ -81,7 +79,7 @@ def run(
     step: int | None = None,
     config: ml_collections.ConfigDict | None = None,
     changes: dict[str, Any] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int = MAX_PHOTOGRAPH,
 ) -> int:
     """Segments images and prints a line for each, on stderr for those that failed, and those again at the end.
 
@@ -242,22 +240,9 @@ def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence
     """Writes the results of one image and tells what they show."""
     label_file, overlay_file = _results(folder, job.name)
     panel = result_panel(job.image, result.labels, class_names)
-    with whole_file(label_file) as temporary:
-        save_label_png(temporary, result.labels)
-    with whole_file(overlay_file) as temporary:
-        Image.fromarray(panel).save(temporary, quality=92, subsampling=0)
+    save_label_png(label_file, result.labels)
+    save_picture(overlay_file, panel)
     return f"{job.path}: {describe(result.labels, class_names)} -> {label_file}, {overlay_file}"
-
-
-def read_photograph(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A photograph, upright, as uint8 RGB [H, W, 3].
-
-    Raises:
-      InputError: if the file is no complete image, has more than 8 bits a channel, or more pixels than allowed; that
-        is known before they are decoded.
-    """
-    larger = f"reduce it to {max_pixels:,}, or allow more: --max_pixels"
-    return read_image(path, max_pixels=max_pixels, larger=larger, upright=True)
 
 
 def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:

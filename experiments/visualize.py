@@ -24,6 +24,7 @@ from absl import flags
 
 from deconvnet_jax.data import enlarge, propose_boxes, square
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
 from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import MEAN_BGR, checked_boxes
@@ -36,8 +37,8 @@ from deconvnet_jax.visualization import (
 )
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli, segmenting
-from experiments.output import output_folder, save_picture
-from experiments.predict import MAX_PIXELS, Failures, find_images, read_photograph, result_names
+from experiments.output import output_folder
+from experiments.predict import Failures, find_images, result_names
 
 SIDE = 224  # of pictures of activations
 SHOWN_SIDE = 480  # longer side of photographs in figures, at most
@@ -51,7 +52,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
     cli.define_path("output", None, "folder for the figures", in_bucket=True)
     flags.DEFINE_list("box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown")
-    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "larger photographs are refused", lower_bound=1)
+    flags.DEFINE_integer("max_pixels", MAX_PHOTOGRAPH, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flags_as_required(["checkpoint", "output"])
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images

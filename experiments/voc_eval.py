@@ -40,11 +40,12 @@ from deconvnet_jax.data import (
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import Tally, scores_table, submission_folder
 from deconvnet_jax.files import user_path, whole_file, write_text
+from deconvnet_jax.images import save_picture
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
 from experiments import cli, dataset, hosts, overlap, segmenting
-from experiments.output import claim_output, output_folder, save_picture
+from experiments.output import claim_output, output_folder
 
 
 def define_flags() -> None:

@@ -11,8 +11,6 @@ from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
 from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
 from deconvnet_jax.data.unlabelled import UnlabelledSplit, has_no_masks
 from deconvnet_jax.data.voc_layout import (
-    IGNORE,
-    VOC_CLASSES,
     class_names,
     read_class_names,
     read_example,
@@ -30,6 +28,7 @@ from deconvnet_jax.data.windows import (
     square,
 )
 from deconvnet_jax.images import Example
+from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 from deconvnet_jax.proposals import (
     EdgeBoxes,
     compute_proposals,

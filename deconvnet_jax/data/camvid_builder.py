@@ -13,10 +13,11 @@ import tensorflow_datasets as tfds
 
 from deconvnet_jax.data.packing import Origin, check_origin, pack, packed_data_dir, remove_leftovers
 from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
-from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, check_label
+from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, check_label
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import Example, read_image, read_mask
+from deconvnet_jax.labels import IGNORE
 
 Progress = Callable[[int, int], None]
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from deconvnet_jax.data.coco_json import CocoFile, CocoImage, read_coco, run_lengths
 from deconvnet_jax.data.coco_notes import orientation_notes
-from deconvnet_jax.data.scenes import voc_palette
-from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES, class_names, read_image, read_mask, split_files
+from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, class_names, split_files
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import remove_unfinished, unfinished_folder
+from deconvnet_jax.images import read_image, read_mask
+from deconvnet_jax.labels import IGNORE, label_image
 
 Progress = Callable[[int, int], None]
 
@@ -287,9 +287,7 @@ def _write_image(image: CocoImage, images: Path, masks: Masks, folder: Path, out
     for part, mask in zip(_MASKS, (masks.label, masks.instances), strict=True):
         path = output / f"{part}/{image.name}.png"
         if not path.is_file():
-            picture = Image.fromarray(mask)
-            picture.putpalette(voc_palette())
-            picture.save(folder / f"{part}/{image.name}.png")
+            label_image(mask).save(folder / f"{part}/{image.name}.png")
         elif not np.array_equal(read_mask(path), mask):
             raise InputError(
                 f"{path}{_splits_with(output, image.name)} is another mask than the one for {source}, although the "

@@ -19,8 +19,9 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from deconvnet_jax.data.coco_notes import category_notes, check_fractions, is_reserved, no_classes
-from deconvnet_jax.data.voc_layout import IGNORE, IMAGE_SUFFIXES
+from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.labels import IGNORE
 
 _EXPECTED = "expected COCO's instances_*.json, with the lists images, annotations and categories"
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import remove_unfinished, user_path, whole_folder
+from deconvnet_jax.labels import label_image
 
 SCENE_CLASSES = ("background", "leaf", "fish", "kite", "tyre", "flower")
 VERSION = 3  # of the pictures: raise it when the same seed gives others
@@ -76,16 +77,6 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     return _photograph(rng, canvas), label, instances
 
 
-def voc_palette() -> list[int]:
-    """The 256 colours of VOC's masks as 768 values R, G, B, R, ...: bits of the id, dealt to the channels."""
-    ids = np.arange(256)
-    colours = np.zeros((256, 3), int)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((ids >> (3 * bit + channel)) & 1) << (7 - bit)
-    return colours.ravel().tolist()
-
-
 # Files.
 
 
@@ -123,9 +114,7 @@ def _write_scene(root: Path, name: str, rng: np.random.Generator) -> None:
     image, label, instances = draw_scene(rng)
     Image.fromarray(image).save(root / f"JPEGImages/{name}.jpg", quality=int(rng.integers(86, 95)))
     for folder, mask in (("SegmentationClass", label), ("SegmentationObject", instances)):
-        picture = Image.fromarray(mask)
-        picture.putpalette(voc_palette())
-        picture.save(root / f"{folder}/{name}.png")
+        label_image(mask).save(root / f"{folder}/{name}.png")
 
 
 # The ground and the camera. Colours are float32 RGB, 0..1.

@@ -26,10 +26,11 @@ from deconvnet_jax.data.packing import Origin, check_origin, pack, packed_data_d
 from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
 from deconvnet_jax.data.sbd import read_sbd
 from deconvnet_jax.data.text_lists import parse_list
-from deconvnet_jax.data.voc_layout import VOC_CLASSES, check_label
+from deconvnet_jax.data.voc_layout import check_label
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import Example, read_image, read_mask
+from deconvnet_jax.labels import VOC_CLASSES
 
 Progress = Callable[[int, int], None]
 

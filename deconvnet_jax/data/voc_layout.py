@@ -21,12 +21,8 @@ from deconvnet_jax.data.text_lists import Listed, lines_of, read_list, read_text
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import Example, read_image, read_mask
+from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 
-VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-IGNORE = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 MASK_SUFFIXES = (".png", *(f"{suffix}.png" for suffix in IMAGE_SUFFIXES))
 _FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from deconvnet_jax.data.voc_layout import IGNORE
+from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.ops.boxes import checked_boxes
 
 # Parts of a class mask below this many pixels are annotation noise rather than objects.

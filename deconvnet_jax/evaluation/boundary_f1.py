@@ -6,13 +6,18 @@ import numpy as np
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation.confusion import checked_pair
 from deconvnet_jax.evaluation.edges import distances_to
+from deconvnet_jax.labels import IGNORE
 
 TOLERANCE = 0.0075  # of the image's diagonal, as published for CamVid (SegNet)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def boundary_f1(
-    labels: np.ndarray, predictions: np.ndarray, num_classes: int, ignore_label: int = 255, tolerance: float = TOLERANCE
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    num_classes: int,
+    ignore_label: int = IGNORE,
+    tolerance: float = TOLERANCE,
 ) -> np.ndarray:
     """Returns the boundary F1 of every class that occurs in the truth of one image.
 

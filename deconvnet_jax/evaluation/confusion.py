@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.label_ids import check_ignore_label
+from deconvnet_jax.labels import IGNORE, check_ignore_label
 
 
 def confusion_matrix(
-    labels: ArrayLike, predictions: ArrayLike, num_classes: int, ignore_label: int = 255
+    labels: ArrayLike, predictions: ArrayLike, num_classes: int, ignore_label: int = IGNORE
 ) -> np.ndarray:
     """Counts pixels by true and by predicted class. Matrices of several images add up to that of the set.
 
@@ -33,7 +33,7 @@ def confusion_matrix(
 
 
 def checked_pair(
-    labels: ArrayLike, predictions: ArrayLike, num_classes: int, ignore_label: int = 255
+    labels: ArrayLike, predictions: ArrayLike, num_classes: int, ignore_label: int = IGNORE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both as arrays.
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.labels import IGNORE
 
 ENLARGED = 1.2  # the object's box, in which pixels of its class are held against it; as the network's windows
 SIZES = {"small": (0.0, 0.02), "medium": (0.02, 0.1), "large": (0.1, 1.0)}  # share of the image's pixels, from and to
@@ -25,7 +26,7 @@ class ObjectScore(NamedTuple):
 
 
 def object_scores(
-    labels: np.ndarray, instances: np.ndarray, predictions: np.ndarray, ignore_label: int = 255
+    labels: np.ndarray, instances: np.ndarray, predictions: np.ndarray, ignore_label: int = IGNORE
 ) -> list[ObjectScore]:
     """The intersection over union of every annotated object of one image, each as heavy as any other.
 

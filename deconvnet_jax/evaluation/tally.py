@@ -9,7 +9,7 @@ from deconvnet_jax.evaluation.boundary_f1 import boundary_f1, mean_boundary_f1
 from deconvnet_jax.evaluation.confusion import confusion_matrix
 from deconvnet_jax.evaluation.objects import SIZES, object_scores, sums_by_size
 from deconvnet_jax.evaluation.scores import segmentation_scores
-from deconvnet_jax.label_ids import ignored_id
+from deconvnet_jax.labels import ignored_id
 
 
 class Tally:

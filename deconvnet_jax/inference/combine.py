@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deconvnet_jax.label_ids import label_type
+from deconvnet_jax.labels import label_type
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.ops.dense_crf import Kernels, crf_kernels, mean_field_rows, padded_pixels
 

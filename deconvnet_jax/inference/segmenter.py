@@ -28,7 +28,7 @@ from deconvnet_jax.inference.rounds import Prepared, are_faster_alone, groups, r
 from deconvnet_jax.inference.sampling import sample_scores
 from deconvnet_jax.inference.scorer import Scorer, device_image
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
-from deconvnet_jax.label_ids import label_type
+from deconvnet_jax.labels import label_type
 from deconvnet_jax.models import DeconvNet, FCN8s
 from deconvnet_jax.ops import checked_boxes
 from deconvnet_jax.ops.dense_crf import Kernels

@@ -1,11 +1,12 @@
 """Training: loss, optimizer, the pmapped step, the loop, calibration of batch normalisation."""
 
+from deconvnet_jax.labels import IGNORE as IGNORE_LABEL
 from deconvnet_jax.training.calibration import calibrate_batch_norm
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Preempted
 from deconvnet_jax.training.layout import BatchLayout, batch_layout
 from deconvnet_jax.training.loop import Evaluation, make_step, train
-from deconvnet_jax.training.loss import IGNORE_LABEL, balanced_class_weights, segmentation_loss
+from deconvnet_jax.training.loss import balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.metric_writer import METRICS_FILE, metric_lines
 from deconvnet_jax.training.optimizer import SCHEDULES, make_optimizer
 from deconvnet_jax.training.parallel import (

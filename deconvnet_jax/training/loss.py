@@ -7,13 +7,11 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from deconvnet_jax.label_ids import check_ignore_label
-
-IGNORE_LABEL = 255
+from deconvnet_jax.labels import IGNORE, check_ignore_label
 
 
 def segmentation_loss(
-    logits: Array, labels: Array, ignore_label: int = IGNORE_LABEL, class_weights: ArrayLike | None = None
+    logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | None = None
 ) -> Array:
     """Mean cross entropy over the non-ignored pixels of the whole batch; 0 if there is none.
 
@@ -54,7 +52,7 @@ def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
 
 
 def pixel_sums(
-    logits: Array, labels: Array, ignore_label: int = IGNORE_LABEL, class_weights: ArrayLike | None = None
+    logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | None = None
 ) -> dict[str, Array]:
     """What a mean over several devices is made of: sums over the non-ignored pixels, float32 scalars.
 

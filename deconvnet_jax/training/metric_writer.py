@@ -14,13 +14,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import image, scalar
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import as_path, in_bucket, not_written, open_growing, whole_file, write_text
+from deconvnet_jax.files import as_path, in_bucket, not_written, open_growing, write_text
+from deconvnet_jax.images import save_picture
 
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))
@@ -85,10 +85,7 @@ class MetricWriter:
             return
         for name, picture in images.items():
             path = self._folder / "pictures" / f"step_{step:06d}_{name.split('/')[-1]}.png"
-            with not_written(path):
-                path.parent.mkdir(exist_ok=True)
-            with whole_file(path) as temporary:
-                Image.fromarray(picture).save(temporary)
+            save_picture(path, picture)
             self._to_board(Event(step=step, summary=image(name, picture, dataformats="HWC")))
 
     def _to_board(self, *events: Event) -> None:

@@ -1,10 +1,10 @@
 """Visualization: label maps as palette PNGs, over photographs, and beside them; channels, confusion matrices."""
 
+from deconvnet_jax.labels import save_label_png, voc_palette
 from deconvnet_jax.visualization.activations import activation_picture, representative_channel
 from deconvnet_jax.visualization.confusion import confusion_picture
 from deconvnet_jax.visualization.contact_sheet import contact_sheet
 from deconvnet_jax.visualization.overlay import overlay
-from deconvnet_jax.visualization.palette import save_label_png, voc_palette
 from deconvnet_jax.visualization.panel import class_legend, legend, result_panel, side_by_side
 
 __all__ = [

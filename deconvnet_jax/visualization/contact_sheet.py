@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.labels import is_ignored
 from deconvnet_jax.visualization.overlay import overlay
-from deconvnet_jax.visualization.palette import is_ignored
 from deconvnet_jax.visualization.panel import GAP, PAPER, class_legend, side_by_side
 
 HATCH = (255, 64, 255)  # over ignored pixels: no class of a photograph looks like it

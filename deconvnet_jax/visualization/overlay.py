@@ -3,7 +3,7 @@
 import numpy as np
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.visualization.palette import check_labels, colored, is_ignored
+from deconvnet_jax.labels import check_labels, colored, is_ignored
 
 CONTOUR = 255  # white
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.labels import IGNORE, IGNORE_16, colored, is_ignored
 from deconvnet_jax.visualization.overlay import check_pair, overlay
-from deconvnet_jax.visualization.palette import colored, is_ignored
 
 Color = tuple[int, int, int]
 
@@ -20,7 +20,6 @@ GAP = 8  # pixels between pictures, and around all
 # Sides of pictures in a panel: thumbnails are enlarged so that titles fit, photographs reduced to what a screen shows.
 MIN_SIDE, MAX_SIDE = 240, 640
 MIN_LEGEND_HEIGHT = 160
-_IGNORED = (255, 65535)  # in label maps of uint8 and uint16
 
 
 def result_panel(
@@ -152,13 +151,13 @@ def _displayed(image: np.ndarray, maps: Sequence[np.ndarray]) -> list[np.ndarray
 
 
 def _as_uint16(labels: np.ndarray) -> np.ndarray:
-    return np.where(is_ignored(labels), np.uint16(65535), labels.astype(np.uint16))
+    return np.where(is_ignored(labels), np.uint16(IGNORE_16), labels.astype(np.uint16))
 
 
 def _name(class_id: int, class_names: Sequence[str]) -> str:
     if class_id < len(class_names):
         return class_names[class_id]
-    if class_id in _IGNORED:
+    if class_id in (IGNORE, IGNORE_16):
         return "(ignored)"
     raise InputError(f"class id {class_id} has no name; there are {len(class_names)}, 0 to {len(class_names) - 1}")
 

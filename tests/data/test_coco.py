@@ -20,9 +20,9 @@ from pycocotools import mask as coco_mask
 from deconvnet_jax.data import class_names, import_coco, open_split, prepare_voc_layout, read_example, split_names
 from deconvnet_jax.data.coco import ClassCount, paint
 from deconvnet_jax.data.coco_json import CocoImage, CocoObject
-from deconvnet_jax.data.scenes import voc_palette
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import _unfinished
+from deconvnet_jax.labels import voc_palette
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_masks_have_the_palette_of_voc(tmp_path, source, load):
         with Image.open(tmp_path / "out" / folder / "b.png") as mask:
             assert mask.mode == "P"
             palette = mask.getpalette()
-            assert palette == voc_palette()[: len(palette)]
+            assert palette == voc_palette().ravel().tolist()[: len(palette)]
 
 
 def test_tfds_packs_the_folder(tmp_path, source, load):

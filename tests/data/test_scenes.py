@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.data import SCENE_CLASSES, class_names, draw_scene, read_example, split_names, write_scenes
-from deconvnet_jax.data.scenes import VERSION, voc_palette
+from deconvnet_jax.data.scenes import VERSION
 from deconvnet_jax.errors import InputError
 
 
@@ -100,13 +100,6 @@ def test_interrupted_writing_leaves_nothing(tmp_path):
 def test_impossible_numbers(tmp_path, numbers):
     with pytest.raises(InputError, match="expected at least one scene"):
         write_scenes(tmp_path / "s", **{"train": 1, "val": 1} | numbers)
-
-
-def test_palette_is_voc_s():
-    palette = np.reshape(voc_palette(), (256, 3))
-    assert palette[:4].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
-    assert palette[20].tolist() == [0, 64, 128]
-    assert palette[255].tolist() == [224, 224, 192]
 
 
 def test_marker_is_readable(scenes):
