@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.images import image_orientation, image_size, read_image, read_mask
+from deconvnet_jax.images import image_orientation, image_size, read_image, read_mask, save_picture
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n%%EndComments\nshowpage\n"
 
@@ -251,3 +251,18 @@ def test_files_of_strangers_have_one_way_in(call):
     found = [path for part in ("deconvnet_jax", "experiments") for path in (root / part).rglob("*.py")]
     using = [path.name for path in found if call in path.read_text()]
     assert using == (["images.py"] if call == "Image.open(" else [])
+
+
+def test_pictures_are_whole_or_absent(tmp_path, monkeypatch):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    save_picture(tmp_path / "new/a.jpg", picture)
+    with Image.open(tmp_path / "new/a.jpg") as image:
+        assert image.size == (4, 4)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match=r"a\.jpg could not be written \(No space left on device\); make room"):
+        save_picture(tmp_path / "new/a.jpg", picture + 1)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.jpg"]

@@ -3,10 +3,8 @@
 from deconvnet_jax.evaluation.boundary_f1 import boundary_f1, mean_boundary_f1
 from deconvnet_jax.evaluation.confusion import confusion_matrix
 from deconvnet_jax.evaluation.edges import EdgeScores, edge_scores
-from deconvnet_jax.evaluation.objects import SIZES, ObjectScore, object_scores, sums_by_size
-from deconvnet_jax.evaluation.recall import box_recall
-from deconvnet_jax.evaluation.scores import scores_table, segmentation_scores
-from deconvnet_jax.evaluation.submission import submission_folder
+from deconvnet_jax.evaluation.objects import SIZES, ObjectScore, box_recall, object_scores, sums_by_size
+from deconvnet_jax.evaluation.scores import scores_table, segmentation_scores, submission_folder
 from deconvnet_jax.evaluation.tally import Tally
 
 __all__ = [

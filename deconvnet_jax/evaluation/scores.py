@@ -1,6 +1,7 @@
 """Scores of a confusion matrix, by the rules of the VOC devkit, and a table of them for people."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,16 @@ def scores_table(scores: dict[str, Any]) -> Table:
         for size, count in scores["objects"].items():
             table.add_row(f"{size} objects", _percent(scores["object_iou"][size]), "", f"{count:,} objects")
     return table
+
+
+def submission_folder(split: str) -> Path:
+    """Returns the folder for NAME.png in an archive for the server of VOC's challenge.
+
+    It is that of competition 6: segmentation, any training data.
+
+    VOC 2012 development kit, section "Segmentation"; competition 6 because VGG-16 begins with ImageNet's weights.
+    """
+    return Path("results/VOC2012/Segmentation") / f"comp6_{split}_cls"
 
 
 def _checked_names(matrix: np.ndarray, class_names: Sequence[str] | None) -> list[str]:

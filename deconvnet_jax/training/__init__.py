@@ -4,13 +4,15 @@ from deconvnet_jax.labels import IGNORE as IGNORE_LABEL
 from deconvnet_jax.training.calibration import calibrate_batch_norm
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Preempted
-from deconvnet_jax.training.layout import BatchLayout, batch_layout
 from deconvnet_jax.training.loop import Evaluation, make_step, train
 from deconvnet_jax.training.loss import balanced_class_weights, segmentation_loss
 from deconvnet_jax.training.metric_writer import METRICS_FILE, metric_lines
 from deconvnet_jax.training.optimizer import SCHEDULES, make_optimizer
 from deconvnet_jax.training.parallel import (
     AXIS_NAME,
+    BatchLayout,
+    PrefetchedBatches,
+    batch_layout,
     batch_shapes,
     compile_parallel,
     data_parallel,
@@ -18,7 +20,6 @@ from deconvnet_jax.training.parallel import (
     place_batch,
     replicated_shapes,
 )
-from deconvnet_jax.training.prefetch import PrefetchedBatches
 from deconvnet_jax.training.state import TrainState, create_state, init_variables
 from deconvnet_jax.training.step import train_step
 from deconvnet_jax.training.workdir import claim_workdir, flatten, locked_workdir

@@ -16,16 +16,21 @@ import optax
 from deconvnet_jax.models import DeconvNet, Network
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Interruption, Preempted
-from deconvnet_jax.training.layout import batch_layout, group_size
-from deconvnet_jax.training.metric_writer import MetricWriter
+from deconvnet_jax.training.metric_writer import MetricWriter, Progress
 from deconvnet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
-from deconvnet_jax.training.parallel import AXIS_NAME, BatchIterator, data_parallel, first_replica, replicate
-from deconvnet_jax.training.prefetch import PrefetchedBatches
-from deconvnet_jax.training.profiling import ProfilerWindow
-from deconvnet_jax.training.progress import Progress
+from deconvnet_jax.training.parallel import (
+    AXIS_NAME,
+    BatchIterator,
+    PrefetchedBatches,
+    batch_layout,
+    data_parallel,
+    first_replica,
+    group_size,
+    replicate,
+)
 from deconvnet_jax.training.state import TrainState, create_state
 from deconvnet_jax.training.step import train_step
-from deconvnet_jax.training.step_monitor import StepMonitor
+from deconvnet_jax.training.step_monitor import ProfilerWindow, StepMonitor
 from deconvnet_jax.training.workdir import GROUP_SIZE
 from deconvnet_jax.weights import finish_saving, open_checkpoints
 

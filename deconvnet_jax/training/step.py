@@ -13,9 +13,9 @@ from jax.typing import DTypeLike
 from deconvnet_jax.models import Network
 from deconvnet_jax.ops import normalize_images, sum_of_squares
 from deconvnet_jax.training.early_sums import early_sums, large_layers, sum_over_devices
-from deconvnet_jax.training.layout import BatchLayout
 from deconvnet_jax.training.loss import pixel_sums, positive
 from deconvnet_jax.training.optimizer import apply_gradients, is_batch_norm, is_frozen
+from deconvnet_jax.training.parallel import BatchLayout
 from deconvnet_jax.training.state import TrainState
 
 Metrics = dict[str, Array]

@@ -1,10 +1,10 @@
-"""What the steps report: read some steps late, so that the devices never wait for the host, but every one of them."""
+"""Watches the steps of a run: metrics, which are read late so that devices do not wait, and JAX's profiler."""
 
 import math
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ import jax
 import numpy as np
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, whole_file
+from deconvnet_jax.files import not_written, whole_file, written_locally
 
 LATE = 2  # steps that may be under way while the host goes on
 DIVERGED = "diverged"  # folder of the batches with which a run ended
+WARM_UP = 5  # steps before the profiler records: the first one compiles, and queues fill
 
 
 class StepMonitor:
@@ -92,6 +93,41 @@ class StepMonitor:
                 "config.optimizer.learning_rate and --accept_changes"
             )
         raise InputError(f"training diverged at step {step}: {found}; its batch is saved in {path}; {remedy}")
+
+
+class ProfilerWindow:
+    """Records some steps with JAX's profiler, for TensorBoard or Perfetto, into the folder `profile`."""
+
+    def __init__(self, workdir: Path, start: int, steps: int):
+        """
+        Args:
+          workdir: the run's folder.
+          start: the step before the first one of this start of the run.
+          steps: how many to record; 0: none. The first process does.
+        """
+        self._folder = workdir / "profile"
+        self._first, self._last = start + WARM_UP + 1, start + WARM_UP + steps
+        self._active, self._recording = steps > 0 and jax.process_index() == 0, False
+        self._written = ExitStack()
+
+    def before(self, step: int) -> None:
+        """To be called before every step."""
+        if self._active and step == self._first:
+            jax.profiler.start_trace(self._written.enter_context(written_locally(self._folder)))
+            self._recording = True
+
+    def after(self, step: int, result: object) -> None:
+        """To be called after every step, with what it returned."""
+        if self._recording and step == self._last:
+            jax.block_until_ready(result)
+            self.close()
+
+    def close(self) -> None:
+        """Ends the recording if it is under way."""
+        if self._recording:
+            self._recording = False
+            with self._written:
+                jax.profiler.stop_trace()
 
 
 def _local_examples(value: jax.Array) -> np.ndarray:

@@ -11,7 +11,7 @@ import jax
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import locked, user_path, write_text
-from deconvnet_jax.training.layout import group_size
+from deconvnet_jax.training.parallel import group_size
 from deconvnet_jax.weights import newest_description
 
 # Keys that may change between two starts of a run: they do not change what it computes up to the steps already done.

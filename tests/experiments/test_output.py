@@ -3,12 +3,10 @@
 import json
 import sys
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from experiments.output import claim_output, output_file, output_folder, save_picture
+from experiments.output import claim_output, output_file, output_folder
 
 
 def test_folders_are_made(tmp_path):
@@ -54,21 +52,6 @@ def test_files_that_can_be_written(tmp_path):
         with pytest.raises(InputError, match=message):
             output_file(path, "--picture", ".png")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.png"]
-
-
-def test_pictures_are_whole_or_absent(tmp_path, monkeypatch):
-    picture = np.zeros((4, 4, 3), np.uint8)
-    save_picture(tmp_path / "new/a.jpg", picture)
-    with Image.open(tmp_path / "new/a.jpg") as image:
-        assert image.size == (4, 4)
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(InputError, match=r"a\.jpg could not be written \(No space left on device\); make room"):
-        save_picture(tmp_path / "new/a.jpg", picture + 1)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.jpg"]
 
 
 RUN = {"checkpoint": "/runs/a", "step": 2, "split": "val", "inference": {"mode": "paper"}}

@@ -1,12 +1,16 @@
-"""How a batch is divided over four devices."""
+"""How a batch is divided over four devices, into micro-batches and groups, and sent to the devices ahead of time."""
+
+import itertools
 
 import jax
 import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.training import BatchLayout, batch_layout
 from deconvnet_jax.training.parallel import (
     AXIS_NAME,
+    PrefetchedBatches,
     data_parallel,
     first_replica,
     local_batch_size,
@@ -67,3 +71,94 @@ def test_what_is_on_all_devices_stays_there(rng):
     tree = replicate({"a": rng.normal(size=3)})
     assert replicate(tree)["a"] is tree["a"]
     assert len(tree["a"].devices()) == 4
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [  # batch size, devices, micro-batch, group -> micro-batches, groups, devices a group
+        ((64, 1, 0, 0), (1, 1, 1)),
+        ((64, 1, 8, 8), (8, 1, 1)),  # the original on one card
+        ((64, 1, 0, 8), (1, 8, 1)),
+        ((64, 2, 16, 8), (2, 2, 1)),
+        ((64, 8, 8, 8), (1, 1, 1)),
+        ((64, 16, 8, 8), (1, 1, 2)),  # a micro-batch is at most a device's share
+        ((64, 64, 0, 8), (1, 1, 8)),
+        ((64, 4, 0, 64), (1, 1, 4)),  # all devices together
+        ((20, 4, 5, 0), (1, 1, 1)),
+    ],
+)
+def test_layouts(numbers, expected):
+    assert batch_layout(*numbers) == BatchLayout(*expected, numbers[1])
+
+
+def test_groups_of_devices():
+    layout = batch_layout(8, 4, 0, 4)
+    assert layout.device_groups == ((0, 1), (2, 3))
+    assert layout.total_groups == 2
+    assert batch_layout(64, 1, 8, 4).total_groups == 16
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((6, 4), "batch_size=6 does not divide over 4 devices; give a multiple of 4, for example 8"),
+        ((0, 4), "batch_size=0 does not divide over 4 devices; give a multiple of 4, for example 4"),
+        ((64, 2, 5), "config.micro_batch=5 does not divide the 32 crops that each of 2 devices has of batch_size=64"),
+        (
+            (64, 2, 8, 3),
+            "config.bn_group=3: a device computes 8 crops at once .*; give a divisor of 8, or 8 times",
+        ),
+        ((64, 2, 8, 32), "config.bn_group=32: a device computes 8 crops at once"),  # two devices: 16
+        ((8, 1, -1), "config.micro_batch=-1: expected 0 or more"),
+        ((8, 1, 0, -8), "config.bn_group=-8: expected 0 or more"),
+    ],
+)
+def test_what_does_not_divide(numbers, message):
+    with pytest.raises(InputError, match=message):
+        batch_layout(*numbers)
+
+
+class Numbered:
+    """Batches that hold their number."""
+
+    def __init__(self):
+        self.read = 0
+
+    def __next__(self):
+        self.read += 1
+        return {"image": np.full((4, 1), self.read - 1)}
+
+    def get_state(self):
+        return {"next_index": self.read}
+
+    def set_state(self, state):
+        self.read = state["next_index"]
+
+
+def number(batch):
+    assert isinstance(batch["image"], jax.Array)
+    assert len(batch["image"].devices()) == jax.device_count()
+    return int(np.asarray(batch["image"]).max())
+
+
+def test_reads_ahead_but_counts_what_was_given_out():
+    source = Numbered()
+    batches = PrefetchedBatches(source, ahead=2)
+    assert batches.get_state() == {"next_index": 0}
+    for expected in range(5):
+        assert number(next(batches)) == expected
+        assert batches.get_state() == {"next_index": expected + 1}
+        assert source.read == expected + 3
+
+
+def test_goes_to_a_position():
+    batches = PrefetchedBatches(Numbered())
+    for _ in range(3):
+        next(batches)
+    state = batches.get_state()
+    following = [number(next(batches)) for _ in range(4)]
+    resumed = PrefetchedBatches(Numbered())
+    number(next(resumed))
+    resumed.set_state(state)
+    assert resumed.get_state() == state
+    assert [number(batch) for batch in itertools.islice(iter(resumed.__next__, None), 4)] == following == [3, 4, 5, 6]
