@@ -37,7 +37,6 @@ from absl import flags
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
-from experiments import cli
 from experiments.benchmarks import crf as crf_benchmark
 from experiments.benchmarks import environment as environment_benchmark
 from experiments.benchmarks import forward as forward_benchmark
@@ -49,7 +48,8 @@ from experiments.benchmarks import repeat as repeat_benchmark
 from experiments.benchmarks import scaling as scaling_benchmark
 from experiments.benchmarks import train as train_benchmark
 from experiments.benchmarks import unpool as unpool_benchmark
-from experiments.output import output_file
+from experiments.common import cli
+from experiments.common.output import output_file
 
 NAMES = (
     "environment",

@@ -26,8 +26,8 @@ from deconvnet_jax.data import Source, Windows, class_windows, open_split, repea
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.visualization import contact_sheet
-from experiments import cli, dataset
-from experiments.output import output_folder
+from experiments.common import cli, dataset
+from experiments.common.output import output_folder
 
 BATCH = 16
 

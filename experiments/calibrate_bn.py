@@ -14,22 +14,18 @@ give the same outputs and are for inference only. --batches=0 folds the statisti
 """
 
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
-import chex
-import jax
 import ml_collections
 from absl import flags
 
-from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import locked
 from deconvnet_jax.models import DeconvNet, fold_batch_norm, fold_statistics
-from deconvnet_jax.training import calibrate_batch_norm, local_batch_size
 from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
-from experiments import cli, dataset
-from experiments.output import output_folder
+from experiments.common import cli, dataset
+from experiments.common.output import output_folder
+from experiments.common.training import measure, over_devices
 
 FOLDS = ("none", "scale", "convolutions")
 
@@ -118,30 +114,6 @@ def check_network(net: object, info: dict, checkpoint: str | Path, batches: int)
         )
     if known == "unknown" and not batches:
         raise InputError(f"{checkpoint}: the statistics are not known; measure them first: --batches=500")
-
-
-def over_devices(batch_size: int) -> int:
-    """The batch size rounded up to a multiple of the devices: the original's 28 crops are 32 on 8 of them.
-
-    Raises:
-      InputError: for a single crop.
-    """
-    if batch_size < 2:
-        raise InputError("batch_size=1: the values of fc6 and fc7 have no variance in a single crop; give 2 or more")
-    devices = jax.device_count()
-    return -(-batch_size // devices) * devices
-
-
-def measure(
-    net: DeconvNet, variables: chex.ArrayTree, config: ml_collections.ConfigDict, batches: int, batch_size: int
-) -> chex.ArrayTree:
-    """The variables with statistics of the config's training crops; `batch_size` is a multiple of the devices."""
-    per_process = local_batch_size(batch_size)
-    builder = dataset.open_dataset(config)
-    source = open_split(builder, config.data.train_split)
-    crops = dataset.batches_of(config, source, dataset.windows_of(config, builder, source), per_process)
-    with closing(crops), cli.ProgressBar("measuring") as bar:
-        return calibrate_batch_norm(net, variables, crops, batches, bar.update)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from rich.table import Table
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import SIZES
 from deconvnet_jax.files import whole_file, write_text
-from experiments import cli, dataset, prepare_data, voc_eval, voc_train
+from experiments.common import cli, dataset, evaluation
+from experiments.common.training import run as train
 from experiments.configs import demo
 
 TRAIN_SCENES, VAL_SCENES = 500, 60
@@ -145,10 +146,10 @@ def run(name: str, workdir: Path, seeds: int, steps: int) -> dict[str, list[dict
 
 def prepare(folder: Path) -> None:
     """Scenes and their proposals."""
-    builder = prepare_data.prepare_scenes(folder, TRAIN_SCENES, VAL_SCENES, 0)
+    builder = dataset.prepare_scenes(folder, TRAIN_SCENES, VAL_SCENES, 0)
     for part in ("train", "val"):
         dataset.proposals_file(builder, part).parent.mkdir(exist_ok=True)
-        prepare_data.compute(builder, part, "network", None, None)
+        dataset.compute(builder, part, "network", None, None)
 
 
 def scored(row: Row, workdir: Path, seed: int, steps: int) -> dict[str, float | None]:
@@ -169,7 +170,7 @@ def _score(row: Row, data: Path, folder: Path, seed: int, steps: int) -> dict[st
     inference = dict(row.inference)
     if inference.get("mode") == "paper":
         inference["proposals"] = str(dataset.proposals_file(_builder(data), "val"))
-    scores = voc_eval.run(trained, changes={f"inference.{key}": value for key, value in inference.items()})
+    scores = evaluation.run(trained, changes={f"inference.{key}": value for key, value in inference.items()})
     jax.clear_caches()  # of dozens of networks, the programs would take up the memory mappings of the process
     flat = {**scores, **{f"object_iou/{size}": iou for size, iou in scores["object_iou"].items()}}
     return {measure: flat[measure] for measure in MEASURES}
@@ -189,7 +190,7 @@ def _trained(training: Training, data: Path, folder: Path, seed: int, steps: int
             return None
         config.init_from = str(start)
     try:
-        voc_train.run(config, str(workdir))
+        train(config, str(workdir))
     except InputError as error:
         if "training diverged" not in str(error):
             raise

@@ -43,12 +43,13 @@ from deconvnet_jax.training import (
     make_step,
     replicated_shapes,
 )
-from experiments import cli, settings
+from experiments.common import cli
+from experiments.common.checks import check_combinations, check_crop_size
+from experiments.common.output import output_file
 from experiments.compiled import report, topologies
 from experiments.compiled.hardware import ACCELERATORS
 from experiments.compiled.largest_batch import find_largest
-from experiments.output import output_file
-from experiments.voc_train import check_combinations, check_crop_size
+from experiments.configs import settings
 
 CLASSES = 21  # of VOC, where a config leaves the number to the data
 IMAGE_SIDE = 2 * BUCKET  # all photographs of VOC are padded to it

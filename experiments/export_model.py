@@ -28,8 +28,8 @@ from deconvnet_jax.files import whole_file
 from deconvnet_jax.inference import PLATFORMS, Segmenter, export_network, flat_weights
 from deconvnet_jax.models import DeconvNet, check_input_size
 from deconvnet_jax.weights import load_checkpoint
-from experiments import cli
-from experiments.output import output_folder
+from experiments.common import cli
+from experiments.common.output import output_folder
 
 FILES = ("model.stablehlo", "weights.npz", "model.json")
 

@@ -29,9 +29,10 @@ from absl import flags
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
-from experiments import cli, report_tables
+from experiments import report_tables
 from experiments.benchmarks.train import FC_FEATURES, check_width
-from experiments.output import output_folder
+from experiments.common import cli
+from experiments.common.output import output_folder
 from experiments.parts import FINISHED, Part, PartRunner, numbers_file
 
 TESTS = ("tests/training", "tests/ops", "tests/models", "tests/inference")  # the most telling first

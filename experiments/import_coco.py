@@ -20,7 +20,7 @@ from rich.text import Text
 from deconvnet_jax.data import import_coco
 from deconvnet_jax.data.coco import CocoSummary
 from deconvnet_jax.errors import InputError
-from experiments import cli
+from experiments.common import cli
 
 
 def define_flags() -> None:

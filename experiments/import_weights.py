@@ -29,8 +29,8 @@ from deconvnet_jax.inference import default_class_names, default_input_size
 from deconvnet_jax.models import DeconvNet, Network, count_parameters, layer_names
 from deconvnet_jax.training import init_variables
 from deconvnet_jax.weights import check_vacant, load_vgg16, network_from_caffe, save_network
-from experiments import cli
-from experiments.output import output_folder
+from experiments.common import cli
+from experiments.common.output import output_folder
 
 BN_FORMS = {"auto": None, "folded": True, "learned": False}
 CHUNK = 2**20  # values at a time: fc6 alone has 103 million

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path, whole_file
 from deconvnet_jax.training import METRICS_FILE, metric_lines
-from experiments import cli
-from experiments.output import output_file
+from experiments.common import cli
+from experiments.common.output import output_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 SIZE = (14, 9)  # inches

@@ -12,7 +12,6 @@ that cannot be read or segmented, or whose results cannot be written, is named o
 the exit status is then 1.
 """
 
-import contextlib
 import itertools
 import os
 import sys
@@ -21,22 +20,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import jax
 import ml_collections
 import numpy as np
 from absl import flags
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import in_bucket, user_path
+from deconvnet_jax.files import in_bucket
 from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
-from experiments import cli, segmenting
-from experiments.output import output_folder
+from experiments.common import cli, segmenting
+from experiments.common.output import output_folder
+from experiments.common.photographs import (
+    FAILURES,
+    Failures,
+    find_images,
+    result_files,
+    result_names,
+)
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _LONGEST_IN_BUCKET = 800  # bytes of 1024, for those of the folder
 
 
@@ -58,10 +61,6 @@ def main(argv: Sequence[str]) -> None:
     settings = {"config": config, "changes": changes, "max_pixels": values.max_pixels}
     if run(values.checkpoint, values.output, argv[1:], step=values.step, **settings):
         sys.exit(1)
-
-
-# What an image can lead to: it is no image, a result cannot be written, OpenCV or the device cannot take its size.
-_FAILURES = (InputError, OSError, MemoryError, cv2.error, jax.errors.JaxRuntimeError)
 
 
 class _Job(NamedTuple):
@@ -125,35 +124,6 @@ def run(
     return failures.listed()
 
 
-class Failures:
-    """The images that failed: each is named on stderr when it fails, and all again at the end."""
-
-    def __init__(self, total: int):
-        """`total`: the number of images."""
-        self._total = total
-        self._paths: list[Path] = []
-
-    @contextlib.contextmanager
-    def of(self, path: Path) -> Iterator[None]:
-        """Names the image if the block raises an error that concerns this image alone; the error ends there."""
-        try:
-            yield
-        except _FAILURES as error:
-            self._paths.append(path)
-            text = " ".join(str(error).split()) or type(error).__name__
-            if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):
-                text = f"memory does not suffice or the device failed ({text[:200]}); lower --config.inference.max_side"
-            where = "" if str(path) in text else f"{path}: "
-            print(f"error: {where}{text}", file=sys.stderr, flush=True)
-
-    def listed(self) -> int:
-        """Prints the images that failed if there are several; returns their number."""
-        if len(self._paths) > 1:
-            names = ", ".join(map(str, self._paths))
-            print(f"error: {len(self._paths)} of {self._total} images failed: {names}", file=sys.stderr)
-        return len(self._paths)
-
-
 def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -> Iterator[tuple[_Job, Result]]:
     """Yields the jobs with their results, in order.
 
@@ -174,7 +144,7 @@ def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -
             for result in results:
                 yield taken.popleft(), result
             return
-        except _FAILURES:
+        except FAILURES:
             if not taken:
                 raise
         for job in taken:
@@ -185,60 +155,9 @@ def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -
                 yield job, result
 
 
-def find_images(arguments: Sequence[str]) -> list[Path]:
-    """The files that the arguments name, images in folders in alphabetical order, none twice.
-
-    Raises:
-      InputError: if there is none, or an argument does not exist.
-    """
-    if not arguments:
-        raise InputError("no image given; name image files or folders of them after the flags")
-    images = dict.fromkeys(
-        itertools.chain.from_iterable(_images_in(user_path(argument, "IMAGE")) for argument in arguments)
-    )
-    return list({os.path.realpath(path): path for path in reversed(images)}.values())[::-1]
-
-
-def _images_in(path: Path) -> list[Path]:
-    if not path.is_dir():
-        if not os.path.lexists(path):
-            raise InputError(f"no file or folder {path}; correct the name")
-        return [path]
-    try:
-        names = sorted(os.listdir(path))
-    except OSError as error:
-        raise InputError(f"the folder {path} cannot be read ({error.strerror}); correct its permissions") from error
-    # Hidden files are no photographs: macOS writes ._a.jpg beside a.jpg. A link that leads nowhere is named later.
-    images = [path / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    images = [image for image in images if image.is_file() or (image.is_symlink() and not image.is_dir())]
-    if not images:
-        raise InputError(f"no image in the folder {path}; expected files that end in {', '.join(SUFFIXES)}")
-    return images
-
-
-def result_names(images: Sequence[Path], folder: Path) -> list[str]:
-    """One name an image, its stem, with a number where results would have equal names.
-
-    Raises:
-      InputError: if a result would overwrite one of the images.
-    """
-    inputs = {os.path.realpath(path) for path in images}
-    taken: set[str] = set()
-    names = []
-    for path in images:
-        candidates = itertools.chain([path.stem], (f"{path.stem}_{i}" for i in itertools.count(2)))
-        name = next(name for name in candidates if name.casefold() not in taken)
-        for result in _results(folder, name):
-            if os.path.realpath(result) in inputs:
-                raise InputError(f"the results would overwrite the image {result}; choose another --output")
-        taken.add(name.casefold())
-        names.append(name)
-    return names
-
-
 def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence[str]) -> str:
     """Writes the results of one image and tells what they show."""
-    label_file, overlay_file = _results(folder, job.name)
+    label_file, overlay_file = result_files(folder, job.name)
     panel = result_panel(job.image, result.labels, class_names)
     save_label_png(label_file, result.labels)
     save_picture(overlay_file, panel)
@@ -254,13 +173,9 @@ def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:
 
 def _check_length(folder: Path, name: str) -> None:
     limit = _LONGEST_IN_BUCKET if in_bucket(folder) else os.pathconf(folder, "PC_NAME_MAX")
-    longest = _results(folder, name)[1].name
+    longest = result_files(folder, name)[1].name
     if len(os.fsencode(longest)) > limit:
         raise InputError(f"{longest} would be longer than the {limit} bytes of a file name; rename the photograph")
-
-
-def _results(folder: Path, name: str) -> tuple[Path, Path]:
-    return folder / f"{name}.png", folder / f"{name}_overlay.jpg"
 
 
 if __name__ == "__main__":

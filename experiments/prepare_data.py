@@ -25,7 +25,8 @@ from absl import flags
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import image_digests
-from experiments import cli, dataset
+from experiments.common import cli, dataset
+from experiments.common.dataset import compute, prepare_scenes
 
 DATASETS = ("scenes", "voc_layout", "voc2012", "camvid")
 TRAIN_SCENES, VAL_SCENES = 500, 40
@@ -103,13 +104,6 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
     return builder
 
 
-def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> tfds.core.DatasetBuilder:
-    """Draws the scenes into data_dir/scenes and packs them under data_dir/tfds."""
-    with cli.ProgressBar("drawing scenes") as bar:
-        data.write_scenes(data_dir / "scenes", train, val, seed, bar.update)
-    return dataset.packed_folder(data_dir / "scenes", data_dir / "tfds")
-
-
 def default_proposals(builder: tfds.core.DatasetBuilder) -> list[str]:
     """What the paper trains on, if the archives had it, and the split to validate on."""
     return ["train_aug" if "train_aug" in data.split_counts(builder) else "train", "val"]
@@ -122,24 +116,6 @@ def checked_parts(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> l
       InputError: if there is no such split.
     """
     return list(dict.fromkeys(part for split in splits for part in data.split_parts(builder, split)))
-
-
-def compute(
-    builder: tfds.core.DatasetBuilder, part: str, method: str, forest: str | None, processes: int | None
-) -> None:
-    """The proposals of a stored split; says where they are."""
-    path = dataset.proposals_file(builder, part)
-    path.parent.mkdir(exist_ok=True)
-    with cli.ProgressBar(f"proposals of {part}") as bar:
-        data.compute_proposals(
-            data.open_split(builder, part),
-            path,
-            method=method,
-            forest=forest,
-            processes=processes,
-            progress=bar.update,
-        )
-    print(f"proposals: {path}")
 
 
 def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Path:

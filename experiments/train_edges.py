@@ -24,8 +24,8 @@ from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.proposals.edge_boxes import gradient_edges
 from deconvnet_jax.proposals.edge_network import network_edges_batch, read_edge_network, write_edge_network
 from deconvnet_jax.proposals.edge_training import BoundaryExample, read_bsds500, train_edge_network
-from experiments import cli
-from experiments.output import output_file
+from experiments.common import cli
+from experiments.common.output import output_file
 
 STEPS = 3000
 

@@ -36,9 +36,9 @@ from deconvnet_jax.visualization import (
     side_by_side,
 )
 from deconvnet_jax.weights import load_checkpoint
-from experiments import cli, segmenting
-from experiments.output import output_folder
-from experiments.predict import Failures, find_images, result_names
+from experiments.common import cli, segmenting
+from experiments.common.output import output_folder
+from experiments.common.photographs import Failures, find_images, result_names
 
 SIDE = 224  # of pictures of activations
 SHOWN_SIDE = 480  # longer side of photographs in figures, at most

@@ -56,7 +56,7 @@ def defined_flags(module):
     """Names of the flags that a program, or what it shares with others, defines; read, since one process parses one."""
     text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
     if "hosts.define_flags()" in text:
-        text += (ROOT / "experiments/hosts.py").read_text()
+        text += (ROOT / "experiments/common/hosts.py").read_text()
     names = set(re.findall(r"""(?:DEFINE_\w+|define_path)\(\s*"(\w+)\"""", text))
     return names | {f"no{name}" for name in names}
 

@@ -35,11 +35,12 @@ from deconvnet_jax.weights import (
 )
 from deconvnet_jax.weights.vgg16_files import read_vgg16
 from deconvnet_jax.weights.vgg16_layers import TORCH_NAMES
-from experiments import cli, dataset, failures, hosts, voc_train
+from experiments import voc_train
+from experiments.common import checks, cli, dataset, failures, hosts, training
+from experiments.common.checks import warn_of_common_images
 from experiments.compiled import topologies
 from experiments.compiled.report import does_not_fit
 from experiments.configs import default
-from experiments.overlap import warn_of_common_images
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("background", "red", "green")
@@ -119,8 +120,8 @@ def settings(root=None, **changes):
 def warnings_of(root, **changes):
     """The warnings that a run begins with."""
     config = dataset.resolve_data(settings(root, **changes))
-    train_source, *_ = voc_train.open_data(config)
-    found = voc_train.likely_mistakes(config, train_source, CLASSES)
+    train_source, *_ = training.open_data(config)
+    found = checks.likely_mistakes(config, train_source, CLASSES)
     return "\n".join(f"warning: {warning}" for warning in found)
 
 
@@ -342,7 +343,7 @@ def import_coco(folder, polygon, orientation=1):
 @shows("no proposals of the split '...' yet; compute them: ...")
 def _(root, **_):
     config = dataset.resolve_data(settings(root, **{"data.windows": ("proposal",)}))
-    return said(voc_train.open_data, config)
+    return said(training.open_data, config)
 
 
 @shows("... has no proposals for ... of ... images, among them '...'; was it made for another split?")
@@ -365,22 +366,22 @@ def _(**_):
 
 @shows("batch_size=... does not divide over ... devices")
 def _(**_):
-    return said(voc_train.check_settings, settings(batch_size=6))
+    return said(checks.check_settings, settings(batch_size=6))
 
 
 @shows("config.bn_group=...: a device computes ... crops at once")
 def _(**_):
-    return said(voc_train.check_settings, settings(batch_size=32, bn_group=3))
+    return said(checks.check_settings, settings(batch_size=32, bn_group=3))
 
 
 @shows("DeconvNet takes inputs whose height and width are multiples of ...")
 def _(**_):
-    return said(voc_train.check_settings, settings(**{"data.crop_size": 50, "data.resize_size": 60}))
+    return said(checks.check_settings, settings(**{"data.crop_size": 50, "data.resize_size": 60}))
 
 
 @shows("config.data.crop_size=...: expected ...")
 def _(**_):
-    return said(voc_train.check_settings, settings(**{"data.crop_size": 320_000}))
+    return said(checks.check_settings, settings(**{"data.crop_size": 320_000}))
 
 
 @shows("... is an address; of these only gs://BUCKET/... is supported")

@@ -31,7 +31,7 @@ def test_wheel(tmp_path):
     elsewhere.mkdir()
     subprocess.run([*pip, "install", "--no-deps", f"--target={installed}", str(wheel)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(installed)}
-    where = "import deconvnet_jax, experiments.cli as cli; print(deconvnet_jax.__file__, cli.__file__)"
+    where = "import deconvnet_jax, experiments.common.cli as cli; print(deconvnet_jax.__file__, cli.__file__)"
     found = subprocess.run(
         [sys.executable, "-c", where], cwd=elsewhere, env=environment, capture_output=True, text=True
     )

@@ -15,7 +15,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from experiments import memory
+from experiments.common import checks
 
 PACKAGES = (
     "jax",
@@ -44,11 +44,11 @@ def run() -> dict[str, Any]:
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
-        "device_memory_bytes": memory.device_memory(),
+        "device_memory_bytes": checks.device_memory(),
         "nvidia_smi": nvidia_smi(),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "host_memory_bytes": memory.host_memory(),
+        "host_memory_bytes": checks.host_memory(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "commit": commit(),

@@ -21,7 +21,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import box_recall
 from deconvnet_jax.ops import box_iou
 from deconvnet_jax.proposals.edge_boxes import METHODS
-from experiments import cli
+from experiments.common import cli
 
 COUNTS, THRESHOLDS = (50, 200, 2000), (0.5, 0.7)
 MIN_AREA = 1000  # pixels of an object

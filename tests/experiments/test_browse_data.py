@@ -12,7 +12,8 @@ from PIL import Image
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
-from experiments import browse_data, dataset, prepare_data
+from experiments import browse_data, prepare_data
+from experiments.common import dataset
 from experiments.configs import default
 
 ROOT = Path(__file__).resolve().parents[2]

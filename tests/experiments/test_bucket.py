@@ -21,6 +21,7 @@ from deconvnet_jax.training.metric_writer import metric_lines
 from deconvnet_jax.weights import load_checkpoint
 from deconvnet_jax.weights.checkpoint_folder import finished_steps
 from experiments import calibrate_bn, export_model, plot_metrics, predict, voc_eval, voc_train
+from experiments.common import photographs
 from experiments.configs import default
 
 pytestmark = pytest.mark.slow
@@ -182,7 +183,7 @@ def test_evaluate_and_predict(run, bucket, tmp_path):
         np.testing.assert_array_equal(np.asarray(labels), Segmenter.from_checkpoint(local)(image).labels)
     assert (bucket / "predicted/a_overlay.jpg").exists()
     with pytest.raises(InputError, match=r"IMAGE=gs://bucket/a\.jpg is an address; .* gcloud storage cp"):
-        predict.find_images(["gs://bucket/a.jpg"])
+        photographs.find_images(["gs://bucket/a.jpg"])
 
 
 def test_networks_are_written(run, bucket, tmp_path):

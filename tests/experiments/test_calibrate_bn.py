@@ -13,7 +13,8 @@ from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.weights import load_checkpoint
-from experiments import calibrate_bn, dataset, import_weights
+from experiments import calibrate_bn, import_weights
+from experiments.common import dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 NARROW = {"width": 1 / 64, "fc": 8, "fc_window": 1}

@@ -11,9 +11,11 @@ from PIL import Image
 
 from deconvnet_jax.data import write_proposals
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import read_photograph
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.proposals.files import Proposals
 from experiments import predict
+from experiments.common import photographs
 from experiments.configs import default
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,14 +66,14 @@ def test_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # stored turned to the left, to be turned to the right
     Image.fromarray(np.rot90(upright)).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(predict.read_photograph(tmp_path / "turned.png"), upright)
+    np.testing.assert_array_equal(read_photograph(tmp_path / "turned.png"), upright)
 
 
 def test_any_color_mode(tmp_path):
     for mode in ("L", "P", "RGBA", "CMYK", "1", "LA"):
         path = tmp_path / f"{mode}.tif"
         Image.new("RGB", (20, 10), (255, 255, 255)).convert(mode).save(path)
-        image = predict.read_photograph(path)
+        image = read_photograph(path)
         assert image.shape == (10, 20, 3)
         assert image.dtype == np.uint8
         assert (image > 250).all()
@@ -87,7 +89,7 @@ def test_any_color_mode(tmp_path):
 def test_deep_images_are_refused(tmp_path, name, array, message):
     Image.fromarray(array).save(tmp_path / name)
     with pytest.raises(InputError, match=message):
-        predict.read_photograph(tmp_path / name)
+        read_photograph(tmp_path / name)
 
 
 def test_gigantic_image_is_refused(tmp_path, monkeypatch):
@@ -96,17 +98,17 @@ def test_gigantic_image_is_refused(tmp_path, monkeypatch):
         InputError,
         match=r"has too many pixels \(300x200\); 50,000 are allowed: reduce it to 50,000, or allow more: --max_pixels",
     ):
-        predict.read_photograph(path, 50_000)
+        read_photograph(path, 50_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)  # Pillow's own limit: half of what it refuses
     with pytest.raises(InputError, match="has too many pixels"):
-        predict.read_photograph(path, 20_000)
-    assert predict.read_photograph(path, 60_000).shape == (200, 300, 3)
+        read_photograph(path, 20_000)
+    assert read_photograph(path, 60_000).shape == (200, 300, 3)
 
 
 def test_text_is_no_image(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(InputError, match="not a complete image"):
-        predict.read_photograph(tmp_path / "text.jpg")
+        read_photograph(tmp_path / "text.jpg")
 
 
 def test_garbage_in_a_folder(tiny_run, tmp_path, capsys, rng):
@@ -228,20 +230,20 @@ def test_files_and_folders(tmp_path):
     inside = [write_image(tmp_path / "folder" / name) for name in ("a.JPG", "b.png", "c.webp")]
     (tmp_path / "folder/notes.txt").write_text("")
     single = write_image(tmp_path / "z.jpg")
-    assert predict.find_images([str(single), str(tmp_path / "folder"), str(inside[0])]) == [single, *inside]
+    assert photographs.find_images([str(single), str(tmp_path / "folder"), str(inside[0])]) == [single, *inside]
 
 
 def test_equal_names_get_numbers(tmp_path):
     images = [tmp_path / name for name in ("a/x.jpg", "b/x.png", "c/X.jpg", "x_2.jpg")]
-    names = predict.result_names(images, tmp_path / "out")
+    names = photographs.result_names(images, tmp_path / "out")
     assert names == ["x", "x_2", "X_3", "x_2_2"]
 
 
 def test_inputs_are_not_overwritten(tmp_path):
     image = write_image(tmp_path / "cat.png")
     with pytest.raises(InputError, match=r"overwrite the image .*cat\.png; choose another --output"):
-        predict.result_names([image], tmp_path)
-    assert predict.result_names([tmp_path / "cat.jpg"], tmp_path) == ["cat"]
+        photographs.result_names([image], tmp_path)
+    assert photographs.result_names([tmp_path / "cat.jpg"], tmp_path) == ["cat"]
 
 
 def test_describe():

@@ -9,7 +9,7 @@ import voc_archives
 from voc_archives import SBD_FILE, VOC_FILE, write_tar
 
 from deconvnet_jax.data import listed_windows, open_split, prepare_voc2012, training_windows
-from experiments import dataset
+from experiments.common import dataset
 from experiments.configs import default
 
 ROOT = Path(__file__).resolve().parents[2]

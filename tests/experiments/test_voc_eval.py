@@ -17,6 +17,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
 from deconvnet_jax.inference import Segmenter
 from experiments import voc_eval
+from experiments.common import evaluation
 from experiments.configs import default
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -124,7 +125,7 @@ def voc_network(monkeypatch):
             return scores.at[..., 1].set(images[..., 2] - images[..., 1])
 
     info = {"config": {"inference": {"mode": "whole_image"}}, "class_names": list(VOC_CLASSES), "step": 3}
-    monkeypatch.setattr(voc_eval, "load_checkpoint", lambda *_: (Red(), {}, info))
+    monkeypatch.setattr(evaluation, "load_checkpoint", lambda *_: (Red(), {}, info))
 
 
 def test_a_split_without_masks_becomes_a_submission(voc_network, tmp_path, capsys):

@@ -23,6 +23,7 @@ from deconvnet_jax.models import FCN8s, network_from_config
 from deconvnet_jax.training import batch_layout, init_variables, make_optimizer
 from deconvnet_jax.weights import load_checkpoint
 from experiments import import_weights, voc_train
+from experiments.common import checks, training
 from experiments.configs import default, voc_fcn8s, voc_two_stage, voc_two_stage_released
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,20 +202,20 @@ def test_what_is_allowed_and_seldom_meant():
     def masks(*ids):
         return [Example(str(i), None, np.array([[value, 255]], np.uint8), None) for i, value in enumerate(ids)]
 
-    assert list(voc_train.likely_mistakes(config, masks(0, 2), names)) == []
-    assert list(voc_train.likely_mistakes(config, masks(*[0] * 99, 1), names)) == []
-    (warning,) = voc_train.likely_mistakes(config, masks(1, 1), names)
+    assert list(checks.likely_mistakes(config, masks(0, 2), names)) == []
+    assert list(checks.likely_mistakes(config, masks(*[0] * 99, 1), names)) == []
+    (warning,) = checks.likely_mistakes(config, masks(1, 1), names)
     assert warning.startswith("2 masks of the split 'train' were looked at and show only 'cat'")
-    (warning,) = voc_train.likely_mistakes(config, masks(255), names)
+    (warning,) = checks.likely_mistakes(config, masks(255), names)
     assert "show no class at all" in warning
     config.optimizer.learning_rate = 1e-10
-    (warning,) = voc_train.likely_mistakes(config, masks(0, 1), names)
+    (warning,) = checks.likely_mistakes(config, masks(0, 1), names)
     assert "learning_rate=1e-10 is unusual: the loss here is a mean over pixels" in warning
     config.optimizer.learning_rate, config.init.vgg16 = 0.01, None
-    (warning,) = voc_train.likely_mistakes(config, masks(0, 1), names)
+    (warning,) = checks.likely_mistakes(config, masks(0, 1), names)
     assert warning.startswith("the encoder starts from random weights")
     config.init_from = "folder"
-    assert list(voc_train.likely_mistakes(config, masks(0, 1), names)) == []
+    assert list(checks.likely_mistakes(config, masks(0, 1), names)) == []
 
 
 def test_a_corrupt_jpeg(own_scenes, tmp_path):
@@ -247,11 +248,11 @@ def test_initial_variables_keep_vgg16s_features_where_asked(tmp_path, rng):
     np.savez(tmp_path / "vgg.npz", **{name: value + 0.5 for name, value in arrays.items()})
     images = [rng.integers(0, 256, (40, 60, 3), np.uint8) for _ in range(3)]
     source = [Example(str(i), image, np.zeros((40, 60), np.uint8), None) for i, image in enumerate(images)]
-    plain = voc_train.initial_variables(net, config, source, ("a", "b"))
+    plain = training.initial_variables(net, config, source, ("a", "b"))
     np.testing.assert_allclose(plain["params"]["conv5_3"]["bias"], 0.5)
     np.testing.assert_array_equal(plain["params"]["bn5_3"]["scale"], 1)
     config.init.keep_features = True
-    kept = voc_train.initial_variables(net, config, source, ("a", "b"))
+    kept = training.initial_variables(net, config, source, ("a", "b"))
     assert (kept["params"]["bn5_3"]["bias"] != plain["params"]["bn5_3"]["bias"]).all()
     assert (kept["batch_stats"]["bn1_1"]["mean"] != 0).all()
 
@@ -265,7 +266,7 @@ def test_every_config_fits_together(name):
     module = importlib.import_module(f"experiments.configs.{name}")
     config = module.get_config()
     for each in (config, config.get("stage1", config)):
-        voc_train.check_settings(each)
+        checks.check_settings(each)
         net = network_from_config({**each.model.to_dict(), "num_classes": 21})
         make_optimizer(each.optimizer.to_dict(), jax.eval_shape(partial(init_variables, net), 0)["params"])
     for devices in (1, 2, 4):
@@ -336,7 +337,7 @@ def test_two_stages_with_one_command(scenes, tmp_path, capsys):
 
 def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr(voc_train, "run_stage", lambda *arguments: started.append(arguments))
+    monkeypatch.setattr(training, "run_stage", lambda *arguments: started.append(arguments))
     config = voc_two_stage.get_config()
     data = {"data.voc_root": str(scenes), "data.data_dir": str(scenes.parent / "tfds"), "data.windows": ("image",)}
     config.update_from_flattened_dict({**data, "init.vgg16": "vgg16.npz", "init.keep_features": True})
@@ -428,7 +429,7 @@ def test_compiled_programs_are_kept_where_asked_for(monkeypatch, tmp_path, asked
     if asked:
         config.compilation_cache = str(tmp_path / "kept")
     try:
-        voc_train.use_compilation_cache(config, str(tmp_path / "run"))
+        training.use_compilation_cache(config, str(tmp_path / "run"))
         folder = jax.config.jax_compilation_cache_dir
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

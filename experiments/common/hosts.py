@@ -7,18 +7,13 @@ JAX_PROCESS_ID; and anywhere else the flags --coordinator, --num_processes and -
 
 import importlib.util
 import os
-import sys
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Mapping
 
 import jax
-import numpy as np
 from absl import flags
-from jax.experimental import multihost_utils
 
 from deconvnet_jax.errors import InputError
 
-T = TypeVar("T")
 _TIMEOUT = 300  # seconds that processes wait for each other at the start
 
 
@@ -132,42 +127,3 @@ def _reason(error: Exception) -> str:
     """Returns an error's first line; of a missing variable, its name."""
     text = (str(error).splitlines() or [""])[0]
     return text if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {text}"
-
-
-def say(line: str) -> None:
-    """Prints a line on stderr, in the first process."""
-    if jax.process_index() == 0:
-        print(line, file=sys.stderr)
-
-
-def first_process_first(make: Callable[[], T]) -> T:
-    """Runs `make` in the first process, then in the others: what it builds on the disk is built once.
-
-    Raises:
-      InputError: if it failed in the first process; what it raised, there.
-    """
-    if jax.process_count() == 1:
-        return make()
-    error: Exception | None = None
-    if jax.process_index() == 0:
-        try:
-            result = make()
-        except Exception as caught:
-            error = caught
-    failed = bool(multihost_utils.broadcast_one_to_all(np.array(error is not None)))
-    if error is not None:
-        raise error
-    if failed:
-        raise InputError("the first process has stopped with an error; see its output")
-    return result if jax.process_index() == 0 else make()
-
-
-def sum_over_processes(values: np.ndarray) -> np.ndarray:
-    """The sum of an array over all processes, int64, or float64 of what is sent as float32; the same in each."""
-    if jax.process_count() == 1:
-        return values
-    if np.issubdtype(values.dtype, np.floating):
-        return multihost_utils.process_allgather(values.astype(np.float32)).astype(np.float64).sum(axis=0)
-    high, low = (np.asarray(part, np.int32) for part in (values >> 24, values & 0xFFFFFF))  # JAX has 32 bits
-    high, low = multihost_utils.process_allgather((high, low))
-    return (high.astype(np.int64).sum(axis=0) << 24) + low.astype(np.int64).sum(axis=0)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from deconvnet_jax.errors import InputError
-from experiments.output import claim_output, output_file, output_folder
+from experiments.common.output import claim_output, output_file, output_folder
 
 
 def test_folders_are_made(tmp_path):

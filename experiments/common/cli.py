@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
-from experiments import failures
+from experiments.common import failures
 
 HOW_TO_SEGMENT = "a file in experiments/configs that says how to segment; default: the training run's"
-EVERY_SETTING = str(Path(__file__).with_name("configs") / "default.py")
+EVERY_SETTING = str(Path(__file__).parents[1] / "configs/default.py")
 
 # ml_collections reports a misspelt key by one of several exceptions, some of several lines.
 _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)

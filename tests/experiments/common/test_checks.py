@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deconvnet_jax.data import open_split, prepare_voc_layout
-from experiments import overlap
+from experiments.common import checks
 from experiments.configs import default
 
 
@@ -28,7 +28,7 @@ def splits(scenes, tmp_path):
 
 
 def warned(train, val, capsys, indices=None):
-    overlap.warn_of_common_images(train, range(len(train)) if indices is None else indices, val, "train", "val")
+    checks.warn_of_common_images(train, range(len(train)) if indices is None else indices, val, "train", "val")
     return capsys.readouterr().err
 
 
@@ -58,7 +58,7 @@ def test_what_a_checkpoint_was_trained_on():
     config = default.get_config()
     config.data.voc_root = "/data"
     trained = {"data": {"dataset": "voc_layout", "voc_root": "/data", "train_split": "train"}}
-    assert overlap.training_split(trained, config) == "train"
+    assert checks.training_split(trained, config) == "train"
     for other in ({"voc_root": "/other"}, {"dataset": "voc2012"}, {"window_list": "some.txt"}):
-        assert overlap.training_split({"data": {**trained["data"], **other}}, config) is None
-    assert overlap.training_split({}, config) is None
+        assert checks.training_split({"data": {**trained["data"], **other}}, config) is None
+    assert checks.training_split({}, config) is None

@@ -10,12 +10,12 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments.common import cli
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
 from deconvnet_jax.errors import InputError
-from experiments import cli
+from experiments.common import cli
 def main(argv):
     raise {error}
 cli.run(main)

@@ -8,8 +8,9 @@ import pytest
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.settings import LocalPath, Number
 from deconvnet_jax.training import flatten
-from experiments import memory, settings, voc_train
-from experiments.configs import default, demo, voc_fcn8s, voc_stage1_released, voc_two_stage
+from experiments import voc_train
+from experiments.common import checks
+from experiments.configs import default, demo, settings, voc_fcn8s, voc_stage1_released, voc_two_stage
 
 DEFAULTS = flatten(default.get_config().to_dict())
 NAN, INF = float("nan"), float("inf")
@@ -136,11 +137,11 @@ def test_paths_become_absolute(monkeypatch, tmp_path):
     ],
 )
 def test_what_no_machine_can_hold(monkeypatch, changes, message):
-    monkeypatch.setattr(memory, "host_memory", lambda: 8 * memory.GIB)
-    monkeypatch.setattr(memory, "device_memory", lambda: 8 * memory.GIB)
+    monkeypatch.setattr(checks, "host_memory", lambda: 8 * checks.GIB)
+    monkeypatch.setattr(checks, "device_memory", lambda: 8 * checks.GIB)
     config = demo.get_config()
-    memory.check_memory(config)
+    checks.check_memory(config)
     config.update_from_flattened_dict(changes)
     with pytest.raises(InputError, match=message) as caught:
-        voc_train.check_settings(config)
+        checks.check_settings(config)
     assert "there are 8.0 GiB" in str(caught.value)

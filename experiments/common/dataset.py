@@ -13,8 +13,9 @@ from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import image_digests
-from experiments import cli, hosts, settings
-from experiments.configs import default
+from deconvnet_jax.processes import say
+from experiments.common import cli
+from experiments.configs import default, settings
 
 
 def data_config(
@@ -125,7 +126,7 @@ def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
 def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.DatasetBuilder:
     """`data.prepare_voc_layout` with a progress bar while it checks and packs."""
     with cli.ProgressBar("checking and packing") as bar:
-        return data.prepare_voc_layout(voc_root, data_dir, bar.update, lambda text: hosts.say(f"warning: {text}"))
+        return data.prepare_voc_layout(voc_root, data_dir, bar.update, lambda text: say(f"warning: {text}"))
 
 
 def proposals_file(builder: tfds.core.DatasetBuilder, part: str) -> Path:
@@ -208,3 +209,28 @@ def batches_of(
         workers=config.data.workers,
         **{key: config.data[key] for key in keys},
     )
+
+
+def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> tfds.core.DatasetBuilder:
+    """Draws the scenes into data_dir/scenes and packs them under data_dir/tfds."""
+    with cli.ProgressBar("drawing scenes") as bar:
+        data.write_scenes(data_dir / "scenes", train, val, seed, bar.update)
+    return packed_folder(data_dir / "scenes", data_dir / "tfds")
+
+
+def compute(
+    builder: tfds.core.DatasetBuilder, part: str, method: str, forest: str | None, processes: int | None
+) -> None:
+    """The proposals of a stored split; says where they are."""
+    path = proposals_file(builder, part)
+    path.parent.mkdir(exist_ok=True)
+    with cli.ProgressBar(f"proposals of {part}") as bar:
+        data.compute_proposals(
+            data.open_split(builder, part),
+            path,
+            method=method,
+            forest=forest,
+            processes=processes,
+            progress=bar.update,
+        )
+    print(f"proposals: {path}")

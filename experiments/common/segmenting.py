@@ -12,7 +12,7 @@ from deconvnet_jax import data
 from deconvnet_jax.data import Example
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter
 from deconvnet_jax.models import Network
-from experiments import settings
+from experiments.configs import settings
 
 
 def segmenter_of(

@@ -5,7 +5,7 @@ import pytest
 
 from deconvnet_jax.data import Example
 from deconvnet_jax.inference import Result
-from experiments import evaluation
+from experiments.common import evaluation
 from experiments.configs import default
 
 
@@ -32,7 +32,7 @@ def test_every_process_scores_its_share_and_all_get_the_sum(monkeypatch, rng, im
 
     monkeypatch.setattr(evaluation, "Segmenter", Known)
     monkeypatch.setattr(evaluation.jax, "process_count", lambda: 3)
-    monkeypatch.setattr(evaluation.hosts, "sum_over_processes", sum_over_processes)
+    monkeypatch.setattr(evaluation, "sum_over_processes", sum_over_processes)
     config = default.get_config()
     config.eval_images = images
     evaluate = evaluation.evaluator(None, ["a", "b"], source, config)

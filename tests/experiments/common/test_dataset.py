@@ -3,7 +3,7 @@
 import pytest
 
 from deconvnet_jax.errors import InputError
-from experiments import dataset
+from experiments.common import dataset
 from experiments.configs import default
 
 

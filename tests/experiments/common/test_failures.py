@@ -8,9 +8,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import failures
+from experiments.common import failures
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 START = "import sys, threading; from experiments import failures; failures.report_in_one_line();"
 IN_THREADS = """
 def fail():

@@ -14,7 +14,7 @@ from training_programs import finish, metric_lines, wait_for_step
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.weights import load_checkpoint
-from experiments import hosts
+from experiments.common import hosts
 
 SETTINGS = {
     "batch_size": 8,
@@ -189,7 +189,7 @@ def test_one_process_on_each_of_two_slurm_hosts_sees_all_devices():
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     program = (
-        "import jax; from absl import flags; from jax._src import xla_bridge; from experiments import hosts;"
+        "import jax; from absl import flags; from jax._src import xla_bridge; from experiments.common import hosts;"
         "hosts.define_flags(); flags.FLAGS(['program']); hosts.initialize(flags.FLAGS);"
         "print(xla_bridge.CUDA_VISIBLE_DEVICES.value, jax.local_device_count(), jax.device_count())"
     )
@@ -209,29 +209,3 @@ def test_one_process_on_each_of_two_slurm_hosts_sees_all_devices():
     results = [process.communicate(timeout=300) for process in processes]
     for output, errors in results:
         assert output.split() == ["all", "2", "4"], errors
-
-
-def test_counts_beyond_32_bits_are_summed_exactly(monkeypatch, rng):
-    """JAX has 32 bits; the other process is played by a gather that knows its share."""
-    ours, theirs = (rng.integers(0, 2**40, (3, 3)) for _ in range(2))
-
-    def gather(parts):
-        others = (theirs >> 24, theirs & 0xFFFFFF)
-        assert all(part.dtype == np.int32 for part in parts)
-        return tuple(np.stack([part, other.astype(np.int32)]) for part, other in zip(parts, others, strict=True))
-
-    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
-    np.testing.assert_array_equal(hosts.sum_over_processes(ours), ours + theirs)
-
-
-def test_numbers_with_fractions_are_summed_too(monkeypatch, rng):
-    ours, theirs = (rng.random((4, 2)) * 100 for _ in range(2))
-
-    def gather(share):
-        assert share.dtype == np.float32
-        return np.stack([share, theirs.astype(np.float32)])
-
-    monkeypatch.setattr(hosts.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
-    np.testing.assert_allclose(hosts.sum_over_processes(ours), ours + theirs, rtol=1e-6)

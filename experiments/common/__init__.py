@@ -1,0 +1,1 @@
+"""What the programs share; no program is imported here."""

@@ -1,0 +1,200 @@
+"""What is checked or warned of before a training: settings that do not fit, too little memory, likely mistakes."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from deconvnet_jax.data import (
+    IGNORE,
+    DatasetSplit,
+    Example,
+)
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import (
+    check_input_size,
+    count_parameters,
+    network_from_config,
+)
+from deconvnet_jax.processes import say
+from deconvnet_jax.training import (
+    batch_layout,
+    init_variables,
+    local_batch_size,
+)
+from experiments.configs import settings
+
+GIB = 2**30
+FIRST_CHANNELS = 64  # of conv1_1, whose output has the size of the crop
+STATE_BYTES = 8  # per parameter: its value and its momentum, float32
+PIXEL_BYTES = 4  # of a crop on the host: RGB and its mask
+LOOKED_AT = 32  # masks that are looked at for likely mistakes
+USUAL_RATES = (1e-6, 1.0)
+_SAME_DATA = ("dataset", "voc_root")
+
+
+def check_settings(config: ml_collections.ConfigDict) -> int:
+    """The crops of a batch that this process reads.
+
+    Raises:
+      InputError: for settings that are out of range or do not fit; before any work.
+    """
+    check_combinations(config, settings.check_config(config))
+    batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
+    check_crop_size(config)
+    check_memory(config)
+    return local_batch_size(config.batch_size)
+
+
+def check_combinations(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:
+    """Raises InputError for settings that are each in range and exclude each other; `values` by their whole names."""
+    if config.optimizer.schedule == "plateau" and not config.eval_every:
+        raise InputError("config.optimizer.schedule=plateau needs evaluations: give --config.eval_every=STEPS")
+    if config.optimizer.schedule == "plateau" and config.optimizer.drop_factor == 1:
+        raise InputError("config.optimizer.drop_factor=1 never lowers the learning rate; give a number below 1")
+    if config.data.resize_size < config.data.crop_size:
+        raise InputError(
+            f"config.data.resize_size={config.data.resize_size}: smaller than config.data.crop_size="
+            f"{config.data.crop_size}; give {config.data.crop_size} or more"
+        )
+    if config.model.get("architecture") == "fcn8s":
+        for key in ("calibrate.batches", "bn_group", "remat"):
+            if values[key]:
+                raise InputError(f"config.{key}={values[key]}: of no use to an FCN-8s; leave it out")
+    if not config.model.get("batch_norm", True):
+        for key in ("calibrate.batches", "bn_group"):
+            if values[key]:
+                raise InputError(f"config.{key}={values[key]}: of no use without batch normalisation; leave it out")
+
+
+def check_crop_size(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError unless the network takes the crops; before any work on the data."""
+    size = config.data.crop_size
+    if "fc_window" not in config.model:  # an FCN-8s takes any size
+        return
+    try:
+        check_input_size(size, size, config.model.fc_window)
+    except InputError as error:
+        raise InputError(
+            f"config.data.crop_size={size} with config.model.fc_window={config.model.fc_window}: {error}"
+        ) from error
+
+
+def likely_mistakes(
+    config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
+) -> Iterator[str]:
+    """What is allowed and seldom meant."""
+    if config.model.width == 1 and not (config.init.vgg16 or config.init_from):
+        yield (
+            "the encoder starts from random weights; the paper starts from VGG-16 trained on ImageNet: "
+            "--config.init.vgg16=FILE, see the README"
+        )
+    rate, (low, high) = config.optimizer.learning_rate, USUAL_RATES
+    if not low <= rate <= high:
+        yield (
+            f"config.optimizer.learning_rate={rate:g} is unusual: the loss here is a mean over pixels, not a sum as in "
+            "FCN's code; the paper's rate is 0.01"
+        )
+    looked_at = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)).tolist()
+    found = set().union(*(np.unique(source[i].label).tolist() for i in looked_at)) - {IGNORE}
+    if len(found) < 2:
+        seen = f"only '{class_names[found.pop()]}'" if found else "no class at all"
+        yield (
+            f"{len(looked_at)} masks of the split '{config.data.train_split}' were looked at and show {seen}, which a "
+            "network learns to say everywhere; see them: python -m experiments.browse_data"
+        )
+
+
+_SAME_DATA = ("dataset", "voc_root")
+
+
+def device_memory() -> int:
+    """Returns the bytes of memory of one of this process's devices; of a CPU, those of the machine."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or host_memory()
+
+
+def host_memory() -> int:
+    """Returns the bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_memory(config: ml_collections.ConfigDict) -> None:
+    """Checks lower bounds of what a training keeps in memory; what passes may still be too large.
+
+    Args:
+      config: whose settings are each in range.
+
+    Raises:
+      InputError: if the state of the network, the first layer's output or one batch of crops cannot fit.
+    """
+    model, side = config.model, config.data.crop_size
+    net = network_from_config({**model.to_dict(), "num_classes": model.num_classes or 2})
+    parameters = count_parameters(jax.eval_shape(partial(init_variables, net), 0))
+    _check(
+        f"config.model.width={model.width:g} with config.model.fc_features={model.fc_features}: {parameters:,} "
+        "parameters and their momentum need",
+        parameters * STATE_BYTES,
+        device_memory(),
+        "lower them",
+    )
+    share = config.batch_size // jax.device_count()
+    at_once = min(config.micro_batch or share, share)
+    _check(
+        f"config.data.crop_size={side} with {at_once} crops per device at once: the output of the first layer needs",
+        int(at_once * side**2 * FIRST_CHANNELS * model.width) * jnp.dtype(model.dtype).itemsize,
+        device_memory(),
+        "lower config.data.crop_size, or give a smaller config.micro_batch",
+    )
+    _check(
+        f"config.batch_size={config.batch_size} with config.data.crop_size={side}: the crops of one step need",
+        local_batch_size(config.batch_size) * side**2 * PIXEL_BYTES,
+        host_memory(),
+        "lower config.batch_size",
+    )
+
+
+def _check(what: str, needed: int, there: int, remedy: str) -> None:
+    if needed > there:
+        raise InputError(f"{what} {needed / GIB:,.1f} GiB, but there are {there / GIB:,.1f} GiB; {remedy}")
+
+
+def warn_of_common_images(
+    trained: DatasetSplit, indices: Iterable[int], scored: DatasetSplit, train_split: str, eval_split: str
+) -> None:
+    """Prints a warning with the number of images that are in both splits, also under other names.
+
+    Reads the file of every image: about 0.5 seconds per thousand photographs of VOC's size.
+
+    Args:
+      trained: images of the training split.
+      indices: of those that are trained on.
+      scored: images of the other split.
+      train_split: its name.
+      eval_split: its name.
+    """
+    known = {trained.digest(index) for index in indices}
+    common = [index for index in range(len(scored)) if scored.digest(index) in known]
+    if common:
+        say(
+            f"warning: {len(common)} of the {len(scored)} images of the split '{eval_split}' are training images, too "
+            f"(split '{train_split}'), for example '{scored.name(common[0])}'; these scores are too high"
+        )
+
+
+def training_split(trained_with: Mapping[str, Any], config: ml_collections.ConfigDict) -> str | None:
+    """Returns the training split of a checkpoint if it is one of the config's data; None if that is not known.
+
+    Args:
+      trained_with: the config in the checkpoint.
+      config: that names the data to score on, its paths absolute.
+    """
+    data = trained_with.get("data") or {}
+    if data.get("window_list") or any(data.get(key) != config.data[key] for key in _SAME_DATA):
+        return None
+    return data.get("train_split")
