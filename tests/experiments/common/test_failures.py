@@ -11,7 +11,7 @@ import pytest
 from experiments.common import failures
 
 ROOT = Path(__file__).resolve().parents[3]
-START = "import sys, threading; from experiments import failures; failures.report_in_one_line();"
+START = "import sys, threading; from experiments.common import failures; failures.report_in_one_line();"
 IN_THREADS = """
 def fail():
     raise OSError(28, "No space left on device", "events.out")
