@@ -20,9 +20,7 @@ from deconvnet_jax.weights.checkpoint_folder import (
     open_checkpoints,
     writing,
 )
-from deconvnet_jax.weights.deconvnet import deconvnet_from_caffe
-from deconvnet_jax.weights.fcn8s import fcn8s_from_caffe
-from deconvnet_jax.weights.from_caffe import network_from_caffe
+from deconvnet_jax.weights.from_caffe import deconvnet_from_caffe, fcn8s_from_caffe, network_from_caffe
 from deconvnet_jax.weights.integrity import integrity_record
 from deconvnet_jax.weights.vgg16 import keep_vgg16_features, load_vgg16
 

@@ -1,28 +1,48 @@
-"""Any of the networks from a caffemodel: which one it is shows in the names of its layers.
+"""Networks from caffemodels: the authors' DeconvNet and Berkeley's FCN-8s, told apart by the names of their layers.
 
-The score layers' names do not count: fine-tuning in Caffe on other classes changes them.
+Layers keep the original's names. Only the score layers may have others: fine-tuning in Caffe on other classes changes
+them.
 """
 
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
 
-from deconvnet_jax.models import Network
-from deconvnet_jax.weights.caffemodel import CaffemodelError, read_layers
-from deconvnet_jax.weights.deconvnet import deconvnet_from_caffe
-from deconvnet_jax.weights.fcn8s import fcn8s_from_caffe
+from deconvnet_jax.models import DeconvNet, FCN8s, Network, layer_names
+from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel, read_layers
 
-# In the older and the newer form.
+Layers = dict[str, list[np.ndarray]]
+KernelShape = tuple[int | None, ...]  # as Caffe stores it; None for any size
+
+# Layer types in the older and the newer form of caffemodels.
 LOSS_TYPES = (21, "SoftmaxWithLoss")
 DECONVOLUTION_TYPES = (39, "Deconvolution")
 
-DECONVNET_LAYERS = ("conv1_1", "fc6-deconv", "deconv1_2")  # fine-tuning leaves them their names, unlike the score layer
+DECONVNET_LAYERS = ("conv1_1", "fc6-deconv", "deconv1_2")
+DECONVNET_SCORES = "seg-score-voc"
+# fcn8s-heavy-pascal.caffemodel, the later release, is the same network with other names and no bias in score2.
+HEAVY_NAMES = {
+    "score_fr": "score-fr",
+    "upscore2": "score2",
+    "score_pool4": "score-pool4",
+    "upscore_pool4": "score4",
+    "score_pool3": "score-pool3",
+    "upscore8": "upsample",
+}
+# The smallest networks, for the names of the layers.
+TINY_DECONVNET = DeconvNet(num_classes=1, width=1 / 512, fc_features=1)
+TINY_FCN8S = FCN8s(width=1 / 512, fc_features=1)
 
 
 def network_from_caffe(
     path: str | Path, folded_bn: bool | None = None
 ) -> tuple[Network, chex.ArrayTree, dict[str, str]]:
-    """DeconvNet or FCN-8s, with what is known of its batch statistics.
+    """Reads a DeconvNet or an FCN-8s, with what is known of its batch statistics.
 
     Args:
       path: a caffemodel of the authors' or Berkeley's.
@@ -30,7 +50,7 @@ def network_from_caffe(
         snapshots of training have, and True otherwise.
 
     Returns:
-      The module, its variables, and of a DeconvNet {"batch_statistics": "folded" or "unknown"}.
+      The module, its variables, and for a DeconvNet {"batch_statistics": "folded" or "unknown"}.
 
     Raises:
       CaffemodelError: for a file that is neither, is damaged, or does not fit together.
@@ -46,3 +66,189 @@ def network_from_caffe(
         f"{path} is neither a DeconvNet (it has no layer 'fc6-deconv') nor an FCN-8s (no 'score-fr'); a VGG-16 is "
         "only an encoder: give it as --vgg16 to experiments.import_weights, or as --config.init.vgg16 to voc_train"
     )
+
+
+def deconvnet_from_caffe(path: str | Path, folded_bn: bool = True) -> tuple[DeconvNet, chex.ArrayTree]:
+    """Reads the authors' DeconvNet; its widths are those of the file.
+
+    The original has no running statistics. While it trains, a BN layer holds scale and shift and takes the statistics
+    of the batch; afterwards BN_make_INFERENCE_script.py folds averages of statistics into the two.
+
+    Args:
+      path: DeconvNet_trainval_inference.caffemodel, stage_1_train_result.caffemodel, ...
+      folded_bn: True for files with folded statistics (..._inference): scale and shift are all that normalisation
+        does; running statistics are 0 and 1. False for stage_*_train_result: scale and shift are as trained, running
+        statistics are not known (0 and 1 too) until `training.calibrate_batch_norm` estimates them. Without it, the
+        network can only be trained further.
+
+    Returns:
+      The module, and its variables: {"params", "batch_stats"}, float32.
+
+    Raises:
+      CaffemodelError: for a file that is no caffemodel or damaged; a layer that is missing, unknown or misshapen.
+    """
+    layers, source = load_caffemodel(path), str(path)
+    scores = {DECONVNET_SCORES: (None, _kernel_shape(layers, "deconv1_2")[1], 1, 1)}
+    layers = _original_names(layers, layer_names(TINY_DECONVNET), scores, source)
+    encoder, fc6, decoder, score = _kernel_shapes(layers, ("conv5_3", "fc6", "deconv5_1", DECONVNET_SCORES), source)
+    net = DeconvNet(
+        num_classes=score[0],
+        width=encoder[0] / 512,
+        decoder_width=decoder[1] / encoder[0],
+        fc_features=layers["bnfc6"][0].size,
+        fc_window=fc6[2],
+    )
+    shapes = _variable_shapes(net)
+    deconvolutions = [name for name in shapes["params"] if "deconv" in name and "bn" not in name]
+    params = params_from_caffe(layers, shapes["params"], deconvolutions, source)
+    # With the folded variance, normalisation divides by exactly 1: the root of variance plus epsilon.
+    values = {"mean": 0.0, "var": 1 - net.bn_epsilon if folded_bn else 1.0}
+    batch_stats = {
+        name: {part: jnp.full(leaf.shape, values[part], leaf.dtype) for part, leaf in statistics.items()}
+        for name, statistics in shapes["batch_stats"].items()
+    }
+    return net, {"params": params, "batch_stats": batch_stats}
+
+
+def fcn8s_from_caffe(path: str | Path) -> tuple[FCN8s, chex.ArrayTree]:
+    """Reads Berkeley's fcn-8s-pascal.caffemodel or fcn8s-heavy-pascal.caffemodel; widths are those of the file.
+
+    Returns:
+      The module, and its variables: {"params"}, float32.
+
+    Raises:
+      CaffemodelError: for a file that is no caffemodel or damaged; a layer that is missing, unknown or misshapen.
+    """
+    layers, source = {HEAVY_NAMES.get(name, name): blobs for name, blobs in load_caffemodel(path).items()}, str(path)
+    inputs = {"score-fr": "fc7", "score-pool4": "conv4_3", "score-pool3": "conv3_3"}
+    deconvolutions = {"score2": (None, None, 4, 4), "score4": (None, None, 4, 4), "upsample": (None, None, 16, 16)}
+    scores = {name: (None, _kernel_shape(layers, before)[0], 1, 1) for name, before in inputs.items()}
+    layers = _original_names(layers, layer_names(TINY_FCN8S), scores | deconvolutions, source)
+    encoder, fc6, score, _ = _kernel_shapes(layers, ("conv5_3", "fc6", "score-fr", "score2"), source)
+    if len(layers["score2"]) == 1:
+        layers["score2"].append(np.zeros(score[0], np.float32))
+    net = FCN8s(num_classes=score[0], width=encoder[0] / 512, fc_features=fc6[0])
+    return net, {"params": params_from_caffe(layers, _variable_shapes(net)["params"], deconvolutions, source)}
+
+
+def _variable_shapes(net: Network) -> chex.ArrayTree:
+    images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), jnp.float32)
+    return jax.eval_shape(net.init, jax.random.key(0), images)
+
+
+def _kernel_shape(layers: Layers, name: str) -> KernelShape:
+    """Returns the shape of a layer's kernel; four times None if there is no such layer with a kernel of 4 axes."""
+    shape = layers[name][0].shape if layers.get(name) else ()
+    return shape if len(shape) == 4 else (None,) * 4
+
+
+def _kernel_shapes(layers: Layers, names: Iterable[str], source: str) -> list[tuple[int, ...]]:
+    shapes = {name: layers[name][0].shape for name in names}
+    for name, shape in shapes.items():
+        if len(shape) != 4:
+            raise CaffemodelError(f"{source}: kernel of layer {name!r} has the shape {shape}, expected 4 dimensions")
+    return list(shapes.values())
+
+
+def _original_names(layers: Layers, names: Collection[str], scores: Mapping[str, KernelShape], source: str) -> Layers:
+    """Gives score layers that were renamed for fine-tuning the names of the original.
+
+    Caffe copies the parameters of layers whose names are equal. Who trains on other classes gives the layers whose
+    shapes depend on the classes other names, so that they start afresh. Such a layer is known by its shape; of several
+    with the same shape, by its name, or else by the order in the file if there are as many as are missing.
+
+    Args:
+      layers: from `load_caffemodel`.
+      names: of all layers of the original.
+      scores: kernel shapes of the layers that may be renamed, in the network's order.
+      source: the file, for messages.
+
+    Returns:
+      The layers by their names in the original.
+
+    Raises:
+      CaffemodelError: unless the names are the original's then.
+    """
+    extra = [name for name in layers if name not in names]
+    missing = {name: shape for name, shape in scores.items() if name not in layers}
+    new_names: dict[str, str] = {}
+    for shape in dict.fromkeys(missing.values()):
+        wanted = [name for name in missing if missing[name] == shape]
+        fitting = [name for name in extra if _fits(layers[name][0].shape, shape)]
+        for name in wanted.copy():
+            similar = [other for other in fitting if _plain(name) in _plain(other)]
+            if len(similar) == 1:
+                new_names[similar[0]] = name
+                fitting.remove(similar[0])
+                wanted.remove(name)
+        if len(fitting) == len(wanted):
+            new_names |= dict(zip(fitting, wanted, strict=True))
+        elif wanted and len(fitting) > len(wanted):
+            raise CaffemodelError(
+                f"{source} has no layer {wanted[0]!r}, but {len(fitting)} that may be it under another name "
+                f"({', '.join(map(repr, fitting[:5]))}); give that layer its name in the original and save the file"
+            )
+    layers = {new_names.get(name, name): blobs for name, blobs in layers.items()}
+    for expected, others, what in ((names, layers, "lacks"), (layers, names, "has, unlike this network,")):
+        found = [name for name in expected if name not in others]
+        if found:
+            rest = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise CaffemodelError(f"{source} {what} the layer {found[0]!r}{rest}; it is a model of another network")
+    return layers
+
+
+def _fits(found: tuple[int, ...], shape: KernelShape) -> bool:
+    return len(found) == len(shape) and all(want in (None, n) for want, n in zip(shape, found, strict=True))
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
+
+
+def params_from_caffe(
+    layers: Layers, shapes: Mapping[str, chex.ArrayTree], deconvolutions: Collection[str], source: str
+) -> dict[str, dict[str, Array]]:
+    """Returns the parameters of a network; takes the layers out of `layers`, to save memory.
+
+    Convolutions (out, in, kh, kw) become [kh, kw, in, out]. Deconvolutions (in, out, kh, kw) become the kernel of
+    flax's transposed convolution, [kh, kw, in, out], flipped in both directions: Caffe's answer to an impulse is the
+    kernel, flax's is the flipped kernel. With stride 1 that is also the kernel of the equivalent convolution.
+
+    Args:
+      layers: blobs by layer, of exactly the network's layers.
+      shapes: the network's "params", arrays or shapes: {layer: {"kernel", "bias"} or {"scale", "bias"}}.
+      deconvolutions: names of the layers that are deconvolutions.
+      source: the file, for messages.
+
+    Raises:
+      CaffemodelError: for a wrong shape or number of blobs, and values that are not finite.
+    """
+    params: dict[str, dict[str, Array]] = {}
+    for name, parts in shapes.items():
+        blobs = layers.pop(name)
+        order = [part for part in ("kernel", "scale", "bias") if part in parts]
+        if len(blobs) != len(order):
+            raise CaffemodelError(
+                f"{source}: layer {name!r} has {len(blobs)} blob(s), expected {len(order)} ({', '.join(order)})"
+            )
+        params[name] = {}
+        for part in order:
+            what = f"{source}: {part} of layer {name!r}"
+            params[name][part] = _flax_array(blobs.pop(0), parts[part].shape, name in deconvolutions, what)
+    return params
+
+
+def _flax_array(blob: np.ndarray, shape: tuple[int, ...], deconvolution: bool, what: str) -> Array:
+    expected = shape
+    if len(shape) == 4:
+        kh, kw, fan_in, fan_out = shape
+        expected = (fan_in, fan_out, kh, kw) if deconvolution else (fan_out, fan_in, kh, kw)
+    elif shape[0] == blob.size == max(blob.shape, default=1):  # (1, 1, 1, out) in older files
+        blob = blob.ravel()
+    if blob.shape != expected:
+        raise CaffemodelError(f"{what} has the shape {blob.shape}, expected {expected}")
+    if not np.isfinite(blob).all():
+        raise CaffemodelError(f"{what} has values that are no finite numbers; the file is damaged: fetch it again")
+    if len(shape) == 4:
+        blob = blob.transpose(2, 3, 0, 1)[::-1, ::-1] if deconvolution else blob.transpose(2, 3, 1, 0)
+    return jnp.asarray(np.ascontiguousarray(blob, np.float32))

@@ -127,7 +127,7 @@ def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
                 complete.append(prefix)
         if len(complete) > 1:
             names = " and ".join(repr(prefix + naming.convolutions[0]) for prefix in complete[:3])
-            raise InputError(f"VGG-16 weights: {path} holds {len(complete)} of them, at {names}; give a file of one")
+            raise InputError(f"{path} holds {len(complete)} of them, at {names}; give a file of one")
         if complete:
             return _named(layers, naming, complete[0], path)
     if found := _in_order(layers):
@@ -136,9 +136,9 @@ def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
     _refuse_more_convolutions(layers, prefix, path)
     if not count:
         some = ", ".join(repr(name) for name in list(layers)[:3]) or "none with weights"
-        raise InputError(f"VGG-16 weights: {path} has other layers ({some}); {EXPECTED}: give another file")
+        raise InputError(f"{path} has other layers ({some}); {EXPECTED}: give another file")
     name, part = _missing(layers, prefix, naming)
-    raise InputError(f"VGG-16 weights: {path} has no '{name}{part}'; {EXPECTED}: give another file")
+    raise InputError(f"{path} has no '{name}{part}'; {EXPECTED}: give another file")
 
 
 def _missing(layers: Mapping[str, StoredLayer], prefix: str, naming: Naming) -> tuple[str, str]:
@@ -172,7 +172,7 @@ def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path:
         for name in there.values():
             if not _is_layer(layers[name]):
                 part = naming.parts[layers[name].kernel is not None]
-                raise InputError(f"VGG-16 weights: {path} has no '{name}{part}'; {EXPECTED}: give another file")
+                raise InputError(f"{path} has no '{name}{part}'; {EXPECTED}: give another file")
         if there:
             names |= there
             break
@@ -184,7 +184,7 @@ def _refuse_more_convolutions(layers: Iterable[str], prefix: str, path: Path) ->
     for layer in layers:
         match = re.fullmatch(r"conv\d_\d+|block\d_conv\d+", layer.removeprefix(prefix))
         if match and match[0] not in (*CAFFE.convolutions, *KERAS.convolutions):
-            raise InputError(f"VGG-16 weights: {path} has a layer '{layer}'; {EXPECTED}: give another file")
+            raise InputError(f"{path} has a layer '{layer}'; {EXPECTED}: give another file")
 
 
 def _in_order(layers: Mapping[str, StoredLayer]) -> Found | None:

@@ -8,7 +8,7 @@ from caffemodel_writer import encode
 
 from deconvnet_jax.models import DeconvNet, FCN8s
 from deconvnet_jax.weights import CaffemodelError, network_from_caffe
-from deconvnet_jax.weights.fcn8s import HEAVY_NAMES
+from deconvnet_jax.weights.from_caffe import HEAVY_NAMES
 
 NARROW = {"width": 1 / 32, "fc": 24, "classes": 4}
 OLD_NAMES = tuple(HEAVY_NAMES.values())

@@ -12,7 +12,7 @@ from jax import lax
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.weights.caffemodel import CaffemodelError
-from deconvnet_jax.weights.vgg16_files import read_vgg16
+from deconvnet_jax.weights.vgg16 import read_vgg16
 from deconvnet_jax.weights.vgg16_layers import conv_from_dense_chw, conv_from_dense_hwc
 
 CONVOLUTIONS = [f"conv{block}_{i}" for block, count in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, count + 1)]
