@@ -1,5 +1,10 @@
+"""VGG-16 from each kind of file, written by the libraries that users' files come from, and in the network's encoder."""
+
+import builtins
 import re
+import sys
 from functools import partial
+from itertools import pairwise
 
 import flax.linen as nn
 import jax
@@ -11,11 +16,388 @@ from jax import lax
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet
-from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
+from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training import init_variables
 from deconvnet_jax.weights import keep_vgg16_features, load_vgg16
+from deconvnet_jax.weights.caffemodel import CaffemodelError
+from deconvnet_jax.weights.vgg16 import read_vgg16
+from deconvnet_jax.weights.vgg16_layers import CONVOLUTIONS, TORCH_INDICES
 
+FC = ("fc6", "fc7")
+LAST = 2  # channels of conv5_3
 NET = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch writes the files: pip install deconvnet_jax[reference]")
+
+
+@pytest.fixture
+def h5py():
+    return pytest.importorskip("h5py", reason="h5py writes the files")
+
+
+@pytest.fixture
+def save_safetensors():
+    pytest.importorskip("safetensors", reason="safetensors writes the files")
+    from safetensors.numpy import save_file
+
+    return save_file
+
+
+def narrow_vgg(rng):
+    """{layer: {"kernel": HWIO, "bias"}} with widths that differ, so that a wrong order shows."""
+    widths = [3, *rng.integers(1, 6, 12).tolist(), LAST]
+    shapes = {name: (3, 3, *widths[i : i + 2]) for i, name in enumerate(CONVOLUTIONS)}
+    shapes |= {"fc6": (7, 7, LAST, 5), "fc7": (1, 1, 5, 4)}
+    return {
+        name: {
+            "kernel": rng.standard_normal(shape).astype(np.float32),
+            "bias": rng.standard_normal(shape[-1]).astype(np.float32),
+        }
+        for name, shape in shapes.items()
+    }
+
+
+def without_fc(layers):
+    return {name: layers[name] for name in CONVOLUTIONS}
+
+
+def keras_name(name):
+    return {"fc6": "fc1", "fc7": "fc2"}.get(name) or f"block{name[4]}_conv{name[6]}"
+
+
+def keras_kernel(name, kernel):
+    return kernel.reshape(-1, kernel.shape[-1]) if name in FC else kernel
+
+
+def keras_arrays(layers):
+    arrays = {}
+    for name, parts in layers.items():
+        arrays[f"{keras_name(name)}/kernel"] = keras_kernel(name, parts["kernel"])
+        arrays[f"{keras_name(name)}/bias"] = parts["bias"]
+    return arrays
+
+
+def oihw(kernel):
+    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+
+
+def dense(kernel):
+    return oihw(kernel).reshape(kernel.shape[-1], -1)
+
+
+def torch_arrays(layers, fc=("classifier.0", "classifier.3"), fc_weight=dense):
+    names = dict(zip((*CONVOLUTIONS, *FC), (*(f"features.{i}" for i in TORCH_INDICES), *fc), strict=True))
+    arrays = {}
+    for name, parts in layers.items():
+        arrays[f"{names[name]}.weight"] = (fc_weight if name in FC else oihw)(parts["kernel"])
+        arrays[f"{names[name]}.bias"] = parts["bias"]
+    return {**arrays, "head.fc.weight": np.zeros((2, 4), np.float32)}
+
+
+def assert_equal(found, expected, skip=()):
+    assert list(found) == list(expected)
+    for name in expected:
+        for part in ("kernel", "bias"):
+            assert found[name][part].dtype == np.float32
+            if name not in skip:
+                np.testing.assert_array_equal(found[name][part], expected[name][part])
+
+
+def refusal(path):
+    with pytest.raises(InputError) as caught:
+        read_vgg16(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    return message
+
+
+# Keras.
+
+
+@pytest.mark.parametrize("top", [True, False])
+def test_npz(tmp_path, rng, top):
+    layers = narrow_vgg(rng) if top else without_fc(narrow_vgg(rng))
+    layers = {n: {p: v.astype(np.float16).astype(np.float32) for p, v in parts.items()} for n, parts in layers.items()}
+    path = tmp_path / "vgg.npz"
+    for dtype in (np.float16, np.float32, np.float64):
+        np.savez(path, **{name: value.astype(dtype) for name, value in keras_arrays(layers).items()})
+        assert_equal(read_vgg16(path), layers)
+
+
+def write_keras(h5py, path, layers, nested=False, root=""):
+    """As Keras 1 (2016; the official files) or, nested, as Keras 2 wrote them, weights or whole models."""
+    with h5py.File(path, "w") as file:
+        top = file.create_group(root) if root else file
+        top.attrs["layer_names"] = [keras_name(name).encode() for name in layers]
+        for pool in ("block1_pool", "flatten"):
+            top.create_group(pool)
+        for name, parts in layers.items():
+            name, kernel = keras_name(name), keras_kernel(name, parts["kernel"])
+            group = top.create_group(name)
+            group[f"{name}/kernel:0" if nested else f"{name}_W_1:0"] = kernel
+            group[f"{name}/bias:0" if nested else f"{name}_b_1:0"] = parts["bias"]
+    return path
+
+
+@pytest.mark.parametrize("top", [True, False])
+@pytest.mark.parametrize("form", [{}, {"nested": True}, {"nested": True, "root": "model_weights"}])
+def test_keras_hdf5(h5py, tmp_path, rng, top, form):
+    layers = narrow_vgg(rng) if top else without_fc(narrow_vgg(rng))
+    for suffix in ("h5", "hdf5"):
+        assert_equal(read_vgg16(write_keras(h5py, tmp_path / f"vgg.{suffix}", layers, **form)), layers)
+
+
+def test_hdf5_that_does_not_fit(h5py, tmp_path, rng, monkeypatch):
+    layers, path = narrow_vgg(rng), tmp_path / "vgg.h5"
+    message = refusal(write_keras(h5py, path, {**layers, "conv3_4": layers["conv3_3"]}))
+    assert "has a layer 'block3_conv4'; expected plain VGG-16" in message
+    write_keras(h5py, path, {n: p for n, p in layers.items() if n not in ("conv2_2", "conv4_1")})
+    assert "has no 'block2_conv2/kernel'" in refusal(path)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("block1_conv1/W", (2**20, 2**12), "f4", chunks=(1024, 1024))
+    assert "announces 17,179,869,184 bytes" in refusal(path)
+    with h5py.File(path, "w") as file:
+        file["block1_conv1"] = np.zeros(3)
+    assert "has other layers (none with weights); expected plain VGG-16" in refusal(path)
+    content = write_keras(h5py, path, layers).read_bytes()
+    for length in (100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        assert "is not a complete HDF5 file" in refusal(path)
+    path.write_bytes(content)
+    hide(monkeypatch, "h5py")
+    assert "pip install h5py" in refusal(path)
+
+
+# PyTorch.
+
+
+def narrow_torch_vgg(torch, rng):
+    nn, widths = torch.nn, [3, *rng.integers(1, 6, 12).tolist(), LAST]
+    model = nn.Module()
+    model.features = nn.Sequential()
+    for index, (fan_in, fan_out) in zip(TORCH_INDICES, pairwise(widths), strict=True):
+        while len(model.features) < index:
+            model.features.append(nn.ReLU())  # or a pooling: nothing that has weights
+        model.features.append(nn.Conv2d(fan_in, fan_out, 3, padding=1))
+    hidden = (nn.Linear(49 * LAST, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 4), nn.ReLU(), nn.Dropout())
+    model.classifier = nn.Sequential(*hidden, nn.Linear(4, 3))
+    return model
+
+
+def test_a_state_dict_of_pytorch_gives_what_the_model_gives(torch, tmp_path, rng):
+    """The first convolution on pictures, away from the border; the others and the dense layers on any map."""
+    model = narrow_torch_vgg(torch, rng)
+    torch.save(model.state_dict(), tmp_path / "new.pth")
+    torch.save(model.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    with pytest.warns(UserWarning, match="of no published network and is taken to see torchvision's input"):
+        layers = read_vgg16(tmp_path / "new.pth")
+    assert list(layers) == [*CONVOLUTIONS, "fc6", "fc7"]
+    with pytest.warns(UserWarning, match="of no published network"):
+        assert_equal(read_vgg16(tmp_path / "old.pt"), layers)
+
+    images = rng.integers(0, 256, (2, 9, 11, 3), np.uint8)
+    scaled = (images / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    expected = run(torch, model.features[0], scaled)
+    found = conv(np.asarray(normalize_images(images)), layers["conv1_1"], "SAME")
+    np.testing.assert_allclose(found[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-5)
+    assert np.abs(found - expected).max() < 0.2  # the border differs, but little
+
+    for name, index in list(zip(CONVOLUTIONS, TORCH_INDICES, strict=True))[1:]:
+        module = model.features[index]
+        x = rng.standard_normal((1, 4, 5, module.in_channels))
+        np.testing.assert_allclose(conv(x, layers[name], "SAME"), run(torch, module, x), atol=1e-5)
+    x = rng.standard_normal((3, 7, 7, LAST))
+    fc6 = run(torch, model.classifier[0], x, flatten=True)
+    np.testing.assert_allclose(conv(x, layers["fc6"], "VALID")[:, 0, 0], fc6, atol=1e-5)
+    fc7 = run(torch, model.classifier[3], fc6[:, None, None], flatten=True)
+    np.testing.assert_allclose(conv(fc6[:, None, None], layers["fc7"], "VALID")[:, 0, 0], fc7, atol=1e-5)
+
+
+def run(torch, module, x, flatten=False):
+    """A module on a map of our layout."""
+    x = torch.tensor(np.asarray(x, np.float32)).permute(0, 3, 1, 2)
+    y = module(x.flatten(1) if flatten else x).detach()
+    return (y if flatten else y.permute(0, 2, 3, 1)).numpy()
+
+
+def conv(x, layer, padding):
+    y = lax.conv_general_dilated(
+        np.asarray(x, np.float32),
+        layer["kernel"],
+        (1, 1),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision="highest",
+    )
+    return np.asarray(y) + layer["bias"]
+
+
+@pytest.mark.filterwarnings("ignore:VGG-16 weights. the first layer")
+def test_safetensors_of_timm_and_torchvision(save_safetensors, tmp_path, rng):
+    layers, path = narrow_vgg(rng), tmp_path / "model.safetensors"
+    save_safetensors(torch_arrays(layers, ("pre_logits.fc1", "pre_logits.fc2"), oihw), path)
+    timm = read_vgg16(path)
+    save_safetensors(torch_arrays(layers), path)
+    torchvision = read_vgg16(path)
+    save_safetensors(torch_arrays(without_fc(layers)), path)
+    assert_equal(read_vgg16(path), without_fc(timm))
+    assert_equal(timm, layers, skip=["conv1_1"])
+    assert_equal(torchvision, timm)
+
+
+@pytest.mark.filterwarnings("ignore:VGG-16 weights. the first layer")
+def test_halves_in_safetensors(torch, tmp_path, rng):
+    save_file = pytest.importorskip("safetensors.torch", reason="safetensors writes the files").save_file
+    tensors = {name: torch.tensor(array) for name, array in torch_arrays(narrow_vgg(rng)).items()}
+    for dtype in (torch.float16, torch.bfloat16):
+        save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, tmp_path / "half.safetensors")
+        rounded = {name: tensor.to(dtype).float() for name, tensor in tensors.items()}
+        save_file(rounded, tmp_path / "float.safetensors")
+        assert_equal(read_vgg16(tmp_path / "half.safetensors"), read_vgg16(tmp_path / "float.safetensors"))
+
+
+def test_safetensors_that_do_not_fit(save_safetensors, tmp_path, rng, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_safetensors(torch_arrays(narrow_vgg(rng)), path)
+    content = path.read_bytes()
+    for damaged in (content[:100], content[:-1], b"\xff" * 8 + content[8:]):
+        path.write_bytes(damaged)
+        assert "is not a complete .safetensors file" in refusal(path)
+    path.write_bytes(content)
+    hide(monkeypatch, "safetensors")
+    assert "pip install safetensors" in refusal(path)
+
+
+def hide(monkeypatch, library):
+    """As if a library was not installed."""
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.split(".")[0] == library:
+            raise ModuleNotFoundError(f"No module named '{library}'")
+        return real(name, *args, **kwargs)
+
+    for name in [name for name in sys.modules if name.split(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without)
+
+
+# In torchvision's numbering: every convolution is followed by a ReLU, in the _bn networks by a normalisation before it.
+OTHERS = {
+    "vgg11": (0, 3, 6, 8, 11, 13, 16, 18),
+    "vgg13": (0, 2, 5, 7, 10, 12, 15, 17, 20, 22),
+    "vgg16_bn": (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40),
+    "vgg19": (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34),
+}
+
+
+@pytest.mark.parametrize(("network", "missing"), [("vgg11", 2), ("vgg13", 14), ("vgg16_bn", 2), ("vgg19", 17)])
+def test_other_networks_of_torchvision(torch, tmp_path, network, missing):
+    state = {}
+    for index in OTHERS[network]:
+        state[f"features.{index}.weight"], state[f"features.{index}.bias"] = torch.zeros(4, 3, 3, 3), torch.zeros(4)
+        if network == "vgg16_bn":
+            state[f"features.{index + 1}.weight"] = torch.zeros(4)
+    torch.save(state, tmp_path / f"{network}.pth")
+    message = refusal(tmp_path / f"{network}.pth")
+    assert f"has no 'features.{missing}.weight'; expected plain VGG-16 (13 convolutions, no batch norm" in message
+
+
+def test_state_dicts_with_other_values(torch, tmp_path, rng):
+    path, arrays = tmp_path / "vgg.pth", torch_arrays(narrow_vgg(rng))
+
+    def message(**changed):
+        changed = {name.replace("_", "."): value for name, value in changed.items()}
+        torch.save({name: torch.tensor(value) for name, value in {**arrays, **changed}.items()}, path)
+        return refusal(path)
+
+    assert "kernel of conv1_1 in" in message(features_0_weight=np.zeros((8, 1, 3, 3), np.float32))  # grey pictures
+    assert "has the shape (5, 5, 3, 8)" in message(features_0_weight=np.zeros((8, 3, 5, 5), np.float32))
+    assert "kernel of conv4_1 in" in message(features_17_weight=np.zeros((8, 99, 3, 3), np.float32))
+    assert "bias of conv4_1 in" in message(features_17_bias=np.zeros(99, np.float32))
+    assert "has no 'features.17.weight'" in message(features_17_weight=np.float32(1))
+    assert "type int64" in message(features_0_bias=np.zeros(arrays["features.0.bias"].shape, int))
+    assert "kernel of fc6 in" in message(classifier_0_weight=np.zeros((5, 50), np.float32))
+    assert "kernel of fc6 in" in message(classifier_0_weight=np.zeros((5, 49), np.float32))
+    # torchvision's VGG16_Weights.IMAGENET1K_FEATURES: made for another input, and without a classifier.
+    nan = message(classifier_0_weight=arrays["classifier.0.weight"] * np.float32(np.nan))
+    assert "kernel of fc6 in" in nan
+    assert "IMAGENET1K_V1, not IMAGENET1K_FEATURES" in nan
+    del arrays["classifier.3.bias"]
+    assert "has no 'classifier.3.bias'" in message()
+
+
+# Caffe.
+
+
+@pytest.mark.parametrize("form", ["released", "new", "convolutions", "without fc"])
+def test_caffemodel(tmp_path, rng, form):
+    layers = narrow_vgg(rng) if form != "without fc" else without_fc(narrow_vgg(rng))
+    written = []
+    for name, parts in layers.items():
+        weight = (oihw if name in CONVOLUTIONS or form == "convolutions" else dense)(parts["kernel"])
+        written.append((name, "Convolution" if weight.ndim == 4 else "InnerProduct", [weight, parts["bias"]]))
+        written.append((f"relu{name[4:]}", "ReLU", []))
+    written.append(("fc8", "InnerProduct", [np.zeros((3, 4), np.float32), np.zeros(3, np.float32)]))
+    path = tmp_path / "vgg.caffemodel"
+    path.write_bytes(encode(written, v1=form == "released", shape=form != "released"))
+    assert_equal(read_vgg16(path), layers)
+
+
+def test_caffemodels_that_do_not_fit(tmp_path, rng):
+    path, layers = tmp_path / "vgg.caffemodel", narrow_vgg(rng)
+
+    def message(changed):
+        blobs = {name: [oihw(parts["kernel"]), parts["bias"]] for name, parts in layers.items()} | changed
+        path.write_bytes(encode([(name, "Convolution", values) for name, values in blobs.items()]))
+        return refusal(path)
+
+    assert "has a layer 'conv3_4'; expected plain VGG-16" in message({"conv3_4": [np.zeros(3, np.float32)]})
+    assert "conv2_1 in" in message({"conv2_1": [oihw(layers["conv2_1"]["kernel"])]})
+    assert "bias of conv2_1 in" in message({"conv2_1": [oihw(layers["conv2_1"]["kernel"]), np.zeros((99, 1))]})
+    assert "has no 'conv5_3'" in message({"conv5_3": []})
+    path.write_bytes(b"\xff" * 100)
+    with pytest.raises(CaffemodelError):
+        read_vgg16(path)
+
+
+# All.
+
+
+def test_an_fc6_with_another_window(tmp_path, rng):
+    layers, path = narrow_vgg(rng), tmp_path / "vgg.npz"
+    layers["fc6"]["kernel"] = layers["fc6"]["kernel"][2:5, 2:5]  # as in DeepLab's VGG-16
+    np.savez(path, **{**keras_arrays(layers), "fc1/kernel": layers["fc6"]["kernel"]})
+    assert_equal(read_vgg16(path), layers)
+
+
+def test_one_dense_layer_alone(tmp_path, rng):
+    layers, path = narrow_vgg(rng), tmp_path / "vgg.npz"
+    for left in FC:
+        some = {**without_fc(layers), left: layers[left]}
+        np.savez(path, **keras_arrays(some))
+        assert_equal(read_vgg16(path), some)
+
+
+def test_missing_and_unknown_files(tmp_path):
+    assert "no file" in refusal(tmp_path / "vgg.npz")
+    with pytest.raises(InputError, match=r"give an \.npz, .* as --config\.init\.vgg16 \(README, 'VGG-16 weights'\)"):
+        read_vgg16(tmp_path / "vgg.xyz")
+    for name in ("vgg.ckpt", "vgg"):
+        (tmp_path / name).write_bytes(b"\1")
+        message = refusal(tmp_path / name)
+        assert "expected a VGG-16 as .npz, .h5, .hdf5, .keras, .pth, .pt, .safetensors or .caffemodel" in message
+    for name in ("vgg.npz", "vgg.NPZ"):
+        with (tmp_path / name).open("wb") as stream:
+            np.save(stream, np.zeros(3))
+        assert "is an .npy file of NumPy" in refusal(tmp_path / name)
+
+
+# In a network.
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +405,10 @@ def variables():
     return init_variables(NET, seed=0)
 
 
-def layers():
-    return [(block, i) for block, widths in ENCODER_WIDTHS.items() for i in range(1, len(widths) + 1)]
-
-
 def vgg_arrays(variables, rng):
     return {
-        f"block{block}_conv{i}/{part}": rng.standard_normal(variables["params"][f"conv{block}_{i}"][part].shape)
-        for block, i in layers()
+        f"{keras_name(name)}/{part}": rng.standard_normal(variables["params"][name][part].shape)
+        for name in CONVOLUTIONS
         for part in ("kernel", "bias")
     }
 
@@ -39,14 +417,12 @@ def test_all_13_convolutions_are_replaced_and_nothing_else(tmp_path, rng, variab
     arrays = vgg_arrays(variables, rng)
     np.savez(tmp_path / "vgg.npz", **{name: value.astype(np.float16) for name, value in arrays.items()})
     loaded = load_vgg16(tmp_path / "vgg.npz", variables)
-    for block, i in layers():
+    for name in CONVOLUTIONS:
         for part in ("kernel", "bias"):
-            value = loaded["params"][f"conv{block}_{i}"][part]
+            value = loaded["params"][name][part]
             assert value.dtype == np.float32
-            np.testing.assert_array_equal(value, arrays[f"block{block}_conv{i}/{part}"].astype(np.float16))
-    replaced = {f"conv{block}_{i}" for block, i in layers()}
-    assert len(replaced) == 13
-    for layer in set(variables["params"]) - replaced:
+            np.testing.assert_array_equal(value, arrays[f"{keras_name(name)}/{part}"].astype(np.float16))
+    for layer in set(variables["params"]) - set(CONVOLUTIONS):
         assert loaded["params"][layer] is variables["params"][layer]
     assert loaded["batch_stats"] is variables["batch_stats"]
 
@@ -70,7 +446,7 @@ def test_fc6_and_fc7_are_taken_where_both_fit(tmp_path, rng, variables):
         assert layer["kernel"].shape == variables["params"][ours]["kernel"].shape
         found = flat @ np.asarray(layer["kernel"]).reshape(-1, 8) + layer["bias"]
         np.testing.assert_allclose(found, flat @ arrays[f"{keras}/kernel"] + arrays[f"{keras}/bias"], atol=1e-4)
-    others = set(variables["params"]) - {f"conv{block}_{i}" for block, i in layers()} - {"fc6", "fc7"}
+    others = set(variables["params"]) - {*CONVOLUTIONS, *FC}
     assert all(loaded["params"][layer] is variables["params"][layer] for layer in others)
 
 
@@ -85,44 +461,15 @@ def test_fc6_and_fc7_stay_where_one_does_not_fit(tmp_path, rng, variables):
         assert loaded["params"]["conv1_1"] is not variables["params"]["conv1_1"]
 
 
-def test_the_file_may_be_any_that_is_read(tmp_path, rng, variables):
-    """A caffemodel, here; test_vgg16_files.py has them all."""
+def test_a_network_of_another_width(tmp_path, rng, variables):
     arrays = vgg_arrays(variables, rng)
-    blobs = {
-        f"conv{block}_{i}": [
-            arrays[f"block{block}_conv{i}/kernel"].transpose(3, 2, 0, 1),
-            arrays[f"block{block}_conv{i}/bias"],
-        ]
-        for block, i in layers()
-    }
-    path = tmp_path / "vgg.caffemodel"
-    path.write_bytes(encode([(name, "Convolution", values) for name, values in blobs.items()]))
-    loaded = load_vgg16(path, variables)
-    kernel = arrays["block4_conv2/kernel"].astype(np.float32)
-    np.testing.assert_array_equal(loaded["params"]["conv4_2"]["kernel"], kernel)
-
-
-def test_errors_name_the_file_and_the_layer(tmp_path, rng, variables):
-    with pytest.raises(InputError, match=r"no file .*missing\.npz; give an \.npz, .* as --config\.init\.vgg16"):
-        load_vgg16(tmp_path / "missing.npz", variables)
-    arrays = vgg_arrays(variables, rng)
-    path = tmp_path / "vgg.npz"
-    np.savez(path, **{name: value for name, value in arrays.items() if name != "block4_conv2/kernel"})
-    with pytest.raises(InputError, match=r"vgg\.npz has no 'block4_conv2/kernel'"):
-        load_vgg16(path, variables)
     wide = {"block1_conv1/kernel": np.zeros((3, 3, 3, 64)), "block1_conv1/bias": np.zeros(64)}
-    np.savez(path, **{**arrays, **wide, "block1_conv2/kernel": np.zeros((3, 3, 64, 2))})
+    np.savez(tmp_path / "vgg.npz", **{**arrays, **wide, "block1_conv2/kernel": np.zeros((3, 3, 64, 2))})
     with pytest.raises(
         InputError,
         match=r"kernel of conv1_1 in .* has shape \(3, 3, 3, 64\), the network needs \(3, 3, 3, 2\); .*width=1\.0",
     ):
-        load_vgg16(path, variables)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"vgg\.npz is an incomplete zip file .*: fetch it again"):
-        load_vgg16(path, variables)
-    path.write_text("hello")
-    with pytest.raises(InputError, match=r"vgg\.npz is a text file; expected a VGG-16 as \.npz"):
-        load_vgg16(path, variables)
+        load_vgg16(tmp_path / "vgg.npz", variables)
 
 
 def test_the_network_starts_with_vgg16s_features(rng):
@@ -155,12 +502,12 @@ def test_the_network_starts_with_vgg16s_features(rng):
 def plain_vgg16(params, images):
     """{name of the normalisation: what VGG-16 has there}: convolutions, biases and ReLUs alone."""
     x, outputs = jnp.asarray(images), {}
-    for block, i in layers():
-        if i == 1 and block > 1:
+    for name in CONVOLUTIONS:
+        if name.endswith("_1") and name != "conv1_1":
             x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-        layer = params[f"conv{block}_{i}"]
+        layer = params[name]
         x = lax.conv_general_dilated(x, layer["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-        x = outputs[f"bn{block}_{i}"] = nn.relu(x + layer["bias"])
+        x = outputs[name.replace("conv", "bn")] = nn.relu(x + layer["bias"])
     return jax.device_get(outputs)
 
 
@@ -171,9 +518,7 @@ def test_real_weights_see_edges(real_data):
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     loaded = load_vgg16(real_data / "vgg16/vgg16_imagenet_conv_hwio_bgr_f16.npz", zeros)
     kernel = np.asarray(loaded["params"]["conv1_1"]["kernel"])
-    assert (
-        sum(leaf.size for block, i in layers() for leaf in loaded["params"][f"conv{block}_{i}"].values()) == 14_714_688
-    )
+    assert sum(leaf.size for name in CONVOLUTIONS for leaf in loaded["params"][name].values()) == 14_714_688
     flat = np.abs(kernel.sum((0, 1, 2)))
     edge = np.abs((kernel * np.array([-1, 0, 1])[None, :, None, None]).sum((0, 1, 2)))
     assert (edge > flat).mean() > 0.3
