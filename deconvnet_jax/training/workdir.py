@@ -38,7 +38,7 @@ HARMLESS = (
 )
 # Keys that change what comes, but with which the saved state still makes sense; accepted if the user says so.
 ACCEPTABLE = ("optimizer.", "micro_batch", "bn_group", "caffe_gradients", "all_reduce_dtype", "class_balance")
-ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split")
+ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split", "data.voc_root")
 ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inference.max_side")  # of evaluations
 # Keys that older runs lack, with what those did.
 SINCE = {"data.zoom": [1.0, 1.0], "data.inside_image": False, "model.unpooling": "indices", "model.batch_norm": True}
