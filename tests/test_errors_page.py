@@ -33,7 +33,7 @@ from deconvnet_jax.weights import (
     open_checkpoints,
     save_network,
 )
-from deconvnet_jax.weights.vgg16 import read_vgg16
+from deconvnet_jax.weights.vgg16_files import read_vgg16
 from deconvnet_jax.weights.vgg16_layers import TORCH_NAMES
 from experiments import voc_train
 from experiments.common import checks, cli, dataset, failures, hosts, training

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.weights.vgg16 import read_vgg16
+from deconvnet_jax.weights.vgg16_files import read_vgg16
 from deconvnet_jax.weights.vgg16_layers import CONVOLUTIONS, TORCH_INDICES, find_vgg16, stored_layers
 
 pytestmark = pytest.mark.filterwarnings("ignore:VGG-16 weights. the first layer")
