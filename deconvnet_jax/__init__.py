@@ -1,3 +1,57 @@
-"""DeconvNet (Noh, Hong, Han; ICCV 2015) in JAX and Flax: see README.md."""
+"""DeconvNet (Noh, Hong, Han; ICCV 2015) in JAX and Flax: see README.md.
+
+The names below are imported when they are first used: `import deconvnet_jax` alone imports neither JAX nor Flax.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deconvnet_jax.errors import InputError
+    from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
+    from deconvnet_jax.inference import Segmenter
+    from deconvnet_jax.models import DeconvNet, FCN8s
+    from deconvnet_jax.ops import dense_crf, max_pool_with_indices, max_unpool, normalize_images
+    from deconvnet_jax.proposals import propose_boxes
+    from deconvnet_jax.training import segmentation_loss
+    from deconvnet_jax.weights import load_checkpoint
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DeconvNet",
+    "FCN8s",
+    "InputError",
+    "Segmenter",
+    "confusion_matrix",
+    "dense_crf",
+    "load_checkpoint",
+    "max_pool_with_indices",
+    "max_unpool",
+    "normalize_images",
+    "propose_boxes",
+    "segmentation_loss",
+    "segmentation_scores",
+]
+
+_ROOMS = {
+    "errors": ("InputError",),
+    "evaluation": ("confusion_matrix", "segmentation_scores"),
+    "inference": ("Segmenter",),
+    "models": ("DeconvNet", "FCN8s"),
+    "ops": ("dense_crf", "max_pool_with_indices", "max_unpool", "normalize_images"),
+    "proposals": ("propose_boxes",),
+    "training": ("segmentation_loss",),
+    "weights": ("load_checkpoint",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{room}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
