@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -32,7 +33,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
-from deconvnet_jax.inference.proposal_batch import BUCKET, empty_canvas, fold_windows
+from deconvnet_jax.inference import Canvas, DeviceImage, Scorer, empty_canvas, settings_from
+from deconvnet_jax.inference.devices import BUCKET
 from deconvnet_jax.models import compiler_options, network_from_config
 from deconvnet_jax.training import (
     batch_layout,
@@ -146,32 +148,25 @@ def compile_step(
 
 
 def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, device: jax.Device) -> jax.stages.Compiled:
-    """Returns `fold_windows` with the config's settings, compiled for one device and a photograph of VOC."""
-    net, inference = network_from_config(config.model.to_dict()), config.inference
-    variables = jax.eval_shape(partial(init_variables, net), config.seed)
-    released = inference.mode == "released"
-    fold = partial(
-        fold_windows,
-        net,
-        size=config.data.crop_size,
-        aggregation=inference.aggregation,
-        flip=inference.flip,
-        antialias=released,
-        shift=1.0 if released else 0.0,
-    )
-    canvas = partial(empty_canvas, IMAGE_SIDE, IMAGE_SIDE, config.model.num_classes, inference.aggregation)
+    """Returns `Scorer.fold` with the config's settings, compiled for one device and a photograph of VOC."""
+    net, inference = network_from_config(config.model.to_dict()), settings_from(config.inference.to_dict())
+
+    def fold(variables: chex.ArrayTree, *batch: Any) -> list[Canvas]:
+        return Scorer(net, variables, net.num_classes, config.data.crop_size, inference).fold(*batch)
+
+    count = inference.batch_size
+    pixels, extent = jax.ShapeDtypeStruct((IMAGE_SIDE, IMAGE_SIDE, 3), jnp.uint8), jax.ShapeDtypeStruct((2,), jnp.int32)
     arguments = (
-        variables,
-        jax.ShapeDtypeStruct((IMAGE_SIDE, IMAGE_SIDE, 3), jnp.uint8),
-        jax.ShapeDtypeStruct((2,), jnp.int32),
-        jax.ShapeDtypeStruct((inference.batch_size, 4), jnp.float32),
-        jax.ShapeDtypeStruct((inference.batch_size,), jnp.bool_),
-        jax.eval_shape(canvas),
+        jax.eval_shape(partial(init_variables, net), config.seed),
+        [DeviceImage(pixels, extent)],
+        [jax.ShapeDtypeStruct((count, 4), jnp.float32)],
+        [jax.ShapeDtypeStruct((count,), jnp.bool_)],
+        [jax.eval_shape(partial(empty_canvas, IMAGE_SIDE, IMAGE_SIDE, net.num_classes, inference.aggregation))],
     )
     sharding = SingleDeviceSharding(device)
     arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
-    with _compiling(f"proposal batch of {inference.batch_size} windows for {topology}"):
-        lowered = jax.jit(fold, donate_argnums=5).lower(*arguments)
+    with _compiling(f"proposal batch of {count} windows for {topology}"):
+        lowered = jax.jit(fold, donate_argnums=4).lower(*arguments)
         return lowered.compile(compiler_options=compiler_options(device.platform))
 
 

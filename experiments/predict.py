@@ -2,8 +2,8 @@
 
     python -m experiments.predict --checkpoint=DIR --output=DIR [--config.inference.KEY=VALUE ...] IMAGE...
 
-How photographs are segmented is what the training run's config says, or --config.inference.mode=paper (proposals),
-released, whole_image or sliding_window, .crf=released, .ensemble_checkpoint=DIR, ...: experiments/configs/default.py.
+How photographs are segmented is what the training run's config says, or --config.inference.mode=whole_image (the modes:
+docs/inference.md), .crf=released, .ensemble_checkpoint=DIR, ...: experiments/configs/default.py.
 
 IMAGE is a file or a folder of them (JPEG, PNG, BMP, WebP, TIFF). Writes NAME.png, the label map with VOC's palette
 (pixels are class ids; of more than 255 classes in 16 bits of grey), and NAME_overlay.jpg: image, prediction and overlay

@@ -15,7 +15,6 @@ image that cannot be read is named on stderr and the others are still done; the 
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import cv2
 import jax
@@ -187,7 +186,7 @@ def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result) -
     crf = segmenter.settings.crf if segmenter.settings.crf != "none" else "released"
     labels = {"DeconvNet": result.labels}
     if segmenter.partner:
-        partner = replace(segmenter.partner, settings=segmenter.settings.changed(crf="none"))
+        partner = segmenter.alone(segmenter.partner).changed(crf="none")
         name = type(partner.net).__name__
         labels = {name if name not in labels else "second network": partner(image).labels, **labels}
         labels["ensemble"] = segmenter.changed(crf="none")(image).labels

@@ -2,7 +2,18 @@
 
 from deconvnet_jax.inference.activations import decoder_activations
 from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, product_of_positive, refine
+from deconvnet_jax.inference.devices import DeviceImage, device_image, padded_size
 from deconvnet_jax.inference.export import PLATFORMS, export_network, flat_weights
+from deconvnet_jax.inference.modes import (
+    MODES,
+    Mode,
+    corner_window,
+    mode_of,
+    paper_windows,
+    released_windows,
+    sliding_windows,
+    whole_window,
+)
 from deconvnet_jax.inference.proposal_batch import (
     AGGREGATIONS,
     Canvas,
@@ -10,27 +21,19 @@ from deconvnet_jax.inference.proposal_batch import (
     crop_windows,
     empty_canvas,
     fold_scores,
-    fold_windows,
     network_scores,
-    padded_size,
+    sample_scores,
 )
-from deconvnet_jax.inference.sampling import sample_scores
-from deconvnet_jax.inference.scorer import DeviceImage, Scorer, device_image
+from deconvnet_jax.inference.scorer import Scorer
 from deconvnet_jax.inference.segmenter import (
+    Member,
     Result,
     Segmenter,
     check_image,
     default_class_names,
     default_input_size,
 )
-from deconvnet_jax.inference.settings import MODES, InferenceSettings, settings_from
-from deconvnet_jax.inference.windows import (
-    corner_window,
-    paper_windows,
-    released_windows,
-    sliding_windows,
-    whole_window,
-)
+from deconvnet_jax.inference.settings import InferenceSettings, settings_from
 
 __all__ = [
     "AGGREGATIONS",
@@ -39,6 +42,8 @@ __all__ = [
     "Canvas",
     "DeviceImage",
     "InferenceSettings",
+    "Member",
+    "Mode",
     "Result",
     "Scorer",
     "Segmenter",
@@ -54,9 +59,9 @@ __all__ = [
     "export_network",
     "flat_weights",
     "fold_scores",
-    "fold_windows",
     "kernels_of",
     "mean_of_probabilities",
+    "mode_of",
     "network_scores",
     "padded_size",
     "paper_windows",

@@ -1,12 +1,13 @@
 """How inference uses several devices: one program runs on all of them, each with its image or windows.
 
 An array that is spread holds the parts of all devices one after the other along its first axis, each of the same shape.
-With `mesh=None` there is one device, JAX's default, and arrays and programs are those of that device.
+With `mesh=None` there is one device, JAX's default, and arrays and programs are those of that device. In a round, each
+device has one image, and all images have the same padded size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -18,6 +19,7 @@ from deconvnet_jax.errors import InputError
 
 AXIS = "devices"
 PARTS, WHOLE = PartitionSpec(AXIS), PartitionSpec()  # each device has its part; each has all of it
+BUCKET = 256  # sides of images and canvases are padded to multiples of it; all of VOC fits into 512x512
 
 
 def local_mesh(devices: Sequence[jax.Device] | None) -> Mesh | None:
@@ -85,3 +87,96 @@ def on_each(
 def spread(function: Callable[..., Any], mesh: Mesh, inputs: Any = PARTS) -> Callable[..., Any]:
     """Returns `function` on the parts of every device, not jitted; `inputs` says what is spread of the arguments."""
     return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=PARTS, check_vma=False)
+
+
+class DeviceImage(NamedTuple):
+    """An image on the device, or one on each of several devices.
+
+    Attributes:
+      pixels: uint8 RGB [Hp, Wp, 3], padded (`padded_size`).
+      extent: int32 [2], height and width of the image itself.
+    """
+
+    pixels: Array
+    extent: Array
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """Returns both sides rounded up to multiples of BUCKET: images of equal padded sizes share their programs."""
+    return -(-height // BUCKET) * BUCKET, -(-width // BUCKET) * BUCKET
+
+
+def device_image(*images: np.ndarray, mesh: Mesh | None = None) -> DeviceImage:
+    """Pads images and hands one to each device.
+
+    Args:
+      *images: uint8 RGB [H, W, 3], at most one per device, all of one padded size. Where there are fewer, the devices
+        that are left take them again from the first.
+      mesh: of several devices.
+    """
+    height, width = padded_size(*images[0].shape[:2])
+    padded = np.zeros((device_count(mesh), height, width, 3), np.uint8)
+    extents = np.zeros((device_count(mesh), 2), np.int32)
+    for i in range(device_count(mesh)):
+        image = images[i % len(images)]
+        extents[i] = image.shape[:2]
+        padded[i, : extents[i, 0], : extents[i, 1]] = image
+    where = sharding_of(mesh)
+    return DeviceImage(jax.device_put(padded.reshape(-1, width, 3), where), jax.device_put(extents.ravel(), where))
+
+
+class Prepared(NamedTuple):
+    """An image on its way to a device.
+
+    Attributes:
+      size: height and width of the photograph.
+      image: uint8 RGB [H, W, 3], as it is computed: reduced to `max_side`.
+      windows: float32 [n, 4] on `image`, of each network.
+    """
+
+    size: tuple[int, int]
+    image: np.ndarray
+    windows: Sequence[np.ndarray]
+
+
+def rounds_of(group: Sequence[Prepared], devices: int) -> list[list[int]]:
+    """Returns the rounds that a group of images takes: their numbers in the group, at most `devices` per round."""
+    rounds: list[list[int]] = []
+    open_rounds: dict[tuple[int, int], list[int]] = {}
+    for i, prepared in enumerate(group):
+        size = padded_size(*prepared.image.shape[:2])
+        if len(open_rounds.get(size, ())) in (0, devices):
+            open_rounds[size] = []
+            rounds.append(open_rounds[size])
+        open_rounds[size].append(i)
+    return rounds
+
+
+def groups(ready: Iterable[Prepared], limit: int, devices: int) -> Iterator[list[Prepared]]:
+    """Yields images that take at most `limit` rounds together; those before an image that raises an error, too."""
+    group: list[Prepared] = []
+    try:
+        for prepared in ready:
+            if len(rounds_of([*group, prepared], devices)) > limit:
+                yield group
+                group = []
+            group.append(prepared)
+            if len(group) == limit * devices:
+                yield group
+                group = []
+    except InputError:
+        if group:
+            yield group
+        raise
+    if group:
+        yield group
+
+
+def are_faster_alone(batches: Sequence[int], devices: int) -> bool:
+    """Returns whether images of one round take fewer batches one by one, when the devices share their windows.
+
+    Args:
+      batches: how many batches the windows of each image fill.
+      devices: how many there are.
+    """
+    return sum(-(-count // devices) for count in batches) < max(batches, default=0)

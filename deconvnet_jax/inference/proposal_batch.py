@@ -2,10 +2,11 @@
 
 All of it runs on the device, in programs of fixed shapes: `crop_windows` cuts a batch of boxes out of the image,
 `network_scores` runs the network on them, `fold_scores` puts their score maps back to their places and keeps the
-maximum (or the sum) at every pixel (paper, section 4.3, equations 1 and 2). An image and its canvas are padded to one
-of a few sizes (`padded_size`); the network's program does not depend on them. Memory does not grow with the number of
-boxes, because the canvas is all that one batch leaves to the next, and it is donated. With several devices (`mesh`) the
-arrays of all of them lie one after the other along the first axis (`inference.devices`).
+maximum (or the sum) at every pixel (paper, section 4.3, equations 1 and 2); `Scorer.fold` calls them in this order. An
+image and its canvas are padded to one of a few sizes (`devices.padded_size`); the network's program does not depend on
+them. Memory does not grow with the number of boxes, because the canvas is all that one batch leaves to the next, and it
+is donated. With several devices (`mesh`) the arrays of all of them lie one after the other along the first axis
+(`inference.devices`).
 
 Pixel centres are at half-integers everywhere: in images, crops, score maps and boxes (x0, y0, x1, y1 in pixels, x1 and
 y1 exclusive).
@@ -19,17 +20,17 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference.devices import AXIS, PARTS, WHOLE, device_count, on_each, sharding_of, spread
+from deconvnet_jax.inference.devices import AXIS, PARTS, WHOLE, device_count, sharding_of, spread
 from deconvnet_jax.models import compiler_options
 from deconvnet_jax.ops import MEAN_BGR
 
-BUCKET = 256  # sides of images and canvases are padded to multiples of it; all of VOC fits into 512x512
 AGGREGATIONS = ("max", "mean")
 _FILTER_TAPS = 6  # of a score map that shrinks to half its size, the most in `released` (112 pixels and more)
+_ROWS = 64  # at a time: intermediate results of a large photograph would take as much memory again
 
 
 class Canvas(NamedTuple):
@@ -42,11 +43,6 @@ class Canvas(NamedTuple):
 
     scores: Array
     count: Array
-
-
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """Both sides rounded up to multiples of BUCKET: images of equal padded sizes share their programs."""
-    return -(-height // BUCKET) * BUCKET, -(-width // BUCKET) * BUCKET
 
 
 def empty_canvas(
@@ -130,7 +126,7 @@ def _filter_weights(start: Array, stop: Array, size: int, length: Array, padded:
 def network_scores(
     net: nn.Module, flip: bool = False, mesh: Mesh | None = None
 ) -> Callable[[chex.ArrayTree, Array], Array]:
-    """The jitted network, shared by all who ask for an equal one: new variables compile nothing.
+    """Returns the jitted network, shared by all who ask for an equal one: new variables compile nothing.
 
     Args:
       net: a module with `apply(variables, images, train=False) -> logits`.
@@ -140,26 +136,18 @@ def network_scores(
     Returns:
       A function of variables and normalised windows [n, S, S, 3] to scores float32 [n, S, S, K].
     """
-    network, platform = partial(_apply, net, flip), jax.default_backend()
+    network, platform = partial(scores_of, net, flip), jax.default_backend()
     if mesh is not None:
         network, platform = spread(network, mesh, inputs=(WHOLE, PARTS)), mesh.devices.flat[0].platform
     return jax.jit(network, compiler_options=compiler_options(platform))
 
 
-def _apply(net: nn.Module, flip: bool, variables: chex.ArrayTree, windows: Array) -> Array:
+def scores_of(net: nn.Module, flip: bool, variables: chex.ArrayTree, windows: Array) -> Array:
+    """As the function that `network_scores` returns, not jitted."""
     scores = net.apply(variables, windows, train=False)
     if flip:
         scores = (scores + net.apply(variables, windows[:, :, ::-1], train=False)[:, :, ::-1]) / 2
     return scores.astype(jnp.float32)
-
-
-def check_classes(scores: Array, num_classes: int) -> None:
-    """Raises InputError unless a network's scores [..., K] are of as many classes."""
-    if scores.shape[-1] != num_classes:
-        raise InputError(
-            f"the network scores {scores.shape[-1]} classes, but there are {num_classes} class names; give Segmenter "
-            "one name for each"
-        )
 
 
 @partial(jax.jit, static_argnames=("aggregation", "antialias"), donate_argnums=0)
@@ -243,50 +231,42 @@ def greatest(canvas: Canvas) -> Canvas:
     return Canvas(lax.pmax(canvas.scores, AXIS), lax.psum(canvas.count, AXIS))
 
 
-def fold_windows(
-    net: nn.Module,
-    variables: chex.ArrayTree,
-    image: Array,
-    extent: Array,
-    boxes: Array,
-    valid: Array,
-    canvas: Canvas,
-    *,
-    size: int,
-    aggregation: str = "max",
-    flip: bool = False,
-    antialias: bool = False,
-    shift: float = 0.0,
-    mesh: Mesh | None = None,
-) -> Canvas:
-    """One batch of windows: crop, network, fold. Can itself be jitted, with the keywords as constants.
+def sample_scores(scores: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The scores of a window at every pixel of the image, interpolated bilinearly.
+
+    Pixel centres are at half-integers in both, so that the result does not shift whatever the box and the sizes.
+    Beyond the centres of the map's outermost pixels their values go on.
 
     Args:
-      net: the network.
-      variables: of the network.
-      image: uint8 RGB [Hp, Wp, 3].
-      extent: int32 [2], height and width of the image itself.
-      boxes: float32 [n, 4].
-      valid: bool [n].
-      canvas: donated.
-      size: side of the network's input.
-      aggregation: "max" or "mean".
-      flip: average with the mirrored windows.
-      antialias: filter what shrinks.
-      shift: pixels by which score maps are put back too far to the right and down (the released code: 1).
-      mesh: of several devices, each of which has its own image, boxes and canvas.
+      scores: float32 [h, w, K], the map of what the box shows.
+      box: [4], x0, y0, x1, y1 in pixels of the image, x1 and y1 exclusive; any position and size.
+      height: of the image.
+      width: of the image.
 
     Returns:
-      The canvas with these windows.
-
-    Raises:
-      InputError: if the network scores another number of classes than the canvas has.
+      float32 [height, width, K].
     """
-    windows = on_each(crop_windows, mesh, size=size, antialias=antialias)(image, extent, boxes)
-    # A program with compiler options cannot be part of another one; whoever jits the whole gives them there.
-    traced = isinstance(windows, jax.core.Tracer)
-    network = partial(_apply, net, flip) if traced else network_scores(net, flip, mesh)
-    scores = network(variables, windows)
-    check_classes(scores, canvas.scores.shape[2])
-    fold = on_each(fold_scores, mesh, donate=(0,), aggregation=aggregation, antialias=antialias)
-    return fold(canvas, scores, boxes + jnp.float32(shift), valid)
+    x0, y0, x1, y1 = np.asarray(box, np.float64)
+    ys = ((np.arange(height) + 0.5) - y0) * scores.shape[0] / (y1 - y0) - 0.5
+    xs = ((np.arange(width) + 0.5) - x0) * scores.shape[1] / (x1 - x0) - 0.5
+    result = np.empty((height, width, scores.shape[2]), scores.dtype)
+    for start in range(0, height, _ROWS):
+        block = slice(start, start + _ROWS)
+        result[block] = _interpolate(_interpolate(scores, 0, ys[block]), 1, xs)
+    return result
+
+
+def _interpolate(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
+    """Values at fractional positions along one axis."""
+    last = array.shape[axis] - 1
+    positions = np.clip(positions, 0, last)
+    before = np.floor(positions).astype(np.int64)
+    shape = [1] * array.ndim
+    shape[axis] = len(positions)
+    share = (positions - before).astype(array.dtype).reshape(shape)
+    low = np.take(array, before, axis)
+    result = np.take(array, np.minimum(before + 1, last), axis)
+    result -= low
+    result *= share
+    result += low
+    return result

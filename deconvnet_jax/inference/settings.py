@@ -1,4 +1,4 @@
-"""How images are segmented: the behaviours by name, and what can be chosen within them."""
+"""What can be chosen for the segmentation of images, with the type and range of every setting."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference.modes import ENLARGED, MODES
 from deconvnet_jax.inference.proposal_batch import AGGREGATIONS
-from deconvnet_jax.inference.windows import ENLARGED
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.proposals.edge_boxes import METHODS
 from deconvnet_jax.settings import Choice, Kind, LocalPath, Number, Switch, check_values, chosen_path
 
 _METHODS = tuple(method for method in METHODS if method != "structured_forest")  # which needs a file besides
-MODES = ("paper", "released", "whole_image", "sliding_window")
 KINDS: dict[str, Kind] = {
-    "mode": Choice(MODES),
+    "mode": Choice(tuple(MODES)),
     "num_proposals": Number(1, 100_000, whole=True),
     "proposals": LocalPath(names=_METHODS),
     "enlarge": Number(0, 100, above=True),
@@ -34,23 +33,18 @@ class InferenceSettings:
     """Settings of `Segmenter`; those of an experiment are its `config.inference`.
 
     Attributes:
-      mode: "paper": the best proposals, enlarged and squared, their scores folded by `aggregation`, background where no
-        proposal is; in an ensemble the mean of the probabilities. "released": as the authors' code, which leaves
-        proposals below 112 pixels out, begins the maximum with 0, puts scores back a pixel too far to the right and
-        down, filters as MATLAB does, and multiplies the positive scores of an ensemble. "whole_image": one window
-        around the image. "sliding_window": windows of the input's size over all of it. An FCN-8s sees the whole image
-        in any mode.
-      num_proposals: that are shown to the network; the paper's 50.
-      proposals: how they are found, one of the methods of `data.propose_boxes`; or the path of a file of them, as
-        `experiments.prepare_data` writes, or of a folder of the original's: whoever calls the Segmenter reads those.
-      enlarge: both sides of proposals are multiplied by this; 1.0 for the original's, which are enlarged already.
-      aggregation: of windows at a pixel: "max" or "mean".
+      mode: one of `MODES`, whose rows say which windows the network is shown; docs/inference.md describes them. An
+        FCN-8s sees the whole image in any mode.
+      num_proposals: how many proposals the network is shown; the paper's 50.
+      proposals: a method of `data.propose_boxes`; or the path of a file of proposals, as `experiments.prepare_data`
+        writes, or of a folder of the original's. The caller of the Segmenter reads those.
+      enlarge: factor on both sides of proposals; 1.0 for the original's, which are enlarged already.
+      aggregation: of the windows that show a pixel: "max" or "mean".
       flip: average with the scores of the mirrored windows; twice the work.
       crf: "none", or the name of one of `ops.CRF_PRESETS`: a fully connected CRF at the end.
       crf_sharpness: factor on the scores before the softmax that gives the CRF its unaries, from 0 to 100. 1 keeps the
-        scores' own softmax. 0 chooses: 4 for "usual" after proposals, where windows that disagree leave flat scores,
-        otherwise 1, also for the product of an ensemble in "released".
-      ensemble_checkpoint: a second network, of the same classes; an FCN-8s in the paper. "" for none.
+        scores' own softmax; 0 takes the mode's factor for "usual" (4 after proposals), otherwise 1.
+      ensemble_checkpoint: a second network of the same classes; an FCN-8s in the paper. "" for none.
       batch_size: windows that the network sees at once.
       max_side: larger images are reduced to that, and their scores enlarged again.
     """
@@ -69,8 +63,8 @@ class InferenceSettings:
 
     def __post_init__(self) -> None:
         check_values(vars(self), KINDS, "inference.")
-        if self.mode == "released" and self.aggregation != "max":
-            raise InputError("inference.mode='released' takes the maximum; leave inference.aggregation at 'max'")
+        if MODES[self.mode].clip and self.aggregation != "max":
+            raise InputError(f"inference.mode='{self.mode}' takes the maximum; leave inference.aggregation at 'max'")
         path = self.proposals_path
         if path is not None and not path.exists():
             raise InputError(f"inference.proposals='{self.proposals}': neither a file nor one of {', '.join(_METHODS)}")
@@ -83,10 +77,10 @@ class InferenceSettings:
     @property
     def uses_proposals(self) -> bool:
         """Whether windows are proposals."""
-        return self.mode in ("paper", "released")
+        return MODES[self.mode].of_proposals is not None
 
     def changed(self, **settings: Any) -> "InferenceSettings":
-        """A copy with some settings changed.
+        """Returns a copy with some settings changed.
 
         Raises:
           InputError: for an unknown name or value.
@@ -99,6 +93,6 @@ class InferenceSettings:
 
 
 def settings_from(saved: Mapping[str, Any]) -> InferenceSettings:
-    """The settings in a checkpoint's config (its "inference"), which may be from before there were some of them."""
+    """Returns the settings in a checkpoint's config (its "inference"); an older version may not have known them all."""
     known = {field.name for field in fields(InferenceSettings)}
     return InferenceSettings(**{key: value for key, value in saved.items() if key in known and value is not None})

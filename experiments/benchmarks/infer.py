@@ -47,7 +47,7 @@ from deconvnet_jax.inference import (
     fold_scores,
     network_scores,
 )
-from deconvnet_jax.inference.windows import ENLARGED
+from deconvnet_jax.inference.modes import ENLARGED
 from deconvnet_jax.models import fold_batch_norm
 from deconvnet_jax.ops.preprocess import MEAN_BGR
 from experiments.benchmarks import crf, machine

@@ -112,7 +112,7 @@ def _model() -> ml_collections.ConfigDict:
 def _inference() -> ml_collections.ConfigDict:
     """Settings of `inference.InferenceSettings`, which says more about each."""
     inference = ml_collections.ConfigDict()
-    inference.mode = "paper"  # or "released", "whole_image", "sliding_window"
+    inference.mode = "paper"  # which windows the network is shown: one of `inference.MODES`, docs/inference.md
     inference.num_proposals = 50
     inference.proposals = "network"  # how they are found (data.propose_boxes), or a file of experiments.prepare_data
     inference.enlarge = 1.2  # both sides of proposals, before they are squared

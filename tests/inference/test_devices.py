@@ -11,10 +11,8 @@ import pytest
 from known_networks import ColorNet
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import InferenceSettings, Segmenter
-from deconvnet_jax.inference import segmenter as segmenter_module
-from deconvnet_jax.inference.devices import local_mesh
-from deconvnet_jax.inference.rounds import Prepared, are_faster_alone, groups, rounds_of
+from deconvnet_jax.inference import InferenceSettings, Member, Scorer, Segmenter, segmenter
+from deconvnet_jax.inference.devices import Prepared, are_faster_alone, groups, local_mesh, rounds_of
 from deconvnet_jax.models import FCN8s
 
 SIZE = 32
@@ -83,7 +81,7 @@ def test_an_ensemble_with_an_fcn8s_and_a_crf(rng, smooth_net):
     fcn8s = FCN8s(num_classes=3, width=1 / 64, fc_features=8)
     shapes = jax.eval_shape(fcn8s.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))
     drawn = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
-    partner = Segmenter(fcn8s, drawn, NAMES, SIZE)
+    partner = Member(fcn8s, drawn, SIZE)
     images = random_images(rng, [(60, 80), (64, 64), (90, 40)])
     one, four = (on(count, net, variables, partner, mode="paper", crf="usual") for count in (1, 4))
     assert_equal(list(four.segment(images)), list(one.segment(images)))
@@ -113,13 +111,13 @@ def test_all_devices_share_one_compilation(rng, compiled, mode):
 def test_the_windows_of_one_image_are_shared(rng, smooth_net, monkeypatch):
     """Ten windows in batches of three: two batches on two devices instead of four on one."""
     calls = Counter()
-    fold_windows = segmenter_module.Scorer.score.__globals__["fold_windows"]
+    fold = Scorer.fold
 
-    def counted(*arguments, **keywords):
+    def counted(self, *batch):
         calls["batches"] += 1
-        return fold_windows(*arguments, **keywords)
+        return fold(self, *batch)
 
-    monkeypatch.setitem(segmenter_module.Scorer.score.__globals__, "fold_windows", counted)
+    monkeypatch.setattr(Scorer, "fold", counted)
     net, variables, _ = smooth_net
     (image,) = random_images(rng, [(60, 80)])
     boxes = np.array([[0, 0, 30 + i, 40] for i in range(10)])
@@ -166,12 +164,12 @@ def test_devices_that_cannot_be_used(smooth_net, devices):
 
 
 @pytest.mark.parametrize("mode", ["whole_image", "paper"])
-@pytest.mark.parametrize("bad", [0, 3, 4, 8])
-def test_results_before_a_bad_image_are_not_lost(rng, smooth_net, mode, bad):
+@pytest.mark.parametrize(("devices", "bad"), [(1, 5), (4, 0), (4, 3), (4, 4), (4, 8)])
+def test_results_before_a_bad_image_are_not_lost(rng, smooth_net, mode, devices, bad):
     net, variables, _ = smooth_net
     images = random_images(rng)
     images[bad] = np.zeros((30, 40), np.uint8)
-    results = on(4, net, variables, mode=mode).segment(images)
+    results = on(devices, net, variables, mode=mode).segment(images)
     shapes = [next(results).labels.shape for _ in range(bad)]
     assert shapes == list(SIZES[:bad])
     with pytest.raises(InputError, match="expected a colour image"):
@@ -185,7 +183,7 @@ def test_proposals_are_found_by_a_thread_per_device(rng, smooth_net, monkeypatch
         meeting.wait()  # passes when four are here
         return np.array([[0, 0, *image.shape[1::-1]]], float), np.ones(1)
 
-    monkeypatch.setattr(segmenter_module, "propose_boxes", propose)
+    monkeypatch.setattr(segmenter, "propose_boxes", propose)
     net, variables, _ = smooth_net
     images = random_images(rng, [(30, 30 + i) for i in range(8)])
     results = list(on(4, net, variables, mode="paper").segment(images))
@@ -193,7 +191,7 @@ def test_proposals_are_found_by_a_thread_per_device(rng, smooth_net, monkeypatch
 
 
 def prepared(*sizes):
-    return [Prepared(size, np.zeros((*size, 3), np.uint8), None) for size in sizes]
+    return [Prepared(size, np.zeros((*size, 3), np.uint8), []) for size in sizes]
 
 
 def test_rounds_and_groups():
@@ -201,9 +199,9 @@ def test_rounds_and_groups():
     assert rounds_of(prepared(small, tall, small, small, tall, small), 2) == [[0, 2], [1, 4], [3, 5]]
     assert rounds_of(prepared(small, tall, small), 1) == [[0], [1], [2]]
     mixed = prepared(small, tall, small, wide, small, tall, tall)
-    assert [len(group) for group, _ in groups(iter(mixed), 1, 4)] == [1, 1, 1, 1, 1, 2]
-    assert [len(group) for group, _ in groups(iter(mixed), 3, 2)] == [4, 3]
-    assert [len(group) for group, _ in groups(iter(mixed), 3, 1)] == [3, 3, 1]
+    assert [len(group) for group in groups(iter(mixed), 1, 4)] == [1, 1, 1, 1, 1, 2]
+    assert [len(group) for group in groups(iter(mixed), 3, 2)] == [4, 3]
+    assert [len(group) for group in groups(iter(mixed), 3, 1)] == [3, 3, 1]
 
 
 def test_a_full_group_does_not_wait_for_the_next_image():
@@ -211,7 +209,7 @@ def test_a_full_group_does_not_wait_for_the_next_image():
         yield from prepared(*[(20, 20)] * 4)
         raise AssertionError("read too far")
 
-    assert len(next(groups(endless(), 2, 2))[0]) == 4
+    assert len(next(groups(endless(), 2, 2))) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """The proposal batch against a loop in NumPy, one window after the other."""
 
-from functools import partial
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,6 @@ import pytest
 from numpy_proposals import aggregate, crop, released
 
 from deconvnet_jax.data import crop_window
-from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import (
     InferenceSettings,
     Scorer,
@@ -19,8 +16,8 @@ from deconvnet_jax.inference import (
     device_image,
     empty_canvas,
     fold_scores,
-    fold_windows,
     padded_size,
+    sample_scores,
 )
 from deconvnet_jax.ops import MEAN_BGR
 
@@ -158,51 +155,67 @@ def test_boxes_that_only_fill_the_batch_do_nothing(rng):
     assert (folded([False, False, False]) == 0).all()
 
 
-def test_another_image_of_the_bucket_compiles_nothing(rng, color_net):
-    """Nor do more proposals, other variables, or an image of another size."""
-    chex.clear_trace_counter()
-    functions = {crop_windows: chex.assert_max_traces(crop_windows.__wrapped__, 1)}
-    functions[fold_scores] = chex.assert_max_traces(fold_scores.__wrapped__, 1)
-    crops = jax.jit(functions[crop_windows], static_argnames=("size", "outside", "antialias"))
-    folds = jax.jit(functions[fold_scores], static_argnames=("aggregation", "antialias"))
-    for height, width, count in ((60, 80, 4), (200, 100, 12), (256, 256, 8)):
-        image = device_image(random_image(rng, height, width))
-        canvas = empty_canvas(*padded_size(height, width), 3, "max")
-        boxes = jnp.asarray(random_boxes(rng, height, width, count - 4))
-        for chunk in jnp.split(boxes, count // 4):
-            windows = crops(*image, chunk, SIZE)
-            scores = color_net.apply({"params": {"kernel": jnp.eye(3)}}, windows, train=False)
-            canvas = folds(canvas, scores, chunk, jnp.ones(4, bool))
-    with pytest.raises(AssertionError, match="traced > 1 times"):
-        crops(*device_image(random_image(rng, 60, 257)), boxes[:4], SIZE)  # the next bucket; the counter counts
-
-
-def test_a_segmenter_compiles_once_for_a_bucket(rng, narrow_net):
-    """The public way, counted by the programs in JAX's own caches."""
+def test_another_image_of_the_bucket_compiles_nothing(rng, narrow_net):
+    """Nor do more proposals, or an image of another size; counted by the programs in JAX's own caches."""
     net, variables, _ = narrow_net
-    programs = []
-    for height, width, count in ((60, 80, 5), (100, 61, 50), (256, 200, 17)):
+
+    def programs(height, width, count):
         score(net, variables, random_image(rng, height, width), random_boxes(rng, height, width, count), batch_size=4)
-        programs.append((crop_windows._cache_size(), fold_scores._cache_size()))
-    assert len(set(programs)) == 1
+        return np.array([crop_windows._cache_size(), fold_scores._cache_size()])
+
+    first = programs(60, 80, 5)
+    assert (programs(100, 61, 50) == first).all()
+    assert (programs(256, 200, 17) == first).all()
+    assert (programs(60, 257, 5) > first).all()  # the next bucket
 
 
 def test_one_batch_can_be_jitted_as_a_whole(rng, narrow_net):
     net, variables, _ = narrow_net
     image = device_image(random_image(rng, 40, 50))
-    boxes, valid = jnp.asarray(random_boxes(rng, 40, 50, 0)), jnp.ones(4, bool)
-    alone = fold_windows(net, variables, *image, boxes, valid, empty_canvas(256, 256, 3, "max"), size=SIZE)
-    whole = jax.jit(partial(fold_windows, net, size=SIZE))
-    jitted = whole(variables, *image, boxes, valid, empty_canvas(256, 256, 3, "max"))
+    windows = [image], [jnp.asarray(random_boxes(rng, 40, 50, 0))], [jnp.ones(4, bool)]
+    fold = Scorer(net, variables, 3, SIZE, InferenceSettings()).fold
+    alone = fold(*windows, [empty_canvas(256, 256, 3, "max")])
+    jitted = jax.jit(fold)(*windows, [empty_canvas(256, 256, 3, "max")])
     chex.assert_trees_all_close(jitted, alone, atol=1e-5)
-
-
-def test_the_number_of_classes_is_checked(rng, narrow_net):
-    net, variables, _ = narrow_net
-    with pytest.raises(InputError, match="scores 3 classes, but there are 5 class names"):
-        score(net, variables, random_image(rng, 40, 50), np.float32([[0, 0, 9, 9]]), num_classes=5)
 
 
 @pytest.mark.parametrize(("size", "padded"), [((1, 1), (256, 256)), ((375, 500), (512, 512)), ((256, 257), (256, 512))])
 def test_padded_sizes(size, padded):
     assert padded_size(*size) == padded
+
+
+def linear_map(box, size):
+    """Score map whose channels are x, y and x - 2y, in pixels of the image, at the centres of its cells."""
+    x0, y0, x1, y1 = box
+    xs = x0 + (np.arange(size[1]) + 0.5) * (x1 - x0) / size[1]
+    ys = y0 + (np.arange(size[0]) + 0.5) * (y1 - y0) / size[0]
+    x, y = np.meshgrid(xs, ys)
+    return np.stack([x, y, x - 2 * y], -1).astype(np.float32)
+
+
+def assert_linear(result, margin):
+    height, width, _ = result.shape
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    inner = (slice(margin, height - margin), slice(margin, width - margin))
+    np.testing.assert_allclose(result[inner], np.stack([x, y, x - 2 * y], -1)[inner], atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(224, 224), (17, 31)])
+@pytest.mark.parametrize("image", [(375, 500), (333, 127), (224, 224), (61, 60)])
+def test_linear_functions_are_exact(rng, size, image):
+    box = np.array([0, 0, image[1], image[0]]) + rng.uniform(-40, 0, 4) * (1, 1, -1, -1)
+    result = sample_scores(linear_map(box, size), box, *image)
+    assert result.dtype == np.float32
+    assert result.shape == (*image, 3)
+    assert_linear(result, margin=image[0] // size[0] + image[1] // size[1] + 1)
+
+
+def test_same_size_is_identity(rng):
+    scores = rng.normal(size=(70, 90, 2)).astype(np.float32)
+    np.testing.assert_array_equal(sample_scores(scores, np.array([0, 0, 90, 70]), 70, 90), scores)
+
+
+def test_the_outermost_values_go_on():
+    scores = np.array([[[1.0], [3.0]]], np.float32)
+    result = sample_scores(scores, np.array([2, 0, 4, 1]), 2, 6)
+    np.testing.assert_array_equal(result[..., 0], [[1, 1, 1, 3, 3, 3]] * 2)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import chex
 import jax
@@ -19,6 +19,7 @@ from deconvnet_jax.data import crop_window, propose_boxes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import (
     InferenceSettings,
+    Member,
     Segmenter,
     crop_windows,
     default_class_names,
@@ -188,27 +189,31 @@ def test_flip_is_symmetric(rng, smooth_net):
     assert np.abs(plain - scores).max() > 0.01 * np.abs(scores).max()
 
 
-def ensemble(variables, other, mode="whole_image", **settings):
-    partner = Segmenter(ColorNet("partner"), other, NAMES, 224)
-    alone = segmenter(variables=variables, mode=mode, **settings)
-    return Segmenter(alone.net, alone.variables, NAMES, 224, alone.settings, partner), alone, partner
+def ensemble(first, second, mode="whole_image", **settings):
+    """A Segmenter of two networks, and of each alone."""
+    both = replace(segmenter(variables=first, mode=mode, **settings), partner=Member(ColorNet("partner"), second, 224))
+    return both, both.alone(), both.alone(both.partner)
 
 
 def test_ensembles(rng):
     image = rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)
     matrices = [{"params": {"kernel": jnp.asarray(rng.normal(0, 0.03, (3, 3)), jnp.float32)}} for _ in range(2)]
-    both, one, two = (found(image).scores for found in _members(*matrices, "whole_image"))
+    both, one, two = (found(image).scores for found in ensemble(*matrices))
     expected = np.log((softmax(one, -1) + softmax(two, -1)) / 2)
     np.testing.assert_allclose(log_softmax(both, -1), expected, atol=1e-3)
     box = np.array([[-20, -20, 130, 130]])
-    both, one, two = (found(image, box).scores for found in _members(*matrices, "released"))
+    both, one, two = (found(image, box).scores for found in ensemble(*matrices, "released"))
     assert (one >= 0).all()  # the maximum began with zero
     np.testing.assert_allclose(both, one * np.maximum(two, 0), rtol=1e-3, atol=1e-3)
 
 
-def _members(first, second, mode):
-    both, one, two = ensemble(first, second, mode)
-    return both, one, Segmenter(two.net, two.variables, NAMES, 224, both.settings)
+def test_a_single_window_stays_as_it_is_whatever_the_aggregation():
+    """Its negative scores, too."""
+    image = np.full((40, 50, 3), (250, 30, 90), np.uint8)
+    negative = {"params": {"kernel": -jnp.eye(3)}}
+    found = segmenter(variables=negative, aggregation="mean")(image)
+    np.testing.assert_array_equal(found.scores, segmenter(variables=negative)(image).scores)
+    assert (found.labels == 1).all()
 
 
 def test_a_crf_at_the_end(rng):
@@ -227,7 +232,9 @@ def test_a_product_of_scores_and_an_fcn8s_are_not_sharpened():
     assert (both._sharpness, one._sharpness) == (1, 4)
     paper = both.changed(mode="paper")
     assert (paper._sharpness, paper.changed(crf_sharpness=2.0)._sharpness) == (4, 2)
-    assert segmenter(FCN8s(num_classes=3), mode="paper", crf="usual")._sharpness == 1
+    fcn8s = Member(FCN8s(num_classes=3), {}, 224)
+    assert paper.alone(fcn8s)._sharpness == 1
+    assert replace(paper.alone(fcn8s), partner=fcn8s)._sharpness == 1
 
 
 def flat_and_alike(boxes):
@@ -341,17 +348,6 @@ def test_bad_images(image, message):
         segmenter()(image)
 
 
-@pytest.mark.parametrize(("mode", "batch_size"), [("whole_image", 4), ("paper", 4)])
-def test_results_before_a_bad_image_are_not_lost(rng, mode, batch_size):
-    images = random_images(rng, [(30, 40)] * 7)
-    images[5] = np.zeros((30, 40), np.uint8)
-    results = segmenter(size=32, mode=mode, batch_size=batch_size, num_proposals=2).segment(images)
-    for _ in range(5):
-        next(results)
-    with pytest.raises(InputError, match="expected a colour image"):
-        next(results)
-
-
 def test_proposals_for_every_image(rng):
     boxes = [np.array([[0, 0, 20, 20]])] * 2
     with pytest.raises(ValueError, match="shorter"):
@@ -431,7 +427,6 @@ def test_an_ensemble_from_checkpoints(checkpoints):
     checkpoints["runs/other"] = {"data": {"crop_size": 32}, "inference": {"ensemble_checkpoint": "runs/third"}}, NAMES
     both = Segmenter.from_checkpoint("runs/colors")
     assert both.partner.input_size == 32
-    assert both.partner.partner is None
     assert (both(np.full((50, 70, 3), (0, 0, 200), np.uint8)).labels == 0).all()
     checkpoints["runs/other"] = {}, ("sky", "sea", "land")
     with pytest.raises(InputError, match=r"runs/other has other classes \(sky, sea, land, \.\.\.\) than this network"):

@@ -1,10 +1,13 @@
-"""Which windows a network is shown."""
+"""The table of modes, and which windows a network is shown."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import (
+    MODES,
     corner_window,
     paper_windows,
     released_windows,
@@ -13,6 +16,12 @@ from deconvnet_jax.inference import (
 )
 
 BOXES = np.array([[10, 20, 110, 60], [0, 0, 50, 50], [5, 5, 200, 100]], float)
+
+
+def test_the_page_describes_every_mode():
+    page = (Path(__file__).parents[2] / "docs/inference.md").read_text()
+    for name, mode in MODES.items():
+        assert f"| `{name}` | {mode.summary} |" in page
 
 
 def test_papers_windows_are_enlarged_and_squared():
