@@ -27,8 +27,8 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import Tally, confusion_matrix, segmentation_scores, submission_folder
 from deconvnet_jax.files import user_path, whole_file, write_text
 from deconvnet_jax.images import save_picture
-from deconvnet_jax.inference import InferenceSettings, Result, Segmenter, settings_from
-from deconvnet_jax.models import FCN8s, Network
+from deconvnet_jax.inference import InferenceSettings, Result, Segmenter, mode_of, settings_from
+from deconvnet_jax.models import Network
 from deconvnet_jax.processes import first_process_first, say, sum_over_processes
 from deconvnet_jax.training import Evaluation
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
@@ -70,7 +70,7 @@ def _settings(config: ml_collections.ConfigDict, net: Network) -> InferenceSetti
     settings = settings_from(config.inference.to_dict()).changed(crf="none", ensemble_checkpoint="")
     if settings.uses_proposals:
         settings = InferenceSettings(mode="whole_image")
-    if settings.mode == "whole_image" or isinstance(net, FCN8s):
+    if mode_of(net, settings.mode).one_window:
         return settings.changed(batch_size=1)  # a whole image each: memory is for the training step
     return settings
 
