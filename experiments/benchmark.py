@@ -37,40 +37,15 @@ from absl import flags
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
-from experiments.benchmarks import crf as crf_benchmark
-from experiments.benchmarks import environment as environment_benchmark
-from experiments.benchmarks import forward as forward_benchmark
-from experiments.benchmarks import growth as growth_benchmark
-from experiments.benchmarks import infer as infer_benchmark
-from experiments.benchmarks import input as input_benchmark
-from experiments.benchmarks import proposals as proposals_benchmark
-from experiments.benchmarks import repeat as repeat_benchmark
-from experiments.benchmarks import scaling as scaling_benchmark
-from experiments.benchmarks import train as train_benchmark
-from experiments.benchmarks import unpool as unpool_benchmark
-from experiments.common import cli
-from experiments.common.output import output_file
 
-NAMES = (
-    "environment",
-    "input",
-    "proposals",
-    "train",
-    "repeat",
-    "forward",
-    "unpool",
-    "infer",
-    "crf",
-    "growth",
-    "scaling",
-    "all",
-)
-FLAGS_OF_SOME = {
-    "picture": ("growth",),
-    "dtype": ("train", "repeat"),
-    "quick": ("train", "forward", "input"),
-}
-PASSED_ON = ("voc_root", "split", "forest", "batch_size", "width", "report", "step_ms", *FLAGS_OF_SOME)
+from .benchmarks import harness
+from .benchmarks.registry import BENCHMARKS
+from .common import cli
+from .common.output import output_file
+
+ALL = "all"
+NAMES = (*BENCHMARKS, ALL)
+REFUSED = ("picture", "dtype", "quick")  # by benchmarks that do not take them
 
 
 def define_flags() -> None:
@@ -98,46 +73,43 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs one benchmark."""
+    """Runs one benchmark, or all."""
     values = flags.FLAGS
     if len(argv) != 2 or argv[1] not in NAMES:
         given = " ".join(argv[1:]) or "nothing"
         raise InputError(f"expected the name of one benchmark ({', '.join(NAMES)}); got {given}")
-    for flag, names in FLAGS_OF_SOME.items():
-        if values[flag].value and argv[1] not in (*names, "all"):
-            known = " and ".join(names)
-            raise InputError(f"--{flag}={values[flag].value} has no meaning for '{argv[1]}', only for {known}")
+    name = argv[1]
+    for flag in REFUSED:
+        known = [other for other, benchmark in BENCHMARKS.items() if flag in benchmark.flags]
+        if values[flag].value and name not in (*known, ALL):
+            named = " and ".join(known)
+            raise InputError(f"--{flag}={values[flag].value} has no meaning for '{name}', only for {named}")
     path = values.json and output_file(values.json, "--json")
-    picture = values.picture and output_file(values.picture, "--picture", ".png")
-    benchmarks = {
-        "environment": environment_benchmark.run,
-        "input": lambda: input_benchmark.run(values.quick),
-        "proposals": lambda: proposals_benchmark.run(values.voc_root, values.split, values.forest),
-        "train": lambda: train_benchmark.run(values.batch_size, values.width, values.dtype, values.quick),
-        "repeat": lambda: repeat_benchmark.run(values.batch_size, values.width, values.dtype),
-        "forward": lambda: forward_benchmark.run(values.batch_size, values.width, values.quick),
-        "unpool": lambda: unpool_benchmark.run(values.batch_size),
-        "infer": lambda: infer_benchmark.run(values.batch_size, values.width),
-        "growth": lambda: growth_benchmark.run(values.width, picture),
-        "scaling": lambda: scaling_benchmark.run(values.report, values.step_ms),
-        "crf": lambda: crf_benchmark.run(values.voc_root),
-    }
-    numbers = run_all(values) if argv[1] == "all" else benchmarks[argv[1]]()
+    if values.picture:
+        values.picture = output_file(values.picture, "--picture", ".png")
+    numbers = run_all(values) if name == ALL else run_one(name, values)
     text = json.dumps(numbers)
     if path:
         write_text(path, text + "\n")
     print(text)
 
 
+def run_one(name: str, values: flags.FlagValues) -> harness.Numbers:
+    """Runs a benchmark with the flags that it takes and prints its tables; returns its numbers."""
+    benchmark = BENCHMARKS[name]
+    numbers = benchmark.module.run(**{flag: values[flag].value for flag in benchmark.flags})
+    harness.show(benchmark.module.tables(numbers))
+    return numbers
+
+
 def run_all(values: flags.FlagValues) -> dict[str, Any]:
-    """The numbers of all, each measured in a program of its own with the flags it knows; None of those that failed."""
+    """Returns the numbers of all, each measured in a separate process with the flags it takes; None if it failed."""
     numbers: dict[str, Any] = {}
-    for name in NAMES[:-1]:
+    for name, benchmark in BENCHMARKS.items():
         if name == "proposals" and not values.voc_root:
             continue
-        passed_on = [flag for flag in PASSED_ON if values[flag].present and name in FLAGS_OF_SOME.get(flag, (name,))]
-        given = [f"--{flag}={values[flag].value}" for flag in passed_on]
-        command = [sys.executable, "-m", "experiments.benchmark", name, *given]
+        given = [f"--{flag}={values[flag].value}" for flag in benchmark.flags if values[flag].present]
+        command = [sys.executable, "-m", f"{__package__}.benchmark", name, *given]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         numbers[name] = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
     return numbers

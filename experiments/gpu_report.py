@@ -21,39 +21,30 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
-from experiments import report_tables
-from experiments.benchmarks.train import FC_FEATURES, check_width
-from experiments.common import cli
-from experiments.common.output import output_folder
-from experiments.parts import FINISHED, Part, PartRunner, numbers_file
+
+from .benchmarks.harness import Numbers
+from .benchmarks.markdown import markdown
+from .benchmarks.network import FC_FEATURES, check_width
+from .benchmarks.parts import FINISHED, Part, PartRunner, numbers_file
+from .common import cli
+from .common.output import output_folder
 
 TESTS = ("tests/training", "tests/ops", "tests/models", "tests/inference")  # the most telling first
 TOPOLOGIES = ("h200", "h100", "a100", "b200")  # that experiments.compile describes
-ROOT = Path(__file__).resolve().parents[1]
+PYTHON = (sys.executable, "-m")
 _TEST_RESULT = re.compile(r"^(\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
 
 # Shares of the time, in seconds of DEFAULT_MINUTES. What a stage leaves goes to those after it.
 DEFAULT_MINUTES = 8.8
 ENVIRONMENT_SHARE = 20
 CHECKS_SHARE = 90
-SHARES = {
-    "train_bfloat16": 113,
-    "infer": 85,
-    "train_float32": 80,
-    "crf": 40,
-    "unpool": 25,
-    "forward": 45,
-    "input": 30,
-    "train_bfloat16_few": 0,
-}
 BATCH, FEW = {"gpu": 64, "cpu": 4}, {"gpu": 8, "cpu": 2}  # images a step
 
 
@@ -98,11 +89,11 @@ def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: 
     """
     begin, started = time.monotonic(), datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
-    def finished(outcomes: dict[str, Any]) -> None:
+    def finished(outcomes: Numbers) -> None:
         seconds = round(time.monotonic() - begin, 1)
         report = {"started": started, "seconds": seconds, "width": width, "parts": outcomes}
         write_text(folder / "report.json", json.dumps(report, indent=1) + "\n")
-        write_text(folder / "report.md", report_tables.markdown(report))
+        write_text(folder / "report.md", markdown(report))
         if outcomes:
             name, outcome = list(outcomes.items())[-1]
             reason = f": {outcome['error']}" if outcome["error"] else ""
@@ -123,21 +114,21 @@ def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: 
     runner.run(unit * CHECKS_SHARE, checks(folder, width, known["numbers"]["device"]))
     if not on_cpu:  # on a CPU, programs that are kept do without oneDNN
         runner.environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
-    for part in measurements(folder, width, on_cpu):
-        runner.run(unit * SHARES[part.name], [part])
+    for share, part in measurements(folder, width, on_cpu):
+        runner.run(unit * share, [part])
     say(f"{folder / 'report.md'}")
 
 
 def checks(folder: Path, width: float, device: str) -> list[Part]:
     """What may run at the same time, because no time is measured."""
-    pytest = (sys.executable, "-m", "pytest", "-v", "-m", "accelerator", "-p", "no:cacheprovider")
+    pytest = (*PYTHON, "pytest", "-v", "-m", "accelerator", "-p", "no:cacheprovider")
     options = ("-W", "default", "--continue-on-collection-errors", *TESTS)
     exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}  # TF32 would fail the tests' tolerances
     deterministic = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
     repeat = ("repeat", f"--width={width}")
     parts = [
         Part("tests", "Tests marked `accelerator`", (*pytest, *options), exact, count_tests),
-        benchmark(folder, "repeat_deterministic", "Two runs, deterministic ops", *repeat, environment=deterministic),
+        benchmark(folder, "repeat_deterministic", "Two runs, deterministic ops", *repeat, **deterministic),
         benchmark(folder, "repeat", "Two runs, default options", *repeat),
     ]
     topology = next((name for name in TOPOLOGIES if name in device.lower()), None)
@@ -156,7 +147,7 @@ def prediction(folder: Path, width: float, topology: str) -> Part:
         "model.fc_features": max(1, round(FC_FEATURES * width)),
     }
     command = (
-        *(sys.executable, "-m", "experiments.compile", "--config=experiments/configs/voc_stage1.py"),
+        *(*PYTHON, "experiments.compile", "--config=experiments/configs/voc_stage1.py"),
         f"--topology={topology}:1",
         *(f"--config.{key}={value}" for key, value in settings.items()),
         f"--json={numbers_file(folder, 'prediction')}",
@@ -164,34 +155,32 @@ def prediction(folder: Path, width: float, topology: str) -> Part:
     return Part("prediction", f"Step as compiled for {topology}", command, {"JAX_PLATFORMS": "cpu"})
 
 
-def measurements(folder: Path, width: float, on_cpu: bool) -> list[Part]:
-    """What runs alone, in order of value."""
-    kind = "cpu" if on_cpu else "gpu"
-    batch, few, wide = BATCH[kind], FEW[kind], f"--width={width}"
-    step = ("train", wide, "--quick")
-    coarse, fine = (*step, "--dtype=bfloat16"), (*step, "--dtype=float32")
-    arguments = {
-        "train_bfloat16": (f"Training step, bfloat16, {batch} images", *coarse, f"--batch_size={batch}"),
-        "infer": ("Photograph to labels", "infer", wide),
-        "train_float32": (f"Training step, float32 (TF32 on a GPU), {batch} images", *fine, f"--batch_size={batch}"),
-        "crf": ("Dense CRF", "crf"),
-        "unpool": ("Pooling and unpooling", "unpool"),
-        "forward": (f"Forward pass, {batch} images", "forward", wide, "--quick", f"--batch_size={batch}"),
-        "input": ("Input pipeline", "input", "--quick"),
-        "train_bfloat16_few": (f"Training step, bfloat16, {few} images", *coarse, f"--batch_size={few}"),
-    }
-    return [benchmark(folder, name, title, *given) for name, (title, *given) in arguments.items()]
+def measurements(folder: Path, width: float, on_cpu: bool) -> list[tuple[float, Part]]:
+    """What runs alone, in order of value, each with its share of the time."""
+    kind, wide = "cpu" if on_cpu else "gpu", f"--width={width}"
+    batch, few = BATCH[kind], FEW[kind]
+    step, exact = ("train", wide, "--quick", "--dtype=bfloat16"), ("train", wide, "--quick", "--dtype=float32")
+    many = f"--batch_size={batch}"
+    parts = (
+        (113, "train_bfloat16", f"Training step, bfloat16, {batch} images", *step, many),
+        (85, "infer", "Photograph to labels", "infer", wide),
+        (80, "train_float32", f"Training step, float32 (TF32 on a GPU), {batch} images", *exact, many),
+        (40, "crf", "Dense CRF", "crf"),
+        (25, "unpool", "Pooling and unpooling", "unpool"),
+        (45, "forward", f"Forward pass, {batch} images", "forward", wide, "--quick", many),
+        (30, "input", "Input pipeline", "input", "--quick"),
+        (0, "train_bfloat16_few", f"Training step, bfloat16, {few} images", *step, f"--batch_size={few}"),
+    )
+    return [(share, benchmark(folder, *given)) for share, *given in parts]
 
 
-def benchmark(
-    folder: Path, name: str, title: str, *arguments: str, environment: Mapping[str, str] | None = None
-) -> Part:
+def benchmark(folder: Path, name: str, title: str, *arguments: str, **environment: str) -> Part:
     """A part that is one of `experiments.benchmark`."""
-    command = (sys.executable, "-m", "experiments.benchmark", *arguments, f"--json={numbers_file(folder, name)}")
-    return Part(name, title, command, environment or {})
+    command = (*PYTHON, "experiments.benchmark", *arguments, f"--json={numbers_file(folder, name)}")
+    return Part(name, title, command, environment)
 
 
-def count_tests(log: str) -> dict[str, Any]:
+def count_tests(log: str) -> Numbers:
     """Counts of results in pytest's verbose log, complete or not, and the names of tests that failed."""
     results = _TEST_RESULT.findall(log)
     counts = {word.lower(): sum(found == word for _, found in results) for word in ("PASSED", "FAILED", "SKIPPED")}

@@ -1,4 +1,4 @@
-"""Seconds of the dense CRF for an image: this project, and pydensecrf2 on the same machine.
+"""Seconds of the dense CRF per image: this project, and pydensecrf2 on the same machine.
 
     python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
 
@@ -10,27 +10,27 @@ Compilation is not counted: it is once for images of about one size. Without pyd
 """
 
 import importlib
-import os
+import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import cv2
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from deconvnet_jax.data.scenes import draw_scene
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import read_image
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.ops.dense_crf import crf_kernels, mean_field
-from experiments.benchmarks import machine
-from experiments.benchmarks.train import OURS, middle, spread
+
+from . import harness
+from .harness import OURS, Numbers, Table
 
 HEIGHT, WIDTH, CLASSES, ITERATIONS = 375, 500, 21, 10
 PHOTOGRAPHS = 3  # that take turns
@@ -38,6 +38,8 @@ ROUNDS = 6
 AGREEMENT = 99.0  # percent of the labels, at least
 SCALE = 12.0  # of the scores: products of two networks' are that large, and what the released CRF is made for
 THEIRS = "pydensecrf2"
+
+Preset = Mapping[str, Any]  # keyword arguments of `dense_crf`
 
 
 class Run(NamedTuple):
@@ -49,8 +51,11 @@ class Run(NamedTuple):
     vertices: tuple[int, ...] = ()
 
 
-def run(voc_root: Path | None) -> dict[str, Any]:
-    """Measures and prints a table; returns its numbers.
+Contender = Callable[[np.ndarray, np.ndarray, Preset], Run]  # of scores, image and preset
+
+
+def run(voc_root: Path | None) -> Numbers:
+    """Measures both presets.
 
     Raises:
       InputError: if there are no photographs in the folder.
@@ -58,28 +63,26 @@ def run(voc_root: Path | None) -> dict[str, Any]:
     images = read_photographs(voc_root) if voc_root else [draw_image(seed) for seed in range(PHOTOGRAPHS)]
     cases = [(draw_scores(*image.shape[:2], seed), image) for seed, image in enumerate(images)]
     contenders, reason = find_contenders()
-    numbers = {
+    return {
         "device": jax.devices()[0].device_kind,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": harness.cores(),
         "images": [list(image.shape[:2]) for image in images],
         "classes": CLASSES,
         "iterations": ITERATIONS,
         "alternative": THEIRS if THEIRS in contenders else None,
         "no_alternative": reason,
-        "results": {preset: measure(contenders, cases, keywords, ROUNDS) for preset, keywords in CRF_PRESETS.items()},
+        "results": {name: measure(contenders, cases, preset, ROUNDS) for name, preset in CRF_PRESETS.items()},
     }
-    print_table(numbers)
-    return numbers
 
 
-def measure_one(scores: np.ndarray, image: np.ndarray, rounds: int) -> dict[str, Any]:
-    """As `measure`, of one image with the released parameters, and "no_alternative"."""
+def measure_one(scores: np.ndarray, image: np.ndarray, rounds: int) -> Numbers:
+    """Returns `measure` of one image with the released parameters, and "no_alternative"."""
     contenders, reason = find_contenders()
     return {**measure(contenders, [(scores, image)], CRF_PRESETS["released"], rounds), "no_alternative": reason}
 
 
 def read_photographs(voc_root: Path) -> list[np.ndarray]:
-    """The first photographs of a folder in the VOC layout."""
+    """Returns the first photographs of a folder in the VOC layout."""
     files = sorted(voc_root.glob("JPEGImages/*.jpg"))[:PHOTOGRAPHS]
     if not files:
         raise InputError(f"--voc_root={voc_root}: there are no photographs JPEGImages/*.jpg")
@@ -87,7 +90,7 @@ def read_photographs(voc_root: Path) -> list[np.ndarray]:
 
 
 def draw_image(seed: int) -> np.ndarray:
-    """Four scenes of the embedded data set side by side, cut to uint8 [375, 500, 3]."""
+    """Returns four scenes of the embedded data set side by side, cut to uint8 [375, 500, 3]."""
     rng = np.random.default_rng(seed)
     scenes = [draw_scene(rng)[0][:240, :256] for _ in range(4)]
     tiles = [np.pad(scene, [(0, 240 - len(scene)), (0, 256 - scene.shape[1]), (0, 0)], "reflect") for scene in scenes]
@@ -95,14 +98,14 @@ def draw_image(seed: int) -> np.ndarray:
 
 
 def draw_scores(height: int, width: int, seed: int) -> np.ndarray:
-    """Smooth noise, float32 [height, width, 21]."""
+    """Returns smooth noise, float32 [height, width, 21]."""
     rng = np.random.default_rng(seed)
     noise = [cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), 12) for _ in range(CLASSES)]
     return (SCALE * np.stack(noise, axis=-1) / np.std(noise)).astype(np.float32)
 
 
-def find_contenders() -> tuple[dict[str, Callable[..., Run]], str | None]:
-    """What there is to compare: functions of scores, image and keywords of `dense_crf`; and why not pydensecrf2."""
+def find_contenders() -> tuple[dict[str, Contender], str | None]:
+    """Returns what there is to compare, and why not pydensecrf2 if it is missing."""
     try:
         dcrf = importlib.import_module("pydensecrf.densecrf")
     except ImportError:
@@ -110,30 +113,29 @@ def find_contenders() -> tuple[dict[str, Callable[..., Run]], str | None]:
     return {OURS: ours, THEIRS: partial(theirs, dcrf)}, None
 
 
-def ours(scores: np.ndarray, image: np.ndarray, keywords: dict[str, Any]) -> Run:
-    """What `dense_crf` does, in its two parts."""
+def ours(scores: np.ndarray, image: np.ndarray, preset: Preset) -> Run:
+    """Does what `dense_crf` does, in its two parts."""
     begin = time.perf_counter()
-    kernels = jax.block_until_ready(crf_kernels(image, keywords["gaussian"], keywords["bilateral"]))
+    kernels = jax.block_until_ready(crf_kernels(image, preset["gaussian"], preset["bilateral"]))
     built = time.perf_counter()
-    weights = keywords["gaussian"][1], keywords["bilateral"][2]
-    q = mean_field(unary_of(scores), kernels, weights, ITERATIONS, keywords["normalization"])
+    weights = preset["gaussian"][1], preset["bilateral"][2]
+    q = mean_field(unary_of(scores), kernels, weights, ITERATIONS, preset["normalization"])
     labels = np.asarray(q).argmax(axis=-1).astype(np.uint8)
     end = time.perf_counter()
     vertices = tuple(1 + int(kernel.vertices[:, : image.shape[0] * image.shape[1]].max()) for kernel in kernels)
     return Run(labels, built - begin, end - built, vertices)
 
 
-def theirs(dcrf: Any, scores: np.ndarray, image: np.ndarray, keywords: dict[str, Any]) -> Run:
-    """The same with pydensecrf2."""
+def theirs(dcrf: ModuleType, scores: np.ndarray, image: np.ndarray, preset: Preset) -> Run:
+    """Does the same with pydensecrf2."""
     height, width, classes = scores.shape
-    rule = {"none": dcrf.NO_NORMALIZATION, "symmetric": dcrf.NORMALIZE_SYMMETRIC}[keywords["normalization"]]
+    rule = {"none": dcrf.NO_NORMALIZATION, "symmetric": dcrf.NORMALIZE_SYMMETRIC}[preset["normalization"]]
+    options = {"kernel": dcrf.DIAG_KERNEL, "normalization": rule}
+    place, color, weight = preset["bilateral"]
     begin = time.perf_counter()
     crf = dcrf.DenseCRF2D(width, height, classes)
-    crf.addPairwiseGaussian(*keywords["gaussian"], kernel=dcrf.DIAG_KERNEL, normalization=rule)
-    place, color, weight = keywords["bilateral"]
-    crf.addPairwiseBilateral(
-        place, color, np.ascontiguousarray(image), weight, kernel=dcrf.DIAG_KERNEL, normalization=rule
-    )
+    crf.addPairwiseGaussian(*preset["gaussian"], **options)
+    crf.addPairwiseBilateral(place, color, np.ascontiguousarray(image), weight, **options)
     built = time.perf_counter()
     crf.setUnaryEnergy(np.ascontiguousarray(unary_of(scores).reshape(-1, classes).T))
     q = np.array(crf.inference(ITERATIONS))
@@ -142,60 +144,59 @@ def theirs(dcrf: Any, scores: np.ndarray, image: np.ndarray, keywords: dict[str,
 
 
 def unary_of(scores: np.ndarray) -> np.ndarray:
-    """-log softmax."""
+    """Returns -log softmax."""
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=-1, keepdims=True)) - shifted
 
 
 def measure(
-    contenders: dict[str, Callable[..., Run]],
-    cases: list[tuple[np.ndarray, np.ndarray]],
-    keywords: dict[str, Any],
+    contenders: Mapping[str, Contender],
+    cases: Sequence[tuple[np.ndarray, np.ndarray]],
+    preset: Preset,
     rounds: int,
-) -> dict[str, Any]:
-    """Medians and ranges over the rounds; "ratio" is their time to ours; "agreement" of labels in percent.
+) -> Numbers:
+    """Measures contenders on pairs of scores and image; "agreement" is of their labels, in percent.
 
     Raises:
       RuntimeError: if the labels differ: then it is not the same computation.
     """
     for case in cases:  # compilation
-        contenders[OURS](*case, keywords)
-    runs: dict[str, list[Run]] = {name: [] for name in contenders}
-    for i in range(rounds):
-        for name, contender in contenders.items():
-            runs[name].append(contender(*cases[i % len(cases)], keywords))
+        contenders[OURS](*case, preset)
+
+    def turn(contender: Contender) -> Callable[[], Run]:
+        endless = itertools.cycle(cases)
+        return lambda: contender(*next(endless), preset)
+
+    runs = harness.in_turns({name: turn(contender) for name, contender in contenders.items()}, rounds)
     totals = {name: [one.build + one.iterate for one in of_name] for name, of_name in runs.items()}
-    agreement = ratio = None
+    agreement = None
     if THEIRS in runs:
-        pairs = list(zip(runs[OURS], runs[THEIRS], strict=True))
+        pairs = zip(runs[OURS], runs[THEIRS], strict=True)
         agreement = 100 * statistics.mean(float(np.mean(mine.labels == other.labels)) for mine, other in pairs)
         if agreement < AGREEMENT:
             raise RuntimeError(f"the two CRFs do not compute the same: {agreement:.3f} % of the labels are equal")
-        ratio = middle([other / mine for mine, other in zip(totals[OURS], totals[THEIRS], strict=True)])
     return {
-        "seconds": {name: middle(of_name) for name, of_name in totals.items()},
-        "build_seconds": {name: middle([one.build for one in of_name]) for name, of_name in runs.items()},
-        "iterations_seconds": {name: middle([one.iterate for one in of_name]) for name, of_name in runs.items()},
-        "ratio": ratio,
+        "seconds": {name: harness.spread(of_name) for name, of_name in totals.items()},
+        "build_seconds": {name: harness.spread([one.build for one in of_name]) for name, of_name in runs.items()},
+        "iterations_seconds": {
+            name: harness.spread([one.iterate for one in of_name]) for name, of_name in runs.items()
+        },
+        "ratio": harness.times_as_fast(totals, THEIRS),
         "agreement": agreement,
         "vertices": [list(one.vertices) for one in runs[OURS][: len(cases)]],
     }
 
 
-def print_table(numbers: dict[str, Any]) -> None:
-    """On stderr: stdout is for the JSON."""
-    console = Console(stderr=True, width=150)
-    machine.print_heading(console, f"Dense CRF, {ITERATIONS} iterations, {CLASSES} classes", numbers)
-    table = Table("", "seconds", "build", "iterations", "ratio", "equal labels", "vertices (2-D; 5-D)")
+def tables(numbers: Numbers) -> list[Table]:
+    """Returns a row for each side and preset."""
+    rows = []
     for preset, result in numbers["results"].items():
-        for name, seconds in result["seconds"].items():
-            parts = (spread(result[f"{part}_seconds"][name]) for part in ("build", "iterations"))
-            row = [f"{name}, {preset}", spread(seconds), *parts]
-            if name == THEIRS:
-                table.add_row(*row, "1", "", "")
-                continue
-            ratio = spread(result["ratio"]) if result["ratio"] else "-"
-            equal = "-" if result["agreement"] is None else f"{result['agreement']:.4f} %"
-            near, alike = zip(*result["vertices"], strict=True)
-            table.add_row(*row, ratio, equal, f"{max(near):,}; {min(alike):,} to {max(alike):,}")
-    console.print(table)
+        near, alike = zip(*result["vertices"], strict=True)
+        equal = "-" if result["agreement"] is None else f"{result['agreement']:.4f} %"
+        of_ours = [harness.text(result["ratio"]), equal, f"{max(near):,}; {min(alike):,} to {max(alike):,}"]
+        for name in result["seconds"]:
+            times = (harness.text(result[key][name]) for key in ("seconds", "build_seconds", "iterations_seconds"))
+            rows.append([f"{name}, {preset}", *times, *(of_ours if name == OURS else ["1", "", ""])])
+    columns = ("", "seconds", "build", "iterations", "ratio", "equal labels", "vertices (2-D; 5-D)")
+    title = f"Dense CRF, {numbers['iterations']} iterations, {numbers['classes']} classes"
+    return [Table(harness.title(title, numbers), columns, rows)]

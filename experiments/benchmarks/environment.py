@@ -3,68 +3,58 @@
 python -m experiments.benchmark environment [--json=FILE]
 """
 
-import os
 import platform
 import shutil
 import subprocess
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import jax
-from rich.console import Console
-from rich.table import Table
 
-from experiments.common import checks
+from ..common import checks
+from . import harness
+from .harness import Numbers, Table
 
 PACKAGES = (
-    "jax",
-    "jaxlib",
-    "jax-cuda13-plugin",
-    "jax-cuda12-plugin",
-    "libtpu",
-    "flax",
-    "optax",
-    "numpy",
-    "nvidia-cudnn-cu13",
-    "nvidia-cublas",
-    "torch",
-    "triton",
-    "opencv-contrib-python-headless",
-    "pydensecrf2",
-    "grain",
+    *("jax", "jaxlib", "jax-cuda13-plugin", "jax-cuda12-plugin", "libtpu", "flax", "optax", "numpy", "grain"),
+    *("nvidia-cudnn-cu13", "nvidia-cublas", "torch", "triton", "opencv-contrib-python-headless", "pydensecrf2"),
 )
 NVIDIA_SMI = "name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.max.memory,mig.mode.current"
 
 
-def run() -> dict[str, Any]:
-    """Prints a table; returns its entries."""
+def run() -> Numbers:
+    """Returns what there is."""
     device = jax.devices()[0]
-    numbers = {
+    return {
         "platform": device.platform,
         "device": device.device_kind,
         "devices": jax.device_count(),
         "device_memory_bytes": checks.device_memory(),
         "nvidia_smi": nvidia_smi(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": harness.cores(),
         "host_memory_bytes": checks.host_memory(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "commit": commit(),
         "versions": versions(),
     }
-    table = Table("environment", "")
+
+
+def tables(numbers: Numbers) -> list[Table]:
+    """Returns one row per entry."""
+    rows = []
     for name, value in numbers.items():
         entries = value.items() if isinstance(value, dict) else [(name, value)]
         for key, entry in entries:
-            table.add_row(key, str(entry))
-    Console(stderr=True, width=110).print(table)
-    return numbers
+            in_bytes = key.endswith("_bytes")
+            name = key.removesuffix("_bytes").replace("_", " ")
+            rows.append([name, harness.gigabytes(entry) if in_bytes else str(entry)])
+    return [Table("", ("environment", ""), rows)]
 
 
 def nvidia_smi() -> dict[str, str]:
-    """What NVIDIA's tool says about the first card; nothing without one."""
+    """Returns what NVIDIA's tool says about the first card; nothing without one."""
     if not shutil.which("nvidia-smi"):
         return {}
     command = ["nvidia-smi", f"--query-gpu={NVIDIA_SMI}", "--format=csv,noheader"]
@@ -74,7 +64,7 @@ def nvidia_smi() -> dict[str, str]:
 
 
 def processor() -> str:
-    """The processor's name, where Linux tells."""
+    """Returns the processor's name, where Linux tells."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -82,7 +72,7 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of this repository, with a + if files differ from it; None where it is no repository."""
+    """Returns the commit of this repository, with a + if files differ from it; None where it is no repository."""
     root = Path(__file__).resolve().parents[2]
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
@@ -92,7 +82,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that matter here and are installed."""
+    """Returns the versions of the packages that matter here and are installed."""
     found = {}
     for package in PACKAGES:
         try:

@@ -21,20 +21,17 @@ Beside that, the cost of a `Segmenter` call with 10, 50 and 200 proposals: secon
 meanwhile, which must not grow: of the process on a CPU (Linux tells), else of the device.
 """
 
-import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from deconvnet_jax.data import VOC_CLASSES, draw_scene, enlarge, propose_boxes, square
 from deconvnet_jax.inference import (
@@ -50,20 +47,10 @@ from deconvnet_jax.inference import (
 from deconvnet_jax.inference.modes import ENLARGED
 from deconvnet_jax.models import fold_batch_norm
 from deconvnet_jax.ops.preprocess import MEAN_BGR
-from experiments.benchmarks import crf, machine
-from experiments.benchmarks.train import (
-    CLASSES,
-    OURS,
-    SIZE,
-    check_width,
-    compiled,
-    find_torch,
-    make_net,
-    make_variables,
-    middle,
-    spread,
-    torch_network,
-)
+
+from . import crf, harness
+from .harness import OURS, Numbers, Table, gigabytes
+from .network import CLASSES, SIZE, check_width, make_net, make_variables
 
 HEIGHT, WIDTH = 375, 500
 COUNTS, COUNT = (10, 50, 200), 50  # proposals
@@ -75,12 +62,7 @@ CROPS_DIFFER = 4.0  # of 255, at most: OpenCV 4 rounds places to 1/32 of a pixel
 
 
 class Pass(NamedTuple):
-    """One image, segmented with a look at the clock.
-
-    Attributes:
-      seconds: of every stage, by its name.
-      scores: float32 [H, W, K].
-    """
+    """One segmented image: seconds of every stage by its name, and scores float32 [H, W, K]."""
 
     seconds: dict[str, float]
     scores: np.ndarray
@@ -90,80 +72,62 @@ Segment = Callable[[np.ndarray], Pass]  # from windows [n, 4]
 Network = Callable[[np.ndarray], np.ndarray]
 
 
-@dataclass
-class Stopwatch:
-    """Seconds of stages that come again and again, added up by name."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Adds the time inside to a stage."""
-        begin = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begin
+@contextmanager
+def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Adds the time inside to a stage."""
+    begin = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - begin
 
 
-def run(batch_size: int | None, width: float) -> dict[str, Any]:
-    """Measures and prints two tables; returns their numbers.
-
-    Args:
-      batch_size: windows that the network sees at once; None: what `Segmenter` does.
-      width: multiplies the width of all layers; 1 is the original.
+def run(batch_size: int | None, width: float) -> Numbers:
+    """Measures every stage, and the cost of more proposals; the arguments are the flags of the command.
 
     Raises:
       InputError: for a width out of range.
       RuntimeError: if the two sides do not agree.
     """
     check_width(width)
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory of the same GPU
-    device = jax.devices()[0]
+    setting = harness.setting()
     image = make_image()
     proposals_seconds, windows = find_windows(image)
     segmenter = make_segmenter(width, batch_size)
     batch_size = segmenter.settings.batch_size
-    costs = {str(count): cost(segmenter, image, windows[:count], device) for count in COUNTS}  # before PyTorch is here
+    costs = {str(count): cost(segmenter, image, windows[:count]) for count in COUNTS}  # before PyTorch is here
 
     windows = windows[:COUNT]
     sides: dict[str, Segment] = {OURS: partial(our_pass, segmenter, image)}
-    torch, reason = find_torch(device.platform)
-    mode = {OURS: "jit"}
-    agreement = None
-    if torch:
-        where = "cpu" if device.platform == "cpu" else "cuda"
-        network, mode[THEIRS] = their_network(torch, width, batch_size, where)
-        agreement = check_stages(torch, segmenter, network, image, windows[:batch_size])
+    mode, agreement = {OURS: "jit"}, None
+    if setting["alternative"]:
+        setting["alternative"] += f", OpenCV {cv2.__version__}"
+        network, mode[THEIRS] = their_network(width, batch_size)
+        agreement = check_stages(segmenter, network, image, windows[:batch_size])
         sides[THEIRS] = partial(their_pass, network, image, batch_size)
-    seconds, scores = compare(sides, windows, batch_size, proposals_seconds)
-    if torch:
+    stages, scores = measure(sides, windows, batch_size, proposals_seconds)
+    if agreement:
         agreement["labels_of_whole_passes"] = same_labels(scores[OURS], scores[THEIRS])
-    numbers = {
-        "device": device.device_kind,
-        "cores": len(os.sched_getaffinity(0)),
+    return {
+        **setting,
         "image": [WIDTH, HEIGHT],
         "proposals": len(windows),
         "batch_size": batch_size,
         "width": width,
         "batch_norm": "folded on both sides",
-        "alternative": f"PyTorch {torch.__version__}, OpenCV {cv2.__version__}" if torch else None,
-        "no_alternative": reason,
         "mode": mode,
-        "stages": {name: summary(of_name) for name, of_name in seconds.items()},
+        "stages": stages,
         "agreement": agreement,
         "crf": crf.measure_one(standardised(scores[OURS], scores[OURS]), image, ROUNDS),
         "costs": costs,
     }
-    print_tables(numbers)
-    return numbers
 
 
 def make_image() -> np.ndarray:
-    """A drawn scene, uint8 RGB [375, 500, 3]; the same every time."""
+    """Returns a drawn scene, uint8 RGB [375, 500, 3]; the same every time."""
     return cv2.resize(draw_scene(np.random.default_rng(0))[0], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
 def find_windows(image: np.ndarray) -> tuple[list[float], np.ndarray]:
-    """Seconds of every round to find COUNT proposals; windows float32 [n, 4] around as many as are ever needed.
+    """Returns the seconds of every round to find COUNT proposals, and windows float32 [n, 4], as many as are needed.
 
     Windows are enlarged and square as those of `Segmenter`, but of whole pixels.
     """
@@ -179,7 +143,7 @@ def find_windows(image: np.ndarray) -> tuple[list[float], np.ndarray]:
 
 
 def make_segmenter(width: float, batch_size: int | None) -> Segmenter:
-    """Ours, which takes proposals as its windows."""
+    """Returns ours, which takes proposals as its windows."""
     net = make_net("float32", width)
     net, variables = fold_batch_norm(net, make_variables(net))
     batch_size = min(batch_size or InferenceSettings().batch_size, COUNT)  # the rest would be filled up
@@ -188,27 +152,26 @@ def make_segmenter(width: float, batch_size: int | None) -> Segmenter:
     return Segmenter(net, jax.device_put(variables), VOC_CLASSES, SIZE, settings, devices=one_device)
 
 
-def cost(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray, device: jax.Device) -> dict[str, Any]:
-    """Seconds of a call that compiles nothing, and the most bytes in use meanwhile (None where nobody tells).
+def cost(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Numbers:
+    """Returns the seconds of a call that compiles nothing, and the most bytes in use meanwhile.
 
     A device tells the most since the program began: call this for rising numbers of windows.
     """
     batch_size = segmenter.settings.batch_size
     segmenter(image, np.tile(windows, (batch_size, 1))[:batch_size])
-    machine.forget_peak()
+    harness.forget_peak()
     begin = time.perf_counter()
     segmenter(image, windows)
     seconds = time.perf_counter() - begin
-    peak = (
-        machine.process_peak() if device.platform == "cpu" else (device.memory_stats() or {}).get("peak_bytes_in_use")
-    )
+    device = jax.devices()[0]
+    peak = harness.process_peak() if device.platform == "cpu" else harness.device_peak(device)
     return {"seconds": seconds, "seconds_per_proposal": seconds / len(windows), "peak_bytes": peak}
 
 
 def our_pass(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Pass:
-    """The total by one call; then the stages one by one, which is slower: they wait for each other."""
-    watch = Stopwatch()
-    with watch.stage("total"):
+    """Measures the total by one call; then the stages one by one, which is slower: they wait for each other."""
+    seconds = defaultdict(float)
+    with stage(seconds, "total"):
         result = segmenter(image, windows)
     if not np.array_equal(result.boxes, windows):
         raise RuntimeError("Segmenter changed windows that it should take as they are")
@@ -220,74 +183,56 @@ def our_pass(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Pa
         chosen = windows[start : start + batch_size]
         boxes, valid = np.tile(np.float32([0, 0, 1, 1]), (batch_size, 1)), np.arange(batch_size) < len(chosen)
         boxes[: len(chosen)] = chosen
-        with watch.stage("network"):
+        with stage(seconds, "network"):
             crops = crop_windows(*on_device, jnp.asarray(boxes), SIZE, antialias=False)
             scores = jax.block_until_ready(network(variables, crops))
-        with watch.stage("aggregation"):
+        with stage(seconds, "aggregation"):
             canvas = jax.block_until_ready(fold_scores(canvas, scores, boxes, valid, "max", False))
-    with watch.stage("aggregation"):
+    with stage(seconds, "aggregation"):
         found = np.asarray(canvas_scores(canvas, "max"))[: image.shape[0], : image.shape[1]]
         found.argmax(axis=-1).astype(np.uint8)
-    return Pass(watch.seconds, result.scores)
+    return Pass(seconds, result.scores)
 
 
-def their_network(torch: Any, width: float, batch_size: int, device: str) -> tuple[Network, str]:
-    """The network in PyTorch with our weights, from crops float32 BGR to scores [n, S, S, K]; and how it is run."""
-    on_gpu = device == "cuda"
-    if on_gpu:
-        torch.backends.cudnn.benchmark = True
-        use_tf32(torch)
-    variables = make_variables(make_net("float32", width))
-    network = fused(torch, torch_network(torch, variables)).to(device, memory_format=torch.channels_last)
+def their_network(width: float, batch_size: int) -> tuple[Network, str]:
+    """Returns PyTorch's network from crops float32 BGR to scores [n, S, S, K] with our weights, and how it is run."""
+    import torch
+
+    from . import reference
+
+    device = reference.device()
     mean = torch.tensor(MEAN_BGR, device=device)[:, None, None]
+    example = torch.zeros((batch_size, 3, SIZE, SIZE), device=device)
+    score, _, mode = reference.forward_pass(make_variables(make_net("float32", width)), example)
 
-    def scores(forward: Any, crops: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            x = torch.from_numpy(crops).to(device).permute(0, 3, 1, 2) - mean
-            found = forward(x.contiguous(memory_format=torch.channels_last))
-            return found.permute(0, 2, 3, 1).cpu().numpy()
+    def scores(crops: np.ndarray) -> np.ndarray:
+        found = score(torch.from_numpy(crops).to(device).permute(0, 3, 1, 2) - mean)
+        return found.permute(0, 2, 3, 1).cpu().numpy()
 
-    nothing = np.zeros((batch_size, SIZE, SIZE, 3), np.float32)
-    forward, mode = compiled(torch, network, lambda fast: scores(fast, nothing)) if on_gpu else (network, "eager")
-    return lambda crops: scores(forward, crops), mode
-
-
-def fused(torch: Any, network: Any) -> Any:
-    """Batch normalisation folded into the layers before it, by PyTorch's own function."""
-    network.eval()
-    for name, norm in network.norms.items():
-        layer = network.layers[name]
-        transposed = isinstance(layer, torch.nn.ConvTranspose2d)
-        weights = torch.nn.utils.fusion.fuse_conv_bn_weights(
-            layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transposed
-        )
-        layer.weight, layer.bias = weights
-        network.norms[name] = torch.nn.Identity()
-    return network
+    return scores, mode
 
 
 def their_pass(network: Network, image: np.ndarray, batch_size: int, windows: np.ndarray) -> Pass:
-    """The same by hand, with OpenCV and NumPy around a network."""
-    watch = Stopwatch()
-    height, width = image.shape[:2]
-    with watch.stage("total"):
+    """Does the same by hand, with OpenCV and NumPy around a network."""
+    seconds = defaultdict(float)
+    with stage(seconds, "total"):
         photograph = image[..., ::-1].astype(np.float32)
-        canvas = np.full((height, width, CLASSES), -np.inf, np.float32)
+        canvas = np.full((*image.shape[:2], CLASSES), -np.inf, np.float32)
         for start in range(0, len(windows), batch_size):
-            boxes = windows[start : start + batch_size]
-            with watch.stage("network"):
-                scores = network(np.stack([cut(photograph, *box) for box in boxes.astype(int).tolist()]))
-            with watch.stage("aggregation"):
-                for found, box in zip(scores, boxes.astype(int).tolist(), strict=True):
+            boxes = windows[start : start + batch_size].astype(int).tolist()
+            with stage(seconds, "network"):
+                scores = network(np.stack([cut(photograph, *box) for box in boxes]))
+            with stage(seconds, "aggregation"):
+                for found, box in zip(scores, boxes, strict=True):
                     take_maximum(canvas, found, *box)
-        with watch.stage("aggregation"):
+        with stage(seconds, "aggregation"):
             canvas[np.isneginf(canvas[..., 0])] = 0
             canvas.argmax(axis=-1).astype(np.uint8)
-    return Pass(watch.seconds, canvas)
+    return Pass(seconds, canvas)
 
 
 def cut(image: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-    """A box of an image, float32 [H, W, 3], resized to the network's input; black outside, which is not mixed in."""
+    """Returns a box of an image float32 [H, W, 3], resized to the network's input; black outside, without mixing."""
     height, width = image.shape[:2]
     scale_x, scale_y = (x1 - x0) / SIZE, (y1 - y0) / SIZE
     to_image = np.array([[scale_x, 0, x0 + 0.5 * scale_x - 0.5], [0, scale_y, y0 + 0.5 * scale_y - 0.5]])
@@ -308,121 +253,83 @@ def take_maximum(canvas: np.ndarray, scores: np.ndarray, x0: int, y0: int, x1: i
     np.maximum(place, resized[top : top + place.shape[0], left : left + place.shape[1]], out=place)
 
 
-def check_stages(
-    torch: Any, segmenter: Segmenter, network: Network, image: np.ndarray, windows: np.ndarray
-) -> dict[str, float]:
-    """How far the two sides' stages agree on one batch of windows: share of labels, differences in their units.
+def check_stages(segmenter: Segmenter, network: Network, image: np.ndarray, windows: np.ndarray) -> dict[str, float]:
+    """Returns how far the sides' stages agree on one batch of windows: share of labels, differences in their units.
 
     Raises:
       RuntimeError: if that is not the same computation.
     """
+    from .reference import full_precision
+
     photograph, mean = image[..., ::-1].astype(np.float32), np.float32(MEAN_BGR)
-    with full_precision(torch):
+    theirs = np.stack([cut(photograph, *box) for box in windows.astype(int).tolist()])
+    with full_precision():
         on_device = device_image(image)
         crops = np.asarray(crop_windows(*on_device, jnp.asarray(windows), SIZE))
         scores = np.asarray(network_scores(segmenter.net)(segmenter.variables, crops))
         canvas = empty_canvas(*on_device.pixels.shape[:2], CLASSES, "max")
         canvas = fold_scores(canvas, scores, windows, np.ones(len(windows), bool))
-        found = {
-            "crops": float(
-                np.abs(crops + mean - [cut(photograph, *box) for box in windows.astype(int).tolist()]).max()
-            ),
-            "network": difference(scores, network(crops + mean)),
-        }
+        other = network(crops + mean)
+    found = {"crops": float(np.abs(crops + mean - theirs).max()), "network": difference(scores, other)}
     mine = np.asarray(canvas_scores(canvas, "max"))[: image.shape[0], : image.shape[1]]
     other = their_pass(lambda _: scores, image, len(windows), windows).scores
     found |= {"aggregation": difference(mine, other), "labels": same_labels(mine, other)}
     most = {"crops": CROPS_DIFFER, "network": SCORES_DIFFER, "aggregation": SCORES_DIFFER}
-    if not (found["labels"] > LABELS_AGREE and all(found[stage] < limit for stage, limit in most.items())):
+    if not (found["labels"] > LABELS_AGREE and all(found[name] < limit for name, limit in most.items())):
         raise RuntimeError(f"the two sides do not compute the same: {found}")
     return found
 
 
-@contextmanager
-def full_precision(torch: Any) -> Iterator[None]:
-    """No TF32 on either side: a network with random weights makes it look like another computation.
-
-    PyTorch then computes eagerly, because a compiled network would be compiled again for another precision.
-    """
-    if jax.default_backend() == "cpu":  # has none; our programs would be compiled again
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    with jax.default_matmul_precision("highest"), torch.compiler.set_stance("force_eager"):
-        yield
-    use_tf32(torch)
-
-
-def use_tf32(torch: Any) -> None:
-    """What XLA does by default."""
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
-
-
 def difference(mine: np.ndarray, other: np.ndarray) -> float:
-    """The root mean square of the difference of scores [..., K], in units of their variation within a class."""
+    """Returns the root mean square of the difference of scores [..., K], in units of their variation within a class."""
     return float(np.sqrt(np.mean((standardised(mine, mine) - standardised(other, mine)) ** 2)))
 
 
 def same_labels(mine: np.ndarray, other: np.ndarray) -> float:
-    """The share of pixels where the same class is the best, all being equally strong."""
+    """Returns the share of pixels where the same class is the best, all being equally strong."""
     return float(np.mean(standardised(mine, mine).argmax(-1) == standardised(other, mine).argmax(-1)))
 
 
 def standardised(scores: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Scores [..., K] less the mean of every class `by` some scores, over its deviation: random weights favour one."""
+    """Returns scores [..., K] less each class's mean in `by`, over its deviation there: random weights favour one."""
     axes = tuple(range(by.ndim - 1))
     return (scores - by.mean(axes)) / by.std(axes)
 
 
-def compare(
+def measure(
     sides: dict[str, Segment], windows: np.ndarray, batch_size: int, proposals_seconds: list[float]
-) -> tuple[dict[str, dict[str, list[float]]], dict[str, np.ndarray]]:
-    """Seconds of every round [stage][side], and the scores of both sides."""
+) -> tuple[Numbers, dict[str, np.ndarray]]:
+    """Returns "seconds" and "ratio" of every stage, and the last scores of both sides."""
     for segment in sides.values():
         segment(windows[:batch_size])  # compiles; chooses algorithms
-    scores = {}
-    seconds: dict[str, dict[str, list[float]]] = {
-        stage: {name: [] for name in sides} for stage in ("proposals", "network", "aggregation", "total")
-    }
-    for proposals in proposals_seconds:
-        for name, segment in sides.items():
-            measured, scores[name] = segment(windows)
-            measured |= {"proposals": proposals, "total": proposals + measured["total"]}
-            for stage, of_stage in seconds.items():
-                of_stage[name].append(measured[stage])
-    return seconds, scores
+    passes = harness.in_turns({name: partial(segment, windows) for name, segment in sides.items()}, ROUNDS)
+    for of_side in passes.values():
+        for (seconds, _), proposals in zip(of_side, proposals_seconds, strict=True):
+            seconds["proposals"] = proposals
+            seconds["total"] += proposals
+    stages = {}
+    for name in ("proposals", "network", "aggregation", "total"):
+        seconds = {side: [one.seconds[name] for one in of_side] for side, of_side in passes.items()}
+        spreads = {side: harness.spread(of_side) for side, of_side in seconds.items()}
+        stages[name] = {"seconds": spreads, "ratio": harness.times_as_fast(seconds, THEIRS)}
+    return stages, {side: of_side[-1].scores for side, of_side in passes.items()}
 
 
-def summary(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians and ranges over the rounds; "ratio" is how many times as fast as the other side ours is."""
-    ratio = None
-    if THEIRS in seconds:
-        ratio = middle([theirs / ours for ours, theirs in zip(seconds[OURS], seconds[THEIRS], strict=True)])
-    return {"seconds": {name: middle(of_name) for name, of_name in seconds.items()}, "ratio": ratio}
-
-
-def print_tables(numbers: dict[str, Any]) -> None:
-    """On stderr: stdout is for the JSON."""
-    console = Console(stderr=True, width=110)
-    text = f"An image of {WIDTH}x{HEIGHT} with {numbers['proposals']} proposals, {numbers['batch_size']} at once"
-    machine.print_heading(console, text, numbers)
-    table = Table("seconds", OURS, THEIRS, "times as fast")
-    for stage, result in numbers["stages"].items():
-        table.add_row(stage, *cells(result, THEIRS))
-    table.add_row(f"CRF, against {crf.THEIRS}", *cells(numbers["crf"], crf.THEIRS))
-    console.print(table)
-    if numbers["crf"]["no_alternative"]:
-        console.print(f"CRF against nothing: {numbers['crf']['no_alternative']}")
-    table = Table("proposals", "seconds", "ms a proposal", "peak memory")
-    for count, cost in numbers["costs"].items():
-        memory = f"{cost['peak_bytes'] / 1e9:.2f} GB" if cost["peak_bytes"] else "not told"
-        table.add_row(count, f"{cost['seconds']:.2f}", f"{1000 * cost['seconds_per_proposal']:.0f}", memory)
-    console.print(table)
-
-
-def cells(result: dict[str, Any], other: str) -> list[str]:
-    """Seconds of ours and of the other side, and the ratio, as text."""
-    texts = [spread(result["seconds"][name]) if name in result["seconds"] else "-" for name in (OURS, other)]
-    return [*texts, spread(result["ratio"]) if result["ratio"] else "-"]
+def tables(numbers: Numbers) -> list[Table]:
+    """Returns a row for each stage, and the cost of more proposals."""
+    width, height = numbers["image"]
+    text = f"An image of {width}x{height} with {numbers['proposals']} proposals, {numbers['batch_size']} at once"
+    named = [(name, THEIRS, found) for name, found in numbers["stages"].items()]
+    named.append((f"CRF, against {crf.THEIRS}", crf.THEIRS, numbers["crf"]))
+    rows = [
+        [name, *(harness.text(found["seconds"].get(side)) for side in (OURS, other)), harness.text(found["ratio"])]
+        for name, other, found in named
+    ]
+    stages = Table(harness.title(text, numbers), ("seconds", OURS, THEIRS, "times as fast"), rows)
+    reason = numbers["crf"]["no_alternative"]
+    costs = [
+        [count, f"{cost['seconds']:.2f}", f"{1000 * cost['seconds_per_proposal']:.0f}", gigabytes(cost["peak_bytes"])]
+        for count, cost in numbers["costs"].items()
+    ]
+    columns = ("proposals", "seconds", "ms per proposal", "peak memory")
+    return [stages, Table(f"CRF against nothing: {reason}" if reason else "", columns, costs)]

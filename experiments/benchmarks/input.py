@@ -1,4 +1,4 @@
-"""Training crops a second: this pipeline and PyTorch's DataLoader with OpenCV, on the same files in the same run.
+"""Training crops per second: this pipeline and PyTorch's DataLoader with OpenCV, on the same files in the same run.
 
 Both cut the same stage-2 windows out of 500x375 JPEGs with their masks, resize to 250x250, crop 224x224 at random,
 mirror half of them and make batches of 64, with as many workers as there are cores. The DataLoader does what the
@@ -8,22 +8,22 @@ for every crop. The first of these again with fewer windows, on fewer images. --
 comparison alone, on few images.
 """
 
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from deconvnet_jax.data import Windows, draw_scene, open_split, prepare_voc_layout, training_batches
 from deconvnet_jax.errors import InputError
+
+from . import harness
+from .harness import OURS, Numbers, Table
 
 HEIGHT, WIDTH = 375, 500
 BATCH, RESIZE, CROP = 64, 250, 224
@@ -36,50 +36,38 @@ SECONDS, QUICK_SECONDS = 4.0, 1.0  # of every measurement
 WARM = 24 * BATCH  # crops before it: workers start, buffers are used up
 IMAGE_BYTES = HEIGHT * WIDTH * 4  # decoded, with its mask
 CACHED = 2**31 / (10_582 * IMAGE_BYTES)  # of the images: the share of VOC's train_aug that 2 GB hold
+THEIRS = "PyTorch DataLoader, OpenCV"
+
+Start = Callable[[], Iterator[Any]]  # of an endless iterator over batches
 
 
-def run(quick: bool = False) -> dict[str, Any]:
-    """Measures and prints a table; returns its numbers.
-
-    Args:
-      quick: one short round on few images.
+def run(quick: bool = False) -> Numbers:
+    """Measures pipelines; `quick`: one short round on few images.
 
     Raises:
       InputError: without PyTorch, the alternative.
     """
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise InputError("the alternative is PyTorch: pip install -r tests/requirements-reference.txt") from error
+    if harness.find_torch("cpu")[0] is None:
+        raise InputError("the alternative is PyTorch: pip install -r tests/requirements-reference.txt")
     images = QUICK_IMAGES if quick else IMAGES
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "voc"
         names = write_images(root, images)
         source = open_split(prepare_voc_layout(root, Path(folder) / "tfds"), "train")
         largest = random_windows(images, images * WINDOWS_PER_IMAGE)
+        part = int(CACHED * images) * IMAGE_BYTES
         results = compare(
             {
-                "deconvnet_jax": (ours(source, largest), len(largest.images)),
-                "with a cache for a quarter": (
-                    ours(source, largest, cache_bytes=int(CACHED * images) * IMAGE_BYTES),
-                    WARM,
-                ),
+                OURS: (ours(source, largest), len(largest.images)),
+                "with a cache for a quarter": (ours(source, largest, cache_bytes=part), WARM),
                 "without cache": (ours(source, largest, cache_bytes=0, crops_per_decode=1), WARM),
-                "PyTorch DataLoader, OpenCV": (theirs(root, names, largest), WARM),
+                THEIRS: (theirs(root, names, largest), WARM),
             },
             quick,
         )
-        counts = () if quick else WINDOW_COUNTS
-        growth = compare(
-            {
-                str(count): (ours(source, random_windows(count // WINDOWS_PER_IMAGE, count)), max(WARM, count))
-                for count in counts
-            },
-            quick,
-        )
-    numbers = summary(results, growth)
-    print_tables(numbers)
-    return numbers
+        windows = {n: random_windows(n // WINDOWS_PER_IMAGE, n) for n in (() if quick else WINDOW_COUNTS)}
+        growth = compare({str(n): (ours(source, those), max(WARM, n)) for n, those in windows.items()}, quick)
+    return summary(results, growth)
 
 
 def write_images(root: Path, count: int) -> list[str]:
@@ -102,7 +90,7 @@ def write_images(root: Path, count: int) -> list[str]:
 
 
 def random_windows(images: int, count: int) -> Windows:
-    """Squares of 60 to 500 pixels, centred in the images: some reach beyond."""
+    """Returns squares of 60 to 500 pixels, centred in the images: some reach beyond."""
     rng = np.random.default_rng(1)
     centres = rng.uniform((0.2 * WIDTH, 0.2 * HEIGHT), (0.8 * WIDTH, 0.8 * HEIGHT), (count, 2))
     half = rng.uniform(30, 250, (count, 1))
@@ -111,25 +99,24 @@ def random_windows(images: int, count: int) -> Windows:
     return Windows(np.arange(count, dtype=np.int32) % images, boxes, nothing, nothing)
 
 
-def ours(source: Any, windows: Windows, **options: Any) -> Callable[[], Iterator[Any]]:
-    """Starts this project's pipeline."""
-    threads = len(os.sched_getaffinity(0))
+def ours(source: Any, windows: Windows, **options: int) -> Start:
+    """Returns this project's pipeline."""
+    threads = harness.cores()
     return lambda: training_batches(
         source, windows, batch_size=BATCH, label_mode="all", read_threads=threads, **options
     )
 
 
-def theirs(root: Path, names: Sequence[str], windows: Windows) -> Callable[[], Iterator[Any]]:
-    """Starts PyTorch's loader: an endless iterator over batches."""
+def theirs(root: Path, names: Sequence[str], windows: Windows) -> Start:
+    """Returns PyTorch's loader."""
     from torch.utils.data import DataLoader, RandomSampler
 
     dataset = WindowFiles(root, names, windows)
 
     def start() -> Iterator[Any]:
         sampler = RandomSampler(dataset, num_samples=10**9 // BATCH * BATCH, replacement=True)
-        workers = len(os.sched_getaffinity(0))
         # Not forked: a program that has used JAX, as this may have, has threads that do not survive that.
-        options = {"num_workers": workers, "prefetch_factor": 4, "multiprocessing_context": "spawn"}
+        options = {"num_workers": harness.cores(), "prefetch_factor": 4, "multiprocessing_context": "spawn"}
         return iter(DataLoader(dataset, BATCH, sampler=sampler, **options))
 
     return start
@@ -166,66 +153,57 @@ class WindowFiles:
         return {key: torch.from_numpy(array.copy()) for key, array in (("image", image), ("label", label))}
 
 
-def compare(starts: dict[str, tuple[Callable[[], Iterator[Any]], int]], quick: bool) -> dict[str, list[float]]:
-    """Crops a second of each, in every round one after the other: what the machine's speed does, it does to all.
+def compare(starts: Mapping[str, tuple[Start, int]], quick: bool) -> dict[str, list[float]]:
+    """Returns the seconds per crop of each in every round.
 
     Args:
-      starts: of each, what starts it, and how many crops come before the measurement.
+      starts: what starts each, and how many crops come before the measurement.
       quick: one short round.
     """
-    rates: dict[str, list[float]] = {name: [] for name in starts}
-    for _ in range(QUICK_ROUNDS if quick else ROUNDS):
-        for name, (start, warm) in starts.items():
-            rates[name].append(measure(start(), warm, QUICK_SECONDS if quick else SECONDS))
-    return rates
+
+    def turn(start: Start, warm: int) -> Callable[[], float]:
+        return lambda: measure(start(), warm, QUICK_SECONDS if quick else SECONDS)
+
+    return harness.in_turns({name: turn(*of) for name, of in starts.items()}, QUICK_ROUNDS if quick else ROUNDS)
 
 
 def measure(batches: Iterator[Any], warm: int, seconds: float) -> float:
-    """Crops a second during `seconds`, after `warm` crops."""
+    """Returns the seconds per crop during `seconds`, after `warm` crops."""
     for _ in range(-(-warm // BATCH)):
         next(batches)
     begin, count = time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
         next(batches)
         count += BATCH
-    rate = count / (time.perf_counter() - begin)
+    per_crop = (time.perf_counter() - begin) / count
     if hasattr(batches, "close"):
         batches.close()
-    return rate
+    return per_crop
 
 
-def summary(results: dict[str, list[float]], growth: dict[str, list[float]]) -> dict[str, Any]:
-    """Medians, and the ratio of every round to the alternative of the same round."""
-    cores = len(os.sched_getaffinity(0))
-    *names, alternative = results
-    ratios = {
-        name: sorted(mine / other for mine, other in zip(results[name], results[alternative], strict=True))
-        for name in names
-    }
+def summary(results: Mapping[str, list[float]], growth: Mapping[str, list[float]]) -> Numbers:
+    """Returns medians, and the ratio of every round to the alternative of the same round."""
+    cores, rates = harness.cores(), {name: 1 / statistics.median(seconds) for name, seconds in results.items()}
     return {
         "cores": cores,
-        "alternative": alternative,
-        "crops_per_second": {name: statistics.median(rates) for name, rates in results.items()},
-        "crops_per_second_and_core": {name: statistics.median(rates) / cores for name, rates in results.items()},
-        "ratio": {name: {"median": statistics.median(r), "min": r[0], "max": r[-1]} for name, r in ratios.items()},
+        "alternative": THEIRS,
+        "crops_per_second": rates,
+        "crops_per_second_and_core": {name: rate / cores for name, rate in rates.items()},
+        "ratio": {name: harness.times_as_fast(results, THEIRS, ours=name) for name in results if name != THEIRS},
         "milliseconds_and_core_per_crop_by_windows": {
-            name: 1000 * cores / statistics.median(rates) for name, rates in growth.items()
+            name: 1000 * cores * statistics.median(seconds) for name, seconds in growth.items()
         },
     }
 
 
-def print_tables(numbers: dict[str, Any]) -> None:
-    """The comparison, and the cost of a crop by the number of windows, on stderr."""
-    console = Console(stderr=True)
-    table = Table(f"stage-2 crops of 500x375 JPEGs, {numbers['cores']} cores", "crops/s", "crops/s/core", "ratio")
+def tables(numbers: Numbers) -> list[Table]:
+    """Returns the comparison, and the cost of a crop by the number of windows."""
+    rows = []
     for name, rate in numbers["crops_per_second"].items():
-        ratio = numbers["ratio"].get(name)
-        text = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "1"
-        table.add_row(name, f"{rate:.0f}", f"{rate / numbers['cores']:.0f}", text)
-    console.print(table)
-    if not numbers["milliseconds_and_core_per_crop_by_windows"]:
-        return
-    growth = Table("windows", "ms x cores for a crop")
-    for count, cost in numbers["milliseconds_and_core_per_crop_by_windows"].items():
-        growth.add_row(f"{int(count):,}", f"{cost:.2f}")
-    console.print(growth)
+        ratio = harness.text(numbers["ratio"][name]) if name in numbers["ratio"] else "1"
+        rows.append([name, harness.number(rate), harness.number(rate / numbers["cores"]), ratio])
+    title = f"Stage-2 crops of 500x375 JPEGs, {numbers['cores']} cores"
+    found = [Table(title, ("", "crops/s", "crops/s/core", "times as fast"), rows)]
+    costs = numbers["milliseconds_and_core_per_crop_by_windows"]
+    growth = [[f"{int(count):,}", f"{cost:.2f}"] for count, cost in costs.items()]
+    return [*found, Table("", ("windows", "ms x cores per crop"), growth)] if growth else found

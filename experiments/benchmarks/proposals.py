@@ -8,12 +8,9 @@ those of one thread, the edge network's included.
 import statistics
 import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from deconvnet_jax.data import class_names, instance_boxes, propose_boxes, read_example, split_names
 from deconvnet_jax.data.windows import number_parts
@@ -21,14 +18,16 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import box_recall
 from deconvnet_jax.ops import box_iou
 from deconvnet_jax.proposals.edge_boxes import METHODS
-from experiments.common import cli
+
+from ..common import cli
+from .harness import Numbers, Table
 
 COUNTS, THRESHOLDS = (50, 200, 2000), (0.5, 0.7)
 MIN_AREA = 1000  # pixels of an object
 
 
-def run(voc_root: Path | None, split: str, forest: Path | None = None) -> dict[str, Any]:
-    """Measures all methods and prints a table; returns its numbers.
+def run(voc_root: Path | None, split: str, forest: Path | None = None) -> Numbers:
+    """Measures all methods.
 
     Raises:
       InputError: without data or objects in it.
@@ -43,13 +42,11 @@ def run(voc_root: Path | None, split: str, forest: Path | None = None) -> dict[s
     methods = [method for method in METHODS if method != "structured_forest" or forest]
     results = {method: measure(images, method, forest) for method in methods}
     error = 100 * 0.5 / np.sqrt(objects)
-    numbers = {"split": split, "images": len(images), "objects": objects, "standard_error": error, "methods": results}
-    print_table(numbers)
-    return numbers
+    return {"split": split, "images": len(images), "objects": objects, "standard_error": error, "methods": results}
 
 
 def load(voc_root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Photographs and the boxes [n, 4] of their objects."""
+    """Returns photographs and the boxes [n, 4] of their objects."""
     images = []
     num_classes = len(class_names(voc_root))
     for name in split_names(voc_root, split):
@@ -61,8 +58,8 @@ def load(voc_root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
     return images
 
 
-def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Path | None) -> dict[str, Any]:
-    """Recall in percent, [counts][thresholds], and the median time for an image in seconds."""
+def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Path | None) -> Numbers:
+    """Returns recall in percent, [thresholds][counts], and the median time per image in seconds."""
     overlaps, seconds = [], []
     for image, _ in images:  # compilation, caches
         propose_boxes(image, 1, method=method, forest=forest)
@@ -83,15 +80,15 @@ def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Pa
     }
 
 
-def print_table(numbers: dict[str, Any]) -> None:
-    """On stderr: stdout is for the JSON."""
+def tables(numbers: Numbers) -> list[Table]:
+    """Returns a row for each method."""
     title = (
         f"{numbers['objects']} objects in {numbers['images']} images of '{numbers['split']}'; recall in %, standard "
         f"error up to {numbers['standard_error']:.1f}"
     )
     columns = [f"{count}@{threshold:g}" for threshold in THRESHOLDS for count in COUNTS]
-    table = Table("method", *columns, "s/image", title=title, padding=0)
-    for method, result in numbers["methods"].items():
-        cells = [f"{result['recall'][str(t)][str(c)]:.0f}" for t in THRESHOLDS for c in COUNTS]
-        table.add_row(method, *cells, f"{result['seconds']:.2f}")
-    Console(stderr=True).print(table)
+    rows = []
+    for method, found in numbers["methods"].items():
+        cells = [f"{share:.0f}" for of_threshold in found["recall"].values() for share in of_threshold.values()]
+        rows.append([method, *cells, f"{found['seconds']:.2f}"])
+    return [Table(title, ("method", *columns, "s/image"), rows)]

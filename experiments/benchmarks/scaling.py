@@ -12,15 +12,13 @@ More accelerators are assumed to run the same program, each with as many images.
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from deconvnet_jax.errors import InputError
-from experiments.compiled.hardware import ACCELERATORS, all_reduce_seconds
-from experiments.compiled.schedule import Collective, step_seconds
-from experiments.compiled.topologies import accelerator_name
+
+from ..compiled.hardware import ACCELERATORS, all_reduce_seconds
+from ..compiled.schedule import Collective, step_seconds
+from ..compiled.topologies import accelerator_name
+from .harness import Numbers, Table
 
 REPORTS = Path(__file__).resolve().parents[2] / "docs/results/compiled"
 SIZES = (8, 64, 256)  # accelerators
@@ -28,8 +26,8 @@ SIZES = (8, 64, 256)  # accelerators
 SLOWER_THAN_BOUND = 38.4 / 26.8
 
 
-def run(report: str | Path | None, step_ms: float | None) -> dict[str, Any]:
-    """Computes and prints the table; returns its numbers.
+def run(report: str | Path | None, step_ms: float | None) -> Numbers:
+    """Computes the scaling.
 
     Args:
       report: file of `experiments.compile --json`; None: all in docs/results/compiled.
@@ -45,15 +43,13 @@ def run(report: str | Path | None, step_ms: float | None) -> dict[str, Any]:
     files = [Path(report)] if report else sorted(REPORTS.glob("*.json"))
     if not files:
         raise InputError(f"{REPORTS} holds no reports; give --report=FILE, made by experiments.compile --json=FILE")
-    numbers = {
+    return {
         "step": "given" if step_ms else f"bound of the compiled program times {SLOWER_THAN_BOUND:.2f}",
         "cases": [case(read_report(file), step_ms) for file in files],
     }
-    print_table(numbers)
-    return numbers
 
 
-def read_report(file: Path) -> dict[str, Any]:
+def read_report(file: Path) -> Numbers:
     """Returns the report of a compiled program.
 
     Raises:
@@ -68,7 +64,7 @@ def read_report(file: Path) -> dict[str, Any]:
     return found
 
 
-def case(report: dict[str, Any], step_ms: float | None) -> dict[str, Any]:
+def case(report: Numbers, step_ms: float | None) -> Numbers:
     """Returns the numbers of a compiled program on one accelerator and on more."""
     step, accelerator = report["step"], ACCELERATORS[accelerator_name(report["topology"])]
     alone = step_ms / 1000 if step_ms else SLOWER_THAN_BOUND * step["bound_seconds"]
@@ -89,23 +85,19 @@ def case(report: dict[str, Any], step_ms: float | None) -> dict[str, Any]:
     }
 
 
-def print_table(numbers: dict[str, Any]) -> None:
-    """Prints on stderr: stdout is for the JSON."""
-    console, sizes = Console(stderr=True, width=110), [str(size) for size in SIZES]
-    on = f"on {', '.join(sizes)} accelerators"
-    console.print(f"Step on one accelerator: {numbers['step']}. All-reduces and efficiency: {on}.", soft_wrap=True)
-    table = Table(
-        "compiled for", "images each", "dtype", "step, ms", "starts early, %", "all-reduces, ms", "efficiency, %"
+def tables(numbers: Numbers) -> list[Table]:
+    """Returns a row for each compiled program."""
+    on = f"on {', '.join(map(str, SIZES))} accelerators"
+    title = f"Step on one accelerator: {numbers['step']}. All-reduces and efficiency: {on}."
+    columns = (
+        *("compiled for", "images each", "dtype", "step, ms", "starts early, %", "all-reduces, ms", "efficiency, %"),
     )
+    rows = []
     for row in numbers["cases"]:
-        of_size = [row["scaling"][size] for size in sizes]
-        table.add_row(
-            row["topology"],
-            str(row["batch_per_device"]),
-            row["dtype"],
-            f"{1000 * row['step_seconds']:.1f}",
-            f"{100 * row['early_share']:.0f}",
-            " / ".join(f"{1000 * scaling['all_reduce']:.1f}" for scaling in of_size),
-            " / ".join(f"{100 * scaling['efficiency']:.0f}" for scaling in of_size),
-        )
-    console.print(table)
+        milliseconds, early = f"{1000 * row['step_seconds']:.1f}", f"{100 * row['early_share']:.0f}"
+        of_size = row["scaling"].values()
+        all_reduces = " / ".join(f"{1000 * scaling['all_reduce']:.1f}" for scaling in of_size)
+        efficiency = " / ".join(f"{100 * scaling['efficiency']:.0f}" for scaling in of_size)
+        images = str(row["batch_per_device"])
+        rows.append([row["topology"], images, row["dtype"], milliseconds, early, all_reduces, efficiency])
+    return [Table(title, columns, rows)]

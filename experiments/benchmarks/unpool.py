@@ -8,7 +8,6 @@ promise window=2, which is what the network does; without it, scatters and gathe
 and MaxUnpool2d. All must give the same values and gradients. Rounds alternate; ratios are those of each round.
 """
 
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,14 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from deconvnet_jax.models import compiler_options
 from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
 from deconvnet_jax.ops import max_pool_with_indices, max_unpool
-from experiments.benchmarks import machine
-from experiments.benchmarks.train import OURS, SIZE, THEIRS, find_torch, middle, spread
+
+from . import harness
+from .harness import OURS, THEIRS, Numbers, Table
+from .network import SIZE
 
 ROUNDS = 9
 BATCH_SIZE = 8
@@ -33,54 +32,40 @@ GENERAL = "deconvnet_jax, any window"
 Program = Callable[[], tuple[Any, Any]]  # starts one round; returns the unpooled map and the gradient of its input
 
 
-def run(batch_size: int | None) -> dict[str, Any]:
-    """Measures and prints a table; returns its numbers.
+def run(batch_size: int | None) -> Numbers:
+    """Measures pooling and unpooling.
 
     Raises:
       RuntimeError: if the ways do not agree.
     """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory of the same GPU
-    device = jax.devices()[0]
-    torch, reason = find_torch(device.platform)
+    setting = harness.setting()
     sizes = [(SIZE >> (block - 1), widths[-1]) for block, widths in ENCODER_WIDTHS.items()]
-    numbers = {
-        "device": device.device_kind,
-        "cores": len(os.sched_getaffinity(0)),
-        "batch_size": batch_size or BATCH_SIZE,
-        "rates": machine.measure_rates("float32")._asdict(),
-        "alternative": f"PyTorch {torch.__version__}" if torch else None,
-        "no_alternative": reason,
-        "results": {f"{side}x{side}x{c}": measure(torch, batch_size or BATCH_SIZE, side, c) for side, c in sizes},
+    batch_size, compare = batch_size or BATCH_SIZE, bool(setting["alternative"])
+    return {
+        **setting,
+        "batch_size": batch_size,
+        "rates": harness.measure_rates("float32"),
+        "results": {f"{side}x{side}x{c}": measure(compare, batch_size, side, c) for side, c in sizes},
     }
-    print_table(numbers)
-    return numbers
 
 
-def measure(torch: Any, batch_size: int, side: int, channels: int) -> dict[str, Any]:
-    """Seconds of every way, and how many times as fast ours is as each of the others."""
+def measure(compare: bool, batch_size: int, side: int, channels: int) -> Numbers:
+    """Returns seconds of every way, and how many times as fast ours is as each of the others."""
     rng = np.random.default_rng(0)
     x, upstream = (rng.standard_normal((batch_size, side, side, channels), np.float32) for _ in range(2))
     programs = {OURS: ours(x, upstream, 2), GENERAL: ours(x, upstream, None)}
-    if torch:
-        programs[THEIRS] = theirs(torch, x, upstream)
+    if compare:
+        programs[THEIRS] = theirs(x, upstream)
     check(programs)
-    durations: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(ROUNDS):
-        for name, program in programs.items():
-            begin = time.perf_counter()
-            wait(*program())
-            durations[name].append(time.perf_counter() - begin)
-    others = [name for name in programs if name != OURS]
+    seconds = harness.in_turns({name: partial(timed, program) for name, program in programs.items()}, ROUNDS)
     return {
-        "seconds": {name: middle(of_name) for name, of_name in durations.items()},
-        "ratio": {
-            name: middle([b / a for a, b in zip(durations[OURS], durations[name], strict=True)]) for name in others
-        },
+        "seconds": {name: harness.spread(of_name) for name, of_name in seconds.items()},
+        "ratio": {name: harness.times_as_fast(seconds, name) for name in programs if name != OURS},
     }
 
 
 def ours(x: np.ndarray, upstream: np.ndarray, window: int | None) -> Program:
-    """This project's, with or without the promise."""
+    """Returns this project's, with or without the promise."""
 
     def forward_and_backward(x: jax.Array, upstream: jax.Array) -> tuple[jax.Array, jax.Array]:
         def unpooled(x: jax.Array) -> jax.Array:
@@ -93,13 +78,15 @@ def ours(x: np.ndarray, upstream: np.ndarray, window: int | None) -> Program:
     return partial(program, jnp.asarray(x), jnp.asarray(upstream))
 
 
-def theirs(torch: Any, x: np.ndarray, upstream: np.ndarray) -> Program:
-    """PyTorch's, on arrays that are channels_last."""
+def theirs(x: np.ndarray, upstream: np.ndarray) -> Program:
+    """Returns PyTorch's, on arrays that are channels_last."""
+    import torch
+
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
     tx, gradient = (torch.from_numpy(array).to(device).permute(0, 3, 1, 2) for array in (x, upstream))
     tx.requires_grad_()
 
-    def program() -> tuple[Any, Any]:
+    def program() -> tuple[torch.Tensor, torch.Tensor | None]:
         tx.grad = None
         pooled, indices = torch.nn.functional.max_pool2d(tx, 2, return_indices=True)
         y = torch.nn.functional.max_unpool2d(pooled, indices, 2)
@@ -109,12 +96,15 @@ def theirs(torch: Any, x: np.ndarray, upstream: np.ndarray) -> Program:
     return program
 
 
-def wait(y: Any, gradient: Any) -> None:
-    """Until a round is computed."""
+def timed(program: Program) -> float:
+    """Returns the seconds of a round."""
+    begin = time.perf_counter()
+    y, gradient = program()
     if isinstance(y, jax.Array):
         jax.block_until_ready((y, gradient))
     elif y.is_cuda:
         float(gradient[0, 0, 0, 0])
+    return time.perf_counter() - begin
 
 
 def check(programs: dict[str, Program]) -> None:
@@ -128,18 +118,13 @@ def check(programs: dict[str, Program]) -> None:
             raise RuntimeError(f"{name} does not compute the same as {OURS}")
 
 
-def print_table(numbers: dict[str, Any]) -> None:
-    """On stderr: stdout is for the JSON."""
-    console = Console(stderr=True, width=130)
-    machine.print_heading(console, f"Pooling and unpooling of {numbers['batch_size']} images", numbers)
-    table = Table("milliseconds", OURS, GENERAL, "times as fast", THEIRS, "times as fast")
+def tables(numbers: Numbers) -> list[Table]:
+    """Returns milliseconds, a row for each size."""
+    rows = []
     for size, result in numbers["results"].items():
-        row = [spread({key: 1000 * value for key, value in result["seconds"][OURS].items()})]
+        row = [size, harness.text(result["seconds"][OURS], 1e-3)]
         for name in (GENERAL, THEIRS):
-            if name not in result["seconds"]:
-                row += ["-", "-"]
-                continue
-            row.append(spread({key: 1000 * value for key, value in result["seconds"][name].items()}))
-            row.append(spread(result["ratio"][name]))
-        table.add_row(size, *row)
-    console.print(table)
+            row += [harness.text(result["seconds"].get(name), 1e-3), harness.text(result["ratio"].get(name))]
+        rows.append(row)
+    columns = ("milliseconds", OURS, GENERAL, "times as fast", THEIRS, "times as fast")
+    return [Table(harness.title(f"Pooling and unpooling of {numbers['batch_size']} images", numbers), columns, rows)]

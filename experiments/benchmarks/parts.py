@@ -9,9 +9,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from .harness import Numbers
 
 FINISHED, FAILED, TOO_SLOW, NOT_STARTED = "finished", "failed", "too slow", "not started"
 LEAST_SECONDS = 15.0  # a part that would get less is not started
@@ -36,41 +37,20 @@ class Part:
     title: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
-    numbers_of_log: Callable[[str], dict[str, Any]] | None = None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a part.
-
-    Attributes:
-      title: the part's.
-      command: the part's, as one would type it.
-      status: FINISHED, FAILED, TOO_SLOW or NOT_STARTED.
-      seconds: that it ran.
-      limit: the seconds that it might have run.
-      error: why it did not finish; of a part that failed, the last line of its log.
-      numbers: its results, if there are any.
-    """
-
-    title: str
-    command: str
-    status: str
-    seconds: float
-    limit: float
-    error: str | None
-    numbers: dict[str, Any] | None
+    numbers_of_log: Callable[[str], Numbers] | None = None
 
 
 class PartRunner:
     """Runs parts within a common time.
 
     Attributes:
-      outcomes: what became of parts, by name: `Outcome` as a dict.
+      outcomes: what became of parts, by name: "title", "command" (as one would type it), "status" (FINISHED, FAILED,
+        TOO_SLOW or NOT_STARTED), "seconds" that it ran, "limit" (the seconds that it might have run), "error" (why it
+        did not finish; of a part that failed, the last line of its log; or None), "numbers" (or None).
       environment: variables for all parts that are still to come, on top of this process's.
     """
 
-    def __init__(self, folder: Path, finished: Callable[[dict[str, Any]], None], least: float = LEAST_SECONDS):
+    def __init__(self, folder: Path, finished: Callable[[Numbers], None], least: float = LEAST_SECONDS):
         """Starts the clock.
 
         Args:
@@ -91,19 +71,20 @@ class PartRunner:
         limit = self._end - time.monotonic() - GRACE
         if limit < self._least:
             for part in parts:
-                self._keep(part, NOT_STARTED, 0.0, limit, "earlier parts took all the time")
+                self._keep(part, NOT_STARTED, 0.0, limit, "earlier parts took all the time", None)
             return
         begin = time.monotonic()
-        running = []
+        running: dict[str, tuple[Part, subprocess.Popen[bytes]]] = {}
         try:
-            running += [(part, self._start(part, limit)) for part in parts]
+            for part in parts:
+                running[part.name] = part, self._start(part, limit)
             while running:
-                for part, process in [pair for pair in running if pair[1].poll() is not None]:
-                    running.remove((part, process))
+                for part, process in [pair for pair in running.values() if pair[1].poll() is not None]:
+                    del running[part.name]
                     self._end_of(part, process.returncode, time.monotonic() - begin, limit)
                 time.sleep(0.05)
         finally:
-            for _, process in running:
+            for _, process in running.values():
                 process.terminate()  # `timeout` hands it on
 
     def _start(self, part: Part, limit: float) -> subprocess.Popen[bytes]:
@@ -112,9 +93,8 @@ class PartRunner:
         command = ["timeout", f"--kill-after={GRACE}", f"{limit:.1f}", *part.command]
         numbers_file(self.folder, part.name).unlink(missing_ok=True)
         with self._log(part).open("wb") as log:
-            return subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
+            pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
+            return subprocess.Popen(command, env=environment, **pipes)
 
     def _log(self, part: Part) -> Path:
         return self.folder / f"{part.name}.log"
@@ -124,30 +104,27 @@ class PartRunner:
         numbers = part.numbers_of_log(text) if part.numbers_of_log else None
         with contextlib.suppress(OSError, ValueError):
             numbers = json.loads(numbers_file(self.folder, part.name).read_text())
-        status = FINISHED if returncode == 0 else FAILED
-        if returncode in _TIMED_OUT and seconds > limit - 1:
-            status = TOO_SLOW
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        error = {
-            FINISHED: None,
-            TOO_SLOW: f"stopped after {seconds:.0f} seconds",
-            FAILED: lines[-1][:300] if lines else f"ended with status {returncode} and said nothing",
-        }[status]
+        status, error = FAILED, lines[-1][:300] if lines else f"ended with status {returncode} and said nothing"
+        if returncode == 0:
+            status, error = FINISHED, None
+        elif returncode in _TIMED_OUT and seconds > limit - 1:
+            status, error = TOO_SLOW, f"stopped after {seconds:.0f} seconds"
         self._keep(part, status, seconds, limit, error, numbers)
 
     def _keep(
-        self,
-        part: Part,
-        status: str,
-        seconds: float,
-        limit: float,
-        error: str | None,
-        numbers: dict[str, Any] | None = None,
+        self, part: Part, status: str, seconds: float, limit: float, error: str | None, numbers: Numbers | None
     ) -> None:
         variables = [f"{key}={value}" for key, value in part.environment.items()]
-        command = " ".join([*variables, shlex.join(part.command)])
-        outcome = Outcome(part.title, command, status, round(seconds, 1), round(max(limit, 0), 1), error, numbers)
-        self.outcomes[part.name] = asdict(outcome)
+        self.outcomes[part.name] = {
+            "title": part.title,
+            "command": " ".join([*variables, shlex.join(part.command)]),
+            "status": status,
+            "seconds": round(seconds, 1),
+            "limit": round(max(limit, 0), 1),
+            "error": error,
+            "numbers": numbers,
+        }
         self._finished(self.outcomes)
 
 
