@@ -99,7 +99,7 @@ def random_windows(images: int, count: int) -> Windows:
     return Windows(np.arange(count, dtype=np.int32) % images, boxes, nothing, nothing)
 
 
-def ours(source: Any, windows: Windows, **options: int) -> Start:
+def ours(source: Any, windows: Windows, **options: Any) -> Start:
     """Returns this project's pipeline."""
     threads = harness.cores()
     return lambda: training_batches(
@@ -176,8 +176,9 @@ def measure(batches: Iterator[Any], warm: int, seconds: float) -> float:
         next(batches)
         count += BATCH
     per_crop = (time.perf_counter() - begin) / count
-    if hasattr(batches, "close"):
-        batches.close()
+    close = getattr(batches, "close", None)  # of ours; PyTorch's ends with the last reference to it
+    if close:
+        close()
     return per_crop
 
 

@@ -93,8 +93,9 @@ class PartRunner:
         command = ["timeout", f"--kill-after={GRACE}", f"{limit:.1f}", *part.command]
         numbers_file(self.folder, part.name).unlink(missing_ok=True)
         with self._log(part).open("wb") as log:
-            pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-            return subprocess.Popen(command, env=environment, **pipes)
+            return subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
 
     def _log(self, part: Part) -> Path:
         return self.folder / f"{part.name}.log"

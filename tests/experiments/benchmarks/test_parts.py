@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.parts import FAILED, FINISHED, NOT_STARTED, TOO_SLOW, Part, PartRunner
+from experiments.benchmarks.parts import FAILED, FINISHED, NOT_STARTED, TOO_SLOW, Part, PartRunner
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def shell(name, script, **options):
@@ -92,7 +92,7 @@ def test_variables(runner, monkeypatch):
 KILLED = """
 import json, signal, sys
 from pathlib import Path
-from experiments.parts import Part, PartRunner
+from experiments.benchmarks.parts import Part, PartRunner
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 folder = Path(sys.argv[1])

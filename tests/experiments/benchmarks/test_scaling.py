@@ -1,9 +1,6 @@
-"""The scaling of compiled programs against cases computed by hand, and the command."""
+"""The scaling of compiled programs against cases computed by hand."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +8,6 @@ from deconvnet_jax.errors import InputError
 from experiments.benchmarks import scaling
 from experiments.compiled.hardware import ACCELERATORS, all_reduce_seconds
 
-ROOT = Path(__file__).resolve().parents[2]
 EXCHANGE = {"name": "a", "kind": "all-reduce", "times": 1, "asynchronous": True, "start_product": 5, "end_product": 9}
 EXCHANGE |= {"before_backward_end": True, "flops_between": 1, "num_bytes": 10**9}
 
@@ -109,16 +105,3 @@ def test_no_reports(monkeypatch, tmp_path):
     monkeypatch.setattr(scaling, "REPORTS", tmp_path)
     with pytest.raises(InputError, match=r"holds no reports; give --report=FILE, made by experiments\.compile"):
         scaling.run(None, None)
-
-
-def test_command(write, tmp_path):
-    path = write(report(0.002, 0.009))
-    arguments = ("scaling", f"--report={path}", "--step_ms=40", f"--json={tmp_path / 'numbers.json'}")
-    command = [sys.executable, "-m", "experiments.benchmark", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    numbers = json.loads(done.stdout)
-    assert json.loads((tmp_path / "numbers.json").read_text()) == numbers
-    assert numbers["cases"][0]["step_seconds"] == pytest.approx(0.04)
-    assert "Step on one accelerator: given" in done.stderr
-    assert "efficiency" in done.stderr
