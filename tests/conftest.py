@@ -1,36 +1,54 @@
-"""Four virtual CPU devices for every test, fresh random numbers that a failure names, and the way to real data."""
+"""Four virtual CPU devices for every test, random numbers with a fixed seed, and the way to real data."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+import time
+import zlib
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 # As in pyproject.toml, for programs that tests start.
 os.environ.setdefault("PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning")
 # Before JAX starts: the number of devices cannot change later. Most programs run once or a few times, and LLVM's
-# optimisations, which are the same mathematics, would take longer than that.
+# optimisations, which are the same mathematics, would take longer than that. So would the emitter of fused loops that
+# makes hundreds of small LLVM modules per network; other versions than JAX 0.10 may not know the flag for the older one.
 os.environ["XLA_FLAGS"] = " ".join(
-    ["--xla_backend_optimization_level=0", os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
+    [
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=4",
+    ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Tests compile the same small networks again and again, in programs that they start too: once is enough. Of several
-# processes that run tests, the first makes the folder and the others inherit its name.
-if "PYTEST_XDIST_WORKER" not in os.environ:
-    _compiled = tempfile.mkdtemp(prefix="deconvnet_jax_compiled_")
-    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
 from gcs_emulator import emulated_bucket
-from jax.experimental.compilation_cache import compilation_cache
 
 from deconvnet_jax import data
 from deconvnet_jax.files import user_path
+
+# Programs that tests start share compiled programs. The tests themselves do not: as for users by default, their
+# convolutions are oneDNN's, and programs with oneDNN cannot be kept. Of several processes that run tests, the first
+# makes the folder and the others inherit its name.
+if "DECONVNET_TEST_COMPILED" not in os.environ:
+    _compiled = tempfile.mkdtemp(prefix="deconvnet_jax_compiled_")
+    atexit.register(shutil.rmtree, _compiled, ignore_errors=True)
+    os.environ["DECONVNET_TEST_COMPILED"] = _compiled
+os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["DECONVNET_TEST_COMPILED"]
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# JAX's traces are millions of small objects, of which few are in cycles: Python's garbage collector took a tenth of
+# the time.
+gc.set_threshold(100_000, 20, 50)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -39,40 +57,55 @@ LONGEST = ("test_hosts", "test_step", "test_voc_train", "test_interrupted_runs",
 MANY_MAPPINGS = 15_000
 
 
+SECONDS_BETWEEN_LOOKS = 5
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("fresh", deadline=None, print_blob=True)
+
+
+def pytest_addoption(parser):
+    text = "new random numbers in every test (a nightly job); without it each test has a fixed seed, made of its name"
+    parser.addoption("--fresh-seeds", action="store_true", help=text)
+
+
+def pytest_configure(config):
+    hypothesis.settings.load_profile("fresh" if config.getoption("--fresh-seeds") else "fixed")
+
+
 def pytest_collection_modifyitems(items):
     """The longest files come first."""
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
+@pytest.fixture(scope="session")
+def _last_look():
+    """Processor time of this process when its memory mappings were counted."""
+    return [time.process_time()]
+
+
 @pytest.fixture(autouse=True)
-def _compiled_programs_are_freed():
+def _compiled_programs_are_freed(_last_look):
     """Every program compiled for CPU holds memory mappings, of which Linux grants a process 65,530.
 
-    Beyond them XLA aborts while it compiles, or crashes. One file of tests may need 40,000.
+    Beyond them XLA aborts while it compiles, or crashes. One file of tests may need 40,000. Counting them takes longer
+    than most tests, so they are counted every few seconds.
     """
     yield
+    if time.process_time() - _last_look[0] < SECONDS_BETWEEN_LOOKS:
+        return
+    _last_look[0] = time.process_time()
     mappings = Path("/proc/self/maps")  # absent on other systems
     if mappings.exists() and mappings.read_bytes().count(b"\n") > MANY_MAPPINGS:
         jax.clear_caches()
 
 
 @pytest.fixture
-def programs_are_not_kept():
-    """What is compiled may contain calls of oneDNN, which programs that JAX keeps, as most tests do, cannot."""
-    folder = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-    yield
-    jax.config.update("jax_compilation_cache_dir", folder)
-    compilation_cache.reset_cache()
-
-
-@pytest.fixture
-def rng(record_property):
-    """Random numbers that differ from run to run; DECONVNET_TEST_SEED repeats a run."""
-    seed = int(os.environ.get("DECONVNET_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    record_property("seed", seed)
-    print(f"DECONVNET_TEST_SEED={seed}")  # pytest shows it when the test fails
+def rng(request):
+    """Random numbers: the same in every run, or new ones with --fresh-seeds; DECONVNET_TEST_SEED repeats a failure."""
+    fresh = request.config.getoption("--fresh-seeds")
+    default = np.random.SeedSequence().entropy % 2**32 if fresh else zlib.crc32(request.node.name.encode())
+    seed = int(os.environ.get("DECONVNET_TEST_SEED", default))
+    print(f"repeat this test's random numbers with DECONVNET_TEST_SEED={seed}")  # pytest shows it when the test fails
     return np.random.default_rng(seed)
 
 

@@ -1,9 +1,12 @@
 """The network's layers against the paper's table, against flax and against PyTorch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from torch_deconvnet import to_torch, torch_forward
 
 from deconvnet_jax.errors import InputError
@@ -242,3 +245,30 @@ def test_without_batch_normalisation_it_can_learn_too(rng):
         variables["params"]
     )
     assert min(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients)) > 0
+
+
+@pytest.mark.parametrize(("dtype", "kept", "without"), [("float32", 46, 209), ("bfloat16", 24, 105)])
+def test_rematerialisation_keeps_what_its_docstring_says(monkeypatch, dtype, kept, without):
+    """Megabytes for the backward pass, an image of 224 more: computed from shapes, as accelerators have them."""
+    monkeypatch.setattr(lax, "platform_dependent", lambda *arguments, default, **_: default(*arguments))
+
+    count = 11  # divides no size of a kernel
+
+    def residuals(remat):
+        net = DeconvNet(21, remat=remat, dtype=jnp.dtype(dtype))
+        images = jax.ShapeDtypeStruct((count, 224, 224, 3), jnp.float32)
+
+        def forward(params, statistics, images):
+            return net.apply({"params": params, "batch_stats": statistics}, images, train=True, mutable=["batch_stats"])
+
+        def backward(params, statistics, images):
+            return jax.vjp(partial(forward, statistics=statistics, images=images), params, has_aux=True)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(backward, variables["params"], variables["batch_stats"], images))
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves if leaf.size % count == 0) / count
+
+    variables = jax.eval_shape(
+        DeconvNet(21).init, jax.random.key(0), jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    )
+    megabytes = [round(residuals(remat) / 1e6) for remat in (True, False)]
+    assert megabytes == [kept, without]

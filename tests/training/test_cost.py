@@ -43,7 +43,6 @@ def test_arithmetic_of_the_full_network():
 
 
 @on_cpu
-@pytest.mark.usefixtures("programs_are_not_kept")
 def test_convolutions_are_computed_once():
     """Forward, for the input (but not for the image) and for the kernel: none is doubled."""
     net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
