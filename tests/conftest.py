@@ -15,7 +15,7 @@ from pathlib import Path
 os.environ.setdefault("PYTHONWARNINGS", "ignore:Error reading persistent compilation cache entry:UserWarning")
 # Before JAX starts: the number of devices cannot change later. Most programs run once or a few times, and LLVM's
 # optimisations, which are the same mathematics, would take longer than that. So would the emitter of fused loops that
-# makes hundreds of small LLVM modules per network; other versions than JAX 0.10 may not know the flag for the older one.
+# makes hundreds of small LLVM modules per network; only JAX 0.10 knows the flag for the older one.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_backend_optimization_level=0",
@@ -35,6 +35,7 @@ from gcs_emulator import emulated_bucket
 
 from deconvnet_jax import data
 from deconvnet_jax.files import user_path
+from deconvnet_jax.training import loop, parallel
 
 # Programs that tests start share compiled programs. The tests themselves do not: as for users by default, their
 # convolutions are oneDNN's, and programs with oneDNN cannot be kept. Of several processes that run tests, the first
@@ -107,6 +108,30 @@ def rng(request):
     seed = int(os.environ.get("DECONVNET_TEST_SEED", default))
     print(f"repeat this test's random numbers with DECONVNET_TEST_SEED={seed}")  # pytest shows it when the test fails
     return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="session")
+def shared_steps():
+    """Trainings in this process compile a step once for the same settings, whatever their folders and lengths."""
+    optimizers, steps = {}, {}
+
+    def make_optimizer(settings, params):
+        key = f"{settings} {jax.tree.map(np.shape, params)}"
+        if key not in optimizers:
+            optimizers[key] = original_optimizer(settings, params)
+        return optimizers[key]
+
+    def compile_parallel(step, state, batch, devices):
+        key = f"{step} {jax.tree.map(np.shape, (state, batch))} {devices}"
+        if key not in steps:  # the step is kept, too: its parts are known by their addresses
+            steps[key] = step, original_compile(step, state, batch, devices)
+        return steps[key][1]
+
+    original_optimizer, original_compile = loop.make_optimizer, parallel.compile_parallel
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_optimizer", make_optimizer)
+        patch.setattr(parallel, "compile_parallel", compile_parallel)
+        yield
 
 
 @pytest.fixture(scope="session")

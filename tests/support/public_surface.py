@@ -13,6 +13,7 @@ from deconvnet_jax import ops
 from deconvnet_jax.data import propose_boxes
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet, EdgeNetwork, FCN8s, fold_batch_norm
+from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS
 from deconvnet_jax.proposals.edge_training import edge_loss
 from deconvnet_jax.training import (
     AXIS_NAME,
@@ -26,6 +27,10 @@ from deconvnet_jax.training import (
     segmentation_loss,
     train_step,
 )
+
+for block in ENCODER_WIDTHS:  # one layer of each kind shows as much as three
+    ENCODER_WIDTHS[block] = ENCODER_WIDTHS[block][:1]
+    DECODER_WIDTHS[block] = DECODER_WIDTHS[block][-1:]
 
 OPTIMIZER = {
     "learning_rate": 0.01,

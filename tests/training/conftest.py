@@ -1,15 +1,25 @@
-"""A network with fewer layers, for what does not depend on their number."""
+"""Networks with fewer layers, for what does not depend on their number."""
 
 import pytest
 
 from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS
 
 
-@pytest.fixture(scope="module")
-def shallow():
-    """DeconvNet and FCN-8s have one convolution per block: their step compiles in less than half the time."""
+def _one_layer_per_block():
     with pytest.MonkeyPatch.context() as patch:
         for block in ENCODER_WIDTHS:
             patch.setitem(ENCODER_WIDTHS, block, ENCODER_WIDTHS[block][:1])
             patch.setitem(DECODER_WIDTHS, block, DECODER_WIDTHS[block][-1:])
         yield
+
+
+@pytest.fixture(scope="module")
+def shallow():
+    """In the whole file, DeconvNet and FCN-8s have one layer per block: steps compile in less than half the time."""
+    yield from _one_layer_per_block()
+
+
+@pytest.fixture
+def shallow_here():
+    """The same in one test."""
+    yield from _one_layer_per_block()

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from functools import cache
 
 import jax
 import numpy as np
@@ -62,6 +63,8 @@ CONFIG = {
     "eval_every": 2,
     "checkpoint_every": 1,
 }
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("shallow", "shared_steps")]
+
 SCORES = {"mean_iou": 0.5, "pixel_accuracy": 0.7}
 
 
@@ -96,13 +99,18 @@ def found(_):
     return Evaluation({**SCORES, "iou/a": 0.5, "iou/b": float("nan")}, {"image0": np.zeros((5, 7, 3), np.uint8)})
 
 
-def start(folder, config=CONFIG, batches=None, variables=None, evaluate=found):
+@cache
+def initial_variables():
+    return jax.device_get(init_variables(network_from_config(MODEL), seed=0))
+
+
+def start(folder, config=CONFIG, batches=None, evaluate=found):
     net = network_from_config(config["model"])
     return train(
         config,
         claim_workdir(folder, config),
         net=net,
-        variables=init_variables(net, seed=0) if variables is None else variables,
+        variables=initial_variables(),
         batches=batches or CountedBatches(),
         info={"config": json.loads(json.dumps(config)), "class_names": ["a", "b", "c"]},
         evaluate=evaluate,

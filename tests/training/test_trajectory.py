@@ -20,7 +20,10 @@ from deconvnet_jax.training import (
     train_step,
 )
 
-NARROW = {"num_classes": 4, "width": 1 / 32, "fc_features": 8, "decoder_init": "smooth"}
+pytestmark = pytest.mark.end_to_end
+
+SIZE = 64
+NARROW = {"num_classes": 4, "width": 1 / 32, "fc_features": 8, "fc_window": 2, "decoder_init": "smooth"}
 RATES = (0.02, 0.02, 0.02, 0.002, 0.002)  # training/00*/solver.prototxt has 0.01, 0.001, ...
 MOMENTUM, DECAY = 0.9, 0.0005
 OPTIMIZER = {
@@ -37,13 +40,13 @@ OPTIMIZER = {
 }
 
 
-def batches(size):
+def batches():
     """Not fresh: in some batches two values of a window are so close that rounding decides which one wins."""
     rng = np.random.default_rng(11)
     for _ in RATES:
-        labels = rng.integers(0, 4, (4, size, size))
+        labels = rng.integers(0, 4, (4, SIZE, SIZE))
         labels[rng.random(labels.shape) < 0.2] = 255
-        yield {"image": rng.integers(0, 256, (4, size, size, 3), np.uint8), "label": labels.astype(np.uint8)}
+        yield {"image": rng.integers(0, 256, (4, SIZE, SIZE, 3), np.uint8), "label": labels.astype(np.uint8)}
 
 
 def caffe_update(params, velocity, gradients, rate):
@@ -67,20 +70,20 @@ def nested(params):
     return tree
 
 
-def our_trajectory(net, variables, size):
+def our_trajectory(net, variables):
     optimizer = make_optimizer(OPTIMIZER, variables["params"])
     options = {"net": net, "optimizer": optimizer, "axis_name": AXIS_NAME}
     step = data_parallel(partial(train_step, **options), jax.devices()[:1])
     state = create_state(variables, optimizer)
-    for batch in batches(size):
+    for batch in batches():
         state, metrics = step(state, {key: value[None] for key, value in batch.items()})
     return flat(jax.device_get(state.variables["params"])), float(metrics["loss"])
 
 
-def their_trajectory(variables, size, gradients_of):
+def their_trajectory(variables, gradients_of):
     params = {name: np.asarray(value, np.float64) for name, value in flat(variables["params"]).items()}
     velocity = {name: np.zeros_like(value) for name, value in params.items()}
-    for rate, batch in zip(RATES, batches(size), strict=True):
+    for rate, batch in zip(RATES, batches(), strict=True):
         loss, gradients = gradients_of(params, batch)
         caffe_update(params, velocity, gradients, rate)
     return params, loss
@@ -95,8 +98,8 @@ def assert_same(found, expected, start):
     assert apart < 1e-3 * moved
 
 
-def test_five_steps_equal_caffes_rule_in_numpy():
-    net = DeconvNet(**NARROW, fc_window=2)
+def test_five_steps_equal_caffes_rule_in_numpy(shallow_here):
+    net = DeconvNet(**NARROW)
     variables = jax.device_get(init_variables(net, seed=5))
 
     @jax.jit
@@ -113,8 +116,8 @@ def test_five_steps_equal_caffes_rule_in_numpy():
         loss, gradients = value_and_gradients(params, jnp.asarray(batch["image"]), jnp.asarray(batch["label"]))
         return float(loss), {name: np.asarray(value, np.float64) for name, value in flat(gradients).items()}
 
-    found, loss = our_trajectory(net, variables, 64)
-    expected, expected_loss = their_trajectory(variables, 64, gradients_of)
+    found, loss = our_trajectory(net, variables)
+    expected, expected_loss = their_trajectory(variables, gradients_of)
     assert_same(found, expected, flat(variables["params"]))
     assert loss == pytest.approx(expected_loss, rel=1e-4)
 
@@ -136,7 +139,7 @@ def test_five_steps_equal_caffes_rule_on_pytorchs_gradients():
         net = DeconvNet(**NARROW, dtype=jnp.float64)
         variables = jax.device_get(init_variables(net, seed=5))
         variables = jax.tree.map(lambda leaf: leaf.astype(np.float64), variables)
-        found, loss = our_trajectory(net, variables, 224)
-    expected, expected_loss = their_trajectory(variables, 224, gradients_of)
+        found, loss = our_trajectory(net, variables)
+    expected, expected_loss = their_trajectory(variables, gradients_of)
     assert_same(found, expected, flat(variables["params"]))
     assert loss == pytest.approx(expected_loss, rel=1e-5)

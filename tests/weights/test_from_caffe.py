@@ -123,7 +123,6 @@ def test_equals_the_authors_caffe(real_data):
                 np.testing.assert_array_equal(two_bits(indices[i]), unpack(expected, i, block))
 
 
-@pytest.mark.usefixtures("programs_are_not_kept")
 def test_gradients_as_exact_as_the_authors_caffe(real_data):
     """Of 8 crops, beside float64: Caffe's own float32 is off by 6.6e-4 (median of the parameters) and 1.6e-3 (most).
 
