@@ -61,6 +61,7 @@ def traced(net, devices, layout, freeze=(), dtype="float32"):
     return jax.make_jaxpr(step, axis_env=[(AXIS_NAME, devices)])(state, batch).jaxpr, variables
 
 
+@pytest.mark.usefixtures("shallow_here")
 @pytest.mark.parametrize(
     ("net", "micro_batch", "freeze", "dtype"),
     [
@@ -110,6 +111,7 @@ def test_the_last_micro_batch_waits_for_the_others():
     assert {"uint8", "float32"} in [kind - {"int32"} for kind in kinds]  # crops, and the sums of the others
 
 
+@pytest.mark.usefixtures("shallow_here")
 @pytest.mark.parametrize("net", [DECONVNET, FCN])
 def test_one_device_sums_and_waits_for_nothing(net, monkeypatch):
     layout = batch_layout(4, 1, 2)
