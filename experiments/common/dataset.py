@@ -1,5 +1,6 @@
 """From a config to data: which data set, which split, which windows of it, and batches of crops."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -196,18 +197,15 @@ def batches_of(
       windows: of these; rare classes are repeated here.
       batch_size: crops a batch, of this process.
     """
-    keys = ("resize_size", "crop_size", "label_mode", "mirror", "random_crop", "zoom", "inside_image")
-    keys += ("crops_per_decode", "read_threads")
+    names = [field.name for field in dataclasses.fields(data.CropSettings)]
     return data.training_batches(
         source,
         data.repeat_rare(windows, config.data.balance, config.seed),
+        data.CropSettings(**{name: config.data[name] for name in names}),
         batch_size=batch_size,
         seed=config.seed,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        cache_bytes=config.data.cache_mb * 2**20,
-        workers=config.data.workers,
-        **{key: config.data[key] for key in keys},
     )
 
 
