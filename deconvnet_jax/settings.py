@@ -1,15 +1,12 @@
-"""What the value of a setting may be: types, ranges and choices, refused with one line that names the setting.
-
-Each kind of value is a set: `value in kind`, for a value of any type. str(kind) says what is expected, for messages.
-"""
+"""What the value of a setting may be: types, ranges and choices, refused with one line that names the setting."""
 
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
@@ -18,7 +15,12 @@ from deconvnet_jax.files import user_path
 class Kind(Protocol):
     """The type and the range of a setting."""
 
-    def __contains__(self, value: object, /) -> bool: ...
+    @property
+    def expected(self) -> str:
+        """What a value must be, for messages."""
+
+    def accepts(self, value: Any) -> bool:
+        """Returns whether the setting may have this value, of any type."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +41,22 @@ class Number:
     above: bool = False
     below: bool = False
 
-    def __str__(self) -> str:
+    @property
+    def expected(self) -> str:
+        """As `Kind`."""
         kind = "a whole number" if self.whole else "a number"
         low, high = (f"{bound:,}" if self.whole else f"{bound:g}" for bound in (self.low, self.high))
         if not (self.above or self.below):
             return f"{kind} from {low} to {high}"
         return f"{kind} {'above' if self.above else 'from'} {low} and {'below' if self.below else 'up to'} {high}"
 
-    def __contains__(self, value: object) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
-        number = int(value) if isinstance(value, Integral) else float(value)
-        outside = (self.above and number == self.low) or (self.below and number == self.high)
-        return self.low <= number <= self.high and not outside
+        return self.low <= value <= self.high and not (
+            (self.above and value == self.low) or (self.below and value == self.high)
+        )
 
 
 @dataclass(frozen=True)
@@ -60,30 +65,35 @@ class Choice:
 
     names: tuple[str, ...]
 
-    def __str__(self) -> str:
+    @property
+    def expected(self) -> str:
+        """As `Kind`."""
         return f"one of {', '.join(self.names)}"
 
-    def __contains__(self, value: object) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
         return isinstance(value, str) and value in self.names
 
 
+@dataclass(frozen=True)
 class Switch:
     """True or False."""
 
-    def __str__(self) -> str:
-        return "True or False"
+    expected: str = "True or False"
 
-    def __contains__(self, value: object) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
         return isinstance(value, bool)
 
 
+@dataclass(frozen=True)
 class Text:
     """A name that is not empty."""
 
-    def __str__(self) -> str:
-        return "a name, not empty"
+    expected: str = "a name, not empty"
 
-    def __contains__(self, value: object) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
         return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
@@ -99,11 +109,14 @@ class LocalPath:
     names: tuple[str, ...] = ()
     in_bucket: bool = False
 
-    def __str__(self) -> str:
+    @property
+    def expected(self) -> str:
+        """As `Kind`."""
         named = ", ".join(name for name in self.names if name)
-        return f"the path of a file or folder{named and f', or one of {named}'}"
+        return f"the path of a file or folder, or one of {named}" if named else "the path of a file or folder"
 
-    def __contains__(self, value: object) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
         return isinstance(value, str | os.PathLike)
 
 
@@ -113,14 +126,14 @@ class OrNone:
 
     kind: Kind
 
-    def __str__(self) -> str:
-        return f"{self.kind}, or None"
+    @property
+    def expected(self) -> str:
+        """As `Kind`."""
+        return f"{self.kind.expected}, or None"
 
-    def __contains__(self, value: object) -> bool:
-        return value is None or value in self.kind
-
-
-_ORDER = ", in ascending order"
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
+        return value is None or self.kind.accepts(value)
 
 
 @dataclass(frozen=True)
@@ -139,12 +152,16 @@ class Several:
     distinct: bool = False
     ascending: bool = False
 
-    def __str__(self) -> str:
-        parts = ["a tuple", f" of {self.least} or more" if self.least else "", f", each {self.kind}"]
-        return "".join([*parts, ", none twice" if self.distinct else "", _ORDER if self.ascending else ""])
+    @property
+    def expected(self) -> str:
+        """As `Kind`."""
+        parts = ["a tuple", f" of {self.least} or more" if self.least else "", f", each {self.kind.expected}"]
+        parts += [", none twice" if self.distinct else "", ", in ascending order" if self.ascending else ""]
+        return "".join(parts)
 
-    def __contains__(self, value: object) -> bool:
-        if not isinstance(value, list | tuple) or len(value) < self.least or not all(v in self.kind for v in value):
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
+        if not isinstance(value, list | tuple) or len(value) < self.least or not all(map(self.kind.accepts, value)):
             return False
         if self.distinct and len(set(value)) < len(value):
             return False
@@ -163,18 +180,22 @@ class Pair:
     kinds: tuple[Kind, Kind]
     ascending: bool = False
 
-    def __str__(self) -> str:
-        return f"a pair of {' and '.join(map(str, self.kinds))}{_ORDER if self.ascending else ''}"
+    @property
+    def expected(self) -> str:
+        """As `Kind`."""
+        values = " and ".join(kind.expected for kind in self.kinds)
+        return f"a pair of {values}{', in ascending order' if self.ascending else ''}"
 
-    def __contains__(self, value: object) -> bool:
+    def accepts(self, value: Any) -> bool:
+        """As `Kind`."""
         if not isinstance(value, list | tuple) or len(value) != 2:
             return False
-        fit = all(part in kind for kind, part in zip(self.kinds, value, strict=True))
+        fit = all(kind.accepts(part) for kind, part in zip(self.kinds, value, strict=True))
         return fit and (not self.ascending or list(value) == sorted(value))
 
 
-def check_values(values: Mapping[str, object], kinds: Mapping[str, Kind], prefix: str = "") -> None:
-    """Checks the settings that are given; those that are missing are not looked at.
+def check_values(values: Mapping[str, Any], kinds: Mapping[str, Kind], prefix: str = "") -> None:
+    """Checks settings that are there; those that are missing are not looked at.
 
     Args:
       values: of the settings.
@@ -186,14 +207,13 @@ def check_values(values: Mapping[str, object], kinds: Mapping[str, Kind], prefix
     """
     for key, value in values.items():
         if key not in kinds:
-            similar = next((f"; there is {name}" for name in kinds if name.split(".")[-1] == key.split(".")[-1]), "")
-            raise InputError(f"{prefix}{key}: no such setting{similar}")
-        if value not in kinds[key]:
-            raise InputError(f"{prefix}{key}={_short.repr(value)}: expected {kinds[key]}")
+            raise InputError(f"{prefix}{key}: no such setting{_similar(key, kinds)}")
+        if not kinds[key].accepts(value):
+            raise InputError(f"{prefix}{key}={_short.repr(value)}: expected {kinds[key].expected}")
         chosen_path(value, kinds[key], f"{prefix}{key}")
 
 
-def chosen_path(value: object, kind: Kind, name: str) -> Path | None:
+def chosen_path(value: Any, kind: Kind, name: str) -> Path | None:
     """Returns the path that a setting names; None if it names none, or settings of this kind have no paths.
 
     Args:
@@ -205,9 +225,14 @@ def chosen_path(value: object, kind: Kind, name: str) -> Path | None:
       InputError: for a path that cannot be used (`files.user_path`).
     """
     kind = kind.kind if isinstance(kind, OrNone) else kind
-    if not isinstance(kind, LocalPath) or not isinstance(value, str | os.PathLike) or value in kind.names:
+    if not isinstance(kind, LocalPath) or value is None or value in kind.names:
         return None
     return user_path(value, name, kind.in_bucket)
+
+
+def _similar(key: str, known: Iterable[str]) -> str:
+    ending: Sequence[str] = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+    return f"; there is {ending[0]}" if ending else ""
 
 
 _short = reprlib.Repr()

@@ -22,18 +22,21 @@ from absl import flags
 from rich.console import Console
 from rich.table import Table
 
-from deconvnet_jax.data import Source, Windows, class_windows, open_split, repeat_rare
+from deconvnet_jax.data import Source, Windows, class_windows
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.visualization import contact_sheet
-from experiments.common import cli, dataset
-from experiments.common.output import output_folder
+
+from .common import cli
+from .common.dataset import TrainingData, open_training_data
+from .common.output import output_folder
+from .configs import settings
 
 BATCH = 16
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_config("a file in experiments/configs")
     cli.define_path("output", None, "folder for examples.png", in_bucket=True)
     flags.DEFINE_integer("count", 36, "crops on the sheet", lower_bound=1)
@@ -44,9 +47,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Draws the sheet and prints the statistics."""
     cli.no_arguments(argv)
-    values = flags.FLAGS
-    statistics = run(values.config, values.output, count=values.count, sample=values.sample)
-    print(json.dumps(statistics))
+    print(json.dumps(run(**cli.arguments_of(run))))
 
 
 def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 36, sample: int = 512) -> dict[str, Any]:
@@ -56,15 +57,11 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
       InputError: for data or a folder that cannot be used.
     """
     folder = output_folder(output)
-    config = dataset.resolve_data(config)
-    names = dataset.class_names(config)
-    builder = dataset.open_dataset(config)
-    source = open_split(builder, config.data.train_split)
-    windows = dataset.windows_of(config, builder, source)
-    crops = first_crops(config, source, windows, max(count, sample))
+    found = open_training_data(settings.checked(config))
+    source, windows, repeated, names = found.trained, found.windows, found.repeated, found.class_names
+    crops = first_crops(found, max(count, sample))
     page = contact_sheet(crops["image"][:count], crops["label"][:count], [str(i + 1) for i in range(count)], names)
     save_picture(folder / "examples.png", page)
-    repeated = repeat_rare(windows, config.data.balance, config.seed)
     statistics = {
         "images": len(source),
         "images_without_windows": len(source) - len(np.unique(windows.images)),
@@ -79,11 +76,9 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
     return statistics
 
 
-def first_crops(
-    config: ml_collections.ConfigDict, source: Source, windows: Windows, count: int
-) -> dict[str, np.ndarray]:
-    """The first crops of a training with this config: "image" [count, S, S, 3] and "label" [count, S, S]."""
-    with closing(dataset.batches_of(config, source, windows, BATCH)) as batches:
+def first_crops(found: TrainingData, count: int) -> dict[str, np.ndarray]:
+    """Returns the first crops of a training: "image" [count, S, S, 3] and "label" [count, S, S]."""
+    with closing(found.batches(BATCH)) as batches:
         taken = list(islice(batches, -(-count // BATCH)))
     return {key: np.concatenate([batch[key] for batch in taken])[:count] for key in taken[0]}
 

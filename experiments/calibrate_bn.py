@@ -23,43 +23,31 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import locked
 from deconvnet_jax.models import DeconvNet, fold_batch_norm, fold_statistics
 from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
-from experiments.common import cli, dataset
-from experiments.common.output import output_folder
-from experiments.common.training import measure, over_devices
+
+from .common import cli, dataset
+from .common.output import output_folder
+from .common.training import measure, over_devices
+from .configs import settings
 
 FOLDS = ("none", "scale", "convolutions")
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_config("a file in experiments/configs; default: the training run's data")
-    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network", in_bucket=True)
-    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    cli.define_checkpoint()
     cli.define_path("output", None, "folder for the new checkpoint", in_bucket=True)
     flags.DEFINE_integer("batches", 500, "how many batches are measured", lower_bound=0)
     flags.DEFINE_integer("batch_size", 28, "crops a batch, rounded up to a multiple of the devices", lower_bound=2)
     flags.DEFINE_enum("fold", "none", FOLDS, "where the statistics go: stay apart, into scale and shift, into kernels")
-    flags.DEFINE_string("split", None, "split to measure on; default: config.data.train_split")
-    cli.define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
-    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir", in_bucket=True)
-    flags.mark_flags_as_required(["checkpoint", "output"])
+    cli.define_data("train_split", "measure on")
+    flags.mark_flag_as_required("output")
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs one calibration."""
     cli.no_arguments(argv)
-    values = flags.FLAGS
-    overrides = {"voc_root": values.voc_root, "train_split": values.split, "data_dir": values.data_dir}
-    run(
-        values.checkpoint,
-        values.output,
-        config=values.config,
-        overrides={key: str(value) for key, value in overrides.items() if value},
-        step=values.step,
-        batches=values.batches,
-        batch_size=values.batch_size,
-        fold=values.fold,
-    )
+    run(**cli.arguments_of(run), overrides=cli.data_flags("train_split"))
 
 
 def run(
@@ -86,8 +74,8 @@ def run(
         check_network(net, info, checkpoint, batches)
         if batches:
             batch_size = over_devices(batch_size)
-            config = dataset.resolve_data(dataset.data_config(config, info["config"], overrides or {}))
-            variables = measure(net, variables, config, batches, batch_size)
+            config = settings.checked(dataset.data_config(config, info["config"], overrides or {}))
+            variables = measure(net, variables, dataset.open_training_data(config), batches, batch_size)
             info = {**info, "calibrated": {"batches": batches, "batch_size": batch_size}}
         kept = {key: value for key, value in info.items() if key not in ("step", "batch_statistics")}
         if fold != "none":

@@ -28,9 +28,10 @@ from rich.table import Table
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import SIZES
 from deconvnet_jax.files import whole_file, write_text
-from experiments.common import cli, dataset, evaluation
-from experiments.common.training import run as train
-from experiments.configs import demo
+
+from .common import cli, dataset, evaluation
+from .common.training import run as train
+from .configs import demo
 
 TRAIN_SCENES, VAL_SCENES = 500, 60
 COUNTS = (1, 5, 10, 25, 50, 100)
@@ -115,7 +116,7 @@ EXPERIMENTS: dict[str, list[Row]] = {
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_path("workdir", None, "folder for data, trainings and results")
     flags.DEFINE_integer("seeds", 3, "trainings of each kind, with seeds 0, 1, ...", lower_bound=1)
     flags.DEFINE_integer("steps", 1200, "of a training", lower_bound=20)
@@ -148,8 +149,7 @@ def prepare(folder: Path) -> None:
     """Scenes and their proposals."""
     builder = dataset.prepare_scenes(folder, TRAIN_SCENES, VAL_SCENES, 0)
     for part in ("train", "val"):
-        dataset.proposals_file(builder, part).parent.mkdir(exist_ok=True)
-        dataset.compute(builder, part, "network", None, None)
+        dataset.compute_packed_proposals(builder, part)
 
 
 def scored(row: Row, workdir: Path, seed: int, steps: int) -> dict[str, float | None]:

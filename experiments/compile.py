@@ -45,13 +45,14 @@ from deconvnet_jax.training import (
     make_step,
     replicated_shapes,
 )
-from experiments.common import cli
-from experiments.common.checks import check_combinations, check_crop_size
-from experiments.common.output import output_file
-from experiments.compiled import report, topologies
-from experiments.compiled.hardware import ACCELERATORS
-from experiments.compiled.largest_batch import find_largest
-from experiments.configs import settings
+
+from .common import cli
+from .common.checks import check_combinations
+from .common.output import output_file
+from .compiled import report, topologies
+from .compiled.hardware import ACCELERATORS
+from .compiled.largest_batch import find_largest
+from .configs import settings
 
 CLASSES = 21  # of VOC, where a config leaves the number to the data
 IMAGE_SIDE = 2 * BUCKET  # all photographs of VOC are padded to it
@@ -62,7 +63,7 @@ class DoesNotFitError(InputError):
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_config("a file in experiments/configs")
     flags.DEFINE_string("topology", None, f"accelerators to compile for, e.g. {topologies.EXAMPLES}")
     flags.DEFINE_boolean("find_batch", False, "find the largest batch per device that fits; two to six compilations")
@@ -118,9 +119,8 @@ def checked_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
     Raises:
       InputError: for settings that are out of range or exclude each other.
     """
-    check_combinations(config, settings.check_config(config))
-    check_crop_size(config)
-    config = config.copy_and_resolve_references()
+    config = settings.checked(config)
+    check_combinations(config)
     config.model.num_classes = config.model.num_classes or CLASSES
     return config
 

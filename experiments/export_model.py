@@ -28,33 +28,26 @@ from deconvnet_jax.files import whole_file
 from deconvnet_jax.inference import PLATFORMS, Segmenter, export_network, flat_weights
 from deconvnet_jax.models import DeconvNet, check_input_size
 from deconvnet_jax.weights import load_checkpoint
-from experiments.common import cli
-from experiments.common.output import output_folder
+
+from .common import cli
+from .common.output import output_folder
 
 FILES = ("model.stablehlo", "weights.npz", "model.json")
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_path("checkpoint", None, "folder of a training run, or of an imported network", in_bucket=True)
-    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    """Defines the command line."""
+    cli.define_checkpoint()
     cli.define_path("output", None, "folder for the artefact", in_bucket=True)
     flags.DEFINE_integer("input_size", None, "side of the images; default: that of training", lower_bound=1)
     flags.DEFINE_list("platforms", list(PLATFORMS), "what the artefact can run on")
-    flags.mark_flags_as_required(["checkpoint", "output"])
+    flags.mark_flag_as_required("output")
 
 
 def main(argv: Sequence[str]) -> None:
     """Runs one export."""
     cli.no_arguments(argv)
-    values = flags.FLAGS
-    run(
-        values.checkpoint,
-        values.output,
-        step=values.step,
-        input_size=values.input_size,
-        platforms=values.platforms,
-    )
+    run(**cli.arguments_of(run))
 
 
 def run(

@@ -20,11 +20,12 @@ from rich.text import Text
 from deconvnet_jax.data import import_coco
 from deconvnet_jax.data.coco import CocoSummary
 from deconvnet_jax.errors import InputError
-from experiments.common import cli
+
+from .common import cli
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_path("annotations", None, "COCO's instances_*.json, with polygons or run lengths")
     cli.define_path("images", None, "folder below which the images lie as the JSON names them")
     cli.define_path("output", None, "folder in the VOC layout, new or with other splits")

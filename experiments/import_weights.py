@@ -29,15 +29,17 @@ from deconvnet_jax.inference import default_class_names, default_input_size
 from deconvnet_jax.models import DeconvNet, Network, count_parameters, layer_names
 from deconvnet_jax.training import init_variables
 from deconvnet_jax.weights import check_vacant, load_vgg16, network_from_caffe, save_network
-from experiments.common import cli
-from experiments.common.output import output_folder
+
+from .common import cli
+from .common.output import output_folder
+from .common.scripts import command
 
 BN_FORMS = {"auto": None, "folded": True, "learned": False}
 CHUNK = 2**20  # values at a time: fc6 alone has 103 million
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_path("caffemodel", None, "a DeconvNet or FCN-8s of Caffe's")
     cli.define_path("vgg16", None, "instead: an ImageNet VGG-16, for the encoder of a DeconvNet")
     cli.define_path("output", None, "folder for the checkpoint", in_bucket=True)
@@ -55,8 +57,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Runs one import."""
     cli.no_arguments(argv)
-    values = flags.FLAGS
-    run(values.output, caffemodel=values.caffemodel, vgg16=values.vgg16, bn=values.bn, class_names=values.class_names)
+    run(**cli.arguments_of(run))
 
 
 def run(
@@ -141,7 +142,7 @@ def describe(net: Network, variables: chex.ArrayTree, known: dict[str, str], fol
             f"{what}\nIts batch statistics are not known. To train it: voc_train --config.init_from={folder}; to "
             f"predict with it, measure them first: calibrate_bn --checkpoint={folder} --output=DIR"
         )
-    return f"{what}\nTo predict with it: python -m experiments.predict --checkpoint={folder} --output=DIR IMAGE..."
+    return f"{what}\nTo predict with it: {command('predict')} --checkpoint={folder} --output=DIR IMAGE..."
 
 
 if __name__ == "__main__":

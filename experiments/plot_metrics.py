@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path, whole_file
 from deconvnet_jax.training import METRICS_FILE, metric_lines
-from experiments.common import cli
-from experiments.common.output import output_file
+
+from .common import cli
+from .common.output import output_file
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 SIZE = (14, 9)  # inches
@@ -35,7 +36,7 @@ class Curve(NamedTuple):
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_path("output", "metrics.png", "file of the picture, a PNG")
     flags.DEFINE_integer("smooth", 1, "training curves are means over so many points", lower_bound=1)
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the runs

@@ -30,9 +30,10 @@ from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.visualization import result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
-from experiments.common import cli, segmenting
-from experiments.common.output import output_folder
-from experiments.common.photographs import (
+
+from .common import cli, segmenting
+from .common.output import output_folder
+from .common.photographs import (
     FAILURES,
     Failures,
     find_images,
@@ -44,13 +45,12 @@ _LONGEST_IN_BUCKET = 800  # bytes of 1024, for those of the folder
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder", in_bucket=True)
-    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    """Defines the command line."""
+    cli.define_checkpoint()
     cli.define_path("output", None, "folder for the label maps and overlays", in_bucket=True)
     flags.DEFINE_integer("max_pixels", MAX_PHOTOGRAPH, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
-    flags.mark_flags_as_required(["checkpoint", "output"])
+    flags.mark_flag_as_required("output")
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
 
 

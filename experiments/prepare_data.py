@@ -25,8 +25,8 @@ from absl import flags
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import image_digests
-from experiments.common import cli, dataset
-from experiments.common.dataset import compute, prepare_scenes
+
+from .common import cli, dataset
 
 DATASETS = ("scenes", "voc_layout", "voc2012", "camvid")
 TRAIN_SCENES, VAL_SCENES = 500, 40
@@ -41,7 +41,7 @@ _ONLY = {  # flags that mean something for some data sets only
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     flags.DEFINE_string("dataset", None, " or ".join(DATASETS))
     cli.define_path("data_dir", None, "folder that gets the data")
     cli.define_path("voc_root", None, "voc_layout: folder with JPEGImages, SegmentationClass, ImageSets")
@@ -68,7 +68,8 @@ def main(argv: Sequence[str]) -> None:
         splits = default_proposals(builder) if values.dataset == "voc2012" else []
     parts = checked_parts(builder, splits)
     for part in parts:
-        compute(builder, part, values.method, values.forest, values.processes)
+        path = dataset.compute_packed_proposals(builder, part, values.method, values.forest, values.processes)
+        print(f"proposals: {path}")
     if splits:
         print(f"windows of the two stages: {write_lists(builder, splits)}")
 
@@ -89,7 +90,7 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
     """Checks and packs the data set that the flags name, and says so."""
     data_dir = Path(values.data_dir).expanduser().absolute()
     if values.dataset == "scenes":
-        builder = prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
+        builder = dataset.prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
     elif values.dataset == "voc_layout":
         builder = dataset.packed_folder(Path(values.voc_root).expanduser().absolute(), data_dir)
     else:

@@ -24,14 +24,15 @@ from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.proposals.edge_boxes import gradient_edges
 from deconvnet_jax.proposals.edge_network import network_edges_batch, read_edge_network, write_edge_network
 from deconvnet_jax.proposals.edge_training import BoundaryExample, read_bsds500, train_edge_network
-from experiments.common import cli
-from experiments.common.output import output_file
+
+from .common import cli
+from .common.output import output_file
 
 STEPS = 3000
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_path("data_dir", None, "folder of BSDS500")
     cli.define_path("output", None, "file for the weights, .npz")
     flags.DEFINE_integer("steps", STEPS, "updates; 0: only score the file that is there", lower_bound=0)
@@ -46,18 +47,7 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Trains and scores."""
     cli.no_arguments(argv)
-    values = flags.FLAGS
-    scores = run(
-        values.data_dir,
-        values.output,
-        steps=values.steps,
-        batch_size=values.batch_size,
-        learning_rate=values.learning_rate,
-        seed=values.seed,
-        train_splits=values.train_splits,
-        test_split=values.test_split,
-    )
-    print(json.dumps(scores))
+    print(json.dumps(run(**cli.arguments_of(run))))
 
 
 def run(

@@ -35,9 +35,10 @@ from deconvnet_jax.visualization import (
     side_by_side,
 )
 from deconvnet_jax.weights import load_checkpoint
-from experiments.common import cli, segmenting
-from experiments.common.output import output_folder
-from experiments.common.photographs import Failures, find_images, result_names
+
+from .common import cli, segmenting
+from .common.output import output_folder
+from .common.photographs import Failures, find_images, result_names
 
 SIDE = 224  # of pictures of activations
 SHOWN_SIDE = 480  # longer side of photographs in figures, at most
@@ -46,14 +47,13 @@ BOX_COLOR = (255, 255, 0)
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder", in_bucket=True)
-    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    """Defines the command line."""
+    cli.define_checkpoint()
     cli.define_path("output", None, "folder for the figures", in_bucket=True)
     flags.DEFINE_list("box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown")
     flags.DEFINE_integer("max_pixels", MAX_PHOTOGRAPH, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
-    flags.mark_flags_as_required(["checkpoint", "output"])
+    flags.mark_flag_as_required("output")
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
 
 

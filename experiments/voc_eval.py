@@ -23,22 +23,19 @@ from absl import flags
 from rich.console import Console
 
 from deconvnet_jax.evaluation import scores_table
-from experiments.common import cli, hosts
-from experiments.common.evaluation import run
+
+from .common import cli, hosts
+from .common.evaluation import run
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_config("a file in experiments/configs; default: the training run's", cli.EVERY_SETTING)
-    cli.define_path("checkpoint", None, "folder of a training run, or its checkpoints folder", in_bucket=True)
-    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    cli.define_checkpoint()
     cli.define_path("output", None, "folder for metrics.json, label maps and panels", in_bucket=True)
-    flags.DEFINE_string("split", None, "split to score; default: config.data.eval_split")
-    cli.define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
-    cli.define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir", in_bucket=True)
+    cli.define_data("eval_split", "score")
     flags.DEFINE_integer("panels", 100, "how many images get a panel; -1: all", lower_bound=-1)
     hosts.define_flags()
-    flags.mark_flag_as_required("checkpoint")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,16 +44,8 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     hosts.initialize(values)
     config, changes = cli.given_config(values)
-    overrides = {"voc_root": values.voc_root, "eval_split": values.split, "data_dir": values.data_dir}
-    scores = run(
-        values.checkpoint,
-        config=config,
-        changes=changes,
-        overrides={key: str(value) for key, value in overrides.items() if value},
-        step=values.step,
-        output=values.output,
-        panels=values.panels,
-    )
+    given = {"config": config, "changes": changes, "overrides": cli.data_flags("eval_split")}
+    scores = run(**cli.arguments_of(run) | given)
     if jax.process_index() > 0:
         return
     if "mean_iou" in scores:

@@ -21,12 +21,13 @@ from deconvnet_jax.processes import say
 from deconvnet_jax.training import (
     Preempted,
 )
-from experiments.common import cli, hosts
-from experiments.common.training import run
+
+from .common import cli, hosts
+from .common.training import run
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
+    """Defines the command line."""
     cli.define_config("a file in experiments/configs")
     cli.define_path("workdir", None, "folder of the run", in_bucket=True)
     flags.DEFINE_boolean("accept_changes", False, "go on with changed settings of learning and arithmetic")

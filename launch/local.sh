@@ -19,7 +19,7 @@ fi
 config="experiments/configs/${1%.py}.py" workdir="$2"
 shift 2
 if [ ! -f "$config" ]; then
-  echo "error: there is no $config; the configs are $(basename -a -s .py experiments/configs/[a-z]*.py | paste -sd ' ')" >&2
+  echo "error: there is no $config; the configs are $(grep -l "def get_config" experiments/configs/*.py | xargs basename -a -s .py | paste -sd ' ')" >&2
   exit 2
 fi
 command=("${VENV:-.venv}/bin/python" -m experiments.voc_train "--config=$config" "--workdir=$workdir" "$@")

@@ -119,9 +119,8 @@ def settings(root=None, **changes):
 
 def warnings_of(root, **changes):
     """The warnings that a run begins with."""
-    config = dataset.resolve_data(settings(root, **changes))
-    train_source, *_ = training.open_data(config)
-    found = checks.likely_mistakes(config, train_source, CLASSES)
+    found = dataset.open_training_data(settings(root, **changes))
+    found = checks.likely_mistakes(found.config, found.trained, CLASSES)
     return "\n".join(f"warning: {warning}" for warning in found)
 
 
@@ -342,8 +341,7 @@ def import_coco(folder, polygon, orientation=1):
 
 @shows("no proposals of the split '...' yet; compute them: ...")
 def _(root, **_):
-    config = dataset.resolve_data(settings(root, **{"data.windows": ("proposal",)}))
-    return said(training.open_data, config)
+    return said(dataset.open_training_data, settings(root, **{"data.windows": ("proposal",)}))
 
 
 @shows("... has no proposals for ... of ... images, among them '...'; was it made for another split?")
@@ -381,7 +379,7 @@ def _(**_):
 
 @shows("config.data.crop_size=...: expected ...")
 def _(**_):
-    return said(checks.check_settings, settings(**{"data.crop_size": 320_000}))
+    return said(training.run, settings(**{"data.crop_size": 320_000}), "never/made")
 
 
 @shows("... is an address; of these only gs://BUCKET/... is supported")

@@ -58,3 +58,44 @@ def test_imports_point_downwards(folder):
 def test_the_package_itself_imports_no_folder():
     for path in (ROOT / "deconvnet_jax").glob("[!_]*.py"):  # __init__.py imports rooms, lazily
         assert not set(project_folders(path)), path
+
+
+PROGRAMS = {path.stem for path in (ROOT / "experiments").glob("[!_]*.py")}
+# What each folder of experiments may import of the others; programs import all of them.
+EXPERIMENTS = {
+    "configs": set(),
+    "common": {"configs"},
+    "compiled": {"common"},
+    "benchmarks": {"configs", "common", "compiled"},
+}
+
+
+def experiments_imported(path):
+    """First parts of what a file in experiments imports of experiments: folders and programs."""
+    folder = path.relative_to(ROOT).parts[:-1]  # ("experiments",) or ("experiments", "common")
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not any(name.name.startswith("experiments") for name in node.names), f"{path}: write `from .`"
+        elif isinstance(node, ast.ImportFrom):
+            written = node.module.split(".") if node.module else []
+            assert written[:1] != ["experiments"], f"{path}: write `from .`, in the wheel there is no such package"
+            if node.level:
+                base = (*folder[: len(folder) + 1 - node.level], *written)
+                yield from [base[1]] if len(base) > 1 else [name.name for name in node.names]
+
+
+def test_experiments_holds_programs():
+    folders = {path.parent.name for path in (ROOT / "experiments").glob("*/__init__.py")}
+    assert folders == set(EXPERIMENTS)
+    for program in PROGRAMS:
+        text = (ROOT / f"experiments/{program}.py").read_text()
+        assert 'if __name__ == "__main__":\n    define_flags()\n    cli.run(main)\n' in text, program
+
+
+def test_no_program_is_imported():
+    for program in PROGRAMS:
+        found = set(experiments_imported(ROOT / f"experiments/{program}.py"))
+        assert found <= set(EXPERIMENTS), program
+    for folder, below in EXPERIMENTS.items():
+        for path in (ROOT / "experiments" / folder).rglob("*.py"):
+            assert set(experiments_imported(path)) <= below | {folder}, path

@@ -95,7 +95,7 @@ def record(example: Example, encoded: bytes) -> dict[str, Any]:
     }
 
 
-class DatasetSplit:
+class DatasetSplit(Sequence[Example]):
     """The examples of one split: `len(split)`, `split[i]`; safe for threads, and can be sent to other processes."""
 
     def __init__(self, parts: Sequence[Sequence[dict[str, Any]]], folder: Path = Path()):

@@ -21,10 +21,11 @@ from deconvnet_jax.data.archives import (
     stream_members,
     verify_archive,
 )
-from deconvnet_jax.data.image_names import NamedFiles, parse_list, walk
+from deconvnet_jax.data.named_files import NamedFiles, walk
 from deconvnet_jax.data.packing import Origin, check_origin, pack, packed_data_dir, remove_leftovers
 from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
 from deconvnet_jax.data.sbd import read_sbd
+from deconvnet_jax.data.text_lists import parse_list
 from deconvnet_jax.data.voc_layout import check_label
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path

@@ -15,17 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from deconvnet_jax.data.annotated import AnnotatedSplits, annotated_splits
 from deconvnet_jax.data.contents import Contents, contents_of, signature
 from deconvnet_jax.data.packing import pack, remove_leftovers
 from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
-from deconvnet_jax.data.voc_layout import (
-    AnnotatedSplits,
-    ExampleFiles,
-    VocFolder,
-    annotated_splits,
-    class_names,
-    read_files,
-)
+from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, class_names, read_files
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.labels import IGNORE, Palettes

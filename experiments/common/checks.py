@@ -27,7 +27,8 @@ from deconvnet_jax.training import (
     init_variables,
     local_batch_size,
 )
-from experiments.configs import settings
+
+from .scripts import command
 
 GIB = 2**30
 FIRST_CHANNELS = 64  # of conv1_1, whose output has the size of the crop
@@ -38,57 +39,52 @@ USUAL_RATES = (1e-6, 1.0)
 _SAME_DATA = ("dataset", "voc_root")
 
 
-def check_settings(config: ml_collections.ConfigDict) -> int:
-    """The crops of a batch that this process reads.
+def check_settings(config: ml_collections.ConfigDict) -> None:
+    """Checks that a training with a checked config (`settings.checked`) fits together and fits this machine.
 
     Raises:
-      InputError: for settings that are out of range or do not fit; before any work.
+      InputError: for settings that exclude each other, or need other devices or more memory than there are.
     """
-    check_combinations(config, settings.check_config(config))
+    check_combinations(config)
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
-    check_crop_size(config)
     check_memory(config)
-    return local_batch_size(config.batch_size)
 
 
-def check_combinations(config: ml_collections.ConfigDict, values: Mapping[str, Any]) -> None:
-    """Raises InputError for settings that are each in range and exclude each other; `values` by their whole names."""
-    if config.optimizer.schedule == "plateau" and not config.eval_every:
+def check_combinations(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError for settings that are each in range and exclude each other, on any machine."""
+    plateau, model = config.optimizer.schedule == "plateau", config.model
+    if plateau and not config.eval_every:
         raise InputError("config.optimizer.schedule=plateau needs evaluations: give --config.eval_every=STEPS")
-    if config.optimizer.schedule == "plateau" and config.optimizer.drop_factor == 1:
+    if plateau and config.optimizer.drop_factor == 1:
         raise InputError("config.optimizer.drop_factor=1 never lowers the learning rate; give a number below 1")
-    if config.data.resize_size < config.data.crop_size:
-        raise InputError(
-            f"config.data.resize_size={config.data.resize_size}: smaller than config.data.crop_size="
-            f"{config.data.crop_size}; give {config.data.crop_size} or more"
-        )
-    if config.model.get("architecture") == "fcn8s":
-        for key in ("calibrate.batches", "bn_group", "remat"):
-            if values[key]:
-                raise InputError(f"config.{key}={values[key]}: of no use to an FCN-8s; leave it out")
-    if not config.model.get("batch_norm", True):
-        for key in ("calibrate.batches", "bn_group"):
-            if values[key]:
-                raise InputError(f"config.{key}={values[key]}: of no use without batch normalisation; leave it out")
-
-
-def check_crop_size(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError unless the network takes the crops; before any work on the data."""
     size = config.data.crop_size
-    if "fc_window" not in config.model:  # an FCN-8s takes any size
-        return
-    try:
-        check_input_size(size, size, config.model.fc_window)
-    except InputError as error:
+    if config.data.resize_size < size:
         raise InputError(
-            f"config.data.crop_size={size} with config.model.fc_window={config.model.fc_window}: {error}"
-        ) from error
+            f"config.data.resize_size={config.data.resize_size}: smaller than config.data.crop_size={size}; give "
+            f"{size} or more"
+        )
+    useless = {"calibrate.batches": config.calibrate.batches, "bn_group": config.bn_group}
+    where = ""
+    if model.get("architecture") == "fcn8s":
+        useless["remat"], where = config.remat, "to an FCN-8s"
+    elif not model.get("batch_norm", True):
+        where = "without batch normalisation"
+    for key, value in useless.items():
+        if where and value:
+            raise InputError(f"config.{key}={value}: of no use {where}; leave it out")
+    if "fc_window" in model:  # an FCN-8s takes crops of any size
+        try:
+            check_input_size(size, size, model.fc_window)
+        except InputError as error:
+            raise InputError(
+                f"config.data.crop_size={size} with config.model.fc_window={model.fc_window}: {error}"
+            ) from error
 
 
 def likely_mistakes(
     config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
 ) -> Iterator[str]:
-    """What is allowed and seldom meant."""
+    """Yields a warning for every setting, and for masks, that is valid but usually a mistake."""
     if config.model.width == 1 and not (config.init.vgg16 or config.init_from):
         yield (
             "the encoder starts from random weights; the paper starts from VGG-16 trained on ImageNet: "
@@ -106,11 +102,8 @@ def likely_mistakes(
         seen = f"only '{class_names[found.pop()]}'" if found else "no class at all"
         yield (
             f"{len(looked_at)} masks of the split '{config.data.train_split}' were looked at and show {seen}, which a "
-            "network learns to say everywhere; see them: python -m experiments.browse_data"
+            f"network learns to say everywhere; see them: {command('browse_data')}"
         )
-
-
-_SAME_DATA = ("dataset", "voc_root")
 
 
 def device_memory() -> int:

@@ -1,8 +1,11 @@
 """What the programs in this folder share: start-up, errors as one clear line, the progress bar."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ml_collections
@@ -13,10 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
-from experiments.common import failures
+
+from . import failures
+from .scripts import PACKAGE, with_commands
 
 HOW_TO_SEGMENT = "a file in experiments/configs that says how to segment; default: the training run's"
-EVERY_SETTING = str(Path(__file__).parents[1] / "configs/default.py")
+CONFIGS = Path(__file__).parents[1] / "configs"
+EVERY_SETTING = str(CONFIGS / "default.py")
 
 # ml_collections reports a misspelt key by one of several exceptions, some of several lines.
 _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)
@@ -34,6 +40,8 @@ def _one_line(error: BaseException) -> str:
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
     failures.report_in_one_line()
+    program = sys.modules["__main__"]
+    program.__doc__ = with_commands(program.__doc__ or "")  # what --help prints
 
     def guarded(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.ERROR)  # Orbax and TFDS log what progress bars and our own lines say better
@@ -75,32 +83,70 @@ def define_path(name: str, default: str | None, help_text: str, in_bucket: bool 
     flags.DEFINE(_PathParser(name, in_bucket), name, default, help_text, serializer=flags.ArgumentSerializer())
 
 
+def define_checkpoint() -> None:
+    """Defines the flags that choose a checkpoint: --checkpoint, which is required, and --step."""
+    define_path("checkpoint", None, "folder of a training run, of its checkpoints or of an import", in_bucket=True)
+    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    flags.mark_flag_as_required("checkpoint")
+
+
+def define_data(split: str, use: str) -> None:
+    """Defines the flags that change single keys of config.data: --split (the key `split`), --voc_root, --data_dir."""
+    flags.DEFINE_string("split", None, f"split to {use}; default: config.data.{split}")
+    define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
+    define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir", in_bucket=True)
+
+
+def data_flags(split: str) -> dict[str, str]:
+    """Returns the keys of config.data that `define_data` flags give, with their values."""
+    given = {split: flags.FLAGS.split, "voc_root": flags.FLAGS.voc_root, "data_dir": flags.FLAGS.data_dir}
+    return {key: str(value) for key, value in given.items() if value}
+
+
 class _ConfigParser(flags.ArgumentParser):
     """Text of --config -> the ConfigDict that the file's get_config() returns."""
 
-    def __init__(self, loader: flags.ArgumentParser):
-        super().__init__()
-        self._loader = loader
-
     def parse(self, argument: str | Path) -> ml_collections.ConfigDict:
-        path = str(user_path(argument, "--config"))
-        if not Path(path.split(":")[0]).is_file():  # what follows a colon is an argument of get_config
-            raise InputError(f"--config={path}: no such file; experiments/configs has some")
+        name, *arguments = str(user_path(argument, "--config")).split(":", 1)  # an argument of get_config
+        path = config_file(name)
         try:
-            config = self._loader.parse(path)
-            getattr(config, "to_dict", None)  # ml_collections puts an OSError off until the config is looked into
+            config = _loaded(path).get_config(*arguments)
         except Exception as error:  # whatever the code of a config may raise
             reason = " ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
-            raise InputError(f"--config={path} could not be loaded ({reason}); correct the file") from error
+            raise InputError(f"--config={name} could not be loaded ({reason}); correct the file") from error
         if not isinstance(config, ml_collections.ConfigDict):
             raise InputError(
-                f"--config={path}: get_config() returned {type(config).__name__}; let it change and return "
+                f"--config={name}: get_config() returned {type(config).__name__}; let it change and return "
                 "experiments.configs.default.get_config()"
             )
-        return config
+        return config.lock()
 
     def flag_type(self) -> str:
-        return self._loader.flag_type()
+        return "config object"
+
+
+def config_file(name: str) -> Path:
+    """Returns the file that --config names: a path, or the name of a config that comes with the project.
+
+    Raises:
+      InputError: if there is no such file.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(CONFIGS.glob("*.py")) if "def get_config" in file.read_text()}
+    if path.stem in shipped and str(path.parent) in (".", "experiments/configs"):
+        return shipped[path.stem]
+    raise InputError(f"--config={name}: no such file; give a path, or one of the names {', '.join(shipped)}")
+
+
+def _loaded(path: Path) -> ModuleType:
+    """Returns the module in a file, which may import our configs as experiments.configs, or as its siblings."""
+    sys.modules.setdefault("experiments", sys.modules[PACKAGE])  # the wheel has no package of this name
+    module = ModuleType(f"{PACKAGE}.configs.given")
+    module.__package__, module.__file__ = f"{PACKAGE}.configs", str(path)
+    SourceFileLoader(module.__name__, str(path)).exec_module(module)
+    return module
 
 
 def define_config(help_text: str, default: str | None = None) -> None:
@@ -109,13 +155,18 @@ def define_config(help_text: str, default: str | None = None) -> None:
         name = config_flags.DEFINE_config_file("config", default, help_text).name
     except _FLAG_ERRORS as error:  # a misspelt key of the default config, which is loaded here already
         sys.exit(_one_line(error))
-    flags.FLAGS[name].parser = _ConfigParser(flags.FLAGS[name].parser)
+    flags.FLAGS[name].parser = _ConfigParser()
 
 
 def given_config(values: flags.FlagValues) -> tuple[ml_collections.ConfigDict | None, dict[str, Any]]:
     """The config that was named on the command line, if one was, and the keys that were given besides."""
     flag = values["config"]
     return (values.config if flag.present else None), config_flags.get_override_values(flag)
+
+
+def arguments_of(function: Callable[..., object]) -> dict[str, Any]:
+    """Returns the values of the flags that are named like parameters of a function."""
+    return {name: flags.FLAGS[name].value for name in inspect.signature(function).parameters if name in flags.FLAGS}
 
 
 def no_arguments(argv: Sequence[str]) -> None:
@@ -127,9 +178,9 @@ def no_arguments(argv: Sequence[str]) -> None:
 class ProgressBar:
     """A progress bar on stderr that appears with the first update."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, shown: bool = True):
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True))
+        self._bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
         self._task = self._bar.add_task(text, total=None)
 
     def __enter__(self) -> "ProgressBar":
@@ -141,5 +192,6 @@ class ProgressBar:
 
     def update(self, done: int, total: int) -> None:
         """Shows `done` of `total`."""
-        self._bar.start()
+        if not self._bar.disable:
+            self._bar.start()
         self._bar.update(self._task, completed=done, total=total)

@@ -1,22 +1,96 @@
 """From a config to data: which data set, which split, which windows of it, and batches of crops."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import tensorflow_datasets as tfds
 
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import image_digests
-from deconvnet_jax.processes import say
-from experiments.common import cli
-from experiments.configs import default, settings
+from deconvnet_jax.processes import first_process_first, say
+
+from ..configs import default
+from . import cli
+from .scripts import command
+
+_NAMED_BY = ("dataset", "voc_root", "data_dir")  # keys of config.data
+_CROPS = ("resize_size", "crop_size", "label_mode", "mirror", "random_crop", "zoom", "inside_image")
+_READING = ("crops_per_decode", "read_threads", "workers")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The data of a training, opened once; what trains, evaluates, calibrates or shows crops is handed this.
+
+    Attributes:
+      config: of the training, with the number of classes.
+      class_names: in the order of their ids.
+      builder: of the packed data.
+      trained: images of the training split.
+      windows: of these images, rare classes not yet repeated.
+    """
+
+    config: ml_collections.ConfigDict
+    class_names: tuple[str, ...]
+    builder: tfds.core.DatasetBuilder
+    trained: data.DatasetSplit
+    windows: data.Windows
+
+    @cached_property
+    def evaluated(self) -> data.DatasetSplit:
+        """Images of the evaluation split."""
+        return data.open_split(self.builder, self.config.data.eval_split)
+
+    @cached_property
+    def repeated(self) -> data.Windows:
+        """The windows, those of rare classes repeated as the config says."""
+        return data.repeat_rare(self.windows, self.config.data.balance, self.config.seed)
+
+    def batches(self, batch_size: int) -> data.TrainingBatches:
+        """Returns batches of augmented crops of this process; `batch_size` crops each."""
+        return data.training_batches(
+            self.trained,
+            self.repeated,
+            batch_size=batch_size,
+            seed=self.config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            cache_bytes=self.config.data.cache_mb * 2**20,
+            **{key: self.config.data[key] for key in (*_CROPS, *_READING)},
+        )
+
+
+def open_training_data(
+    config: ml_collections.ConfigDict, opened: TrainingData | None = None, scored: bool = False
+) -> TrainingData:
+    """Opens what a config trains on; with several processes, the first one packs it while the others wait.
+
+    Args:
+      config: of the training, checked (`settings.checked`).
+      opened: of another stage; its data set is used again if both configs name the same.
+      scored: whether the evaluation split must be there.
+
+    Raises:
+      InputError: for data that cannot be used.
+    """
+    config = resolve_data(config)
+    if opened is not None and all(config.data[key] == opened.config.data[key] for key in _NAMED_BY):
+        builder = opened.builder
+    else:
+        builder = open_dataset(config)
+    if scored:
+        data.split_parts(builder, config.data.eval_split)
+    trained = data.open_split(builder, config.data.train_split)
+    return TrainingData(config, class_names(config), builder, trained, windows_of(config, builder, trained))
 
 
 def data_config(
@@ -25,7 +99,7 @@ def data_config(
     overrides: dict[str, str],
     changes: dict[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
-    """The config that names the data: the given one, or else the defaults with the data of the training run.
+    """Returns the config that names the data: the given one, or else the defaults with the data of the training run.
 
     Args:
       config: that was named, or None.
@@ -62,30 +136,27 @@ def _with_data_of(trained_with: dict[str, Any]) -> ml_collections.ConfigDict:
 
 
 def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """A copy of the config with absolute paths and the number of classes filled in.
+    """Returns a copy of a checked config with the folder of packed data and the number of classes filled in.
 
     Raises:
       InputError: if no data is named, or it has another number of classes than `config.model.num_classes`.
     """
-    check_dataset(config)
-    config = settings.with_absolute_paths(config)
+    check_named(config)
+    config = config.copy_and_resolve_references()
     config.data.data_dir = config.data.data_dir or default_data_dir()
     found = len(class_names(config))
     if config.model.num_classes not in (None, found):
+        hint = " (classes.txt, or VOC's 21 without it)" if config.data.dataset == "voc_layout" else ""
         raise InputError(
-            f"config.model.num_classes={config.model.num_classes}, but {described(config)} has {found} classes"
-            f"{_CLASSES_HINT if config.data.dataset == 'voc_layout' else ''}; leave the key out or correct it"
+            f"config.model.num_classes={config.model.num_classes}, but {described(config)} has {found} classes{hint}; "
+            "leave the key out or correct it"
         )
     config.model.num_classes = found
     return config
 
 
-_CLASSES_HINT = " (classes.txt, or VOC's 21 without it)"
-
-
-def check_dataset(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError unless the settings are in range and name data."""
-    settings.check_config(config)
+def check_named(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError unless the settings name data."""
     if config.data.dataset == "voc_layout" and not config.data.voc_root:
         raise InputError("no data: give --config.data.voc_root=FOLDER, a folder with JPEGImages and SegmentationClass")
     if config.data.dataset != "voc_layout" and config.data.voc_root:
@@ -101,44 +172,43 @@ def default_data_dir() -> str:
 
 
 def described(config: ml_collections.ConfigDict) -> str:
-    """The data's name for messages: its folder, or the data set."""
+    """Returns the data's name for messages: its folder, or the data set."""
     return config.data.voc_root or config.data.dataset
 
 
 def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """The classes of the config's data, in the order of their ids."""
+    """Returns the classes of the config's data, in the order of their ids."""
     if config.data.dataset == "voc_layout":
         return data.class_names(config.data.voc_root)
     return data.VOC_CLASSES if config.data.dataset == "voc2012" else data.CAMVID_CLASSES
 
 
 def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
-    """The config's data, ready to read; a folder in the VOC layout is checked and packed first.
+    """Returns the config's data, ready to read; the first process checks and packs a folder in the VOC layout.
 
     Raises:
       InputError: for data that is not prepared, or a folder that cannot be used.
     """
-    if config.data.dataset == "voc_layout":
-        return packed_folder(config.data.voc_root, config.data.data_dir)
-    prepare = data.prepare_voc2012 if config.data.dataset == "voc2012" else data.prepare_camvid
-    return prepare(None, config.data.data_dir)
+
+    def opened() -> tfds.core.DatasetBuilder:
+        if config.data.dataset == "voc_layout":
+            return packed_folder(config.data.voc_root, config.data.data_dir)
+        prepare = data.prepare_voc2012 if config.data.dataset == "voc2012" else data.prepare_camvid
+        return prepare(None, config.data.data_dir)
+
+    return first_process_first(opened)
 
 
 def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """`data.prepare_voc_layout` with a progress bar while it checks and packs."""
+    """Runs `data.prepare_voc_layout` with a progress bar while it checks and packs."""
     with cli.ProgressBar("checking and packing") as bar:
         return data.prepare_voc_layout(voc_root, data_dir, bar.update, lambda text: say(f"warning: {text}"))
-
-
-def proposals_file(builder: tfds.core.DatasetBuilder, part: str) -> Path:
-    """Where experiments.prepare_data keeps the proposals of a stored split (`data.split_parts`)."""
-    return Path(builder.data_path) / "proposals" / f"{part}.npz"
 
 
 def windows_of(
     config: ml_collections.ConfigDict, builder: tfds.core.DatasetBuilder, source: data.Source
 ) -> data.Windows:
-    """What the config says to train on, rare classes not yet repeated.
+    """Returns the windows that the config says to train on, rare classes not yet repeated.
 
     Raises:
       InputError: if there is nothing to train on, or a file that it takes is missing or not usable.
@@ -157,8 +227,8 @@ def windows_of(
 
 def proposals_of(
     config: ml_collections.ConfigDict, builder: tfds.core.DatasetBuilder, source: data.Source
-) -> Sequence[Any]:
-    """The proposals of every image of the source, boxes [n, 4].
+) -> Sequence[np.ndarray]:
+    """Returns the proposals of every image of the source, boxes [n, 4].
 
     Raises:
       InputError: if they are not yet computed, or the config's file has none for an image.
@@ -171,14 +241,19 @@ def proposals_of(
     if not all(proposals_file(builder, part).exists() for part in data.split_parts(builder, split)):
         root = f"--voc_root={config.data.voc_root} " if config.data.voc_root else ""
         raise InputError(
-            f"no proposals of the split '{split}' yet; compute them: python -m experiments.prepare_data "
+            f"no proposals of the split '{split}' yet; compute them: {command('prepare_data')} "
             f"--dataset={config.data.dataset} {root}--data_dir={config.data.data_dir} --proposals={split}"
         )
     return packed_proposals(builder, split)
 
 
-def packed_proposals(builder: tfds.core.DatasetBuilder, split: str) -> list[Any]:
-    """The boxes [n, 4] of every image of a split, from the files that experiments.prepare_data made."""
+def proposals_file(builder: tfds.core.DatasetBuilder, part: str) -> Path:
+    """Returns where `prepare_data` keeps the proposals of a stored split (`data.split_parts`)."""
+    return Path(builder.data_path) / "proposals" / f"{part}.npz"
+
+
+def packed_proposals(builder: tfds.core.DatasetBuilder, split: str) -> list[np.ndarray]:
+    """Returns the boxes [n, 4] of every image of a split, from the files that `prepare_data` made."""
     boxes = []
     for part in data.split_parts(builder, split):
         images = data.open_split(builder, part)
@@ -186,40 +261,14 @@ def packed_proposals(builder: tfds.core.DatasetBuilder, split: str) -> list[Any]
     return boxes
 
 
-def batches_of(
-    config: ml_collections.ConfigDict, source: data.Source, windows: data.Windows, batch_size: int
-) -> data.TrainingBatches:
-    """Batches of augmented crops as the config says, of this process.
-
-    Args:
-      config: the experiment's.
-      source: the images.
-      windows: of these; rare classes are repeated here.
-      batch_size: crops a batch, of this process.
-    """
-    names = [field.name for field in dataclasses.fields(data.CropSettings)]
-    return data.training_batches(
-        source,
-        data.repeat_rare(windows, config.data.balance, config.seed),
-        data.CropSettings(**{name: config.data[name] for name in names}),
-        batch_size=batch_size,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-
-def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> tfds.core.DatasetBuilder:
-    """Draws the scenes into data_dir/scenes and packs them under data_dir/tfds."""
-    with cli.ProgressBar("drawing scenes") as bar:
-        data.write_scenes(data_dir / "scenes", train, val, seed, bar.update)
-    return packed_folder(data_dir / "scenes", data_dir / "tfds")
-
-
-def compute(
-    builder: tfds.core.DatasetBuilder, part: str, method: str, forest: str | None, processes: int | None
-) -> None:
-    """The proposals of a stored split; says where they are."""
+def compute_packed_proposals(
+    builder: tfds.core.DatasetBuilder,
+    part: str,
+    method: str = "network",
+    forest: str | Path | None = None,
+    processes: int | None = None,
+) -> Path:
+    """Computes the proposals of a stored split (`data.compute_proposals`); returns their file."""
     path = proposals_file(builder, part)
     path.parent.mkdir(exist_ok=True)
     with cli.ProgressBar(f"proposals of {part}") as bar:
@@ -231,4 +280,11 @@ def compute(
             processes=processes,
             progress=bar.update,
         )
-    print(f"proposals: {path}")
+    return path
+
+
+def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> tfds.core.DatasetBuilder:
+    """Draws the scenes into data_dir/scenes and packs them under data_dir/tfds."""
+    with cli.ProgressBar("drawing scenes") as bar:
+        data.write_scenes(data_dir / "scenes", train, val, seed, bar.update)
+    return packed_folder(data_dir / "scenes", data_dir / "tfds")

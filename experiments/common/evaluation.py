@@ -1,4 +1,4 @@
-"""The evaluation of a network while it trains: scores and pictures, images divided over processes and devices."""
+"""Scores of a network, while it trains and from its checkpoint; images are divided over processes and devices."""
 
 import json
 import time
@@ -11,8 +11,6 @@ import chex
 import jax
 import ml_collections
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deconvnet_jax.data import (
     VOC_CLASSES,
@@ -29,13 +27,15 @@ from deconvnet_jax.files import user_path, whole_file, write_text
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter, mode_of, settings_from
 from deconvnet_jax.models import Network
-from deconvnet_jax.processes import first_process_first, say, sum_over_processes
+from deconvnet_jax.processes import first_process_first, sum_over_processes
 from deconvnet_jax.training import Evaluation
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
-from experiments.common import dataset, segmenting
-from experiments.common.checks import training_split, warn_of_common_images
-from experiments.common.output import claim_output, output_folder
+
+from ..configs import settings
+from . import cli, dataset, segmenting
+from .checks import training_split, warn_of_common_images
+from .output import claim_output, output_folder
 
 PICTURES = 4  # images that every evaluation draws
 
@@ -47,10 +47,10 @@ def evaluator(
 
     Images are segmented as the config says if that needs no proposals, else whole; without CRF and partner.
     """
-    count, settings = _evaluated(config, source), _settings(config, net)
+    count, chosen = _evaluated(config, source), _settings(config, net)
 
     def evaluate(variables: chex.ArrayTree) -> Evaluation:
-        segmenter = Segmenter(net, variables, tuple(class_names), config.data.crop_size, settings)
+        segmenter = Segmenter(net, variables, tuple(class_names), config.data.crop_size, chosen)
         matrix = np.zeros((len(class_names), len(class_names)), np.int64)
         pictures = {}
         share = range(jax.process_index(), count, jax.process_count())
@@ -67,12 +67,12 @@ def evaluator(
 
 
 def _settings(config: ml_collections.ConfigDict, net: Network) -> InferenceSettings:
-    settings = settings_from(config.inference.to_dict()).changed(crf="none", ensemble_checkpoint="")
-    if settings.uses_proposals:
-        settings = InferenceSettings(mode="whole_image")
-    if mode_of(net, settings.mode).one_window:
-        return settings.changed(batch_size=1)  # a whole image each: memory is for the training step
-    return settings
+    chosen = settings_from(config.inference.to_dict()).changed(crf="none", ensemble_checkpoint="")
+    if chosen.uses_proposals:
+        chosen = InferenceSettings(mode="whole_image")
+    if mode_of(net, chosen.mode).one_window:
+        return chosen.changed(batch_size=1)  # a whole image each: memory is for the training step
+    return chosen
 
 
 def _evaluated(config: ml_collections.ConfigDict, source: Sequence[Example]) -> int:
@@ -115,12 +115,13 @@ def run(
     split, where = open_images(config, info)
     name = config.data.eval_split
     if folder:
-        settings = {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"}
         described = {
             "checkpoint": str(user_path(checkpoint, "--checkpoint", in_bucket=True).absolute()),
             "step": info["step"],
+            "data": where,
+            "split": name,
+            "inference": {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"},
         }
-        described |= {"data": where, "split": name, "inference": settings}
         first_process_first(lambda: claim_output(folder, described))
     writer = ResultWriter(folder, segmenter.class_names, panels, name)
     tally, seconds = score_split(segmenter, split, writer)
@@ -146,7 +147,8 @@ def open_images(config: ml_collections.ConfigDict, info: dict[str, Any]) -> tupl
     Raises:
       InputError: for data that cannot be used, or has other classes than the checkpoint.
     """
-    dataset.check_dataset(config)
+    config = settings.checked(config)
+    dataset.check_named(config)
     split = config.data.eval_split
     if config.data.voc_root and has_no_masks(config.data.voc_root, split):
         root = user_path(config.data.voc_root, "config.data.voc_root").absolute()
@@ -154,7 +156,7 @@ def open_images(config: ml_collections.ConfigDict, info: dict[str, Any]) -> tupl
     config = dataset.resolve_data(config)
     where = dataset.described(config)
     check_classes(dataset.class_names(config), info["class_names"], where)
-    builder = first_process_first(lambda: dataset.open_dataset(config))
+    builder = dataset.open_dataset(config)
     images, trained = open_split(builder, split), training_split(info["config"], config)
     if trained in split_counts(builder):
         source = open_split(builder, trained)
@@ -215,15 +217,14 @@ def score_split(
     for _ in _results(segmenter, split, share[: segmenter.group_size]):  # compiles
         pass
     seconds = 0.0
-    with _progress() as progress:
-        task = progress.add_task("evaluating", total=len(share))
+    with cli.ProgressBar("evaluating", shown=jax.process_index() == 0) as bar:
         began = time.perf_counter()
-        for index, example, result in _results(segmenter, split, share):
+        for done, (index, example, result) in enumerate(_results(segmenter, split, share), 1):
             seconds += time.perf_counter() - began
             if example.label is not None:
                 tally.add(example.label, result.labels, example.instances)
             writer(index, example, result)
-            progress.advance(task)
+            bar.update(done, len(share))
             began = time.perf_counter()
     return tally, seconds / len(share)
 
@@ -235,11 +236,3 @@ def _results(
     names, sizes = (list(map(of, share)) for of in (split.name, split.size))
     boxes = segmenting.boxes_from_file(segmenter.settings, names, sizes)
     return segmenting.results(segmenter, split, share, boxes)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    if not console.is_terminal:
-        say("evaluating")
-    return Progress(*columns, console=console, disable=not console.is_terminal or jax.process_index() > 0)

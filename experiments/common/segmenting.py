@@ -12,7 +12,8 @@ from deconvnet_jax import data
 from deconvnet_jax.data import Example
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter
 from deconvnet_jax.models import Network
-from experiments.configs import settings
+
+from ..configs import settings
 
 
 def segmenter_of(

@@ -10,27 +10,13 @@ import jax
 import ml_collections
 import numpy as np
 
-from deconvnet_jax.data import (
-    DatasetSplit,
-    Example,
-    Windows,
-    class_pixels,
-    crop_window,
-    image_box,
-    open_split,
-    repeat_rare,
-)
+from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import as_path, in_bucket, local_copy, user_path
-from deconvnet_jax.models import (
-    DeconvNet,
-    Network,
-    compiler_options,
-    count_parameters,
-    network_from_config,
-)
+from deconvnet_jax.images import Example
+from deconvnet_jax.models import DeconvNet, Network, compiler_options, count_parameters, network_from_config
 from deconvnet_jax.ops import normalize_images
-from deconvnet_jax.processes import first_process_first, say
+from deconvnet_jax.processes import say
 from deconvnet_jax.training import (
     Evaluation,
     balanced_class_weights,
@@ -49,9 +35,12 @@ from deconvnet_jax.weights import (
     load_vgg16,
     save_network,
 )
-from experiments.common import cli, dataset, evaluation
-from experiments.common.checks import check_settings, likely_mistakes, warn_of_common_images
-from experiments.configs import settings
+
+from ..configs import settings
+from . import cli
+from .checks import check_settings, likely_mistakes, warn_of_common_images
+from .dataset import TrainingData, open_training_data
+from .evaluation import evaluator
 
 FEATURE_IMAGES = 32  # images over which VGG-16's features are measured
 
@@ -63,7 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path, accept_changes: 
       InputError: for settings, data or a folder that cannot be used, and for a training that diverges.
       Preempted: after SIGTERM or SIGINT, when the last step is saved.
     """
-    settings.check_config(config)
+    config = settings.checked(config)
     workdir = user_path(workdir, "--workdir", in_bucket=True)
     use_compilation_cache(config, workdir)
     with locked_workdir(workdir):
@@ -71,62 +60,34 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path, accept_changes: 
 
 
 def run_stages(config: ml_collections.ConfigDict, workdir: Path, accept_changes: bool = False) -> dict[str, float]:
-    """Trains stage 1, if the config has one, and what follows it; returns the scores of the last evaluation."""
+    """Trains stage 1, if the checked config has one, and what follows it; returns the scores of the last evaluation.
+
+    Settings and data of both stages are looked at before stage 1 begins.
+    """
     if "stage1" not in config:
-        return run_stage(config, workdir, accept_changes)
-    config = config.copy_and_resolve_references()
-    first = config.stage1
+        check_stage(config, workdir)
+        return run_stage(open_training_data(config, scored=True), workdir, accept_changes)
+    first, folder = config.stage1, workdir / "stage1"
     with config.unlocked():
         del config.stage1
-    check_settings(config)
-    open_data(dataset.resolve_data(config))  # what stage 2 lacks is said now, not when stage 1 is done
-    with locked_workdir(workdir / "stage1"):
-        run_stage(first, workdir / "stage1", accept_changes)
-    config.init_from, config.init_from_step = str(workdir / "stage1"), first.num_steps
+    check_stage(config, workdir)
+    check_stage(first, folder)
+    config.init_from, config.init_from_step = str(folder.absolute()), first.num_steps
     config.init.vgg16, config.init.keep_features = None, False  # stage 1's
-    return run_stage(config, workdir, accept_changes)
+    data_of_last = open_training_data(config, scored=True)
+    with locked_workdir(folder):
+        run_stage(open_training_data(first, data_of_last, scored=True), folder, accept_changes)
+    return run_stage(data_of_last, workdir, accept_changes)
 
 
-def run_stage(config: ml_collections.ConfigDict, workdir: Path, accept_changes: bool = False) -> dict[str, float]:
-    """Trains one stage; returns the scores of the last evaluation."""
-    per_process = check_settings(config)
+def check_stage(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Raises InputError for settings of a stage that do not fit, or a folder that holds another's network."""
+    check_settings(config)
     if has_checkpoint(workdir):
         raise InputError(
             f"--workdir={workdir} holds a network that was not trained there; name another folder, and start from this "
             f"one: --config.init_from={workdir}"
         )
-    config = dataset.resolve_data(config)
-    class_names = dataset.class_names(config)
-    train_source, eval_source, windows = open_data(config)
-    batches = dataset.batches_of(config, train_source, windows, per_process)
-    net = network_from_config(config.model.to_dict())
-    if has_checkpoint(workdir / "checkpoints"):  # the run goes on; what it started from may be gone
-        variables = init_variables(net, config.seed)
-    else:
-        variables = initial_variables(net, config, train_source, class_names)
-    folder = claim_workdir(workdir, config.to_dict(), accept_changes)
-    say(
-        f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(train_source)} training images, "
-        f"{window_counts(config, windows)}, {jax.device_count()} {jax.devices()[0].platform} device(s); "
-        f"writing to {folder}"
-    )
-    for warning in likely_mistakes(config, train_source, class_names):
-        say(f"warning: {warning}")
-    splits = (config.data.train_split, config.data.eval_split)
-    warn_of_common_images(train_source, np.unique(windows.images).tolist(), eval_source, *splits)
-    evaluate = evaluation.evaluator(net, class_names, eval_source, config)
-    with closing(batches):
-        scores = train(
-            config.to_dict(),
-            folder,
-            net=net,
-            variables=jax.device_get(variables),
-            batches=batches,
-            info={"config": config.to_dict(), "class_names": list(class_names)},
-            evaluate=evaluate,
-            class_weights=class_weights(config, train_source),
-        )
-    return calibrated_scores(config, folder, evaluate) or scores
 
 
 def use_compilation_cache(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -143,77 +104,123 @@ def use_compilation_cache(config: ml_collections.ConfigDict, workdir: Path) -> N
             jax.config.update("jax_persistent_cache_enable_xla_caches", "none")  # XLA's own are for local files
 
 
-def open_data(config: ml_collections.ConfigDict) -> tuple[DatasetSplit, DatasetSplit, Windows]:
-    """Images to train on, images to evaluate, and what is cut out of the former.
-
-    Raises:
-      InputError: for data that cannot be used.
-    """
-    builder = first_process_first(lambda: dataset.open_dataset(config))
-    train_source = open_split(builder, config.data.train_split)
-    eval_source = open_split(builder, config.data.eval_split)
-    return train_source, eval_source, dataset.windows_of(config, builder, train_source)
+def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) -> dict[str, float]:
+    """Trains one stage; returns the scores of the last evaluation."""
+    config, class_names = found.config, found.class_names
+    batches = found.batches(local_batch_size(config.batch_size))
+    net = network_from_config(config.model.to_dict())
+    if has_checkpoint(workdir / "checkpoints"):  # the run goes on; what it started from may be gone
+        variables = init_variables(net, config.seed)
+    else:
+        variables = initial_variables(net, config, found.trained, class_names)
+    folder = claim_workdir(workdir, config.to_dict(), accept_changes)
+    say(
+        f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(found.trained)} training "
+        f"images, {window_counts(found)}, {jax.device_count()} {jax.devices()[0].platform} device(s); "
+        f"writing to {folder}"
+    )
+    for warning in likely_mistakes(config, found.trained, class_names):
+        say(f"warning: {warning}")
+    splits = (config.data.train_split, config.data.eval_split)
+    warn_of_common_images(found.trained, np.unique(found.windows.images).tolist(), found.evaluated, *splits)
+    evaluate = evaluator(net, class_names, found.evaluated, config)
+    with closing(batches):
+        scores = train(
+            config.to_dict(),
+            folder,
+            net=net,
+            variables=jax.device_get(variables),
+            batches=batches,
+            info={"config": config.to_dict(), "class_names": list(class_names)},
+            evaluate=evaluate,
+            class_weights=class_weights(config, found.trained),
+        )
+    return calibrated_scores(found, folder, evaluate) or scores
 
 
 def calibrated_scores(
-    config: ml_collections.ConfigDict, folder: Path, evaluate: Callable[[chex.ArrayTree], Evaluation]
+    found: TrainingData, folder: Path, evaluate: Callable[[chex.ArrayTree], Evaluation]
 ) -> dict[str, float]:
-    """Measures batch statistics of the last step anew and scores the result, if the config says so and it is not done.
+    """Re-estimates the batch statistics of the last step, if the config says so and it is not done.
 
     Returns:
-      The scores; empty if nothing was done.
+      The scores with these statistics; empty if nothing was done, or the config has no evaluations.
     """
-    target = folder / "calibrated"
+    config, target = found.config, folder / "calibrated"
     if not config.calibrate.batches or has_checkpoint(target):
         return {}
     net, variables, info = load_checkpoint(folder, config.num_steps)
-    measured = {
-        "batches": config.calibrate.batches,
-        "batch_size": over_devices(config.calibrate.batch_size),
-    }
-    variables = measure(net, variables, config, **measured)
+    batches, batch_size = config.calibrate.batches, over_devices(config.calibrate.batch_size)
+    variables = measure(net, variables, found, batches, batch_size)
     kept = {key: value for key, value in info.items() if key != "step"}
-    save_network(target, net, variables, {**kept, "calibrated": measured})
-    scores = {name: value for name, value in evaluate(variables).scores.items() if "/" not in name}
-    found = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-    say(f"statistics measured over {config.calibrate.batches} batches: {found}; {target}")
+    save_network(target, net, variables, {**kept, "calibrated": {"batches": batches, "batch_size": batch_size}})
+    scores = evaluate(variables).scores if config.eval_every else {}
+    scores = {name: value for name, value in scores.items() if "/" not in name}
+    shown = "".join(f"{name} {value:.3f}  " for name, value in scores.items()).rstrip()
+    say(f"statistics measured over {batches} batches: {shown + '; ' if shown else ''}{target}")
     return scores
 
 
-def window_counts(config: ml_collections.ConfigDict, windows: Windows) -> str:
-    """The number of windows an epoch has, for the line that a run begins with."""
-    count = len(windows.images)
-    if not config.data.balance:
+def measure(
+    net: DeconvNet, variables: chex.ArrayTree, found: TrainingData, batches: int, batch_size: int
+) -> chex.ArrayTree:
+    """Returns the variables with statistics of training crops; `batch_size` is a multiple of the devices."""
+    with closing(found.batches(local_batch_size(batch_size))) as crops, cli.ProgressBar("measuring") as bar:
+        return calibrate_batch_norm(net, variables, crops, batches, bar.update)
+
+
+def over_devices(batch_size: int) -> int:
+    """Returns the batch size rounded up to a multiple of the devices: the original's 28 crops are 32 on 8 of them.
+
+    Raises:
+      InputError: for a single crop.
+    """
+    if batch_size < 2:
+        raise InputError("batch_size=1: the values of fc6 and fc7 have no variance in a single crop; give 2 or more")
+    devices = jax.device_count()
+    return -(-batch_size // devices) * devices
+
+
+def window_counts(found: TrainingData) -> str:
+    """Returns the number of windows per epoch, for the line that a run begins with."""
+    count, repeated = len(found.windows.images), len(found.repeated.images)
+    if not found.config.data.balance:
         return f"{count:,} windows"
-    repeated = repeat_rare(windows, config.data.balance, config.seed)
-    return f"{len(repeated.images):,} windows ({count:,} before those of rare classes are repeated)"
+    return f"{repeated:,} windows ({count:,} before those of rare classes are repeated)"
 
 
 def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) -> np.ndarray | None:
-    """Weights of the classes in the loss; None if all pixels count alike."""
+    """Returns the weights of the classes in the loss; None if all pixels count alike."""
     if not config.class_balance:
         return None
-    return balanced_class_weights(class_pixels(source, config.model.num_classes), config.class_balance)
+    return balanced_class_weights(data.class_pixels(source, config.model.num_classes), config.class_balance)
 
 
 def initial_variables(
     net: Network, config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
 ) -> chex.ArrayTree:
-    """What `config.init_from` or `config.init` asks for; the same in every process."""
+    """Returns what `config.init_from` or `config.init` asks for; the same in every process."""
     variables = init_variables(net, config.seed)
     if config.init_from:
         return _continued(net, config, variables, class_names)
     if not config.init.vgg16:
         return variables
-    if config.init.keep_features and not (isinstance(net, DeconvNet) and net.batch_norm):
+    keep = config.init.keep_features
+    if keep and not (isinstance(net, DeconvNet) and net.batch_norm):
         raise InputError("config.init.keep_features is about batch normalisation, which this network does not have")
     fresh, variables = variables, load_vgg16(local_copy(as_path(config.init.vgg16)), variables)
     if variables["params"]["fc6"] is fresh["params"]["fc6"]:
         say(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size")
-    if not config.init.keep_features:
-        return variables
+    return _with_kept_features(net, config, variables, source) if keep else variables
+
+
+def _with_kept_features(
+    net: DeconvNet, config: ml_collections.ConfigDict, variables: chex.ArrayTree, source: Sequence[Example]
+) -> chex.ArrayTree:
+    """Returns the variables with batch normalisation that passes VGG-16's features on."""
     images = [source[i].image for i in range(min(FEATURE_IMAGES, len(source)))]
-    crops = [crop_window(image, None, image_box(*image.shape[:2]), config.data.crop_size)[0] for image in images]
+    size = config.data.crop_size
+    crops = [data.crop_window(image, None, data.image_box(*image.shape[:2]), size)[0] for image in images]
     keep = jax.jit(
         keep_vgg16_features, static_argnames="epsilon", compiler_options=compiler_options(jax.default_backend())
     )
@@ -230,27 +237,3 @@ def _continued(
     scores = "" if same_classes else "; it was trained on other classes: the score layer starts anew"
     say(f"starting from {config.init_from}{scores}")
     return variables
-
-
-def over_devices(batch_size: int) -> int:
-    """The batch size rounded up to a multiple of the devices: the original's 28 crops are 32 on 8 of them.
-
-    Raises:
-      InputError: for a single crop.
-    """
-    if batch_size < 2:
-        raise InputError("batch_size=1: the values of fc6 and fc7 have no variance in a single crop; give 2 or more")
-    devices = jax.device_count()
-    return -(-batch_size // devices) * devices
-
-
-def measure(
-    net: DeconvNet, variables: chex.ArrayTree, config: ml_collections.ConfigDict, batches: int, batch_size: int
-) -> chex.ArrayTree:
-    """The variables with statistics of the config's training crops; `batch_size` is a multiple of the devices."""
-    per_process = local_batch_size(batch_size)
-    builder = dataset.open_dataset(config)
-    source = open_split(builder, config.data.train_split)
-    crops = dataset.batches_of(config, source, dataset.windows_of(config, builder, source), per_process)
-    with closing(crops), cli.ProgressBar("measuring") as bar:
-        return calibrate_batch_norm(net, variables, crops, batches, bar.update)

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.models import layer_names, network_from_config
-from experiments.compiled.hardware import ACCELERATORS, Accelerator, all_reduce_seconds
-from experiments.compiled.schedule import Rates, read_schedule, step_seconds
-from experiments.compiled.topologies import accelerator_name
+
+from .hardware import ACCELERATORS, Accelerator, all_reduce_seconds
+from .schedule import Rates, read_schedule, step_seconds
+from .topologies import accelerator_name
 
 SETTINGS = ("batch_size", "micro_batch", "bn_group", "remat", "all_reduce_dtype")
 SHOWN = 12  # exchanges in the text; the JSON has all

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
-from experiments.compiled.hlo import Computation, Instruction, Module
+from .hlo import Computation, Instruction, Module
 
 # Names of the fusions between which libtpu runs an exchange in parts, inside the fusions that compute.
 PARTS_START, PARTS_DONE = "async-collective-start", "async-collective-done"

@@ -9,7 +9,8 @@ from pathlib import Path
 import jax
 
 from deconvnet_jax.errors import InputError
-from experiments.compiled.hardware import ACCELERATORS, GPUS_PER_HOST
+
+from .hardware import ACCELERATORS, GPUS_PER_HOST
 
 TARGETS = Path(__file__).with_name("targets")
 # What libtpu would otherwise ask Google Cloud for: which machine this is.

@@ -15,7 +15,7 @@ Cost: 16 crops of 352 pixels are 40 of 224: 6,000 steps, 47 PFLOP; five to six m
 
 import ml_collections
 
-from experiments.configs import default
+from . import default
 
 
 def get_config() -> ml_collections.ConfigDict:

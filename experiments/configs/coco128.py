@@ -10,7 +10,7 @@ About 30 minutes; mean IoU 60 to 70 % on the training photographs, 9 to 10 % on 
 
 import ml_collections
 
-from experiments.configs import default
+from . import default
 
 
 def get_config() -> ml_collections.ConfigDict:

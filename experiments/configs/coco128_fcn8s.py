@@ -10,7 +10,7 @@ them).
 
 import ml_collections
 
-from experiments.configs import voc_fcn8s
+from . import voc_fcn8s
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -12,7 +12,7 @@ training photographs, 10.9 % on those of "val" (classes in them): docs/inference
 
 import ml_collections
 
-from experiments.configs import coco128
+from . import coco128
 
 
 def get_config() -> ml_collections.ConfigDict:

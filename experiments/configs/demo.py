@@ -9,7 +9,7 @@ Four minutes of training; mean IoU 80 to 88 % on the 40 scenes of the split "val
 
 import ml_collections
 
-from experiments.configs import default
+from . import default
 
 
 def get_config() -> ml_collections.ConfigDict:

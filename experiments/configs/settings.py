@@ -1,7 +1,6 @@
 """Every setting of an experiment (configs/default.py) with its type and range, checked before any work."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import ml_collections
@@ -105,11 +104,23 @@ KINDS: dict[str, Kind] = {
 _DECONVNET_ONLY = re.compile(r"model\.(?!num_classes|width|fc_features|dtype|architecture)")
 
 
-def check_config(config: Any) -> dict[str, Any]:
-    """Checks that a config has every setting, and each the type and the range that `KINDS` gives; "stage1" likewise.
+def checked(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns a copy of a config in which every setting is in range and every path absolute; of "stage1" likewise.
 
-    Returns:
-      The settings by their whole names, {"data.crop_size": 224}, those of "stage1" left out.
+    Raises:
+      InputError: as `check_config`.
+    """
+    check_config(config)
+    config = config.copy_and_resolve_references()
+    for key, value in flatten(config.to_dict()).items():
+        path = chosen_path(value, KINDS[key.removeprefix("stage1.")], f"config.{key}")
+        if path is not None:
+            config.update_from_flattened_dict({key: str(path.absolute())})
+    return config
+
+
+def check_config(config: object) -> None:
+    """Checks that a config has every setting, and each the type and the range that `KINDS` gives; "stage1" likewise.
 
     Raises:
       InputError: for the first setting that is missing, unknown, of another type or out of range.
@@ -126,35 +137,18 @@ def check_config(config: Any) -> dict[str, Any]:
             f"a setting that the config computes from others has no value ({error}); with a *_released config, let "
             "config.bn_group divide config.batch_size"
         ) from error
-    prefix = "config."
     first = {key.removeprefix("stage1."): value for key, value in values.items() if key.startswith("stage1.")}
     if first:
         _check(first, "config.stage1.")
-    values = {key: value for key, value in values.items() if not key.startswith("stage1.")}
-    _check(values, prefix)
-    return values
-
-
-def with_absolute_paths(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns a copy of a checked config whose paths are absolute, a leading ~ replaced by the home folder."""
-    config = config.copy_and_resolve_references()
-    paths = {key: chosen_path(value, KINDS[key], f"config.{key}") for key, value in check_config(config).items()}
-    config.update_from_flattened_dict({key: str(path.absolute()) for key, path in paths.items() if path is not None})
-    return config
+    _check({key: value for key, value in values.items() if not key.startswith("stage1.")}, "config.")
 
 
 def _check(values: dict[str, Any], prefix: str) -> None:
     check_values(values, KINDS, prefix)
-    missing = next(_missing(values), None)
-    if missing:
-        raise InputError(
-            f"{prefix}{missing} is missing; let get_config() start from experiments.configs.default.get_config()"
-        )
-
-
-def _missing(values: dict[str, Any]) -> Iterator[str]:
     other = values.get("model.architecture", "deconvnet") != "deconvnet"
     for key in KINDS:
         needless = key == "model.architecture" or (other and _DECONVNET_ONLY.match(key))
         if key not in values and not needless:
-            yield key
+            raise InputError(
+                f"{prefix}{key} is missing; let get_config() start from experiments.configs.default.get_config()"
+            )

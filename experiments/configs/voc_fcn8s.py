@@ -26,7 +26,7 @@ VOC.
 import ml_collections
 from ml_collections import config_dict
 
-from experiments.configs import default
+from . import default
 
 
 def get_config() -> ml_collections.ConfigDict:

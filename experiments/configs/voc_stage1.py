@@ -20,7 +20,7 @@ us: it needs an accelerator and VOC.
 
 import ml_collections
 
-from experiments.configs import default
+from . import default
 
 
 def get_config() -> ml_collections.ConfigDict:

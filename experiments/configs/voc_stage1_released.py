@@ -18,7 +18,7 @@ Crops, cost and state as voc_stage1.
 import ml_collections
 from ml_collections import config_dict
 
-from experiments.configs import voc_stage1
+from . import voc_stage1
 
 
 def get_config() -> ml_collections.ConfigDict:

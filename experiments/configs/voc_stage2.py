@@ -19,7 +19,7 @@ and VOC.
 
 import ml_collections
 
-from experiments.configs import voc_stage1
+from . import voc_stage1
 
 
 def get_config() -> ml_collections.ConfigDict:

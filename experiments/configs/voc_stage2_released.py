@@ -10,8 +10,8 @@ result and state as voc_stage2.
 
 import ml_collections
 
-from experiments.configs import voc_stage2
-from experiments.configs.voc_stage1_released import released
+from . import voc_stage2
+from .voc_stage1_released import released
 
 
 def get_config() -> ml_collections.ConfigDict:

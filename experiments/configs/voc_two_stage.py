@@ -11,7 +11,7 @@ Settings are stage 2's; what both stages share (data, network, batch, initial we
 
 import ml_collections
 
-from experiments.configs import stages, voc_stage1, voc_stage2
+from . import stages, voc_stage1, voc_stage2
 
 
 def get_config() -> ml_collections.ConfigDict:

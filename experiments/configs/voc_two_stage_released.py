@@ -9,7 +9,7 @@ Stage 1 in WORKDIR/stage1, stage 2 in WORKDIR, as voc_two_stage; sources: voc_st
 
 import ml_collections
 
-from experiments.configs import stages, voc_stage1_released, voc_stage2_released
+from . import stages, voc_stage1_released, voc_stage2_released
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
-from experiments import browse_data, prepare_data
+from experiments import browse_data
 from experiments.common import dataset
 from experiments.configs import default
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browse")
     write_scenes(folder / "scenes", train=6, val=1, seed=2)
     builder = prepare_voc_layout(folder / "scenes", folder / "tfds")
-    prepare_data.compute(builder, "train", "gradient", None, 1)
+    dataset.compute_packed_proposals(builder, "train", "gradient", processes=1)
     return folder
 
 
@@ -60,12 +60,9 @@ def test_statistics_and_sheet(folder, tmp_path, capsys):
 
 def test_the_sheet_shows_the_first_crops_of_the_training(folder, tmp_path):
     """Crop for crop, although the training's batches have another size."""
-    config = dataset.resolve_data(config_of(folder))
-    builder = dataset.open_dataset(config)
-    source = open_split(builder, "train")
-    windows = dataset.windows_of(config, builder, source)
-    shown = browse_data.first_crops(config, source, windows, 10)
-    with closing(dataset.batches_of(config, source, windows, 5)) as batches:
+    found = dataset.open_training_data(config_of(folder))
+    shown = browse_data.first_crops(found, 10)
+    with closing(found.batches(5)) as batches:
         trained = [next(batches) for _ in range(2)]
     for key in ("image", "label"):
         np.testing.assert_array_equal(shown[key], np.concatenate([batch[key] for batch in trained]))

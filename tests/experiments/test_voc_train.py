@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +21,10 @@ from training_programs import with_devices
 from deconvnet_jax.data import Example, class_names
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import FCN8s, network_from_config
-from deconvnet_jax.training import batch_layout, init_variables, make_optimizer
+from deconvnet_jax.training import batch_layout, calibrate_batch_norm, init_variables, make_optimizer
 from deconvnet_jax.weights import load_checkpoint
 from experiments import import_weights, voc_train
-from experiments.common import checks, training
+from experiments.common import checks, dataset, training
 from experiments.configs import default, voc_fcn8s, voc_two_stage, voc_two_stage_released
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,7 +258,7 @@ def test_initial_variables_keep_vgg16s_features_where_asked(tmp_path, rng):
     assert (kept["batch_stats"]["bn1_1"]["mean"] != 0).all()
 
 
-CONFIGS = [path.stem for path in (ROOT / "experiments/configs").glob("*.py") if path.stem not in ("__init__", "stages")]
+CONFIGS = [path.stem for path in (ROOT / "experiments/configs").glob("*.py") if "def get_config" in path.read_text()]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -305,8 +306,13 @@ def test_stage_1_can_have_its_own_value_of_what_both_share():
     assert config.stage1.optimizer.momentum == 0.8
 
 
-def test_two_stages_with_one_command(scenes, tmp_path, capsys):
-    """Momentum begins anew, batch normalisation is calibrated at the end, and what is finished is not done again."""
+def test_two_stages_with_one_command(scenes, tmp_path, capsys, monkeypatch):
+    """Momentum begins anew, batch normalisation is calibrated at the end, and what is finished is not done again.
+
+    The data are opened once, for both stages and the calibration.
+    """
+    opened, open_dataset = [], dataset.open_dataset
+    monkeypatch.setattr(dataset, "open_dataset", lambda config: opened.append(config) or open_dataset(config))
     config = voc_two_stage.get_config()
     tiny = {**TINY, "data.voc_root": str(scenes), "data.data_dir": str(scenes.parent / "tfds"), "bn_group": 0}
     config.update_from_flattened_dict({**tiny, "data.windows": ("image",), "calibrate.batches": 2})
@@ -314,6 +320,7 @@ def test_two_stages_with_one_command(scenes, tmp_path, capsys):
     config.calibrate.batch_size = 3  # on four devices
     config.data.balance = 0.0
     voc_train.run(config, str(tmp_path))
+    assert len(opened) == 1
     said = capsys.readouterr().err
     assert f"starting from {tmp_path / 'stage1'}\n" in said
     assert "statistics measured over 2 batches: mean_iou" in said
@@ -335,6 +342,19 @@ def test_two_stages_with_one_command(scenes, tmp_path, capsys):
     ]
 
 
+def test_calibration_without_evaluations(scenes, tmp_path, capsys):
+    """The statistics are the means over the batches that the config's seed begins with; nothing is scored."""
+    config = settings(scenes, eval_every=0, **{"calibrate.batches": 2, "calibrate.batch_size": 4})
+    assert voc_train.run(config, tmp_path) == {}
+    assert f"statistics measured over 2 batches: {tmp_path / 'calibrated'}\n" in capsys.readouterr().err
+    net, trained, _ = load_checkpoint(tmp_path)
+    _, calibrated, _ = load_checkpoint(tmp_path / "calibrated")
+    with closing(dataset.open_training_data(config).batches(4)) as batches:
+        expected = calibrate_batch_norm(net, trained, batches, 2)
+    jax.tree.map(np.testing.assert_array_equal, calibrated, jax.device_get(expected))
+    assert (calibrated["batch_stats"]["bn1_1"]["mean"] != trained["batch_stats"]["bn1_1"]["mean"]).any()
+
+
 def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(training, "run_stage", lambda *arguments: started.append(arguments))
@@ -344,6 +364,7 @@ def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
     voc_train.run(config, str(tmp_path), accept_changes=True)
     (first, first_folder, accepted), (second, second_folder, _) = started
     assert accepted
+    first, second = first.config, second.config
     assert (Path(first_folder), Path(second_folder)) == (tmp_path / "stage1", tmp_path)
     assert (first.init_from_step, second.init_from_step) == (None, 20_000)
     assert (first.init_from, first.init.vgg16, first.init.keep_features) == (None, "vgg16.npz", True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from absl import flags
-from ml_collections import config_flags
 
 from experiments.common import cli
 
@@ -104,7 +103,6 @@ def test_a_flag_that_is_no_path(own_flags, given, message):
     assert cli._one_line(caught.value).startswith(message)
 
 
-OLD_LOADER = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 CONFIGS = {
     "none.py": ("def get_config(): pass", "get_config() returned NoneType"),
     "dict.py": ("def get_config(): return {}", "get_config() returned dict"),
@@ -120,30 +118,39 @@ CONFIGS = {
 }
 
 
-@OLD_LOADER
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_file_that_is_none(tmp_path, name):
     text, message = CONFIGS[name]
-    sys.modules.pop("config_config", None)  # the one that was loaded before
     (tmp_path / name).write_text(text)
     said = refused_config(str(tmp_path / name))
     assert said.startswith(f"error: --config={tmp_path / name}")
     assert message in said
 
 
-@OLD_LOADER
-def test_config_files_are_paths(monkeypatch, tmp_path):
+def test_config_files_are_paths_or_names(monkeypatch, tmp_path):
     assert refused_config("gs://a/b.py").startswith("error: --config=gs://a/b.py is an address")
     assert refused_config("").startswith("error: --config is empty")
-    assert refused_config("no.py") == ("error: --config=no.py: no such file; experiments/configs has some")
+    said = refused_config("no.py")
+    assert said.startswith("error: --config=no.py: no such file; give a path, or one of the names camvid, coco128, ")
+    assert not {"settings", "stages"} & set(said.split(", "))
+    parse = cli._ConfigParser().parse
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "own [1].py").write_text("from experiments.configs.default import get_config")
-    assert cli._ConfigParser(config_flags.config_flags.ConfigFileFlagParser("config")).parse("~/own [1].py").seed == 0
+    assert parse("~/own [1].py").is_locked
+    copy = (ROOT / "experiments/configs/voc_stage2.py").read_text().replace("40_000", "41_000")
+    (tmp_path / "my.v2.py").write_text(copy)  # imports voc_stage1 from beside the original
+    assert parse(tmp_path / "my.v2.py").num_steps == 41_000
+    monkeypatch.chdir(tmp_path)
+    for name in ("voc_stage2", "voc_stage2.py", "experiments/configs/voc_stage2.py"):  # there is no such file here
+        assert parse(name).num_steps == 40_000
+    own = "import ml_collections\ndef get_config(steps): return ml_collections.ConfigDict({'a': steps})"
+    (tmp_path / "demo.py").write_text(own)
+    assert parse("demo.py:7").a == "7"
+    assert parse("demo").num_steps == 2400
 
 
 def refused_config(path):
-    parser = cli._ConfigParser(config_flags.config_flags.ConfigFileFlagParser("config"))
-    flag = flags.Flag(parser, None, "config", None, "")
+    flag = flags.Flag(cli._ConfigParser(), None, "config", None, "")
     with pytest.raises(flags.IllegalFlagValueError) as caught:
         flag.parse(path)
     said = cli._one_line(caught.value)

@@ -37,3 +37,32 @@ def test_where_tfds_keeps_its_copies(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", "s3://bucket/data")
     with pytest.raises(InputError, match=r"TFDS_DATA_DIR=s3://bucket/data is an address"):
         dataset.default_data_dir()
+
+
+def test_other_processes_wait_while_the_first_one_packs(scenes, monkeypatch, tmp_path):
+    """What a training and its calibration read; only the packing waits, and a second stage does not open it again."""
+    inside, packed = [], []
+
+    def first_process_first(make):
+        inside.append("begin")
+        builder = make()
+        inside.append("end")
+        return builder
+
+    prepare = dataset.data.prepare_voc_layout
+    monkeypatch.setattr(dataset, "first_process_first", first_process_first)
+    monkeypatch.setattr(
+        dataset.data, "prepare_voc_layout", lambda *arguments: packed.append(len(inside)) or prepare(*arguments)
+    )
+    config = default.get_config()
+    config.data.voc_root, config.data.data_dir = str(scenes), str(tmp_path)
+    found = dataset.open_training_data(config, scored=True)
+    assert (inside, packed) == (["begin", "end"], [1])
+    assert (len(found.trained), len(found.evaluated)) == (4, 3)
+    config.data.label_mode = "all"
+    second = dataset.open_training_data(config, found)
+    assert second.builder is found.builder
+    assert len(packed) == 1
+    config.data.eval_split = "test"
+    with pytest.raises(InputError, match="test"):
+        dataset.open_training_data(config, found, scored=True)
