@@ -1,12 +1,14 @@
 """What the documents say can be typed: links lead somewhere, programs, flags and settings exist, Python compiles."""
 
 import ast
+import inspect
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from experiments.common import cli, hosts
 from experiments.configs import default
 
 ROOT = Path(__file__).parents[1]
@@ -55,8 +57,8 @@ def test_python_compiles(document):
 def defined_flags(module):
     """Names of the flags that a program, or what it shares with others, defines; read, since one process parses one."""
     text = (ROOT / f"{module.replace('.', '/')}.py").read_text()
-    if "hosts.define_flags()" in text:
-        text += (ROOT / "experiments/common/hosts.py").read_text()
+    for shared, function in re.findall(r"\b(cli|hosts)\.(define_\w+)\(", text):
+        text += inspect.getsource(getattr({"cli": cli, "hosts": hosts}[shared], function))
     names = set(re.findall(r"""(?:DEFINE_\w+|define_path)\(\s*"(\w+)\"""", text))
     return names | {f"no{name}" for name in names}
 
