@@ -1,5 +1,7 @@
 """What a training step changes."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -28,12 +30,12 @@ class TrainState(struct.PyTreeNode):
 
 def init_variables(net: Network, seed: int) -> chex.ArrayTree:
     """Fresh variables of the network, the same for the same seed."""
-    images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), jnp.float32)
+    return _initialised(net, jax.random.key(seed))
 
-    def init(key: Array) -> chex.ArrayTree:
-        return net.init(key, jnp.zeros(images.shape, images.dtype))
 
-    return jax.jit(init)(jax.random.key(seed))
+@partial(jax.jit, static_argnums=0)
+def _initialised(net: Network, key: Array) -> chex.ArrayTree:
+    return net.init(key, jnp.zeros((1, net.min_input_size, net.min_input_size, 3), jnp.float32))
 
 
 def create_state(variables: chex.ArrayTree, optimizer: optax.GradientTransformation) -> TrainState:

@@ -1,14 +1,13 @@
 """The contact sheet and its numbers, against a count by hand; what cannot be browsed."""
 
 import json
-import subprocess
-import sys
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from programs import run_program
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
@@ -87,14 +86,12 @@ def test_proposals(folder, tmp_path):
 
 
 def test_the_command(folder, tmp_path):
-    command = [sys.executable, "-m", "experiments.browse_data", "--config=experiments/configs/demo.py"]
+    command = ["browse_data", f"--config={ROOT / 'experiments/configs/demo.py'}", f"--output={tmp_path}"]
     data = [f"--config.data.voc_root={folder / 'scenes'}", f"--config.data.data_dir={folder / 'tfds'}"]
-    done = subprocess.run(
-        [*command, *data, f"--output={tmp_path}", "--sample=32"], cwd=ROOT, capture_output=True, text=True
-    )
+    done = run_program(*command, *data, "--sample=32")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["picture"] == str(tmp_path / "examples.png")
-    wrong = subprocess.run([*command, *data[1:], f"--output={tmp_path}"], cwd=ROOT, capture_output=True, text=True)
+    wrong = run_program(*command, *data[1:])
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: no data: give --config.data.voc_root=FOLDER")
     assert len(wrong.stderr.splitlines()) == 1

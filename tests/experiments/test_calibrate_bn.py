@@ -1,13 +1,10 @@
 """From an imported training snapshot to predictions, and what cannot be calibrated."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from caffe_networks import random_deconvnet, random_fcn8s
 from caffemodel_writer import encode
+from programs import run_program
 
 from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
@@ -16,7 +13,6 @@ from deconvnet_jax.weights import load_checkpoint
 from experiments import calibrate_bn, import_weights
 from experiments.common import dataset
 
-ROOT = Path(__file__).resolve().parents[2]
 NARROW = {"width": 1 / 64, "fc": 8, "fc_window": 1}
 
 
@@ -36,11 +32,9 @@ def overrides(tiny_run):
 
 
 def test_a_snapshot_predicts_after_calibration_and_as_well_when_folded(tmp_path, snapshot, tiny_run):
-    command = [sys.executable, "-m", "experiments.calibrate_bn", f"--checkpoint={snapshot}", "--batches=2"]
-    command += [f"--{key}={value}" for key, value in overrides(tiny_run).items()]
-    done = subprocess.run(
-        [*command, "--batch_size=8", f"--output={tmp_path / 'calibrated'}"], cwd=ROOT, capture_output=True, text=True
-    )
+    flags = [f"--checkpoint={snapshot}", "--batches=2", "--batch_size=8", f"--output={tmp_path / 'calibrated'}"]
+    flags += [f"--{key}={value}" for key, value in overrides(tiny_run).items()]
+    done = run_program("calibrate_bn", *flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"statistics of 2 batches of 8 -> {tmp_path / 'calibrated'}\n"
     _, variables, info = load_checkpoint(tmp_path / "calibrated")

@@ -3,19 +3,17 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from programs import run_program
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import FCN8s
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.weights import load_checkpoint, save_network
 from experiments import export_model
-
-ROOT = Path(__file__).resolve().parents[2]
 
 # As the documentation tells it.
 USE = """
@@ -42,10 +40,8 @@ def scores_of_another_process(folder, images, cwd):
 
 
 def test_round_trip_for_any_number_of_images(tiny_run, tmp_path, rng):
-    command = [sys.executable, "-m", "experiments.export_model", f"--checkpoint={tiny_run.folder}"]
-    done = subprocess.run(
-        [*command, f"--output={tmp_path / 'model'}", "--platforms=cpu,cuda"], cwd=ROOT, capture_output=True, text=True
-    )
+    flags = [f"--checkpoint={tiny_run.folder}", f"--output={tmp_path / 'model'}", "--platforms=cpu,cuda"]
+    done = run_program("export_model", *flags)
     assert done.returncode == 0, done.stderr
     description = json.loads((tmp_path / "model/model.json").read_text())
     assert description["class_names"] == list(tiny_run.class_names)

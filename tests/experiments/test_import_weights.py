@@ -12,6 +12,7 @@ import pytest
 from caffe_networks import random_deconvnet, random_fcn8s
 from caffemodel_writer import encode
 from PIL import Image
+from programs import run_program
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
@@ -24,11 +25,6 @@ ROOT = Path(__file__).resolve().parents[2]
 NARROW = {"width": 1 / 64, "fc": 8, "classes": 3}
 
 
-def program(module, *arguments):
-    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-
 @pytest.fixture
 def photo(tmp_path, rng):
     path = tmp_path / "photo.png"
@@ -39,7 +35,9 @@ def photo(tmp_path, rng):
 def test_from_caffemodel_to_picture(tmp_path, rng, photo):
     layers = random_deconvnet(rng, **NARROW)
     (tmp_path / "net.caffemodel").write_bytes(encode(layers))
-    done = program("import_weights", f"--caffemodel={tmp_path / 'net.caffemodel'}", f"--output={tmp_path / 'imported'}")
+    done = run_program(
+        "import_weights", f"--caffemodel={tmp_path / 'net.caffemodel'}", f"--output={tmp_path / 'imported'}"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     rows = [re.findall(r"[^│\s]+", line) for line in done.stdout.splitlines() if line.startswith("│")]
@@ -48,7 +46,7 @@ def test_from_caffemodel_to_picture(tmp_path, rng, photo):
     assert rows[-1][:3] == ["seg-score-voc", "bias", "3"]
     assert len(rows) == 30 * 2 + 29 * 2
     assert "DeconvNet," in done.stdout
-    done = program("predict", f"--checkpoint={tmp_path / 'imported'}", f"--output={tmp_path / 'out'}", photo)
+    done = run_program("predict", f"--checkpoint={tmp_path / 'imported'}", f"--output={tmp_path / 'out'}", photo)
     assert done.returncode == 0, done.stderr
     labels = np.asarray(Image.open(tmp_path / "out/photo.png"))
     expected = Segmenter.from_caffe(tmp_path / "net.caffemodel")(np.asarray(Image.open(photo)))
@@ -100,7 +98,7 @@ def test_a_warning_is_one_line(tmp_path, rng):
     for index, (_, _, (kernel, bias)) in zip(TORCH_INDICES, vgg16, strict=True):
         arrays[f"features.{index}.weight"], arrays[f"features.{index}.bias"] = kernel, bias.ravel()
     np.savez(tmp_path / "vgg.npz", **arrays)
-    done = program("import_weights", f"--vgg16={tmp_path / 'vgg.npz'}", f"--output={tmp_path / 'out'}")
+    done = run_program("import_weights", f"--vgg16={tmp_path / 'vgg.npz'}", f"--output={tmp_path / 'out'}")
     assert done.returncode == 1
     warning, error = done.stderr.splitlines()
     assert warning.startswith("warning: VGG-16 weights: the first layer in ")
@@ -158,6 +156,6 @@ def test_the_full_network_in_a_minute_and_4_gb(tmp_path, rng, photo):
     print(f"{seconds:.0f} s, peak {peak / 1e9:.2f} GB")
     assert seconds < 60
     assert peak < 4e9
-    done = program("predict", f"--checkpoint={tmp_path / 'imported'}", f"--output={tmp_path / 'out'}", photo)
+    done = run_program("predict", f"--checkpoint={tmp_path / 'imported'}", f"--output={tmp_path / 'out'}", photo)
     assert done.returncode == 0, done.stderr
     assert np.asarray(Image.open(tmp_path / "out/photo.png")).shape == (224, 224)

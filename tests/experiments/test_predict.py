@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from programs import run_program
 
 from deconvnet_jax.data import write_proposals
 from deconvnet_jax.errors import InputError
@@ -36,9 +37,8 @@ def test_command(tiny_run, tmp_path, rng):
     broken.write_bytes(broken.read_bytes()[:800])
     single = write_image(tmp_path / "one.jpg")
     output = tmp_path / "out"
-    words = [sys.executable, "-m", "experiments.predict", str(single), str(tmp_path / "photos")]
-    words += [f"--checkpoint={tiny_run.folder}", f"--output={output}"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    words = [single, tmp_path / "photos", f"--checkpoint={tiny_run.folder}", f"--output={output}"]
+    done = run_program("predict", *words)
 
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -217,8 +217,8 @@ def test_ways_of_segmenting(tiny_run, tmp_path, rng, capsys):
 )
 def test_wrong_settings_are_one_line(tiny_run, tmp_path, word, message):
     image = write_image(tmp_path / "a.png")
-    words = [sys.executable, "-m", "experiments.predict", f"--checkpoint={tiny_run.folder}", word]
-    done = subprocess.run([*words, f"--output={tmp_path}/out", str(image)], cwd=ROOT, capture_output=True, text=True)
+    words = [f"--checkpoint={tiny_run.folder}", word, f"--output={tmp_path}/out", image]
+    done = run_program("predict", *words)
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1

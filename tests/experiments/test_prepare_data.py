@@ -1,23 +1,17 @@
 """The command as people run it."""
 
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import voc_archives
+from programs import run_program
 from voc_archives import SBD_FILE, VOC_FILE, write_tar
 
 from deconvnet_jax.data import listed_windows, open_split, prepare_voc2012, training_windows
 from experiments.common import dataset
 from experiments.configs import default
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def prepare(*flags):
-    command = [sys.executable, "-m", "experiments.prepare_data", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+prepare = partial(run_program, "prepare_data")
 
 
 def test_scenes_then_the_same_folder_as_voc_layout(tmp_path):

@@ -1,19 +1,15 @@
 """The command that makes the shipped edge network, on a data set of a few small photographs."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from programs import run_program
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.proposals.edge_network import read_edge_network
 from experiments import train_edges
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -35,8 +31,7 @@ def data_dir(rng, tmp_path):
 def test_from_photographs_to_scores(data_dir, tmp_path):
     output = tmp_path / "edges.npz"
     flags = [f"--data_dir={data_dir}", f"--output={output}", "--steps=2", "--batch_size=2"]
-    command = [sys.executable, "-m", "experiments.train_edges", *flags]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_program("train_edges", *flags)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["file"] == str(output)

@@ -1,24 +1,18 @@
 """The paper's figures: the command as people run it, and what it refuses."""
 
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
+from programs import run_program
 
 from deconvnet_jax.data import draw_scene
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from experiments import visualize
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def command(*words):
-    words = [sys.executable, "-m", "experiments.visualize", *map(str, words)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+command = partial(run_program, "visualize")
 
 
 def test_command(tiny_run, tmp_path):

@@ -5,12 +5,14 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from programs import run_program
 
 from deconvnet_jax.data import VOC_CLASSES, read_example, split_names
 from deconvnet_jax.errors import InputError
@@ -23,9 +25,7 @@ from experiments.configs import default
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def command(*arguments):
-    words = [sys.executable, "-m", "experiments.voc_eval", *arguments]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+command = partial(run_program, "voc_eval")
 
 
 @pytest.fixture(scope="module")

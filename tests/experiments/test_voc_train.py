@@ -16,6 +16,7 @@ import pytest
 from caffe_networks import random_deconvnet
 from caffemodel_writer import encode
 from PIL import Image
+from programs import run_program
 from training_programs import with_devices
 
 from deconvnet_jax.data import Example, class_names
@@ -28,6 +29,7 @@ from experiments.common import checks, dataset, training
 from experiments.configs import default, voc_fcn8s, voc_two_stage, voc_two_stage_released
 
 ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = "--config=experiments/configs/default.py"
 TINY = {
     "batch_size": 4,
     "num_steps": 2,
@@ -54,16 +56,12 @@ def settings(voc_root, **changes):
     return config
 
 
-def program(module, *arguments):
-    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=with_devices(2))
-
-
 def test_train_then_evaluate(scenes, tmp_path):
     flags = [f"--config.{key}={value}" for key, value in TINY.items()]
     flags += [f"--config.data.voc_root={scenes}", f"--config.data.data_dir={scenes.parent / 'tfds'}"]
-    command = ("voc_train", "--config=experiments/configs/default.py", f"--workdir={tmp_path}", *flags)
-    done = program(*command)
+    command = ("voc_train", DEFAULT, f"--workdir={tmp_path}", *flags)
+    process = [sys.executable, "-m", f"experiments.{command[0]}", *command[1:]]
+    done = subprocess.run(process, cwd=ROOT, capture_output=True, text=True, env=with_devices(2))
     assert done.returncode == 0, done.stderr
     assert re.search(r"6 classes, 4 training images, \d+ windows, 2 cpu device\(s\)", done.stderr)
     assert "step 2/2  loss" in done.stderr
@@ -72,11 +70,11 @@ def test_train_then_evaluate(scenes, tmp_path):
     assert (saved["model"]["num_classes"], saved["data"]["voc_root"]) == (6, str(scenes))
     with Image.open(tmp_path / "pictures/step_000002_image0.png") as picture:
         assert picture.mode == "RGB"
-    again = program(*command)
-    assert again.returncode == 0
+    again = run_program(*command)
+    assert again.returncode == 0, again.stderr
     assert "resumed at step 2 of 2" in again.stderr
 
-    scored = program("voc_eval", f"--checkpoint={tmp_path}")
+    scored = run_program("voc_eval", f"--checkpoint={tmp_path}")
     assert scored.returncode == 0, scored.stderr
     scores = json.loads(scored.stdout.splitlines()[-1])
     assert (scores["images"], scores["step"]) == (3, 2)
@@ -97,8 +95,8 @@ def test_train_then_evaluate(scenes, tmp_path):
 )
 def test_wrong_flags_are_one_line_and_exit_status_1(scenes, tmp_path, flags, words):
     flags = [flag.format(scenes=scenes) for flag in flags]
-    first = ("--config=experiments/configs/default.py", f"--workdir={tmp_path / 'run'}")
-    done = program("voc_train", *first, f"--config.data.data_dir={tmp_path}", *flags)
+    first = (DEFAULT, f"--workdir={tmp_path / 'run'}")
+    done = run_program("voc_train", *first, f"--config.data.data_dir={tmp_path}", *flags)
     assert done.returncode == 1
     *before, error = done.stderr.splitlines()
     assert all(line.startswith("checking and packing") for line in before)
@@ -109,7 +107,7 @@ def test_wrong_flags_are_one_line_and_exit_status_1(scenes, tmp_path, flags, wor
 
 
 def test_a_config_that_is_not_there(tmp_path):
-    done = program("voc_train", "--config=experiments/configs/nothing.py", f"--workdir={tmp_path / 'run'}")
+    done = run_program("voc_train", "--config=experiments/configs/nothing.py", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")

@@ -3,6 +3,7 @@
 import pytest
 
 from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS
+from deconvnet_jax.training import state
 
 
 def _one_layer_per_block():
@@ -10,7 +11,9 @@ def _one_layer_per_block():
         for block in ENCODER_WIDTHS:
             patch.setitem(ENCODER_WIDTHS, block, ENCODER_WIDTHS[block][:1])
             patch.setitem(DECODER_WIDTHS, block, DECODER_WIDTHS[block][-1:])
+        state._initialised.clear_cache()  # of networks with the same fields
         yield
+    state._initialised.clear_cache()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,66 @@
+"""Programs in this process, started by their command lines: a process of its own takes five seconds for imports."""
+
+import contextlib
+import io
+import logging
+import runpy
+import sys
+import threading
+import warnings
+from typing import NamedTuple
+from unittest import mock
+
+from absl import flags
+from absl import logging as absl_logging
+
+from experiments.common import failures
+
+
+class Done(NamedTuple):
+    """How a program ended, under the names of `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run_program(name, *arguments):
+    """Runs `python -m experiments.NAME ARGUMENT...` here; an exception that is a bug is raised."""
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
+    with _as_before(), contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+        code = _exit_code(f"experiments.{name}", [name, *map(str, arguments)])
+        for stream in streams:
+            stream.flush()
+    return Done(code, *(stream.buffer.getvalue().decode() for stream in streams))
+
+
+def _exit_code(module, argv):
+    with warnings.catch_warnings(), mock.patch.object(sys, "argv", argv):
+        warnings.resetwarnings()  # those of pytest, by which every warning is an error
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
+        try:
+            runpy.run_module(module, run_name="__main__")
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                print(stop.code, file=sys.stderr)
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+@contextlib.contextmanager
+def _as_before():
+    """What a program changes in its process is undone: flags, hooks, logging."""
+    defined, verbosity, handlers = set(flags.FLAGS), absl_logging.get_verbosity(), logging.root.handlers[:]
+    hooks = threading.excepthook, sys.unraisablehook
+    try:
+        with mock.patch.object(failures, "_said", set()):
+            yield
+    finally:
+        threading.excepthook, sys.unraisablehook = hooks
+        absl_logging.set_verbosity(verbosity)
+        logging.root.handlers[:] = handlers
+        for flag in set(flags.FLAGS) - defined:
+            delattr(flags.FLAGS, flag)
+        flags.FLAGS.unparse_flags()
