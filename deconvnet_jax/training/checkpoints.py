@@ -4,7 +4,6 @@ Steps are written atomically by Orbax, in the background: a half-written one is 
 kept with them, so that a damaged step is found when it is read, and the one before it is used.
 """
 
-import shutil
 import sys
 from typing import Any
 
@@ -13,17 +12,15 @@ import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import in_bucket, not_written, write_text
+from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.files import in_bucket
 from deconvnet_jax.weights import (
     RECORD,
     Checkpoints,
     StoredStep,
     finish_saving,
-    first_line,
     integrity_record,
-    metrics_file,
-    metrics_text,
+    write_metrics,
     writing,
 )
 
@@ -79,14 +76,7 @@ def add_metrics(manager: Checkpoints, step: int, metrics: dict[str, float]) -> N
     """
     finish_saving(manager)
     if jax.process_index() == 0:
-        path = metrics_file(manager.folder / str(step))
-        with not_written(path):
-            if path.exists() and not path.is_file():
-                shutil.rmtree(path)
-            if path.parent.exists() and not path.parent.is_dir():
-                path.parent.unlink()
-            path.parent.mkdir(exist_ok=True)
-        write_text(path, metrics_text(metrics))
+        write_metrics(manager.folder / str(step), metrics)
     _wait_for_all("metrics are written")
     manager.reload()
 
@@ -114,7 +104,7 @@ def restore_newest(
             data = stored.json("data")
             arrays = [stored.arrays("variables", variables), stored.arrays("optimizer", optimizer)]
         except Exception as error:  # whatever Orbax, TensorStore and JSON make of damaged files
-            damaged[step] = first_line(error)
+            damaged[step] = one_line(error)
             continue
         _set_aside(manager, damaged)
         return step, *jax.device_get(arrays), data

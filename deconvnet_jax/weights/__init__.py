@@ -14,10 +14,8 @@ from deconvnet_jax.weights.checkpoint_folder import (
     Checkpoints,
     StoredStep,
     finish_saving,
-    first_line,
-    metrics_file,
-    metrics_text,
     open_checkpoints,
+    write_metrics,
     writing,
 )
 from deconvnet_jax.weights.from_caffe import deconvnet_from_caffe, fcn8s_from_caffe, network_from_caffe
@@ -33,7 +31,6 @@ __all__ = [
     "deconvnet_from_caffe",
     "fcn8s_from_caffe",
     "finish_saving",
-    "first_line",
     "has_checkpoint",
     "init_from_checkpoint",
     "integrity_record",
@@ -41,11 +38,10 @@ __all__ = [
     "load_caffemodel",
     "load_checkpoint",
     "load_vgg16",
-    "metrics_file",
-    "metrics_text",
     "network_from_caffe",
     "newest_description",
     "open_checkpoints",
     "save_network",
+    "write_metrics",
     "writing",
 ]

@@ -12,7 +12,7 @@ import chex
 import jax
 import orbax.checkpoint as ocp
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.files import as_path, user_path
 from deconvnet_jax.models import DeconvNet, Network, config_from_network, network_from_config
@@ -22,10 +22,8 @@ from deconvnet_jax.weights.checkpoint_folder import (
     StoredStep,
     finish_saving,
     finished_steps,
-    first_line,
     open_checkpoints,
     read_metrics,
-    warn_of_metrics,
     writing,
 )
 from deconvnet_jax.weights.integrity import integrity_record
@@ -96,7 +94,7 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
     try:
         net, shapes = _described_network(info)
     except Exception as error:  # whatever Flax and JAX make of nonsense
-        raise InputError(f"{folder} is not a checkpoint of this project ({first_line(error)})") from error
+        raise InputError(f"{folder} is not a checkpoint of this project ({one_line(error)})") from error
     with _read_or_damaged(folder, "variables"):
         variables = stored.arrays("variables", shapes)
     return net, variables, {**info, "step": step}
@@ -111,7 +109,7 @@ def _read_or_damaged(folder: Path, what: str) -> Iterator[None]:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
             raise  # the files are good, the device's memory does not suffice
         raise InputError(
-            f"the {what} in {folder} cannot be read ({first_line(error)}); "
+            f"the {what} in {folder} cannot be read ({one_line(error)}); "
             "the files are damaged or were written by another version: use another step"
         ) from error
 
@@ -249,10 +247,5 @@ def _choose_step(directory: Path, step: int | None) -> int:
         if step not in steps:
             raise InputError(f"no step {step} in {directory}; there are {', '.join(map(str, steps))}")
         return step
-    scores = {}
-    for each in steps:
-        found, damage = read_metrics(directory / str(each))
-        if damage and jax.process_index() == 0:
-            warn_of_metrics(directory / str(each), damage)
-        scores[each] = -1.0 if found is None else found[BEST_METRIC]
+    scores = {each: (read_metrics(directory / str(each)) or {}).get(BEST_METRIC, -1.0) for each in steps}
     return max(steps, key=lambda each: (scores[each], each))

@@ -4,8 +4,8 @@ import contextlib
 import functools
 import json
 import logging
-import math
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,18 +14,16 @@ from typing import Any
 
 import chex
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import as_path, in_bucket, not_written
-from deconvnet_jax.weights.integrity import check_arrays, check_json, check_older_sums, check_record, json_digest
+from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.files import as_path, in_bucket, not_written, write_text
+from deconvnet_jax.weights.integrity import check_arrays, check_json, check_record, json_digest
 
 BEST_METRIC = "mean_iou"
 RECORD = "integrity"  # the item with the integrity record
-_OLDER_RECORD = "checksums"
 _WRITTEN_LAST = "commit_success.txt"
 _METRICS = "metrics"  # folder in a step, and the file in it
 _MISREAD = set("[]\\")  # Orbax looks for its files by patterns, TensorStore takes a backslash for a slash
@@ -36,12 +34,12 @@ class Checkpoints(ocp.CheckpointManager):
 
     Attributes:
       folder: the folder as the user knows it, absolute.
+      checked: the newest step whose arrays are known to be there.
     """
 
     def __init__(self, folder: Path, path: Path):
         self.folder = folder
-        self._damaged: set[int] = set()  # steps whose scores are
-        self._checked = max(finished_steps(folder), default=None)
+        self.checked = max(finished_steps(folder), default=None)
         best = preservation_policy.BestN(
             get_metric_fn=lambda metrics: metrics[BEST_METRIC], n=1, keep_checkpoints_without_metrics=False
         )
@@ -53,30 +51,8 @@ class Checkpoints(ocp.CheckpointManager):
         super().__init__(path, options=options)
 
     def metrics(self, step: int) -> dict[str, float] | None:
-        """Returns the scores of a step; None without any, or if they are damaged, with a warning the first time."""
-        scores, damage = read_metrics(self.folder / str(step))
-        if damage and step not in self._damaged and jax.process_index() == 0:
-            warn_of_metrics(self.folder / str(step), damage)
-            self._damaged.add(step)
-        return scores
-
-    def check_written(self) -> None:
-        """Reads an array of the newest step, which must be finished: that it was written without an error is no proof.
-
-        Raises:
-          InputError: if it is not there.
-        """
-        step = max(finished_steps(self.folder), default=None)
-        if step in (None, self._checked) or jax.process_index() > 0:
-            return
-        try:
-            _read_smallest(self.folder / str(step) / "variables")
-        except Exception as error:  # whatever Orbax and TensorStore make of files that are not there
-            raise InputError(
-                f"the checkpoint of step {step} in {self.folder} was written without its arrays ({first_line(error)}); "
-                "give a folder on another disk or with a plain name"
-            ) from error
-        self._checked = step
+        """Returns the scores of a step; None without any, or if they are damaged."""
+        return read_metrics(self.folder / str(step))
 
 
 @contextlib.contextmanager
@@ -119,22 +95,31 @@ def writing(manager: Checkpoints, write: Callable[[], Any]) -> None:
 
 
 def finish_saving(manager: Checkpoints) -> None:
-    """Waits until the last step is on the disk.
+    """Waits until the last step is on the disk, and looks whether its arrays are: no error is no proof of it.
 
     Raises:
       InputError: if it could not be written.
     """
     writing(manager, manager.wait_until_finished)
-    manager.check_written()
+    step = max(finished_steps(manager.folder), default=None)
+    if step in (None, manager.checked) or jax.process_index() > 0:
+        return
+    try:
+        with _readable_path(manager.folder / str(step) / "variables") as path:
+            _stored_shapes(path)
+    except Exception as error:  # whatever Orbax and TensorStore make of files that are not there
+        raise InputError(
+            f"the checkpoint of step {step} in {manager.folder} was written without its arrays ({one_line(error)}); "
+            "give a folder on another disk or with a plain name"
+        ) from error
+    manager.checked = step
 
 
 def _cause(error: Exception) -> str:
     said = str(error)
     if "No space left" in said or "RESOURCE_EXHAUSTED" in said:
         return "the disk is full"
-    if "File too large" in said:
-        return "the disk is full, or files may not be as large"
-    return first_line(error)
+    return "the disk is full, or files may not be as large" if "File too large" in said else one_line(error)
 
 
 def finished_steps(directory: Path) -> list[int]:
@@ -149,11 +134,6 @@ def finished_steps(directory: Path) -> list[int]:
     return sorted(int(c.name) for c in found if ((c / _WRITTEN_LAST).exists() if last else c.is_dir()))
 
 
-def first_line(error: BaseException) -> str:
-    """Returns what an exception says, for a message of one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 class StoredStep:
     """One finished step, whose items are compared with its integrity record while they are read.
 
@@ -164,14 +144,12 @@ class StoredStep:
     def __init__(self, folder: Path):
         """Reads the record. Checkpoints of older versions have none: then a note is printed."""
         self._folder = folder
-        self._record, self._older_sums = None, None
+        self._record = None
         if (folder / RECORD).exists():
             self._record = _read_json(folder / RECORD)
             check_record(self._record)
-            return
-        if (folder / _OLDER_RECORD).exists():
-            self._older_sums = _read_json(folder / _OLDER_RECORD)
-        _note_older(folder)
+        else:
+            _note_older(folder)
 
     def json(self, item: str) -> Any:
         """Returns a JSON item."""
@@ -189,14 +167,19 @@ class StoredStep:
         """
         _quiet()
         with _readable_path(self._folder / item) as path:
-            _check_shapes(path, shapes)
+            # Orbax would find other shapes, too, but from many reads at once, whose other errors it leaves to the
+            # garbage collector.
+            stored = _stored_shapes(path)
+            for name, leaf in _named_leaves(shapes):
+                if stored.get(name) != leaf.shape:
+                    raise ValueError(
+                        f"'{name}' has the shape {stored.get(name)}, the config's network needs {leaf.shape}"
+                    )
             handler = ocp.StandardCheckpointHandler()
             tree = handler.restore(path, args=ocp.args.StandardRestore(on_this_device(shapes)))
             handler.close()
         if self._record is not None:
             check_arrays(self._record, item, tree)
-        elif self._older_sums is not None:
-            check_older_sums(self._older_sums, item, tree)
         return tree
 
 
@@ -204,21 +187,6 @@ class StoredStep:
 def _note_older(folder: Path) -> None:
     if jax.process_index() == 0:
         print(f"note: {folder} was written by an older version; damage may go unnoticed", file=sys.stderr)
-
-
-def _read_smallest(item: Path) -> None:
-    """Reads the smallest array of an item. Raises whatever Orbax and TensorStore do if it is not there."""
-    with _readable_path(item) as path:
-        handler = ocp.PyTreeCheckpointHandler()
-        tree = handler.metadata(path)
-        leaves = jax.tree_util.tree_leaves_with_path(getattr(tree, "tree", tree))
-        keys, leaf = min(leaves, key=lambda pair: math.prod(pair[1].shape))
-        part: Any = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-        arguments: Any = ocp.RestoreArgs(restore_type=np.ndarray)
-        for key in reversed(keys):
-            part, arguments = {key.key: part}, {key.key: arguments}
-        handler.restore(path, args=ocp.args.PyTreeRestore(part, restore_args=arguments, partial_restore=True))
-        handler.close()
 
 
 def _read_json(folder: Path) -> Any:
@@ -229,16 +197,10 @@ def _read_json(folder: Path) -> Any:
         handler.close()
 
 
-def _check_shapes(path: Path, shapes: chex.ArrayTree) -> None:
-    """Raises ValueError for the first array that is missing or has another shape; reads no array.
-
-    Orbax would find out too, but from many reads at once, whose other errors it leaves to the garbage collector.
-    """
+def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of an item's arrays by name, from their own headers; reads no values."""
     stored = ocp.StandardCheckpointHandler().metadata(path)
-    found = {name: leaf.shape for name, leaf in _named_leaves(getattr(stored, "tree", stored))}
-    for name, leaf in _named_leaves(shapes):
-        if found.get(name) != leaf.shape:
-            raise ValueError(f"'{name}' has the shape {found.get(name)}, the config's network needs {leaf.shape}")
+    return {name: leaf.shape for name, leaf in _named_leaves(getattr(stored, "tree", stored))}
 
 
 def _named_leaves(tree: chex.ArrayTree) -> list[tuple[str, Any]]:
@@ -253,43 +215,45 @@ def on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def read_metrics(step: Path) -> tuple[dict[str, float] | None, str]:
-    """Returns the scores of a step, None without any, and what is damaged about them, "" for nothing.
-
-    Args:
-      step: its folder.
-    """
+def read_metrics(step: Path) -> dict[str, float] | None:
+    """Returns the scores in the folder of a step; None without any, or if they are damaged, with a warning."""
     path = step / _METRICS / _METRICS
     try:
         if not (step / _METRICS).exists() or ((step / _METRICS).is_dir() and not path.exists()):
-            return None, ""
+            return None
         values = json.loads(path.read_bytes())
         digest = values.pop("sha256", None)
         if digest not in (None, json_digest(values)):
-            return None, "the values are not those that were written"
+            raise ValueError("the values are not those that were written")
         if not isinstance(values[BEST_METRIC], float | int):
-            return None, f"{BEST_METRIC} is no number"
-        return {name: float(value) for name, value in values.items()}, ""
+            raise ValueError(f"{BEST_METRIC} is no number")
+        return {name: float(value) for name, value in values.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        return None, first_line(error)
+        _warn_of_metrics(path, one_line(error))
+        return None
 
 
-def metrics_text(scores: dict[str, float]) -> str:
-    """Returns what `read_metrics` reads."""
-    return json.dumps({**scores, "sha256": json_digest(scores)})
+@functools.cache  # once per file
+def _warn_of_metrics(path: Path, damage: str) -> None:
+    if jax.process_index() == 0:
+        step = path.parent.parent.name
+        print(f"warning: {path} cannot be read ({damage}); step {step} counts as not evaluated", file=sys.stderr)
 
 
-def metrics_file(step: Path) -> Path:
-    """Returns the file with the scores of a step."""
-    return step / _METRICS / _METRICS
+def write_metrics(step: Path, scores: dict[str, float]) -> None:
+    """Writes the scores of a step into its folder, in place of others or of damage.
 
-
-def warn_of_metrics(step: Path, damage: str) -> None:
-    """Prints a warning that scores cannot be read."""
-    print(
-        f"warning: {metrics_file(step)} cannot be read ({damage}); step {step.name} counts as not evaluated",
-        file=sys.stderr,
-    )
+    Raises:
+      InputError: if they cannot be written.
+    """
+    path = step / _METRICS / _METRICS
+    with not_written(path):
+        if path.exists() and not path.is_file():
+            shutil.rmtree(path)
+        if path.parent.exists() and not path.parent.is_dir():
+            path.parent.unlink()
+        path.parent.mkdir(exist_ok=True)
+    write_text(path, json.dumps({**scores, "sha256": json_digest(scores)}))
 
 
 @contextlib.contextmanager

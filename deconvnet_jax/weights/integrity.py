@@ -34,7 +34,8 @@ def integrity_record(arrays: Mapping[str, chex.ArrayTree], texts: Mapping[str, A
 
 def check_record(record: Any) -> None:
     """Raises ValueError unless a record is as it was written."""
-    if not isinstance(record, dict) or record.get(_DIGEST) != json_digest(_without_digest(record)):
+    body = {key: value for key, value in record.items() if key != _DIGEST} if isinstance(record, dict) else None
+    if body is None or record.get(_DIGEST) != json_digest(body):
         raise ValueError("its integrity record is damaged")
 
 
@@ -46,17 +47,8 @@ def check_json(record: Mapping[str, Any], item: str, value: Any) -> None:
 
 def check_arrays(record: Mapping[str, Any], item: str, tree: chex.ArrayTree) -> None:
     """Raises ValueError that names the first array of an item that is not what the record says."""
-    _compare(record["arrays"].get(item, {}), array_sums(tree))
-
-
-def check_older_sums(sums: Mapping[str, int], item: str, tree: chex.ArrayTree) -> None:
-    """As `check_arrays` for checkpoints before there was a record, which have sums of 32-bit words."""
-    found = {name: int(np.sum(_words(leaf), dtype=np.uint32)) for name, leaf in _leaves({item: tree})}
-    _compare(sums, found)
-
-
-def _compare(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
-    for name, value in found.items():
+    expected = record["arrays"].get(item, {})
+    for name, value in array_sums(tree).items():
         if expected.get(name) != value:
             raise ValueError(f"the values of {name} are not those that were written")
 
@@ -66,10 +58,6 @@ def json_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode()).hexdigest()
 
 
-def _without_digest(record: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != _DIGEST}
-
-
 def array_sums(tree: chex.ArrayTree) -> dict[str, int]:
     """Returns a sum over the words of every array, keyed by position, by the array's path in the tree.
 
@@ -77,16 +65,12 @@ def array_sums(tree: chex.ArrayTree) -> dict[str, int]:
     changes the sum, and swapped words or any other damage do in all but one of 2 ** 32 cases. Arrays on accelerators
     and arrays of which other processes have parts are summed where they are; all processes call it then.
     """
-    leaves = dict(_leaves(tree))
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     if all(map(_is_on_host, leaves.values())):
         with ThreadPoolExecutor() as pool:
             return dict(zip(leaves, pool.map(_host_sum, leaves.values()), strict=True))
     sums = jax.device_get({name: total.addressable_data(0) for name, total in _device_sums(leaves).items()})
     return {name: int(total) for name, total in sums.items()}
-
-
-def _leaves(tree: chex.ArrayTree) -> list[tuple[str, Any]]:
-    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def _is_on_host(leaf: Any) -> bool:
