@@ -1,12 +1,17 @@
 """Kinds of files, told by their first bytes and by what a container holds: names and suffixes may lie."""
 
+import contextlib
+import mmap
 import re
+import sys
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.protobuf import BYTES, Field, WireError, fields
 
 
 class FileKind(NamedTuple):
@@ -137,11 +142,10 @@ def _stream_kind(stream: BinaryIO, path: Path) -> FileKind:
         return SAFETENSORS
     if _is_text(start):
         return next((kind for pattern, kind in _TEXTS if pattern.match(start)), TEXT)
-    size = stream.seek(0, 2)
-    stream.seek(max(0, size - 8))
-    if stream.read(8) == _TABLE_MAGIC or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
+    data = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+    if data[-8:] == _TABLE_MAGIC or re.search(r"\.data-\d{5}-of-\d{5}$", path.name):
         return TF_CHECKPOINT
-    return _protobuf_kind(stream, size)
+    return _protobuf_kind(data)
 
 
 def _is_text(start: bytes) -> bool:
@@ -187,54 +191,25 @@ def _hdf5_kind(path: Path) -> FileKind:
     return HDF5
 
 
-def _protobuf_kind(stream: BinaryIO, size: int) -> FileKind:
+def _protobuf_kind(data: memoryview) -> FileKind:
     """Returns the kind of a protobuf message by its fields: Caffe's, ONNX's and TensorFlow's have no magic number."""
-    fields: dict[int, tuple[bool, int, bytes]] = {}  # number: (is a text or message, how often, its first bytes)
-    for number, is_bytes, content in _protobuf_fields(stream, size):
-        before = fields.get(number, (is_bytes, 0, content))
-        fields[number] = (is_bytes, before[1] + 1, before[2])
-    numbers = {number for number, (is_bytes, _, _) in fields.items() if is_bytes}
-    names_weights = b"caffemodel" in fields.get(2, (True, 0, b""))[2]
-    if fields and not fields.get(1, (True, 0, b""))[0]:  # a number comes first
-        if numbers <= {2, 3} and set(fields) <= {1, 2, 3, 4} and (3 in numbers or names_weights):
+    firsts: dict[int, Field] = {}  # by number
+    counts: Counter[int] = Counter()
+    with contextlib.suppress(WireError, IndexError):
+        for field in islice(fields(data, 0, sys.maxsize), _MAX_FIELDS):  # the last one may be cut
+            firsts.setdefault(field.number, field)
+            counts[field.number] += 1
+    numbers = {number for number, field in firsts.items() if field.wire_type == BYTES}
+    content = {number: bytes(data[firsts[number].start :][:200]) for number in numbers}
+    if firsts and 1 in firsts and 1 not in numbers:  # a number comes first
+        if numbers <= {2, 3} and set(firsts) <= {1, 2, 3, 4} and (3 in numbers or b"caffemodel" in content.get(2, b"")):
             return SOLVERSTATE
         if 5 in numbers:
             return MEAN_IMAGE
         if {7, 8} & numbers:
             return ONNX
-        return SAVED_MODEL if numbers == {2} and set(fields) == {1, 2} else UNKNOWN
-    _, count, name = fields.get(1, (True, 0, b""))
-    if count > 1 or name[:1] in (b"\n", b"\x12"):  # nodes, or the message that describes a graph; not a network's name
+        return SAVED_MODEL if numbers == {2} and set(firsts) == {1, 2} else UNKNOWN
+    # Nodes, or the message that describes a graph; not a network's name.
+    if counts[1] > 1 or content.get(1, b"")[:1] in (b"\n", b"\x12"):
         return GRAPH
     return CAFFEMODEL if {2, 100} & numbers else UNKNOWN
-
-
-def _protobuf_fields(stream: BinaryIO, size: int) -> Iterator[tuple[int, bool, bytes]]:
-    """Yields number, whether the value is bytes, and the first of these, of each field until one does not fit."""
-    stream.seek(0)
-    for _ in range(_MAX_FIELDS):
-        tag = _varint(stream)
-        if tag is None or not 0 < tag >> 3 < 2**29 or tag & 7 not in (0, 1, 2, 5):
-            return
-        length = {0: 0, 1: 8, 5: 4}.get(tag & 7)
-        value = _varint(stream) if length in (0, None) else 0
-        if value is None:
-            return
-        length = value if length is None else length
-        content = stream.read(min(length, 200)) if tag & 7 == 2 else b""
-        yield tag >> 3, tag & 7 == 2, content
-        if stream.tell() - len(content) + length > size:
-            return
-        stream.seek(length - len(content), 1)
-
-
-def _varint(stream: BinaryIO) -> int | None:
-    value = 0
-    for i in range(10):
-        byte = stream.read(1)
-        if not byte:
-            return None
-        value |= (byte[0] & 127) << 7 * i
-        if byte[0] < 128:
-            return value
-    return None

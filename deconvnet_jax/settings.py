@@ -1,12 +1,15 @@
-"""What the value of a setting may be: types, ranges and choices, refused with one line that names the setting."""
+"""What the value of a setting may be: types, ranges and choices, refused with one line that names the setting.
+
+Each kind of value is a set: `value in kind`, for a value of any type. str(kind) says what is expected, for messages.
+"""
 
 import os
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
@@ -15,12 +18,7 @@ from deconvnet_jax.files import user_path
 class Kind(Protocol):
     """The type and the range of a setting."""
 
-    @property
-    def expected(self) -> str:
-        """What a value must be, for messages."""
-
-    def accepts(self, value: Any) -> bool:
-        """Returns whether the setting may have this value, of any type."""
+    def __contains__(self, value: object, /) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -41,22 +39,19 @@ class Number:
     above: bool = False
     below: bool = False
 
-    @property
-    def expected(self) -> str:
-        """As `Kind`."""
+    def __str__(self) -> str:
         kind = "a whole number" if self.whole else "a number"
         low, high = (f"{bound:,}" if self.whole else f"{bound:g}" for bound in (self.low, self.high))
         if not (self.above or self.below):
             return f"{kind} from {low} to {high}"
         return f"{kind} {'above' if self.above else 'from'} {low} and {'below' if self.below else 'up to'} {high}"
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
+    def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, Integral if self.whole else Real):
             return False
-        return self.low <= value <= self.high and not (
-            (self.above and value == self.low) or (self.below and value == self.high)
-        )
+        number = int(value) if isinstance(value, Integral) else float(value)
+        outside = (self.above and number == self.low) or (self.below and number == self.high)
+        return self.low <= number <= self.high and not outside
 
 
 @dataclass(frozen=True)
@@ -65,35 +60,30 @@ class Choice:
 
     names: tuple[str, ...]
 
-    @property
-    def expected(self) -> str:
-        """As `Kind`."""
+    def __str__(self) -> str:
         return f"one of {', '.join(self.names)}"
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
+    def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and value in self.names
 
 
-@dataclass(frozen=True)
 class Switch:
     """True or False."""
 
-    expected: str = "True or False"
+    def __str__(self) -> str:
+        return "True or False"
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
+    def __contains__(self, value: object) -> bool:
         return isinstance(value, bool)
 
 
-@dataclass(frozen=True)
 class Text:
     """A name that is not empty."""
 
-    expected: str = "a name, not empty"
+    def __str__(self) -> str:
+        return "a name, not empty"
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
+    def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
@@ -109,14 +99,11 @@ class LocalPath:
     names: tuple[str, ...] = ()
     in_bucket: bool = False
 
-    @property
-    def expected(self) -> str:
-        """As `Kind`."""
+    def __str__(self) -> str:
         named = ", ".join(name for name in self.names if name)
-        return f"the path of a file or folder, or one of {named}" if named else "the path of a file or folder"
+        return f"the path of a file or folder{named and f', or one of {named}'}"
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
+    def __contains__(self, value: object) -> bool:
         return isinstance(value, str | os.PathLike)
 
 
@@ -126,14 +113,14 @@ class OrNone:
 
     kind: Kind
 
-    @property
-    def expected(self) -> str:
-        """As `Kind`."""
-        return f"{self.kind.expected}, or None"
+    def __str__(self) -> str:
+        return f"{self.kind}, or None"
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
-        return value is None or self.kind.accepts(value)
+    def __contains__(self, value: object) -> bool:
+        return value is None or value in self.kind
+
+
+_ORDER = ", in ascending order"
 
 
 @dataclass(frozen=True)
@@ -152,16 +139,12 @@ class Several:
     distinct: bool = False
     ascending: bool = False
 
-    @property
-    def expected(self) -> str:
-        """As `Kind`."""
-        parts = ["a tuple", f" of {self.least} or more" if self.least else "", f", each {self.kind.expected}"]
-        parts += [", none twice" if self.distinct else "", ", in ascending order" if self.ascending else ""]
-        return "".join(parts)
+    def __str__(self) -> str:
+        parts = ["a tuple", f" of {self.least} or more" if self.least else "", f", each {self.kind}"]
+        return "".join([*parts, ", none twice" if self.distinct else "", _ORDER if self.ascending else ""])
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
-        if not isinstance(value, list | tuple) or len(value) < self.least or not all(map(self.kind.accepts, value)):
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, list | tuple) or len(value) < self.least or not all(v in self.kind for v in value):
             return False
         if self.distinct and len(set(value)) < len(value):
             return False
@@ -180,22 +163,18 @@ class Pair:
     kinds: tuple[Kind, Kind]
     ascending: bool = False
 
-    @property
-    def expected(self) -> str:
-        """As `Kind`."""
-        values = " and ".join(kind.expected for kind in self.kinds)
-        return f"a pair of {values}{', in ascending order' if self.ascending else ''}"
+    def __str__(self) -> str:
+        return f"a pair of {' and '.join(map(str, self.kinds))}{_ORDER if self.ascending else ''}"
 
-    def accepts(self, value: Any) -> bool:
-        """As `Kind`."""
+    def __contains__(self, value: object) -> bool:
         if not isinstance(value, list | tuple) or len(value) != 2:
             return False
-        fit = all(kind.accepts(part) for kind, part in zip(self.kinds, value, strict=True))
+        fit = all(part in kind for kind, part in zip(self.kinds, value, strict=True))
         return fit and (not self.ascending or list(value) == sorted(value))
 
 
-def check_values(values: Mapping[str, Any], kinds: Mapping[str, Kind], prefix: str = "") -> None:
-    """Checks settings that are there; those that are missing are not looked at.
+def check_values(values: Mapping[str, object], kinds: Mapping[str, Kind], prefix: str = "") -> None:
+    """Checks the settings that are given; those that are missing are not looked at.
 
     Args:
       values: of the settings.
@@ -207,13 +186,14 @@ def check_values(values: Mapping[str, Any], kinds: Mapping[str, Kind], prefix: s
     """
     for key, value in values.items():
         if key not in kinds:
-            raise InputError(f"{prefix}{key}: no such setting{_similar(key, kinds)}")
-        if not kinds[key].accepts(value):
-            raise InputError(f"{prefix}{key}={_short.repr(value)}: expected {kinds[key].expected}")
+            similar = next((f"; there is {name}" for name in kinds if name.split(".")[-1] == key.split(".")[-1]), "")
+            raise InputError(f"{prefix}{key}: no such setting{similar}")
+        if value not in kinds[key]:
+            raise InputError(f"{prefix}{key}={_short.repr(value)}: expected {kinds[key]}")
         chosen_path(value, kinds[key], f"{prefix}{key}")
 
 
-def chosen_path(value: Any, kind: Kind, name: str) -> Path | None:
+def chosen_path(value: object, kind: Kind, name: str) -> Path | None:
     """Returns the path that a setting names; None if it names none, or settings of this kind have no paths.
 
     Args:
@@ -225,14 +205,9 @@ def chosen_path(value: Any, kind: Kind, name: str) -> Path | None:
       InputError: for a path that cannot be used (`files.user_path`).
     """
     kind = kind.kind if isinstance(kind, OrNone) else kind
-    if not isinstance(kind, LocalPath) or value is None or value in kind.names:
+    if not isinstance(kind, LocalPath) or not isinstance(value, str | os.PathLike) or value in kind.names:
         return None
     return user_path(value, name, kind.in_bucket)
-
-
-def _similar(key: str, known: Iterable[str]) -> str:
-    ending: Sequence[str] = [name for name in known if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-    return f"; there is {ending[0]}" if ending else ""
 
 
 _short = reprlib.Repr()

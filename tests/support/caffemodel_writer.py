@@ -25,9 +25,9 @@ V1_TYPES = {
 
 
 @cache
-def messages(packed):
-    """The classes of the messages; lists of numbers packed or one by one."""
-    file = descriptor_pb2.FileDescriptorProto(name=f"caffe_{packed}.proto", package=f"caffe_{packed}")
+def messages():
+    """The classes of the messages."""
+    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe")
 
     def message(name, /, **fields):
         descriptor = file.message_type.add(name=name)
@@ -35,11 +35,11 @@ def messages(packed):
             added = descriptor.field.add(name=field, number=number)
             added.label = FIELD.LABEL_REPEATED if repeated else FIELD.LABEL_OPTIONAL
             if isinstance(kind, str):
-                added.type, added.type_name = FIELD.TYPE_MESSAGE, f".caffe_{packed}.{kind}"
+                added.type, added.type_name = FIELD.TYPE_MESSAGE, f".caffe.{kind}"
             else:
                 added.type = kind
                 if repeated and kind != FIELD.TYPE_STRING:
-                    added.options.packed = packed
+                    added.options.packed = True
 
     message("BlobShape", dim=(1, FIELD.TYPE_INT64, True))
     message(
@@ -93,18 +93,17 @@ def messages(packed):
     }
 
 
-def encode(layers, *, v1=True, packed=True, shape=None, doubles=False, diffs=False):
+def encode(layers, *, v1=True, shape=None, doubles=False, diffs=False):
     """The bytes of a caffemodel.
 
     Args:
       layers: [(name, type as a word, [array, ...]), ...].
       v1: the older form of layers.
-      packed: numbers in one block, as Caffe writes them.
       shape: blobs have "shape" instead of num, channels, height, width; by default in the newer form.
       doubles: values as doubles.
       diffs: gradients too.
     """
-    net = messages(packed)["NetParameter"](name="net", input=["data"], input_dim=[1, 3, 224, 224])
+    net = messages()["NetParameter"](name="net", input=["data"], input_dim=[1, 3, 224, 224])
     for i, (name, kind, blobs) in enumerate(layers):
         layer = (net.layers if v1 else net.layer).add(
             name=name, type=V1_TYPES[kind] if v1 else kind, bottom=[f"blob{i}"], top=[f"blob{i + 1}"]

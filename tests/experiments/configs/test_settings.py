@@ -46,7 +46,7 @@ def test_configs_that_come_with_the_project(name):
 def test_values_of_another_type_or_out_of_range(key):
     kind = settings.KINDS[key]
     fraction = isinstance(kind, Number) and not kind.whole  # ml_collections makes 1.0 of True there
-    wrong = [value for value in ODD if not (kind.accepts(value) or (value is True and fraction))]
+    wrong = [value for value in ODD if not (value in kind or (value is True and fraction))]
     assert len(wrong) >= len(ODD) - 3  # text, or True, or a number may be right, never all of them
     for value in wrong:
         assert f"config.{key}" in refused(changed(key, value))
@@ -56,7 +56,7 @@ def test_values_of_another_type_or_out_of_range(key):
 def test_numbers_are_never_nan_negative_or_huge(key):
     kind = settings.KINDS[key]
     for value in (NAN, INF, -1, -1.0, 1e12, 10**12, kind.low - 1, kind.high + 1, str(kind.low)):
-        assert not kind.accepts(value)
+        assert value not in kind
 
 
 @pytest.mark.parametrize(
