@@ -50,7 +50,6 @@ from .common import cli
 from .common.checks import check_combinations
 from .common.output import output_file
 from .compiled import report, topologies
-from .compiled.hardware import ACCELERATORS
 from .compiled.largest_batch import find_largest
 from .configs import settings
 
@@ -192,7 +191,7 @@ def largest_batch(config: ml_collections.ConfigDict, topology: str, devices: Seq
     """
     if config.micro_batch:
         raise InputError(f"--find_batch: config.micro_batch={config.micro_batch} bounds the memory; leave it out")
-    accelerator = ACCELERATORS[topologies.accelerator_name(topology)]
+    accelerator = topologies.accelerator_of(topology)
 
     def valid(images: int) -> bool:
         try:
@@ -206,7 +205,7 @@ def largest_batch(config: ml_collections.ConfigDict, topology: str, devices: Seq
             compiled, _ = compile_step(config, topology, devices, images * len(devices))
         except DoesNotFitError:
             return None
-        return report.memory(compiled, accelerator, 0)["total_bytes"]
+        return report.memory(compiled, accelerator, ())["total_bytes"]
 
     found = find_largest(config.batch_size // len(devices), valid, needed, accelerator.memory)
     if not found:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from deconvnet_jax.errors import InputError
 
-from ..compiled.hardware import ACCELERATORS, all_reduce_seconds
+from ..compiled.hardware import all_reduce_seconds
 from ..compiled.schedule import Collective, step_seconds
-from ..compiled.topologies import accelerator_name
+from ..compiled.topologies import accelerator_of
 from .harness import Numbers, Table
 
 REPORTS = Path(__file__).resolve().parents[2] / "docs/results/compiled"
@@ -58,7 +58,7 @@ def read_report(file: Path) -> Numbers:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         found["step"]["collectives"] = [Collective(**one) for one in found["step"]["collectives"]]
-        accelerator_name(found["topology"])
+        accelerator_of(found["topology"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"--report={file} is no report of experiments.compile --json; name another file") from error
     return found
@@ -66,7 +66,7 @@ def read_report(file: Path) -> Numbers:
 
 def case(report: Numbers, step_ms: float | None) -> Numbers:
     """Returns the numbers of a compiled program on one accelerator and on more."""
-    step, accelerator = report["step"], ACCELERATORS[accelerator_name(report["topology"])]
+    step, accelerator = report["step"], accelerator_of(report["topology"])
     alone = step_ms / 1000 if step_ms else SLOWER_THAN_BOUND * step["bound_seconds"]
     scaling = {}
     for size in SIZES:

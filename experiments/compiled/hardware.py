@@ -55,14 +55,12 @@ def all_reduce_seconds(num_bytes: float, levels: Sequence[Level]) -> float:
     return sending + latency
 
 
-def gpu_hosts(nvlink: float, network: float) -> Callable[[int], list[Level]]:
-    """Returns the networks of hosts of 8 GPUs on one switch, and a network card for every GPU.
+def _gpu(bfloat16: float, tf32: float, bandwidth: float, memory: float, nvlink: float, network: float) -> Accelerator:
+    """GPUs in hosts of 8 on one switch, with a network card for every GPU.
 
-    Between hosts NCCL builds trees, so the number of hops grows as the logarithm.
-
-    Args:
-      nvlink: bytes per second in one direction, of each GPU inside a host.
-      network: the same between hosts.
+    `nvlink` and `network` are bytes per second in one direction, of each GPU, inside a host and between hosts, where
+    NCCL builds trees: the number of hops grows as the logarithm. JAX takes 75 % of a GPU's memory unless
+    XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
     """
 
     def levels(devices: int) -> list[Level]:
@@ -71,19 +69,18 @@ def gpu_hosts(nvlink: float, network: float) -> Callable[[int], list[Level]]:
         within = Level(inside, LINK_SHARE * nvlink, 2e-6, inside - 1)
         return [within, Level(hosts, LINK_SHARE * network, 5e-6, math.ceil(math.log2(hosts)))]
 
-    return levels
+    return Accelerator("gpu", {"bfloat16": bfloat16, "float32": tf32}, bandwidth, 0.75 * memory, levels)
 
 
-def torus(link: float, axes: int, wrapped: Callable[[list[int]], list[int]]) -> Callable[[int], list[Level]]:
-    """Returns the network of chips in a grid, each side as long as the others or twice that.
+def _tpu(
+    peak: float, bandwidth: float, memory: float, link: float, axes: int, wrapped: Callable[[list[int]], list[int]]
+) -> Accelerator:
+    """TPU chips in a grid of 2 or 3 axes, each side as long as the others or twice that.
 
-    The sides work on parts of the data at the same time. On a side that wraps around, a chip has two links and the way
-    is half as long; on one that does not, the chip at the end, for which all wait, has one.
-
-    Args:
-      link: bytes per second in one direction, of one link.
-      axes: 2 or 3.
-      wrapped: those of a grid's sides that wrap around.
+    The sides work on parts of the data at the same time. On a side that wraps around (`wrapped` returns those), a chip
+    has two links and the way is half as long; on one that does not, the chip at the end, for which all wait, has one.
+    `link` is bytes per second in one direction. A TPU multiplies float32 as bfloat16 unless a higher precision is asked
+    for, which this project does not.
     """
 
     def levels(devices: int) -> list[Level]:
@@ -93,22 +90,7 @@ def torus(link: float, axes: int, wrapped: Callable[[list[int]], list[int]]) -> 
         hops = sum(side - 1 for side in sides) - sum(side // 2 - 1 for side in wrapped(sides))
         return [Level(devices, LINK_SHARE * link * links, 1e-6, hops)]
 
-    return levels
-
-
-def _gpu(bfloat16: float, tf32: float, bandwidth: float, memory: float, nvlink: float, network: float) -> Accelerator:
-    # JAX takes 75 % of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
-    peak = {"bfloat16": bfloat16, "float32": tf32}
-    return Accelerator("gpu", peak, bandwidth, 0.75 * memory, gpu_hosts(nvlink, network))
-
-
-def _tpu(
-    peak: float, bandwidth: float, memory: float, link: float, axes: int, wrapped: Callable[[list[int]], list[int]]
-) -> Accelerator:
-    # A TPU multiplies float32 as bfloat16 unless a higher precision is asked for, which this project does not.
-    return Accelerator(
-        "tpu", dict.fromkeys(("bfloat16", "float32"), peak), bandwidth, memory, torus(link, axes, wrapped)
-    )
+    return Accelerator("tpu", dict.fromkeys(("bfloat16", "float32"), peak), bandwidth, memory, levels)
 
 
 def _sides_of_16(sides: list[int]) -> list[int]:

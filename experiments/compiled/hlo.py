@@ -3,12 +3,12 @@
 The text is what `jax.stages.Compiled.as_text()` returns. Sizes include the tiles to which a TPU pads arrays.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,24 +19,16 @@ FREE = (
     *("domain", "partition-id", "replica-id", "while", "call"),
 )
 SLICES = ("slice", "dynamic-slice", "gather")
-_BYTES = {"pred": 1, "token": 0, "opaque": 0, "c64": 8, "c128": 16}
 _INSTRUCTION = re.compile(r"\s*(ROOT )?%(\S+) = ")
 _COMPUTATION = re.compile(r"(ENTRY )?%(\S+) \(.*\{\s*$")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _NAME = re.compile(r"%([^\s,()]+)")
 _TILE = re.compile(r"T\(([\d,]+)\)")
-_SPACE = re.compile(r"S\((\d+)\)")
+_ON_CHIP = re.compile(r"S\([1-9]")  # where a TPU prefetches to
 
 
-@dataclass(frozen=True)
-class Array:
-    """An array of a shape.
-
-    Attributes:
-      dtype: as HLO writes it, e.g. "bf16".
-      dims: sizes.
-      layout: from the minor dimension to the major one, tiles and memory space, as HLO writes it.
-    """
+class Array(NamedTuple):
+    """Dtype and sizes of an array; its layout: dimensions, the minor one first, tiles and memory space, as in HLO."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -45,10 +37,9 @@ class Array:
     @property
     def num_bytes(self) -> int:
         """Bytes in memory, with the padding of the layout's tile."""
-        digits = re.search(r"\d+", self.dtype)
-        bits = 8 * _BYTES[self.dtype] if self.dtype in _BYTES else int(digits[0]) if digits else 0
+        digits, tile = re.search(r"\d+", self.dtype), _TILE.search(self.layout)
+        bits = int(digits[0]) if digits else 8 * (self.dtype == "pred")  # tokens have none
         dims = list(self.dims)
-        tile = _TILE.search(self.layout)
         if tile and dims:
             order = [int(i) for i in self.layout.split(":")[0].split(",")]  # minor dimension first
             sides = [int(side) for side in tile[1].split(",")]
@@ -57,19 +48,12 @@ class Array:
         return math.prod(dims) * bits // 8
 
     @property
-    def in_memory(self) -> bool:
-        """Whether it lies in the device's memory; False: in memory on the chip, where a TPU prefetches to."""
-        space = _SPACE.search(self.layout)
-        return not space or space[1] == "0"
-
-    @property
     def traffic(self) -> int:
         """Bytes that reading or writing it moves from or to the device's memory."""
-        return self.num_bytes if self.in_memory else 0
+        return 0 if _ON_CHIP.search(self.layout) else self.num_bytes
 
 
-@dataclass(frozen=True)
-class Instruction:
+class Instruction(NamedTuple):
     """One instruction: result, opcode, names of operands, and the rest of its line."""
 
     name: str
@@ -77,7 +61,7 @@ class Instruction:
     opcode: str
     operands: tuple[str, ...]
     attributes: str
-    index: int = 0  # of a parameter
+    number: int = 0  # of a parameter
 
     def attribute(self, key: str) -> str | None:
         """The value of key=%NAME, key="TEXT", key={...} or key=WORD; None if there is none."""
@@ -126,9 +110,9 @@ class Computation:
         return users
 
     @cached_property
-    def parameters(self) -> dict[int, Instruction]:
-        """Its parameters by number."""
-        return {i.index: i for i in self.instructions.values() if i.opcode == "parameter"}
+    def parameters(self) -> dict[int, str]:
+        """Names of its parameters by number."""
+        return {i.number: i.name for i in self.instructions.values() if i.opcode == "parameter"}
 
 
 @dataclass
@@ -211,21 +195,19 @@ class Module:
             return read
         return read + (self._written(inner, results) if opcode == "fusion" and inner else results)
 
-    def _read(self, computation: Computation, parameter: Instruction, whole: int) -> int:
+    def _read(self, computation: Computation, name: str, whole: int) -> int:
         """Bytes that a fusion reads of a parameter: less than all of it if all who use it take slices."""
         total = 0
-        for user in computation.users.get(parameter.name, ()):
-            inner = self.called(user)
-            if user.opcode in SLICES and user.operands[0] == parameter.name:
-                total += user.arrays[0].num_bytes
-            elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
-                continue  # written in place
-            elif user.opcode == "bitcast":
-                total += self._read(computation, user, whole)
+        for user in computation.users.get(name, ()):
+            inner, is_first = self.called(user), user.operands[0] == name
+            if user.opcode == "bitcast":
+                total += self._read(computation, user.name, whole)
             elif user.opcode == "fusion" and inner:
-                positions = [i for i, name in enumerate(user.operands) if name == parameter.name]
+                positions = [i for i, operand in enumerate(user.operands) if operand == name]
                 total += sum(self._read(inner, inner.parameters[i], whole) for i in positions)
-            else:
+            elif is_first and user.opcode in SLICES:
+                total += user.arrays[0].num_bytes
+            elif not (is_first and user.opcode == "dynamic-update-slice"):  # which is written in place
                 return whole
         return total
 
@@ -248,8 +230,8 @@ def _parse_instruction(name: str, text: str) -> Instruction:
     close = _closing(rest, len(opcode))
     inside = rest[len(opcode) + 1 : close - 1]
     operands = () if opcode == "constant" else tuple(_NAME.findall(inside))
-    index = int(inside) if opcode == "parameter" else 0
-    return Instruction(name, arrays, opcode, operands, rest[close:], index)
+    number = int(inside) if opcode == "parameter" else 0
+    return Instruction(name, arrays, opcode, operands, rest[close:], number)
 
 
 def _closing(text: str, start: int) -> int:
@@ -265,28 +247,26 @@ def _closing(text: str, start: int) -> int:
 def flops(computation: Computation, instruction: Instruction) -> int:
     """Floating-point operations of a convolution or matrix product, two per multiply-add; 0 of anything else."""
     target = instruction.attribute("custom_call_target") or ""
-    if instruction.opcode not in ("convolution", "dot") and not target.startswith(("__cudnn$conv", "__cublas")):
+    is_convolution = instruction.opcode == "convolution" or target.startswith("__cudnn$conv")
+    if not is_convolution and instruction.opcode != "dot" and not target.startswith("__cublas"):
         return 0
     result = instruction.arrays[0].dims
     left, right = (computation.instructions[name].arrays[0].dims for name in instruction.operands[:2])
-    if instruction.opcode == "convolution":
-        return _convolution_flops(instruction, left, right, result)
+    if not is_convolution:
+        return 2 * math.prod(result) * math.prod(left[dim] for dim in _contracted(instruction))
     if target.startswith("__cudnn$convBackwardInput"):  # the window is that of the forward convolution
         return _convolution_flops(instruction, result, right, left)
     if target.startswith("__cudnn$convBackwardFilter"):
         return _convolution_flops(instruction, left, result, right)
-    if target.startswith("__cudnn"):
-        return _convolution_flops(instruction, left, right, result)
-    contracted = _contracted(instruction)
-    return 2 * math.prod(result) * math.prod(left[dim] for dim in contracted)
+    return _convolution_flops(instruction, left, right, result)
 
 
 def _contracted(instruction: Instruction) -> list[int]:
     """The dimensions of the first operand that a matrix product sums over."""
     found = instruction.attribute("lhs_contracting_dims")
     if found is None:  # a call of cuBLAS
-        found = re.search(r'"lhs_contracting_dimensions":(\[[^\]]*\])', instruction.attributes)
-        return [int(dim) for dim in json.loads(found[1])] if found else []
+        of_call = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
+        found = of_call[1].replace('"', "") if of_call else ""
     return [int(dim) for dim in found.split(",") if dim]
 
 
@@ -294,21 +274,19 @@ def _convolution_flops(
     instruction: Instruction, left: tuple[int, ...], kernel: tuple[int, ...], result: tuple[int, ...]
 ) -> int:
     """Two operations per multiply-add with a real input; none for padding and for the holes of a dilation."""
-    labels = re.split("_|->", instruction.attribute("dim_labels") or "")
+    of_left, of_kernel, of_result = re.split("_|->", instruction.attribute("dim_labels") or "")
     window = dict(part.split("=") for part in (instruction.attribute("window") or "").split())
-    spatial = [label for label in labels[0] if label.isdigit()]
-    pairs = [_pairs(window, i, left[labels[0].index(s)], result[labels[2].index(s)]) for i, s in enumerate(spatial)]
-    outside = result[labels[2].index("b")] * result[labels[2].index("f")]
-    return 2 * outside * kernel[labels[1].index("i")] * math.prod(pairs)
+    count = 2 * result[of_result.index("b")] * result[of_result.index("f")] * kernel[of_kernel.index("i")]
+    for axis, label in enumerate(label for label in of_left if label.isdigit()):
+        of_axis = {key: value.split("x")[axis] for key, value in window.items()}
+        count *= _pairs(of_axis, left[of_left.index(label)], result[of_result.index(label)])
+    return count
 
 
-def _pairs(window: dict[str, str], axis: int, size: int, out: int) -> int:
+def _pairs(window: dict[str, str], size: int, out: int) -> int:
     """Along one axis: how many pairs of output and place in the window meet an element of the input."""
-
-    def value(key: str, default: str) -> str:
-        return window[key].split("x")[axis] if key in window else default
-
-    side, stride, low = int(value("size", "1")), int(value("stride", "1")), int(value("pad", "0_0").split("_")[0])
-    dilation, holes = int(value("rhs_dilate", "1")), int(value("lhs_dilate", "1"))
+    side, stride = int(window.get("size", 1)), int(window.get("stride", 1))
+    dilation, holes = int(window.get("rhs_dilate", 1)), int(window.get("lhs_dilate", 1))
+    low = int(window.get("pad", "0_0").split("_")[0])
     places = np.arange(out)[:, None] * stride + np.arange(side) * dilation - low
     return int(np.count_nonzero((places >= 0) & (places <= (size - 1) * holes) & (places % holes == 0)))

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from deconvnet_jax.models import layer_names, network_from_config
 
-from .hardware import ACCELERATORS, Accelerator, all_reduce_seconds
+from .hardware import Accelerator, all_reduce_seconds
 from .schedule import Rates, read_schedule, step_seconds
-from .topologies import accelerator_name
+from .topologies import accelerator_of
 
 SETTINGS = ("batch_size", "micro_batch", "bn_group", "remat", "all_reduce_dtype")
 SHOWN = 12  # exchanges in the text; the JSON has all
@@ -23,7 +23,7 @@ SHOWN = 12  # exchanges in the text; the JSON has all
 
 def setting(config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Returns what was compiled, and for what."""
-    accelerator = ACCELERATORS[accelerator_name(topology)]
+    accelerator = accelerator_of(topology)
     return {
         "topology": topology,
         "devices": len(devices),
@@ -45,22 +45,19 @@ def of_step(
     compiled: jax.stages.Compiled, config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
     """Returns the report of a compiled training step; bytes and operations are those of one device."""
-    accelerator, images = ACCELERATORS[accelerator_name(topology)], config.batch_size // len(devices)
-    state, batch = compiled.args_info[0]
-    names = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, _ in jax.tree_util.tree_leaves_with_path((state, batch))
-    ]
+    accelerator, images = accelerator_of(topology), config.batch_size // len(devices)
+    arguments = compiled.args_info[0]  # state and batch
+    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(arguments)]
     schedule = read_schedule(
         compiled.as_text(),
         Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth),
         layer_names(network_from_config(config.model.to_dict())),
-        [name.removeprefix("0/") for name in names],
+        [path.removeprefix("0/") for path in paths],
     )
     duration = partial(all_reduce_seconds, levels=accelerator.levels(len(devices)))
     seconds = step_seconds(schedule.collectives, schedule.bound_seconds, 1.0, duration)
     return {
-        "memory": memory(compiled, accelerator, state=_num_bytes(state)),
+        "memory": memory(compiled, accelerator, arguments[0]),
         "flops_per_image": schedule.flops / images,
         "bytes_per_image": schedule.num_bytes / images,
         "xla_bytes_accessed": (compiled.cost_analysis() or {}).get("bytes accessed"),
@@ -74,21 +71,19 @@ def of_proposal_batch(
     compiled: jax.stages.Compiled, config: ml_collections.ConfigDict, topology: str
 ) -> dict[str, Any]:
     """Returns the report of the compiled proposal batch."""
-    accelerator, windows = ACCELERATORS[accelerator_name(topology)], config.inference.batch_size
+    accelerator, windows = accelerator_of(topology), config.inference.batch_size
     schedule = read_schedule(compiled.as_text(), Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth))
     return {
         "windows": windows,
-        "memory": memory(compiled, accelerator, state=_num_bytes(compiled.args_info[0][0])),
+        "memory": memory(compiled, accelerator, compiled.args_info[0][0]),
         "flops_per_window": schedule.flops / windows,
         "bytes_per_window": schedule.num_bytes / windows,
-        "arithmetic_seconds": schedule.arithmetic_seconds,
-        "memory_seconds": schedule.memory_seconds,
-        "bound_seconds": schedule.bound_seconds,
+        **{key: getattr(schedule, key) for key in ("arithmetic_seconds", "memory_seconds", "bound_seconds")},
     }
 
 
-def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: int) -> dict[str, Any]:
-    """Returns what a program needs on one device; `state`: bytes of those of its arguments that stay."""
+def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: Any) -> dict[str, Any]:
+    """Returns what a program needs on one device; `state`: those of its arguments that stay."""
     stats = compiled.memory_analysis()
     total = (
         stats.argument_size_in_bytes
@@ -98,7 +93,7 @@ def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: int) 
         + stats.generated_code_size_in_bytes
     )
     return {
-        "state_bytes": state,
+        "state_bytes": sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(state)),
         "temporary_bytes": stats.temp_size_in_bytes,
         "total_bytes": total,
         "usable_bytes": accelerator.memory,
@@ -177,10 +172,6 @@ def _largest(step: dict[str, Any]) -> Table:
     for one in step["largest"]:
         table.add_row(f"{one['bytes'] / 1e6:,.0f}", one["name"], one["layer"])
     return table
-
-
-def _num_bytes(tree: Any) -> int:
-    return sum(leaf.dtype.itemsize * math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def _gb(num_bytes: float) -> str:

@@ -156,7 +156,14 @@ class _Clock:
     num_bytes: int = 0
     products: int = 0  # of the backward pass
     seconds: float = 0.0
-    begun: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # By name, for each exchange: kind, times, whether asynchronous, `now` at its start; bytes, `now` at its end.
+    begun: dict[str, tuple[str, int, bool, tuple[int, int, float]]] = field(default_factory=dict)
+    ended: dict[str, tuple[int, tuple[int, int, float]]] = field(default_factory=dict)
+
+    @property
+    def now(self) -> tuple[int, int, float]:
+        """Products of the backward pass, operations and seconds so far."""
+        return self.products, self.flops, self.seconds
 
     def run(self, step: _Step) -> None:
         """Advances by one instruction."""
@@ -164,10 +171,11 @@ class _Clock:
         kind = self.module.exchange(instruction)
         if kind or (instruction.opcode == "async-done" and instruction.operands[0] in self.begun):
             starts, ends = _starts_and_ends(instruction)
-            in_parts = any(name.startswith(PARTS_START) and "end" not in found for name, found in self.begun.items())
-            if not (starts and ends and instruction.opcode == "fusion" and in_parts):  # otherwise one of the parts
-                self._exchange(instruction, times, kind)
-            if instruction.opcode != "fusion" or not (starts and ends):  # other fusions may compute, too
+            computes = instruction.opcode == "fusion" and starts and ends
+            in_parts = any(name.startswith(PARTS_START) for name in self.begun.keys() - self.ended.keys())
+            if not (computes and in_parts):  # otherwise one of the parts
+                self._exchange(instruction, times, kind or "")
+            if not computes:
                 return
         num_bytes = self.module.traffic(computation, instruction)
         self.num_bytes += times * num_bytes
@@ -178,33 +186,22 @@ class _Clock:
         if not instruction.opcode.endswith(("-start", "-done")):  # a prefetch runs beside other instructions
             self.seconds += times * max(flops / self.rates.flops, num_bytes / self.rates.bandwidth)
 
-    def _exchange(self, instruction: Instruction, times: int, kind: str | None) -> None:
+    def _exchange(self, instruction: Instruction, times: int, kind: str) -> None:
         name, (starts, ends) = instruction.name, _starts_and_ends(instruction)
         if starts:
-            self.begun[name] = {
-                "kind": kind,
-                "times": times,
-                "asynchronous": not ends and '"is_sync":true' not in instruction.attributes,
-                "start": (self.products, self.flops, self.seconds),
-            }
+            asynchronous = not ends and '"is_sync":true' not in instruction.attributes
+            self.begun[name] = kind, times, asynchronous, self.now
         if ends:
             candidates = (name, name.replace(PARTS_DONE, PARTS_START), *instruction.operands)
             start = next(candidate for candidate in candidates if candidate in self.begun)
-            num_bytes = sum(array.num_bytes for array in instruction.arrays)
-            self.begun[start] |= {"end": (self.products, self.flops, self.seconds), "num_bytes": num_bytes}
+            self.ended[start] = sum(array.num_bytes for array in instruction.arrays), self.now
 
     def finished(self) -> Iterator[Collective]:
         """The exchanges, after the last instruction."""
-        for name, found in self.begun.items():
-            (start_product, start_flops, start), (end_product, end_flops, end) = found["start"], found["end"]
+        for name, (kind, times, asynchronous, (start_product, start_flops, start)) in self.begun.items():
+            num_bytes, (end_product, end_flops, end) = self.ended[name]
             yield Collective(
-                name=name,
-                kind=found["kind"],
-                num_bytes=found["num_bytes"],
-                times=found["times"],
-                asynchronous=found["asynchronous"],
-                start_product=start_product,
-                end_product=end_product,
+                *(name, kind, num_bytes, times, asynchronous, start_product, end_product),
                 before_backward_end=start_product < self.products,
                 flops_between=end_flops - start_flops,
                 start_seconds=start,
@@ -240,11 +237,11 @@ def _origin(instruction: Instruction, computation: Computation, layers: Sequence
     if layer:
         return f"{layer}, {'backward' if 'transpose(' in instruction.op_name else 'forward'}: {what}"
     read = [computation.instructions[name] for name in instruction.operands]
-    known = [one for one in read if one.opcode == "parameter" and one.index < len(arguments)]
+    known = [one for one in read if one.opcode == "parameter" and one.number < len(arguments)]
     if not known:
         return what
     largest = max(known, key=lambda one: sum(array.num_bytes for array in one.arrays))
-    return f"{arguments[largest.index]}: {what}"
+    return f"{arguments[largest.number]}: {what}"
 
 
 def step_seconds(

@@ -1,7 +1,6 @@
 """Devices that are not there, described to JAX so that programs can be compiled for them."""
 
 import importlib.util
-import math
 import os
 import re
 from pathlib import Path
@@ -10,7 +9,7 @@ import jax
 
 from deconvnet_jax.errors import InputError
 
-from .hardware import ACCELERATORS, GPUS_PER_HOST
+from .hardware import ACCELERATORS, GPUS_PER_HOST, Accelerator
 
 TARGETS = Path(__file__).with_name("targets")
 # What libtpu would otherwise ask Google Cloud for: which machine this is.
@@ -18,8 +17,8 @@ MACHINES = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 EXAMPLES = "v5e:4x4, v5p:2x2x2, v6e:2x4, h100:8, h200:8, a100:16, b200:8"
 
 
-def accelerator_name(topology: str) -> str:
-    """Returns the name of a topology's accelerator, a key of `ACCELERATORS`; "h100" for "h100:8".
+def accelerator_of(topology: str) -> Accelerator:
+    """Returns the accelerator of a topology such as "h100:8" or "v5e:4x4".
 
     Raises:
       InputError: for an unknown one, or a number or grid that is none.
@@ -27,14 +26,13 @@ def accelerator_name(topology: str) -> str:
     name, _, size = topology.partition(":")
     if name not in ACCELERATORS:
         raise InputError(f"--topology={topology}: unknown accelerator '{name}'; expected for example {EXAMPLES}")
-    grid = r"[1-9]\d*(x[1-9]\d*)+" if ACCELERATORS[name].platform == "tpu" else r"[1-9]\d*"
-    if not re.fullmatch(grid, size):
-        what = "a grid of chips" if ACCELERATORS[name].platform == "tpu" else "a number of GPUs"
+    is_tpu = ACCELERATORS[name].platform == "tpu"
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)+" if is_tpu else r"[1-9]\d*", size):
+        what = "a grid of chips" if is_tpu else "a number of GPUs"
         raise InputError(f"--topology={topology}: expected {what} after the colon, for example {EXAMPLES}")
-    count = math.prod(int(side) for side in size.split("x"))
-    if ACCELERATORS[name].platform == "gpu" and count > GPUS_PER_HOST and count % GPUS_PER_HOST:
+    if not is_tpu and int(size) > GPUS_PER_HOST and int(size) % GPUS_PER_HOST:
         raise InputError(f"--topology={topology}: expected at most 8 GPUs, or hosts of 8: a multiple of 8")
-    return name
+    return ACCELERATORS[name]
 
 
 def describe(topology: str) -> list[jax.Device]:
@@ -43,9 +41,9 @@ def describe(topology: str) -> list[jax.Device]:
     Raises:
       InputError: for an unknown topology, or if the compiler for it is not installed or is in use.
     """
-    platform = ACCELERATORS[accelerator_name(topology)].platform
+    devices = {"gpu": _gpus, "tpu": _tpus}[accelerator_of(topology).platform]
     try:
-        return _gpus(topology) if platform == "gpu" else _tpus(topology)
+        return devices(topology)
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0]
         if "lockfile" in reason:
@@ -72,7 +70,7 @@ def _tpus(topology: str) -> list[jax.Device]:
 
     if not importlib.util.find_spec("libtpu"):
         raise InputError(f"--topology={topology} needs XLA's compiler for TPUs: pip install -e '.[compile-tpu]'")
-    machine = {"TPU_ACCELERATOR_TYPE": MACHINES[accelerator_name(topology)], "TPU_WORKER_HOSTNAMES": "localhost"}
+    machine = {"TPU_ACCELERATOR_TYPE": MACHINES[topology.partition(":")[0]], "TPU_WORKER_HOSTNAMES": "localhost"}
     os.environ.update({"TPU_SKIP_MDS_QUERY": "1", **machine})
     if not list(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
         os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no chips that processes could take from each other

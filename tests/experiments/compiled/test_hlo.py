@@ -52,7 +52,7 @@ def test_tuples_comments_and_attributes():
   ROOT %t = (f32[4]{0}, /*index=1*/(bf16[2,2]{1,0}, u8[0]{0})) tuple(%p.1, %x-y.2), metadata={op_name="jit(f)/t"}"""
     )
     parameter, result = module.entry.instructions.values()
-    assert (parameter.index, parameter.op_name) == (1, "state['a (b)']")
+    assert (parameter.number, parameter.op_name) == (1, "state['a (b)']")
     assert [array.dims for array in result.arrays] == [(4,), (2, 2), (0,)]
     assert (result.operands, result.opcode, result.op_name) == (("p.1", "x-y.2"), "tuple", "jit(f)/t")
     assert module.entry.root == "t"
