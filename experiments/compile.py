@@ -91,10 +91,12 @@ def run(config: ml_collections.ConfigDict, topology: str, find_batch: bool = Fal
       find_batch: compile further batches, to find the largest that fits.
 
     Raises:
-      InputError: for settings or a topology that cannot be used, and if XLA refuses the step as too large.
+      InputError: for settings or a topology that cannot be used, or if XLA refuses the step as too large.
     """
     jax.config.update("jax_platforms", "cpu")  # accelerators of this machine are left alone
-    config = checked_config(config)
+    config = settings.checked(config)
+    check_combinations(config)
+    config.model.num_classes = config.model.num_classes or CLASSES
     devices = topologies.describe(topology)
     batch_layout(config.batch_size, len(devices), config.micro_batch, config.bn_group)
     if find_batch:
@@ -110,18 +112,6 @@ def run(config: ml_collections.ConfigDict, topology: str, find_batch: bool = Fal
     }
     report.show(found)
     return found
-
-
-def checked_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns a copy of a config that has a number of classes.
-
-    Raises:
-      InputError: for settings that are out of range or exclude each other.
-    """
-    config = settings.checked(config)
-    check_combinations(config)
-    config.model.num_classes = config.model.num_classes or CLASSES
-    return config
 
 
 def compile_step(

@@ -43,21 +43,13 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Contender(Generic[T]):
-    """One side of a comparison of networks.
+    """One side of a comparison of networks."""
 
-    Attributes:
-      step: starts one training step or forward pass; what it returns may still be computed.
-      wait: waits for that; returns the loss or a score as a number.
-      parameters: number of parameters of the network.
-      mode: how it is run.
-      peak_bytes: returns the most device memory used so far; None where the backend does not tell.
-    """
-
-    step: Callable[[], T]
-    wait: Callable[[T], float]
-    parameters: int
-    mode: str = "jit"
-    peak_bytes: Callable[[], int | None] = lambda: None
+    step: Callable[[], T]  # starts one training step or forward pass; what it returns may still be computed
+    wait: Callable[[T], float]  # waits for that; returns the loss or a score as a number
+    parameters: int  # of the network
+    mode: str = "jit"  # how it is run
+    peak_bytes: Callable[[], int | None] = lambda: None  # the most device memory so far; None: nobody tells
 
 
 def in_turns(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:

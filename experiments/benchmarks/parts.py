@@ -23,21 +23,13 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Part:
-    """A command whose result is wanted.
+    """A command whose result is wanted."""
 
-    Attributes:
-      name: of its files in the folder of the report, NAME.log and NAME.json.
-      title: what it measures, for readers.
-      command: the program and its arguments; it may write its numbers, a JSON object, to `numbers_file`.
-      environment: variables for this part alone.
-      numbers_of_log: returns the numbers of a command that writes no file, from the text of its log.
-    """
-
-    name: str
-    title: str
-    command: Sequence[str]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    numbers_of_log: Callable[[str], Numbers] | None = None
+    name: str  # of its files in the folder of the report, NAME.log and NAME.json
+    title: str  # what it measures, for readers
+    command: Sequence[str]  # the program and its arguments; it may write its numbers, a JSON object, to `numbers_file`
+    environment: Mapping[str, str] = field(default_factory=dict)  # variables for this part alone
+    numbers_of_log: Callable[[str], Numbers] | None = None  # of a command that writes no file, from the text of its log
 
 
 class PartRunner:

@@ -7,15 +7,10 @@ from . import crf, environment, forward, growth, infer, input, proposals, repeat
 
 
 class Benchmark(NamedTuple):
-    """A benchmark.
+    """A benchmark."""
 
-    Attributes:
-      module: `run` returns its numbers, one JSON object; `tables` makes tables of them.
-      flags: the arguments of `run`.
-    """
-
-    module: ModuleType
-    flags: tuple[str, ...] = ()
+    module: ModuleType  # its `run` returns numbers, one JSON object; its `tables` makes tables of them
+    flags: tuple[str, ...] = ()  # the arguments of `run`
 
 
 BENCHMARKS = {

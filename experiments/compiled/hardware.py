@@ -10,34 +10,22 @@ GPUS_PER_HOST = 8
 
 
 class Level(NamedTuple):
-    """A network through which `devices` accelerators, or groups of them, sum up what they have.
+    """A network through which accelerators, or groups of them, sum up what they have."""
 
-    `bandwidth`: bytes per second that one accelerator sends; `latency`: seconds from one to the next, `hops` of which
-    follow each other on the way to all.
-    """
-
-    devices: int
-    bandwidth: float
-    latency: float
-    hops: int
+    devices: int  # accelerators or groups
+    bandwidth: float  # bytes per second that one accelerator sends
+    latency: float  # seconds from one to the next
+    hops: int  # that follow each other on the way to all
 
 
 class Accelerator(NamedTuple):
-    """One kind of accelerator.
+    """One kind of accelerator."""
 
-    Attributes:
-      platform: "gpu" or "tpu".
-      peak: operations per second by the dtype of the computation, without sparsity.
-      bandwidth: bytes per second of its memory.
-      memory: bytes that a program can use.
-      levels: the networks between a number of them.
-    """
-
-    platform: str
-    peak: dict[str, float]
-    bandwidth: float
-    memory: float
-    levels: Callable[[int], list[Level]]
+    platform: str  # "gpu" or "tpu"
+    peak: dict[str, float]  # operations per second by the dtype of the computation, without sparsity
+    bandwidth: float  # bytes per second of its memory
+    memory: float  # bytes that a program can use
+    levels: Callable[[int], list[Level]]  # the networks between a number of them
 
 
 def all_reduce_seconds(num_bytes: float, levels: Sequence[Level]) -> float:

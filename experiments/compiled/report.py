@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -61,7 +62,7 @@ def of_step(
         "flops_per_image": schedule.flops / images,
         "bytes_per_image": schedule.num_bytes / images,
         "xla_bytes_accessed": (compiled.cost_analysis() or {}).get("bytes accessed"),
-        **schedule.as_json(),
+        **asdict(schedule),
         "exchange_seconds": sum(one.times * duration(one.num_bytes) for one in schedule.collectives),
         "waiting_seconds": seconds - schedule.bound_seconds,
     }

@@ -5,7 +5,7 @@ whichever is longer. The program itself is slower.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .hlo import Computation, Instruction, Module
@@ -25,74 +25,35 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class Collective:
-    """A sum over devices, or another exchange between them.
+    """A sum over devices, or another exchange between them."""
 
-    Attributes:
-      name: of the instruction.
-      kind: e.g. "all-reduce".
-      num_bytes: of its results on each device.
-      times: how often it runs: more than once inside a loop.
-      asynchronous: whether other instructions can run between its start and its end.
-      start_product: convolutions and matrix products of the backward pass that run before its start.
-      end_product: those that run before its end.
-      before_backward_end: whether products of the backward pass run after its start.
-      flops_between: operations of what runs between its start and its end.
-      start_seconds: bound of the time of all instructions before its start, exchanges left out.
-      end_seconds: the same before its end.
-    """
-
-    name: str
-    kind: str
-    num_bytes: int
-    times: int
-    asynchronous: bool
-    start_product: int
-    end_product: int
-    before_backward_end: bool
-    flops_between: int
-    start_seconds: float
-    end_seconds: float
+    name: str  # of the instruction
+    kind: str  # e.g. "all-reduce"
+    num_bytes: int  # of its results on each device
+    times: int  # how often it runs: more than once inside a loop
+    asynchronous: bool  # whether other instructions can run between its start and its end
+    start_product: int  # convolutions and matrix products of the backward pass that run before its start
+    end_product: int  # those that run before its end
+    before_backward_end: bool  # whether products of the backward pass run after its start
+    flops_between: int  # operations of what runs between its start and its end
+    start_seconds: float  # bound of the time of all instructions before its start, exchanges left out
+    end_seconds: float  # the same before its end
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a program does on one device.
+    """What a program does on one device; exchanges with other devices are left out of bytes and seconds."""
 
-    Attributes:
-      flops: operations of convolutions and matrix products, two per multiply-add; none for padding.
-      num_bytes: moved from and to the device's memory; exchanges between devices are left out.
-      backward_products: convolutions and matrix products of the backward pass.
-      arithmetic_seconds: `flops` at the peak rate.
-      memory_seconds: `num_bytes` at the memory's bandwidth.
-      bound_seconds: the bounds of all instructions, one after the other; exchanges between devices are left out. What
-        a TPU prefetches runs beside other instructions.
-      collectives: in the order of their starts.
-      largest: the instructions that move the most bytes: "name", "opcode", "layer", "bytes", "times".
-    """
-
-    flops: int
-    num_bytes: int
-    backward_products: int
-    arithmetic_seconds: float
-    memory_seconds: float
-    bound_seconds: float
-    collectives: tuple[Collective, ...]
-    largest: tuple[dict[str, Any], ...]
-
-    @property
-    def early_share(self) -> float:
-        """Share of the exchanged bytes whose exchange starts before the last tenth of the backward products."""
-        early = (one for one in self.collectives if one.start_product <= LATE * self.backward_products)
-        return sum(one.num_bytes * one.times for one in early) / max(1, self.exchanged_bytes)
-
-    @property
-    def exchanged_bytes(self) -> int:
-        """Bytes that every device exchanges with others."""
-        return sum(one.num_bytes * one.times for one in self.collectives)
-
-    def as_json(self) -> dict[str, Any]:
-        """Returns all of it as JSON values."""
-        return {**asdict(self), "early_share": self.early_share, "exchanged_bytes": self.exchanged_bytes}
+    flops: int  # of convolutions and matrix products, two per multiply-add; none for padding
+    num_bytes: int  # moved from and to the device's memory
+    backward_products: int  # convolutions and matrix products of the backward pass
+    arithmetic_seconds: float  # `flops` at the peak rate
+    memory_seconds: float  # `num_bytes` at the memory's bandwidth
+    bound_seconds: float  # the bounds of all instructions, one after the other; a TPU's prefetches run beside others
+    exchanged_bytes: int  # that every device exchanges with others
+    early_share: float  # of those, the share whose exchange starts before the last tenth of the backward products
+    collectives: tuple[Collective, ...]  # in the order of their starts
+    largest: tuple[dict[str, Any], ...]  # the instructions that move most: "name", "opcode", "layer", "bytes", "times"
 
 
 def read_schedule(text: str, rates: Rates, layers: Sequence[str] = (), arguments: Sequence[str] = ()) -> Schedule:
@@ -109,6 +70,9 @@ def read_schedule(text: str, rates: Rates, layers: Sequence[str] = (), arguments
     clock = _Clock(module, rates)
     for step in steps:
         clock.run(step)
+    collectives = tuple(clock.finished())
+    exchanged = sum(one.num_bytes * one.times for one in collectives)
+    early = [one for one in collectives if one.start_product <= LATE * clock.products]
     return Schedule(
         flops=clock.flops,
         num_bytes=clock.num_bytes,
@@ -116,7 +80,9 @@ def read_schedule(text: str, rates: Rates, layers: Sequence[str] = (), arguments
         arithmetic_seconds=clock.flops / rates.flops,
         memory_seconds=clock.num_bytes / rates.bandwidth,
         bound_seconds=max(clock.seconds, clock.num_bytes / rates.bandwidth),
-        collectives=tuple(clock.finished()),
+        exchanged_bytes=exchanged,
+        early_share=sum(one.num_bytes * one.times for one in early) / max(1, exchanged),
+        collectives=collectives,
         largest=tuple(_largest(module, steps, layers, arguments)),
     )
 
