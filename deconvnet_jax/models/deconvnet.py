@@ -13,7 +13,15 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models.layers import BatchNormRelu, Conv3x3, FullConv, FullDeconv, ScoreConv, gaussian_init
+from deconvnet_jax.models.layers import (
+    BatchNormRelu,
+    Conv3x3,
+    FullConv,
+    FullDeconv,
+    ScoreConv,
+    Variables,
+    gaussian_init,
+)
 from deconvnet_jax.ops import pool_windows, unpool_windows, window_positions
 
 # Output channels of every layer of a block. Block b of the decoder ends with the width that unpool(b-1) needs.
@@ -131,7 +139,7 @@ class DeconvNet(nn.Module):
         """
         chex.assert_shape(images, (None, None, None, 3))
         chex.assert_type(images, float)  # pictures as uint8 still have their mean
-        check_input_size(*images.shape[1:3], self.fc_window)
+        check_input_size(images.shape[1], images.shape[2], self.fc_window)
         for name, choices in (("decoder_init", DECODER_INITS), ("unpooling", UNPOOLINGS)):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name}='{getattr(self, name)}': expected {' or '.join(choices)}")
@@ -161,8 +169,11 @@ class DeconvNet(nn.Module):
         widths = ENCODER_WIDTHS[block]
         for i, width in enumerate(widths, 1):
             x = self._conv3x3(f"conv{block}_{i}", width, nn.initializers.he_normal())(x, train)
-            x = self._bn_relu(f"bn{block}_{i}", x, train, pool=i == len(widths))
-        return x
+            if i < len(widths):
+                x = self._bn_relu(f"bn{block}_{i}", x, train)
+        if not self.batch_norm:
+            return pool_windows(nn.relu(x))
+        return self._normalisation(f"bn{block}_{len(widths)}")(x, train, pool=True)
 
     def _unpool(self, x: Array, numbers: Array, size: tuple[int, int]) -> Array:
         if self.unpooling == "nearest":
@@ -201,11 +212,10 @@ class DeconvNet(nn.Module):
         """A 3x3 layer; with stride 1 and padding 1 a deconvolution is a convolution with its kernel transposed."""
         return Conv3x3(self._scaled(width), init, self.dtype, name=name)
 
-    def _bn_relu(
-        self, name: str, x: Array, train: bool, shift: float = BN_SHIFT, pool: bool = False
-    ) -> Array | tuple[Array, Array]:
-        if not self.batch_norm:
-            return pool_windows(nn.relu(x)) if pool else nn.relu(x)
+    def _bn_relu(self, name: str, x: Array, train: bool, shift: float = BN_SHIFT) -> Array:
+        return self._normalisation(name, shift)(x, train) if self.batch_norm else nn.relu(x)
+
+    def _normalisation(self, name: str, shift: float = BN_SHIFT) -> BatchNormRelu:
         return BatchNormRelu(
             momentum=self.bn_momentum,
             epsilon=self.bn_epsilon,
@@ -214,7 +224,7 @@ class DeconvNet(nn.Module):
             axis_groups=self.bn_axis_groups,
             dtype=self.dtype,
             name=name,
-        )(x, train, pool)
+        )
 
 
 def _separate(x: Array) -> Array:
@@ -222,7 +232,7 @@ def _separate(x: Array) -> Array:
     return lax.reduce_precision(x, 8, 23) if x.dtype == jnp.float32 else x
 
 
-def count_parameters(variables: chex.ArrayTree) -> int:
+def count_parameters(variables: Variables) -> int:
     """Number of trained parameters: everything under "params"."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 

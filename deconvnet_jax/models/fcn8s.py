@@ -28,7 +28,7 @@ def bilinear_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
     factor = (k + 1) // 2
     centre = factor - 1 if k % 2 else factor - 0.5
     profile = 1 - np.abs(np.arange(k) - centre) / factor
-    return jnp.asarray(np.outer(profile, profile)[:, :, None, None] * np.eye(*shape[2:]), dtype)
+    return jnp.asarray(np.outer(profile, profile)[:, :, None, None] * np.eye(shape[2], shape[3]), dtype)
 
 
 class FCN8s(nn.Module):
@@ -104,7 +104,8 @@ class FCN8s(nn.Module):
 
 def _pool(x: Array) -> Array:
     """2x2 maxima; as in Caffe, an odd last row or column is pooled alone."""
-    return nn.max_pool(x, (2, 2), (2, 2), padding=((0, x.shape[1] % 2), (0, x.shape[2] % 2)))
+    padding = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
+    return nn.max_pool(x, (2, 2), (2, 2), padding=padding)  # pyright: ignore[reportArgumentType]  flax takes pairs, too
 
 
 def _crop(x: Array, offset: int, shape: tuple[int, ...]) -> Array:

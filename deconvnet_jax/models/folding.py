@@ -1,14 +1,14 @@
 """Batch normalisation at inference is a scale and a shift of every channel: folded into fewer numbers here."""
 
-import chex
 import jax.numpy as jnp
 from jax import Array
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models.deconvnet import DeconvNet, batch_norm_name
+from deconvnet_jax.models.layers import Variables
 
 
-def fold_statistics(net: DeconvNet, variables: chex.ArrayTree) -> chex.ArrayTree:
+def fold_statistics(net: DeconvNet, variables: Variables) -> Variables:
     """Running statistics folded into scale and shift, the form of DeconvNet_trainval_inference.caffemodel.
 
     As the original's BN_make_INFERENCE_script.py does it. The network computes what it did; it can no longer be trained
@@ -26,7 +26,7 @@ def fold_statistics(net: DeconvNet, variables: chex.ArrayTree) -> chex.ArrayTree
     return {**variables, "params": params, "batch_stats": batch_stats}
 
 
-def fold_batch_norm(net: DeconvNet, variables: chex.ArrayTree) -> tuple[DeconvNet, chex.ArrayTree]:
+def fold_batch_norm(net: DeconvNet, variables: Variables) -> tuple[DeconvNet, Variables]:
     """Batch normalisation folded into the convolutions before it: fewer layers, the same outputs up to rounding.
 
     Args:
@@ -54,7 +54,7 @@ def fold_batch_norm(net: DeconvNet, variables: chex.ArrayTree) -> tuple[DeconvNe
     return net.clone(batch_norm=False), {"params": params}
 
 
-def _scale_and_shift(net: DeconvNet, variables: chex.ArrayTree, name: str) -> tuple[Array, Array]:
+def _scale_and_shift(net: DeconvNet, variables: Variables, name: str) -> tuple[Array, Array]:
     layer, statistics = variables["params"][name], variables["batch_stats"][name]
     scale = layer["scale"] / jnp.sqrt(statistics["var"] + net.bn_epsilon)
     return scale, layer["bias"] - statistics["mean"] * scale

@@ -1,6 +1,7 @@
 """The layers that the networks are made of: as flax's, with the gradients and sums in forms that compute fast."""
 
-from functools import partial
+from functools import partial, reduce
+from typing import Literal, cast, overload
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,7 @@ gaussian_init = nn.initializers.normal(0.01)
 _GPU_SCORES = 32  # classes: see `ScoreConv`
 
 AxisGroups = tuple[tuple[int, ...], ...]
+Variables = dict[str, dict[str, dict[str, Array]]]  # {"params" or "batch_stats": {layer: {"kernel", ...}}}
 
 
 @jax.custom_vjp
@@ -158,8 +160,8 @@ class FullDeconv(nn.Module):
         patches = products.reshape(k, k, n, h, w, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
         if (h, w) == (1, 1):
             return patches[:, :, :, 0, 0].transpose(2, 0, 1, 3) + bias
-        rows = sum(_shifted(patches[i], 2, i, k) for i in range(k))  # [k, n, h + k - 1, w, features]
-        return sum(_shifted(rows[j], 2, j, k) for j in range(k)) + bias
+        rows = reduce(jnp.add, [_shifted(patches[i], 2, i, k) for i in range(k)])  # [k, n, h + k - 1, w, features]
+        return reduce(jnp.add, [_shifted(rows[j], 2, j, k) for j in range(k)]) + bias
 
 
 def _shifted(x: Array, axis: int, by: int, window: int) -> Array:
@@ -186,6 +188,10 @@ class BatchNormRelu(nn.Module):
     axis_groups: AxisGroups | None = None
     dtype: DTypeLike = jnp.float32
 
+    @overload
+    def __call__(self, x: Array, train: bool, pool: Literal[False] = False) -> Array: ...
+    @overload
+    def __call__(self, x: Array, train: bool, pool: Literal[True]) -> tuple[Array, Array]: ...
     @nn.compact
     def __call__(self, x: Array, train: bool, pool: bool = False) -> Array | tuple[Array, Array]:
         """[..., C] -> [..., C], or the results of `pool_windows` if `pool`.
@@ -204,6 +210,7 @@ class BatchNormRelu(nn.Module):
         axis_name = None if self.is_initializing() else self.axis_name
         y, numbers, of_batch = batch_norm_relu(x, scale, bias, self.epsilon, axis_name, self.axis_groups, pool)
         if not self.is_initializing():
+            of_batch = cast(tuple[Array, Array], of_batch)  # custom_vjp in a partial hides the type
             for running, value in zip((mean, var), of_batch, strict=True):
                 running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
         y = y.astype(self.dtype)

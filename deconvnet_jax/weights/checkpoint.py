@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import orbax.checkpoint as ocp
+from jax import Array
 
 from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.files import as_path, user_path
-from deconvnet_jax.models import DeconvNet, Network, config_from_network, network_from_config
+from deconvnet_jax.models import DeconvNet, Network, Variables, config_from_network, network_from_config
 from deconvnet_jax.weights.checkpoint_folder import (
     BEST_METRIC,
     RECORD,
@@ -43,7 +43,7 @@ def check_vacant(directory: str | Path) -> None:
         raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
 
 
-def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree, info: dict[str, Any]) -> None:
+def save_network(directory: str | Path, net: Network, variables: Variables, info: dict[str, Any]) -> None:
     """Writes a network that was not trained here as step 0 of a new folder of checkpoints, and waits for it.
 
     Args:
@@ -68,7 +68,7 @@ def save_network(directory: str | Path, net: Network, variables: chex.ArrayTree,
         finish_saving(manager)
 
 
-def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network, chex.ArrayTree, dict[str, Any]]:
+def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network, Variables, dict[str, Any]]:
     """Returns the network of a training run, for prediction.
 
     Args:
@@ -127,7 +127,7 @@ def newest_description(directory: str | Path) -> dict[str, Any] | None:
     return None
 
 
-def _described_network(info: Any) -> tuple[Network, chex.ArrayTree]:
+def _described_network(info: Any) -> tuple[Network, Variables]:
     """Returns the network of a description and the shapes of its variables; takes no memory for them.
 
     Raises:
@@ -156,10 +156,10 @@ def _described_network(info: Any) -> tuple[Network, chex.ArrayTree]:
 def init_from_checkpoint(
     path: str | Path,
     net: Network,
-    variables: chex.ArrayTree,
+    variables: Variables,
     class_names: Sequence[str],
     step: int | None = None,
-) -> tuple[chex.ArrayTree, bool]:
+) -> tuple[Variables, bool]:
     """Initial variables for a training that goes on from another one's network.
 
     Args:
@@ -217,8 +217,8 @@ def _scores(layer: str) -> bool:
 
 
 def _fitting(
-    loaded: chex.ArrayTree, collection: str, name: str, layer: chex.ArrayTree, path: str | Path
-) -> chex.ArrayTree:
+    loaded: Variables, collection: str, name: str, layer: dict[str, Array], path: str | Path
+) -> dict[str, Array]:
     theirs = loaded[collection].get(name, {})
     for part, leaf in layer.items():
         found = theirs[part].shape if part in theirs else None

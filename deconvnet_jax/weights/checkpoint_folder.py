@@ -10,9 +10,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import chex
 import jax
 import orbax.checkpoint as ocp
 from absl import logging as absl_logging
@@ -21,6 +20,11 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import as_path, in_bucket, not_written, write_text
 from deconvnet_jax.weights.integrity import check_arrays, check_json, check_record, json_digest
+
+if TYPE_CHECKING:
+    from etils import epath
+
+Tree = TypeVar("Tree")
 
 BEST_METRIC = "mean_iou"
 RECORD = "integrity"  # the item with the integrity record
@@ -37,7 +41,7 @@ class Checkpoints(ocp.CheckpointManager):
       checked: the newest step whose arrays are known to be there.
     """
 
-    def __init__(self, folder: Path, path: Path):
+    def __init__(self, folder: Path, path: "epath.Path"):
         self.folder = folder
         self.checked = max(finished_steps(folder), default=None)
         best = preservation_policy.BestN(
@@ -158,7 +162,7 @@ class StoredStep:
             check_json(self._record, item, value)
         return value
 
-    def arrays(self, item: str, shapes: chex.ArrayTree) -> chex.ArrayTree:
+    def arrays(self, item: str, shapes: Tree) -> Tree:
         """Returns an item of arrays, on this process's first device.
 
         Args:
@@ -192,24 +196,24 @@ def _note_older(folder: Path) -> None:
 def _read_json(folder: Path) -> Any:
     handler = ocp.JsonCheckpointHandler()
     try:
-        return handler.restore(folder)
+        return handler.restore(_orbax_path(folder))
     finally:
         handler.close()
 
 
-def _stored_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+def _stored_shapes(path: "epath.Path") -> dict[str, tuple[int, ...]]:
     """Returns the shapes of an item's arrays by name, from their own headers; reads no values."""
     stored = ocp.StandardCheckpointHandler().metadata(path)
     return {name: leaf.shape for name, leaf in _named_leaves(getattr(stored, "tree", stored))}
 
 
-def _named_leaves(tree: chex.ArrayTree) -> list[tuple[str, Any]]:
+def _named_leaves(tree: object) -> list[tuple[str, Any]]:
     """Returns leaves with names that are the same for a named tuple and for the dict that Orbax makes of it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
-def on_this_device(tree: chex.ArrayTree) -> chex.ArrayTree:
+def on_this_device(tree: Tree) -> Tree:
     """Returns shapes and dtypes to restore onto the first local device, whatever devices wrote them."""
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
@@ -256,8 +260,12 @@ def write_metrics(step: Path, scores: dict[str, float]) -> None:
     write_text(path, json.dumps({**scores, "sha256": json_digest(scores)}))
 
 
+def _orbax_path(path: Path) -> "epath.Path":
+    return cast("epath.Path", path)  # Orbax's annotation; it takes all paths
+
+
 @contextlib.contextmanager
-def _readable_path(path: Path) -> Iterator[Path]:
+def _readable_path(path: Path) -> Iterator["epath.Path"]:
     """Yields an absolute path that Orbax and TensorStore can read: a link to it, if its name has other characters."""
     path = path.absolute()
     try:
@@ -266,12 +274,12 @@ def _readable_path(path: Path) -> Iterator[Path]:
     except UnicodeEncodeError:  # bytes that are no UTF-8
         plain = False
     if plain:
-        yield path
+        yield _orbax_path(path)
         return
     with tempfile.TemporaryDirectory(prefix="checkpoints-") as folder:
         link = Path(folder, "link")
         link.symlink_to(path, target_is_directory=True)
-        yield link
+        yield _orbax_path(link)
 
 
 class _OrbaxFilter(logging.Filter):

@@ -7,13 +7,12 @@ them.
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from deconvnet_jax.models import DeconvNet, FCN8s, Network, layer_names
+from deconvnet_jax.models import DeconvNet, FCN8s, Network, Variables, layer_names
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel, read_layers
 
 Layers = dict[str, list[np.ndarray]]
@@ -39,9 +38,7 @@ TINY_DECONVNET = DeconvNet(num_classes=1, width=1 / 512, fc_features=1)
 TINY_FCN8S = FCN8s(width=1 / 512, fc_features=1)
 
 
-def network_from_caffe(
-    path: str | Path, folded_bn: bool | None = None
-) -> tuple[Network, chex.ArrayTree, dict[str, str]]:
+def network_from_caffe(path: str | Path, folded_bn: bool | None = None) -> tuple[Network, Variables, dict[str, str]]:
     """Reads a DeconvNet or an FCN-8s, with what is known of its batch statistics.
 
     Args:
@@ -61,14 +58,15 @@ def network_from_caffe(
             folded_bn = not any(kind in LOSS_TYPES or (not kind and "loss" in name) for name, kind in layers.items())
         return *deconvnet_from_caffe(path, folded_bn), {"batch_statistics": "folded" if folded_bn else "unknown"}
     if any("score" in name for name in layers) or set(DECONVOLUTION_TYPES) & set(layers.values()):
-        return *fcn8s_from_caffe(path), {}
+        net, variables = fcn8s_from_caffe(path)
+        return net, variables, {}
     raise CaffemodelError(
         f"{path} is neither a DeconvNet (it has no layer 'fc6-deconv') nor an FCN-8s (no 'score-fr'); a VGG-16 is "
         "only an encoder: give it as --vgg16 to experiments.import_weights, or as --config.init.vgg16 to voc_train"
     )
 
 
-def deconvnet_from_caffe(path: str | Path, folded_bn: bool = True) -> tuple[DeconvNet, chex.ArrayTree]:
+def deconvnet_from_caffe(path: str | Path, folded_bn: bool = True) -> tuple[DeconvNet, Variables]:
     """Reads the authors' DeconvNet; its widths are those of the file.
 
     The original has no running statistics. While it trains, a BN layer holds scale and shift and takes the statistics
@@ -110,7 +108,7 @@ def deconvnet_from_caffe(path: str | Path, folded_bn: bool = True) -> tuple[Deco
     return net, {"params": params, "batch_stats": batch_stats}
 
 
-def fcn8s_from_caffe(path: str | Path) -> tuple[FCN8s, chex.ArrayTree]:
+def fcn8s_from_caffe(path: str | Path) -> tuple[FCN8s, Variables]:
     """Reads Berkeley's fcn-8s-pascal.caffemodel or fcn8s-heavy-pascal.caffemodel; widths are those of the file.
 
     Returns:
@@ -131,7 +129,7 @@ def fcn8s_from_caffe(path: str | Path) -> tuple[FCN8s, chex.ArrayTree]:
     return net, {"params": params_from_caffe(layers, _variable_shapes(net)["params"], deconvolutions, source)}
 
 
-def _variable_shapes(net: Network) -> chex.ArrayTree:
+def _variable_shapes(net: Network) -> Variables:
     images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), jnp.float32)
     return jax.eval_shape(net.init, jax.random.key(0), images)
 
@@ -206,7 +204,7 @@ def _plain(name: str) -> str:
 
 
 def params_from_caffe(
-    layers: Layers, shapes: Mapping[str, chex.ArrayTree], deconvolutions: Collection[str], source: str
+    layers: Layers, shapes: Mapping[str, Mapping[str, Array]], deconvolutions: Collection[str], source: str
 ) -> dict[str, dict[str, Array]]:
     """Returns the parameters of a network; takes the layers out of `layers`, to save memory.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.npz import check_size
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def read_hdf5(path: Path, stream: BinaryIO | None = None) -> dict[str, np.ndarra
       InputError: if h5py is not installed or the file is damaged.
     """
     with _opened(path, stream) as file:
-        return dict(_arrays(file.get("model_weights", file), path.stat().st_size))
+        return dict(_arrays(_group(file, "model_weights") or file, path.stat().st_size))
 
 
 @contextlib.contextmanager
@@ -49,17 +49,25 @@ def _opened(path: Path, stream: BinaryIO | None = None) -> Iterator["h5py.File"]
         with h5py.File(stream or path, "r") as file:
             yield file
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError) as error:  # h5py's
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{path} is not a complete HDF5 file ({reason}); fetch it again") from error
+        raise InputError(f"{path} is not a complete HDF5 file ({one_line(error)}); fetch it again") from error
+
+
+def _group(root: "h5py.Group", name: str) -> "h5py.Group | None":
+    import h5py
+
+    found = root.get(name)
+    return found if isinstance(found, h5py.Group) else None
 
 
 def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    import h5py
+
     names: list[str] = []
     root.visit(names.append)  # follows no links to other files
     claimed, recorded = 0, {name: i for i, name in enumerate(_recorded_order(root))}
     for name in sorted(names, key=lambda name: (recorded.get(name, len(recorded)), natural_order(name))):
         item = root[name]
-        if name.split("/")[0] in OPTIMIZERS or not getattr(item, "shape", ()) or not hasattr(item, "dtype"):
+        if name.split("/")[0] in OPTIMIZERS or not isinstance(item, h5py.Dataset) or not item.shape:
             continue
         if item.is_virtual or item.external:
             raise ValueError(f"{name} lies in another file")
@@ -82,7 +90,7 @@ def _has_all_values(item: "h5py.Dataset") -> bool:
 def _recorded_order(root: "h5py.Group") -> Iterator[str]:
     """Yields the names of the arrays as Keras 1 and 2 list them in the attributes of the file and of the layers."""
     for layer in _texts(root.attrs.get("layer_names")):
-        if group := root.get(layer):
+        if group := _group(root, layer):
             yield from (f"{layer}/{weight}" for weight in _texts(group.attrs.get("weight_names")))
 
 
@@ -106,7 +114,7 @@ def caffe_hdf5_layers(path: Path) -> dict[str, list[np.ndarray]]:
       InputError: as `read_hdf5`.
     """
     with _opened(path) as file:
-        layers: dict[str, list[np.ndarray]] = {name: [] for name in file["data"]}
+        layers: dict[str, list[np.ndarray]] = {str(name): [] for name in _group(file, "data") or ()}
     for name, array in read_hdf5(path).items():
         group, _, layer = name.partition("/")
         layer, _, number = layer.rpartition("/")  # a layer's name may contain slashes

@@ -7,7 +7,6 @@ functions and types of state dicts, in forms of this module.
 
 import io
 import math
-import mmap
 import pickle
 import pickletools
 import re
@@ -15,7 +14,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -51,11 +50,11 @@ _DTYPES: dict[str, np.dtype] = {
 
 
 class _Storage(NamedTuple):
-    """`count` values of the storage `key`, from its value number `start` on."""
+    """`length` values of the storage `key`, from its value number `start` on."""
 
     key: str
     start: int
-    count: int
+    length: int
 
 
 class _Tensor(NamedTuple):
@@ -92,8 +91,7 @@ def load_torch_file(path: str | Path) -> dict[str, np.ndarray]:
             if kind == file_kinds.TORCH_ZIP:
                 with zipfile.ZipFile(stream) as archive:
                     return _read_zip(archive)
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _read_legacy(data)
+            return _read_legacy(stream, path.stat().st_size)
     except Exception as error:  # of zipfile, pickle and NumPy, which have one for each kind of damage
         raise InputError(
             f"{path} cannot be read as a state dict of torch.save ({one_line(error)}); fetch it again, or write it "
@@ -122,22 +120,22 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
-def _read_legacy(data: mmap.mmap) -> dict[str, np.ndarray]:
+def _read_legacy(stream: IO[bytes], file_size: int) -> dict[str, np.ndarray]:
     """Reads the format before PyTorch 1.6: five pickles, the fourth the object; then each storage's length, values."""
     for expected in (MAGIC_NUMBER, PROTOCOL_VERSION):
-        if _unpickler(data).load() != expected:
+        if _unpickler(stream).load() != expected:
             raise ValueError("it does not start as such files do")
-    system = _unpickler(data).load()
+    system = _unpickler(stream).load()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("written on a big-endian machine")
-    unpickler = _unpickler(data)
+    unpickler = _unpickler(stream)
     tensors = _state_dict(unpickler.load())
     contents = {}
-    for key in _unpickler(data).load():
-        size = int.from_bytes(data.read(8), "little") * unpickler.dtypes[key].itemsize
-        if size > len(data) - data.tell():
+    for key in _unpickler(stream).load():
+        size = int.from_bytes(stream.read(8), "little") * unpickler.dtypes[key].itemsize
+        if size > file_size - stream.tell():
             raise ValueError("truncated")
-        contents[key] = data.read(size)
+        contents[key] = stream.read(size)
     return _arrays(tensors, contents, unpickler.dtypes)
 
 
@@ -171,9 +169,9 @@ def _arrays(
 
 
 def _array(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
-    (key, start, count), offset, size, stride = tensor
-    values = storages[key][start : start + count]
-    if len(values) != count or math.prod(side or 1 for side in size) > max(1, count):
+    (key, start, length), offset, size, stride = tensor
+    values = storages[key][start : start + length]
+    if len(values) != length or math.prod(side or 1 for side in size) > max(1, length):
         raise ValueError(f"the storage {key!r} has {len(storages[key]):,} values, too few")
     if 0 in size:
         return np.zeros(size, values.dtype)
@@ -182,7 +180,7 @@ def _array(tensor: _Tensor, storages: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.ndarray(size, values.dtype, values, offset * item, strides)  # NumPy refuses what lies outside
 
 
-def _unpickler(stream: io.BytesIO | mmap.mmap) -> "_Unpickler":
+def _unpickler(stream: IO[bytes]) -> "_Unpickler":
     """Returns the unpickler of a pickle whose instructions are all harmless; leaves the stream behind it."""
     start, built = stream.tell(), []
     for count, (opcode, value, position) in enumerate(pickletools.genops(stream)):
@@ -190,10 +188,12 @@ def _unpickler(stream: io.BytesIO | mmap.mmap) -> "_Unpickler":
             raise ValueError(f"more than {MAX_INSTRUCTIONS:,} instructions")
         if not _INSTRUCTIONS.fullmatch(opcode.name):
             raise ValueError(f"the instruction {opcode.name}, which a state dict does not need")
-        if opcode.name == "LONG_BINPUT" and value > count:  # pickle takes memory for all numbers below
+        if (
+            opcode.name == "LONG_BINPUT" and isinstance(value, int) and value > count
+        ):  # pickle takes memory for all numbers below
             raise ValueError("an object with a number that no object has")
         if opcode.name == "BUILD":
-            built.append(position - start)
+            built.append((position or 0) - start)
     end = stream.tell()
     stream.seek(start)
     program = bytearray(stream.read(end - start))

@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-import chex
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import Variables
 from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
 from deconvnet_jax.ops import max_pool_with_indices
 from deconvnet_jax.weights.vgg16_files import CONVOLUTIONS, WINDOWS, read_vgg16
 
 
-def load_vgg16(path: str | Path, variables: chex.ArrayTree) -> chex.ArrayTree:
+def load_vgg16(path: str | Path, variables: Variables) -> Variables:
     """Replaces the encoder's 13 convolutions by those of an ImageNet VGG-16, and fc6 and fc7 where both are to be had.
 
     fc6 and fc7 are taken if the file has them and the network's have the same shapes ([7, 7, 512, 4096] and
@@ -46,11 +46,11 @@ def load_vgg16(path: str | Path, variables: chex.ArrayTree) -> chex.ArrayTree:
     return {**variables, "params": params}
 
 
-def _same_shapes(parts: dict[str, np.ndarray], ours: dict[str, chex.Array]) -> bool:
+def _same_shapes(parts: dict[str, np.ndarray], ours: dict[str, Array]) -> bool:
     return all(parts[part].shape == ours[part].shape for part in ("kernel", "bias"))
 
 
-def keep_vgg16_features(variables: chex.ArrayTree, images: Array, epsilon: float = 1e-5) -> chex.ArrayTree:
+def keep_vgg16_features(variables: Variables, images: Array, epsilon: float = 1e-5) -> Variables:
     """Sets the encoder's batch normalisation so that the network starts with VGG-16's own features.
 
     VGG-16 has no batch normalisation. One with scale 1 and shift 0 after each of its convolutions moves every channel's

@@ -19,6 +19,7 @@ from deconvnet_jax.weights.vgg16_input import for_caffe_input
 from deconvnet_jax.weights.vgg16_layers import (
     CONVOLUTIONS,
     EXPECTED,
+    NOTHING,
     TORCH_NAMES,
     WINDOWS,
     StoredLayer,
@@ -112,8 +113,8 @@ def _caffe_layers(blobs: dict[str, list[np.ndarray]], path: Path) -> dict[str, S
             )
         if name in WINDOWS and weight.shape[:2] == (1, 1) and weight.ndim == 4:  # (1, 1, out, in) in older files
             weight = weight[0, 0]
-        values = bias[0] if bias else None
-        if values is not None and values.size == max(values.shape, default=1):  # (1, 1, 1, out) in older files
+        values = bias[0] if bias else NOTHING
+        if bias and values.size == max(values.shape, default=1):  # (1, 1, 1, out) in older files
             values = values.reshape(-1)
         layers[name] = StoredLayer(weight, values, channels_first=True)
     return layers

@@ -108,7 +108,7 @@ def _scale(values: np.ndarray, reference: np.ndarray) -> float:
     """Returns the factor by which values are larger than reference, or NaN if they are no multiple of it."""
     values, reference = values.astype(np.float64), reference.astype(np.float64)
     dot, norms = values @ reference, np.linalg.norm(values) * np.linalg.norm(reference)
-    return dot / (reference @ reference) if norms > 0 and dot > SAME * norms else np.nan
+    return float(dot / (reference @ reference)) if norms > 0 and dot > SAME * norms else float("nan")
 
 
 @cache

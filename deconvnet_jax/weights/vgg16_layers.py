@@ -21,17 +21,21 @@ MAX_NAME = 1000  # of an array, as a network's are shorter
 KERAS_NAMES = {name: name.replace("conv", "block").replace("_", "_conv") for name in CONVOLUTIONS}
 
 
+NOTHING = np.zeros(())  # an array without axes, which no layer has
+
+
 class StoredLayer(NamedTuple):
     """A layer as a file has it.
 
     Attributes:
-      kernel: [out, in, h, w] or [out, in] if `channels_first`, else [h, w, in, out] or [in, out]; None if it has none.
-      bias: [out], or None.
+      kernel: [out, in, h, w] or [out, in] if `channels_first`, else [h, w, in, out] or [in, out]; `NOTHING` if it has
+        none.
+      bias: [out], or `NOTHING`.
       channels_first: also the order in which a dense layer's input was flattened.
     """
 
-    kernel: np.ndarray | None
-    bias: np.ndarray | None
+    kernel: np.ndarray
+    bias: np.ndarray
     channels_first: bool
 
 
@@ -99,7 +103,9 @@ def stored_layers(arrays: Mapping[str, np.ndarray]) -> dict[str, StoredLayer]:
         found["other" if kind in found else kind] = array
         torch[layer] = torch.get(layer, False) or part == "weight"
     return {
-        layer: StoredLayer(found.get("kernel"), None if "other" in found else found.get("bias"), torch[layer])
+        layer: StoredLayer(
+            found.get("kernel", NOTHING), NOTHING if "other" in found else found.get("bias", NOTHING), torch[layer]
+        )
         for layer, found in parts.items()
     }
 
@@ -144,11 +150,11 @@ def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
 def _missing(layers: Mapping[str, StoredLayer], prefix: str, naming: Naming) -> tuple[str, str]:
     """Returns the name of the first layer that is missing or incomplete, and of the part that it lacks."""
     name = next(prefix + name for name in naming.convolutions if not _is_layer(layers.get(prefix + name)))
-    return name, naming.parts[name in layers and layers[name].kernel is not None]
+    return name, naming.parts[name in layers and layers[name].kernel.ndim > 0]
 
 
 def _is_layer(layer: StoredLayer | None) -> bool:
-    return layer is not None and layer.kernel is not None and layer.bias is not None
+    return layer is not None and layer.kernel.ndim > 0 and layer.bias.ndim > 0
 
 
 def _prefixes(layers: Iterable[str], names: tuple[str, ...]) -> Iterator[str]:
@@ -171,7 +177,7 @@ def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path:
         there = {ours: stem + name for ours, name in zip(WINDOWS, pair, strict=True) if stem + name in layers}
         for name in there.values():
             if not _is_layer(layers[name]):
-                part = naming.parts[layers[name].kernel is not None]
+                part = naming.parts[layers[name].kernel.ndim > 0]
                 raise InputError(f"{path} has no '{name}{part}'; {EXPECTED}: give another file")
         if there:
             names |= there
