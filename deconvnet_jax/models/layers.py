@@ -208,9 +208,9 @@ class BatchNormRelu(nn.Module):
             y = nn.relu((_wide(x) - mean.value) * factor + bias).astype(self.dtype)
             return pool_windows(y) if pool else y
         axis_name = None if self.is_initializing() else self.axis_name
-        y, numbers, of_batch = batch_norm_relu(x, scale, bias, self.epsilon, axis_name, self.axis_groups, pool)
+        result = batch_norm_relu(x, scale, bias, self.epsilon, axis_name, self.axis_groups, pool)
+        y, numbers, of_batch = cast(tuple[Array, Array, tuple[Array, Array]], result)  # custom_vjp hides the types
         if not self.is_initializing():
-            of_batch = cast(tuple[Array, Array], of_batch)  # custom_vjp in a partial hides the type
             for running, value in zip((mean, var), of_batch, strict=True):
                 running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
         y = y.astype(self.dtype)
