@@ -35,7 +35,8 @@ from gcs_emulator import emulated_bucket
 
 from deconvnet_jax import data
 from deconvnet_jax.files import user_path
-from deconvnet_jax.training import loop, parallel
+from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS
+from deconvnet_jax.training import loop, parallel, state
 
 # Programs that tests start share compiled programs. The tests themselves do not: as for users by default, their
 # convolutions are oneDNN's, and programs with oneDNN cannot be kept. Of several processes that run tests, the first
@@ -53,8 +54,8 @@ gc.set_threshold(100_000, 20, 50)
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Files that take longest, in minutes; with several processes the last one should not begin with them.
-LONGEST = ("test_hosts", "test_step", "test_voc_train", "test_interrupted_runs", "test_loop", "test_trajectory")
+# Files that take longest; with several processes the last one should not begin with them.
+LONGEST = ("test_voc_train", "test_step", "test_hosts", "test_interrupted_runs", "test_early_sums", "test_loop")
 MANY_MAPPINGS = 15_000
 
 
@@ -121,10 +122,10 @@ def shared_steps():
             optimizers[key] = original_optimizer(settings, params)
         return optimizers[key]
 
-    def compile_parallel(step, state, batch, devices):
-        key = f"{step} {jax.tree.map(np.shape, (state, batch))} {devices}"
+    def compile_parallel(step, before, batch, devices):
+        key = f"{step} {jax.tree.map(np.shape, (before, batch))} {devices}"
         if key not in steps:  # the step is kept, too: its parts are known by their addresses
-            steps[key] = step, original_compile(step, state, batch, devices)
+            steps[key] = step, original_compile(step, before, batch, devices)
         return steps[key][1]
 
     original_optimizer, original_compile = loop.make_optimizer, parallel.compile_parallel
@@ -132,6 +133,28 @@ def shared_steps():
         patch.setattr(loop, "make_optimizer", make_optimizer)
         patch.setattr(parallel, "compile_parallel", compile_parallel)
         yield
+
+
+def _one_layer_per_block():
+    with pytest.MonkeyPatch.context() as patch:
+        for block in ENCODER_WIDTHS:
+            patch.setitem(ENCODER_WIDTHS, block, ENCODER_WIDTHS[block][:1])
+            patch.setitem(DECODER_WIDTHS, block, DECODER_WIDTHS[block][-1:])
+        state._initialised.clear_cache()  # of networks with the same fields
+        yield
+    state._initialised.clear_cache()
+
+
+@pytest.fixture(scope="module")
+def shallow():
+    """In the whole file, DeconvNet and FCN-8s have one layer per block: steps compile in less than half the time."""
+    yield from _one_layer_per_block()
+
+
+@pytest.fixture
+def shallow_here():
+    """The same in one test."""
+    yield from _one_layer_per_block()
 
 
 @pytest.fixture(scope="session")

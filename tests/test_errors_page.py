@@ -426,7 +426,7 @@ def _(tmp_path, **_):
 
 
 @shows("training diverged at step ...: ...; its batch is saved in ...")
-def _(root, **_):
+def _(root, shallow_here, **_):
     grows = {"learning_rate": 1000.0, "weight_decay": 1.0, "rates": (("seg-score", 1000.0),)}  # -1e6 times per step
     config = settings(root, num_steps=9, **{f"optimizer.{key}": value for key, value in grows.items()})
     return said(voc_train.run, config, str(root.parent / "r"))
@@ -637,7 +637,7 @@ def _(**_):
 @pytest.mark.parametrize("message", messages())
 def test_a_row_of_the_page_is_what_its_user_sees(message, request):
     assert message in MISTAKES, "write the mistake that shows it"
-    names = ("root", "tmp_path", "monkeypatch", "capsys", "rng")
+    names = ("root", "tmp_path", "monkeypatch", "capsys", "rng", "shallow_here")
     used = set(MISTAKES[message].__code__.co_varnames) & set(names)
     shown = MISTAKES[message](**{name: request.getfixturevalue(name) for name in used})
     pattern = ".*".join(re.escape(part) for part in message.split("..."))

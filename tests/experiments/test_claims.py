@@ -11,13 +11,15 @@ from deconvnet_jax.models import network_from_config
 from experiments import claims
 from experiments.claims import PAPER, STAGE2, WHOLE, Row, Training
 
+pytestmark = pytest.mark.end_to_end
+
 GROWTH = {"learning_rate": 1000.0, "weight_decay": 1.0, "rates": (("seg-score", 1000.0),)}  # -1e6 times per step
 DIVERGING = Training("diverging", {**{f"optimizer.{key}": value for key, value in GROWTH.items()}, "log_every": 1})
 TINY = {"model.width": 1 / 32, "model.fc_features": 4, "data.resize_size": 36, "data.crop_size": 32, "batch_size": 4}
 
 
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, shallow_here, shared_steps):
     """Narrow networks and six scenes."""
     config_of = claims.config_of
 

@@ -92,7 +92,8 @@ def test_vgg16_becomes_the_encoder_of_a_network_to_train(tmp_path, rng, photo, c
         predict.run(tmp_path / "imported", tmp_path / "out", [str(photo)])
 
 
-def test_a_warning_is_one_line(tmp_path, rng):
+def test_a_warning_is_one_line(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr("deconvnet_jax.models.DeconvNet", partial(DeconvNet, width=1 / 32, fc_features=4))
     vgg16 = [layer for layer in random_deconvnet(rng, width=1 / 16, fc=4) if re.fullmatch(r"conv\d_\d", layer[0])]
     arrays = {}
     for index, (_, _, (kernel, bias)) in zip(TORCH_INDICES, vgg16, strict=True):
@@ -102,7 +103,7 @@ def test_a_warning_is_one_line(tmp_path, rng):
     assert done.returncode == 1
     warning, error = done.stderr.splitlines()
     assert warning.startswith("warning: VGG-16 weights: the first layer in ")
-    assert error.startswith("error: VGG-16 weights: the kernel of conv1_1 in ")  # the file's network is narrow
+    assert error.startswith("error: VGG-16 weights: the kernel of conv1_1 in ")  # the file's network has another width
 
 
 @pytest.mark.parametrize(

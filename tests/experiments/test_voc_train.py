@@ -29,6 +29,7 @@ from experiments.common import checks, dataset, training
 from experiments.configs import default, voc_fcn8s, voc_two_stage, voc_two_stage_released
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("shared_steps")]
 DEFAULT = "--config=experiments/configs/default.py"
 TINY = {
     "batch_size": 4,
@@ -57,7 +58,7 @@ def settings(voc_root, **changes):
 
 
 def test_train_then_evaluate(scenes, tmp_path):
-    flags = [f"--config.{key}={value}" for key, value in TINY.items()]
+    flags = [f"--config.{key}={value}" for key, value in {**TINY, "bn_group": 2}.items()]
     flags += [f"--config.data.voc_root={scenes}", f"--config.data.data_dir={scenes.parent / 'tfds'}"]
     command = ("voc_train", DEFAULT, f"--workdir={tmp_path}", *flags)
     process = [sys.executable, "-m", f"experiments.{command[0]}", *command[1:]]
@@ -149,7 +150,7 @@ def test_numbers_out_of_range(scenes, tmp_path, change, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_without_evaluation_the_last_step_is_saved(scenes, tmp_path):
+def test_without_evaluation_the_last_step_is_saved(scenes, tmp_path, shallow_here):
     voc_train.run(settings(scenes, eval_every=0, checkpoint_every=0, num_steps=1), str(tmp_path / "run"))
     load_checkpoint(tmp_path / "run")
 
@@ -304,7 +305,7 @@ def test_stage_1_can_have_its_own_value_of_what_both_share():
     assert config.stage1.optimizer.momentum == 0.8
 
 
-def test_two_stages_with_one_command(scenes, tmp_path, capsys, monkeypatch):
+def test_two_stages_with_one_command(scenes, tmp_path, capsys, monkeypatch, shallow_here):
     """Momentum begins anew, batch normalisation is calibrated at the end, and what is finished is not done again.
 
     The data are opened once, for both stages and the calibration.
@@ -340,7 +341,7 @@ def test_two_stages_with_one_command(scenes, tmp_path, capsys, monkeypatch):
     ]
 
 
-def test_calibration_without_evaluations(scenes, tmp_path, capsys):
+def test_calibration_without_evaluations(scenes, tmp_path, capsys, shallow_here):
     """The statistics are the means over the batches that the config's seed begins with; nothing is scored."""
     config = settings(scenes, eval_every=0, **{"calibrate.batches": 2, "calibrate.batch_size": 4})
     assert voc_train.run(config, tmp_path) == {}
@@ -365,7 +366,11 @@ def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
     first, second = first.config, second.config
     assert (Path(first_folder), Path(second_folder)) == (tmp_path / "stage1", tmp_path)
     assert (first.init_from_step, second.init_from_step) == (None, 20_000)
-    assert (first.init_from, first.init.vgg16, first.init.keep_features) == (None, "vgg16.npz", True)
+    assert (first.init_from, first.init.vgg16, first.init.keep_features) == (
+        None,
+        str(Path("vgg16.npz").absolute()),
+        True,
+    )
     assert (second.init_from, second.init.vgg16, second.init.keep_features) == (str(first_folder), None, False)
 
 
@@ -378,7 +383,7 @@ def test_what_stage_2_lacks_is_said_before_stage_1_begins(scenes, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_fcn8s_learns(scenes, tmp_path):
+def test_an_fcn8s_learns(scenes, tmp_path, shallow_here):
     """Another network through the same program; scores begin at zero, so the first loss is that of chance."""
     config = voc_fcn8s.get_config()
     values = {"data.voc_root": str(scenes), "data.data_dir": str(scenes.parent / "tfds"), "num_steps": 20}
