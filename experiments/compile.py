@@ -144,10 +144,13 @@ def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, dev
         return Scorer(net, variables, net.num_classes, config.data.crop_size, inference).fold(*batch)
 
     count = inference.batch_size
-    pixels, extent = jax.ShapeDtypeStruct((IMAGE_SIDE, IMAGE_SIDE, 3), jnp.uint8), jax.ShapeDtypeStruct((2,), jnp.int32)
+
+    def image() -> DeviceImage:
+        return DeviceImage(jnp.zeros((IMAGE_SIDE, IMAGE_SIDE, 3), jnp.uint8), jnp.zeros(2, jnp.int32))
+
     arguments = (
         jax.eval_shape(partial(init_variables, net), config.seed),
-        [DeviceImage(pixels, extent)],
+        [jax.eval_shape(image)],
         [jax.ShapeDtypeStruct((count, 4), jnp.float32)],
         [jax.ShapeDtypeStruct((count,), jnp.bool_)],
         [jax.eval_shape(partial(empty_canvas, IMAGE_SIDE, IMAGE_SIDE, net.num_classes, inference.aggregation))],
@@ -156,7 +159,7 @@ def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, dev
     arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), arguments)
     with _compiling(f"proposal batch of {count} windows for {topology}"):
         lowered = jax.jit(fold, donate_argnums=4).lower(*arguments)
-        return lowered.compile(compiler_options=compiler_options(device.platform))
+        return lowered.compile(compiler_options={**compiler_options(device.platform)})
 
 
 @contextmanager

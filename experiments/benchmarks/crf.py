@@ -61,7 +61,7 @@ def run(voc_root: Path | None) -> Numbers:
       InputError: if there are no photographs in the folder.
     """
     images = read_photographs(voc_root) if voc_root else [draw_image(seed) for seed in range(PHOTOGRAPHS)]
-    cases = [(draw_scores(*image.shape[:2], seed), image) for seed, image in enumerate(images)]
+    cases = [(draw_scores(image.shape[0], image.shape[1], seed), image) for seed, image in enumerate(images)]
     contenders, reason = find_contenders()
     return {
         "device": jax.devices()[0].device_kind,

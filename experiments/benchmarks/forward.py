@@ -12,10 +12,10 @@ them shorter.
 from functools import partial
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.typing import VariableDict
 
 from deconvnet_jax.models import DeconvNet, compiler_options, count_parameters, fold_batch_norm
 
@@ -50,7 +50,7 @@ def run(batch_size: int | None, width: float, quick: bool = False) -> Numbers:
     }
 
 
-def measure(net: DeconvNet, variables: chex.ArrayTree, batch_size: int, compare: bool, quick: bool) -> Numbers:
+def measure(net: DeconvNet, variables: VariableDict, batch_size: int, compare: bool, quick: bool) -> Numbers:
     """Returns the numbers of both sides, or of ours alone."""
     images = np.random.default_rng(0).uniform(-120, 140, (batch_size, SIZE, SIZE, 3)).astype(np.float32)
     contenders: dict[str, Contender[Any]] = {OURS: ours(net, variables, images)}
@@ -60,15 +60,15 @@ def measure(net: DeconvNet, variables: chex.ArrayTree, batch_size: int, compare:
     return harness.compare(contenders, batch_size, quick)
 
 
-def ours(net: DeconvNet, variables: chex.ArrayTree, images: np.ndarray) -> Contender[jax.Array]:
+def ours(net: DeconvNet, variables: VariableDict, images: np.ndarray) -> Contender[jax.Array]:
     """Returns this project's network on one device; a step computes scores [N, S, S, K]."""
-    net, variables = fold_batch_norm(net, variables)
+    net, folded = fold_batch_norm(net, variables)
     program = jax.jit(net.apply, compiler_options=compiler_options(jax.default_backend()))
-    step = partial(program, jax.device_put(variables), jnp.asarray(images))
-    return Contender(step, lambda scores: float(scores[0, 0, 0, 0]), count_parameters(variables))
+    step = partial(program, jax.device_put(folded), jnp.asarray(images))
+    return Contender(step, lambda scores: float(scores[0, 0, 0, 0]), count_parameters(folded))
 
 
-def theirs(variables: chex.ArrayTree, images: np.ndarray) -> Contender[Any]:
+def theirs(variables: VariableDict, images: np.ndarray) -> Contender[Any]:
     """Returns the same in PyTorch; a step computes scores [N, K, S, S]."""
     import torch
 

@@ -178,10 +178,10 @@ def our_pass(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Pa
     variables, batch_size = segmenter.variables, segmenter.settings.batch_size
     network = network_scores(segmenter.net)
     on_device = device_image(image)
-    canvas = empty_canvas(*on_device.pixels.shape[:2], CLASSES, "max")
+    canvas = empty_canvas(on_device.pixels.shape[0], on_device.pixels.shape[1], CLASSES, "max")
     for start in range(0, len(windows), batch_size):
         chosen = windows[start : start + batch_size]
-        boxes, valid = np.tile(np.float32([0, 0, 1, 1]), (batch_size, 1)), np.arange(batch_size) < len(chosen)
+        boxes, valid = np.tile(np.array([0, 0, 1, 1], np.float32), (batch_size, 1)), np.arange(batch_size) < len(chosen)
         boxes[: len(chosen)] = chosen
         with stage(seconds, "network"):
             crops = crop_windows(*on_device, jnp.asarray(boxes), SIZE, antialias=False)
@@ -261,13 +261,13 @@ def check_stages(segmenter: Segmenter, network: Network, image: np.ndarray, wind
     """
     from .reference import full_precision
 
-    photograph, mean = image[..., ::-1].astype(np.float32), np.float32(MEAN_BGR)
+    photograph, mean = image[..., ::-1].astype(np.float32), np.array(MEAN_BGR, np.float32)
     theirs = np.stack([cut(photograph, *box) for box in windows.astype(int).tolist()])
     with full_precision():
         on_device = device_image(image)
         crops = np.asarray(crop_windows(*on_device, jnp.asarray(windows), SIZE))
-        scores = np.asarray(network_scores(segmenter.net)(segmenter.variables, crops))
-        canvas = empty_canvas(*on_device.pixels.shape[:2], CLASSES, "max")
+        scores = np.asarray(network_scores(segmenter.net)(segmenter.variables, jnp.asarray(crops)))
+        canvas = empty_canvas(on_device.pixels.shape[0], on_device.pixels.shape[1], CLASSES, "max")
         canvas = fold_scores(canvas, scores, windows, np.ones(len(windows), bool))
         other = network(crops + mean)
     found = {"crops": float(np.abs(crops + mean - theirs).max()), "network": difference(scores, other)}

@@ -111,7 +111,7 @@ def theirs(root: Path, names: Sequence[str], windows: Windows) -> Start:
     """Returns PyTorch's loader."""
     from torch.utils.data import DataLoader, RandomSampler
 
-    dataset = WindowFiles(root, names, windows)
+    dataset: Any = WindowFiles(root, names, windows)
 
     def start() -> Iterator[Any]:
         sampler = RandomSampler(dataset, num_samples=10**9 // BATCH * BATCH, replacement=True)
@@ -136,8 +136,8 @@ class WindowFiles:
 
         cv2.setNumThreads(0)  # as PyTorch advises for workers
         name = self._names[self._windows.images[index]]
-        image = cv2.imread(str(self._root / f"JPEGImages/{name}.jpg"))
-        label = cv2.imread(str(self._root / f"SegmentationClass/{name}.png"), cv2.IMREAD_UNCHANGED)
+        image = np.asarray(cv2.imread(str(self._root / f"JPEGImages/{name}.jpg")))
+        label = np.asarray(cv2.imread(str(self._root / f"SegmentationClass/{name}.png"), cv2.IMREAD_UNCHANGED))
         x0, y0, x1, y1 = self._windows.boxes[index].astype(int).tolist()
         height, width = label.shape
         inside = slice(max(y0, 0), min(y1, height)), slice(max(x0, 0), min(x1, width))

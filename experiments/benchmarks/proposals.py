@@ -7,6 +7,7 @@ those of one thread, the edge network's included.
 
 import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -51,6 +52,8 @@ def load(voc_root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
     num_classes = len(class_names(voc_root))
     for name in split_names(voc_root, split):
         example = read_example(voc_root, name, num_classes)
+        if example.label is None:
+            continue
         numbers = number_parts(example.label) if example.instances is None else example.instances
         found = instance_boxes(example.label, numbers)
         areas = np.array([np.count_nonzero(numbers == i) for i in found.instance_ids])
@@ -60,13 +63,14 @@ def load(voc_root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Path | None) -> Numbers:
     """Returns recall in percent, [thresholds][counts], and the median time per image in seconds."""
+    propose = partial(propose_boxes, method=method, forest=str(forest) if forest else None)
     overlaps, seconds = [], []
     for image, _ in images:  # compilation, caches
-        propose_boxes(image, 1, method=method, forest=forest)
+        propose(image, 1)
     with cli.ProgressBar(method) as bar:
         for done, (image, truth) in enumerate(images, 1):
             start = time.perf_counter()
-            boxes, _ = propose_boxes(image, max(COUNTS), method=method, forest=forest)
+            boxes, _ = propose(image, max(COUNTS))
             seconds.append(time.perf_counter() - start)
             overlaps.append(box_iou(boxes, truth))
             bar.update(done, len(images))

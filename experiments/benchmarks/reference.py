@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-import chex
 import jax
 import numpy as np
 import torch
+from flax.typing import VariableDict
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from deconvnet_jax.models import DeconvNet, batch_norm_name
 from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS
@@ -24,7 +25,7 @@ from .network import CLASSES, optimizer_settings
 class Network(nn.Module):
     """DeconvNet of PyTorch's own modules."""
 
-    def __init__(self, variables: chex.ArrayTree) -> None:
+    def __init__(self, variables: VariableDict) -> None:
         super().__init__()
         params = variables["params"]
         names = [name for name in params if "kernel" in params[name]]
@@ -88,12 +89,12 @@ def device() -> str:
     return "cuda"
 
 
-def training(variables: chex.ArrayTree, batch: dict[str, np.ndarray], dtype: str) -> Contender[Tensor]:
+def training(variables: VariableDict, batch: dict[str, np.ndarray], dtype: str) -> Contender[Tensor]:
     """Returns the training step that `train.ours` makes: channels_last, autocast for bfloat16, compiled on a GPU."""
     on = device()
     if on == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    network = Network(variables).to(on, memory_format=torch.channels_last)
+    network = Network(variables).to(on, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     images, labels = (torch.from_numpy(batch[key]).to(on) for key in ("image", "label"))
     labels, mean = labels.long(), torch.tensor(MEAN_BGR, device=on)[:, None, None]
     optimizer = _optimizer(network)
@@ -136,7 +137,7 @@ def _optimizer(network: Network) -> torch.optim.SGD:
     return torch.optim.SGD(groups, momentum=settings["momentum"], fused=True)
 
 
-def forward_pass(variables: chex.ArrayTree, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int, str]:
+def forward_pass(variables: VariableDict, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int, str]:
     """Returns the network with folded batch normalisation, its number of parameters, and how it is run.
 
     Args:
@@ -146,12 +147,11 @@ def forward_pass(variables: chex.ArrayTree, example: Tensor) -> tuple[Callable[[
     network = Network(variables).eval()
     for name, norm in network.norms.items():
         layer = network.layers[name]
-        transposed = isinstance(layer, nn.ConvTranspose2d)
-        layer.weight, layer.bias = nn.utils.fusion.fuse_conv_bn_weights(
-            layer.weight, layer.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias, transposed
-        )
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        network.layers[name] = fuse_conv_bn_eval(layer, norm, isinstance(layer, nn.ConvTranspose2d))
         network.norms[name] = nn.Identity()
-    network.to(example.device, memory_format=torch.channels_last)
+    network.to(example.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def scores(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         with torch.inference_mode():

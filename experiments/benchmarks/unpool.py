@@ -69,7 +69,7 @@ def ours(x: np.ndarray, upstream: np.ndarray, window: int | None) -> Program:
 
     def forward_and_backward(x: jax.Array, upstream: jax.Array) -> tuple[jax.Array, jax.Array]:
         def unpooled(x: jax.Array) -> jax.Array:
-            return max_unpool(*max_pool_with_indices(x, 2), x.shape[1:3], window=window)
+            return max_unpool(*max_pool_with_indices(x, 2), (x.shape[1], x.shape[2]), window=window)
 
         y, vjp = jax.vjp(unpooled, x)
         return y, vjp(upstream)[0]
@@ -89,7 +89,7 @@ def theirs(x: np.ndarray, upstream: np.ndarray) -> Program:
     def program() -> tuple[torch.Tensor, torch.Tensor | None]:
         tx.grad = None
         pooled, indices = torch.nn.functional.max_pool2d(tx, 2, return_indices=True)
-        y = torch.nn.functional.max_unpool2d(pooled, indices, 2)
+        y = torch.nn.functional.max_unpool2d(pooled, indices, [2, 2])
         y.backward(gradient)
         return y.detach(), tx.grad
 

@@ -50,7 +50,7 @@ def of_step(
     arguments = compiled.args_info[0]  # state and batch
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(arguments)]
     schedule = read_schedule(
-        compiled.as_text(),
+        compiled.as_text() or "",
         Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth),
         layer_names(network_from_config(config.model.to_dict())),
         [path.removeprefix("0/") for path in paths],
@@ -73,7 +73,9 @@ def of_proposal_batch(
 ) -> dict[str, Any]:
     """Returns the report of the compiled proposal batch."""
     accelerator, windows = accelerator_of(topology), config.inference.batch_size
-    schedule = read_schedule(compiled.as_text(), Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth))
+    schedule = read_schedule(
+        compiled.as_text() or "", Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth)
+    )
     return {
         "windows": windows,
         "memory": memory(compiled, accelerator, compiled.args_info[0][0]),
@@ -85,7 +87,7 @@ def of_proposal_batch(
 
 def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: Any) -> dict[str, Any]:
     """Returns what a program needs on one device; `state`: those of its arguments that stay."""
-    stats = compiled.memory_analysis()
+    stats: Any = compiled.memory_analysis()  # every compiler of these topologies has one
     total = (
         stats.argument_size_in_bytes
         + stats.output_size_in_bytes
