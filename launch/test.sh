@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Fresh machine -> environment -> test suite.
 #   bash launch/test.sh [--reference] [PYTEST_ARGUMENT...]
+# The inner loop while you write code:   bash launch/test.sh -m "not end_to_end"
+# A nightly run with new random numbers: bash launch/test.sh --fresh-seeds
 # --reference also installs PyTorch, against which layers and gradients are then tested (those tests skip without it).
 # Environment: VENV and PYTHON as in launch/install.sh; DECONVNET_TEST_DATA, a folder with real photographs and weights;
 # WORKERS, how many processes run tests (default 2, each takes two cores and 7 GB at times).

@@ -75,7 +75,10 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files come first."""
+    """The longest files come first; slow tests are left out with the end-to-end ones."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("end_to_end")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

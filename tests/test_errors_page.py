@@ -42,6 +42,8 @@ from experiments.compiled import topologies
 from experiments.compiled.report import does_not_fit
 from experiments.configs import default
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ("background", "red", "green")
 MISTAKES = {}

@@ -10,6 +10,8 @@ import pytest
 
 import deconvnet_jax
 
+pytestmark = pytest.mark.end_to_end
+
 SOURCE = Path(inspect.getsourcefile(deconvnet_jax))
 
 

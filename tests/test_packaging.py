@@ -14,6 +14,8 @@ import pytest
 
 from experiments.common import scripts
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("deconvnet_jax", "experiments")
 OFFLINE = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}

@@ -15,6 +15,8 @@ from training_programs import metric_lines, with_devices
 
 from deconvnet_jax.inference import Segmenter
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parent.parent
 LOSS_OF_STEP_3 = 1.776612401008606
 

@@ -12,6 +12,8 @@ from deconvnet_jax.errors import InputError
 from experiments import benchmark as program
 from experiments.benchmarks import scaling
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -15,6 +15,8 @@ from experiments import browse_data
 from experiments.common import dataset
 from experiments.configs import default
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -13,6 +13,8 @@ from deconvnet_jax.weights import load_checkpoint
 from experiments import calibrate_bn, import_weights
 from experiments.common import dataset
 
+pytestmark = pytest.mark.end_to_end
+
 NARROW = {"width": 1 / 64, "fc": 8, "fc_window": 1}
 
 

@@ -18,6 +18,8 @@ from experiments.compiled import report, topologies
 from experiments.compiled.hardware import ACCELERATORS
 from experiments.configs import default, voc_stage1
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = {"h100:8": ("jax_cuda13_plugin", "compile-gpu"), "v5e:2x4": ("libtpu", "compile-tpu")}
 EXTRAS["v5p:2x2x2"] = EXTRAS["v5e:2x4"]  # XLA refuses some options for it that it takes for v5e

@@ -15,6 +15,8 @@ from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.weights import load_checkpoint, save_network
 from experiments import export_model
 
+pytestmark = pytest.mark.end_to_end
+
 # As the documentation tells it.
 USE = """
 import sys

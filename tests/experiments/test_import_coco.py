@@ -13,6 +13,8 @@ from deconvnet_jax.data import class_names, read_example, split_names
 from deconvnet_jax.data.coco import ClassCount, CocoSummary
 from experiments import import_coco
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

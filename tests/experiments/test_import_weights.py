@@ -21,6 +21,8 @@ from deconvnet_jax.weights import load_checkpoint
 from deconvnet_jax.weights.vgg16_layers import TORCH_INDICES
 from experiments import import_weights, predict
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[2]
 NARROW = {"width": 1 / 64, "fc": 8, "classes": 3}
 

@@ -11,6 +11,8 @@ from training_programs import finish, metric_lines, wait_for_step
 
 from deconvnet_jax.weights import load_checkpoint
 
+pytestmark = pytest.mark.end_to_end
+
 STEPS = 30
 SETTINGS = {
     "batch_size": 4,

@@ -19,6 +19,8 @@ from experiments import predict
 from experiments.common import photographs
 from experiments.configs import default
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

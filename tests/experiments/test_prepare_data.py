@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import pytest
 import voc_archives
 from programs import run_program
 from voc_archives import SBD_FILE, VOC_FILE, write_tar
@@ -10,6 +11,8 @@ from voc_archives import SBD_FILE, VOC_FILE, write_tar
 from deconvnet_jax.data import listed_windows, open_split, prepare_voc2012, training_windows
 from experiments.common import dataset
 from experiments.configs import default
+
+pytestmark = pytest.mark.end_to_end
 
 prepare = partial(run_program, "prepare_data")
 

@@ -11,6 +11,8 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.proposals.edge_network import read_edge_network
 from experiments import train_edges
 
+pytestmark = pytest.mark.end_to_end
+
 
 @pytest.fixture
 def data_dir(rng, tmp_path):

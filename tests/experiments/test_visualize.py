@@ -12,6 +12,8 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from experiments import visualize
 
+pytestmark = pytest.mark.end_to_end
+
 command = partial(run_program, "visualize")
 
 

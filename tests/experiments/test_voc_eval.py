@@ -22,6 +22,8 @@ from experiments import voc_eval
 from experiments.common import evaluation
 from experiments.configs import default
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

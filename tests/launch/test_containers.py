@@ -12,6 +12,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+pytestmark = pytest.mark.end_to_end
+
 HADOLINT = shutil.which("hadolint", path=f"{sysconfig.get_path('scripts')}:{os.environ['PATH']}")
 LAUNCH = Path(__file__).parents[2] / "launch"
 JOB_SETS = list(yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text()))

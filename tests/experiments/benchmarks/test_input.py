@@ -12,6 +12,8 @@ import pytest
 from deconvnet_jax.data import crop_window, open_split, prepare_voc_layout
 from experiments.benchmarks import input as input_benchmark
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[3]
 LITTLE = """
 import json, sys

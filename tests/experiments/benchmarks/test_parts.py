@@ -12,6 +12,8 @@ import pytest
 
 from experiments.benchmarks.parts import FAILED, FINISHED, NOT_STARTED, TOO_SLOW, Part, PartRunner
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[3]
 
 

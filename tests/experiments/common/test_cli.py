@@ -21,6 +21,7 @@ cli.run(main)
 """
 
 
+@pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("error", "code", "message"),
     [
@@ -39,6 +40,7 @@ def test_one_line_and_an_exit_status(error, code, message):
     assert (done.returncode, done.stderr.strip(), done.stdout) == (code, message, "")
 
 
+@pytest.mark.end_to_end
 def test_memory_of_the_device():
     """What JAX raises then; another of its errors is a bug, and shows where."""
     for text, traceback in (("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.", False), ("INTERNAL: x", True)):

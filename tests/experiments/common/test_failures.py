@@ -10,6 +10,8 @@ import pytest
 
 from experiments.common import failures
 
+pytestmark = pytest.mark.end_to_end
+
 ROOT = Path(__file__).resolve().parents[3]
 START = "import sys, threading; from experiments.common import failures; failures.report_in_one_line();"
 IN_THREADS = """

@@ -54,6 +54,7 @@ def assert_close(found, expected, tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), found, expected)
 
 
+@pytest.mark.end_to_end
 def test_two_processes_of_two_devices_train_as_one_of_four(start, tmp_path):
     """Evaluation, calibration and groups of statistics that span devices included; one of them writes."""
     first, second = finish(*start_two(start, tmp_path / "two"))
@@ -73,6 +74,7 @@ def test_two_processes_of_two_devices_train_as_one_of_four(start, tmp_path):
     assert len(list((tmp_path / "two/tensorboard").iterdir())) == 1
 
 
+@pytest.mark.end_to_end
 def test_sigterm_to_one_of_two_processes_and_one_alone_goes_on(start, tmp_path):
     long = {"num_steps": 100_000, "eval_every": 0, "checkpoint_every": 0, "calibrate.batches": 0}
     both = start_two(start, tmp_path / "two", "--stopped_status=75", **long)
@@ -183,6 +185,7 @@ def test_what_does_not_fit_together(monkeypatch, arguments, environment, message
         hosts.initialize(flag_values(*arguments), {**CPU, **environment})
 
 
+@pytest.mark.end_to_end
 def test_one_process_on_each_of_two_slurm_hosts_sees_all_devices():
     """JAX itself, asked in two processes as SLURM would start them; it had taken the first GPU alone."""
     with socket.socket() as free:
