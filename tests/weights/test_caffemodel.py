@@ -84,12 +84,6 @@ def test_a_list_in_pieces_and_a_shape_in_pieces(tmp_path):
     np.testing.assert_array_equal(load_caffemodel(path)["x"][0], values[:, None])
 
 
-def test_a_scalar(tmp_path):
-    path = tmp_path / "net.caffemodel"
-    path.write_bytes(field(100, field(1, b"x") + field(7, field(7, b"") + field(5, np.float32(3).tobytes()))))
-    assert load_caffemodel(path)["x"][0] == np.float32(3)
-
-
 def raw_blob(values, kind, types_first=True):
     """As NVCaffe since 0.16 writes numbers: raw_data_type 10, raw_diff_type 11, raw_data 12, raw_diff 13."""
     types = varint(10 << 3) + varint(kind) + varint(11 << 3) + varint(kind)
@@ -210,20 +204,12 @@ DAMAGE = st.one_of(
         st.just(SMALL),
         st.dictionaries(st.integers(0, len(SMALL) - 1), st.integers(1, 255), min_size=1, max_size=8),
     ),
-    st.builds(
-        lambda data, at, inserted: data[: at % len(data)] + inserted + data[at % len(data) :],
-        st.just(SMALL),
-        st.integers(0),
-        st.binary(min_size=1, max_size=20),
-    ),
     st.binary(max_size=200),
-    st.builds(lambda parts: b"".join(parts), st.lists(st.sampled_from([b"\x12", b"\x0b", b"\xff", b"\x2d", b"\x01"]))),
 )
 
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DAMAGE)
-@example(field(2, field(6, b"\x2d\0\0\0\0\x08\x01" * 5000)))  # lists that never get long
 @example(field(2, field(6, b"\x32\0" * 5000)))
 @example(b"\x12\x02\x32\x00" * 5000)
 @example(b"\x0b" * 100_000)

@@ -337,19 +337,3 @@ def test_flipped_bytes(good_file, tmp_path, data):
     path = tmp_path / "net.pth"
     path.write_bytes(content)
     read_or_refuse(path)
-
-
-INSTRUCTIONS = [
-    *(bytes([code]) for code in b"().}]NtTuesabRQ0\x85\x86\x87\x88\x89\x94\x93\x81o"),
-    *(b"q\x00", b"q\x01", b"h\x00", b"h\x01", b"K\x00", b"K\x02", b"J\xff\xff\xff\xff", b"U\x010", b"X\x01\0\0\0a"),
-    *(b"U\x07storage", b"U\x0astate_dict", b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n"),
-    *(b"ctorch._utils\n_rebuild_tensor\n", b"ctorch._utils\n_rebuild_parameter\n", b"G?\xf0\0\0\0\0\0\0"),
-    b"ctorch._utils\n_rebuild_tensor\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x0atQ",
-]
-
-
-@given(instructions=st.lists(st.sampled_from(INSTRUCTIONS), max_size=40), zipped=st.booleans())
-@FUZZ
-def test_random_programs(tmp_path, instructions, zipped):
-    (write_zip if zipped else write_legacy)(tmp_path / "net.pth", b"\x80\x02" + b"".join(instructions) + b".", VALUES)
-    read_or_refuse(tmp_path / "net.pth")

@@ -64,20 +64,6 @@ def test_prefixes(tmp_path, layers, prefix, names):
     assert set(found) == set(CONVOLUTIONS)
 
 
-@pytest.mark.parametrize(
-    "keys", [("state_dict",), ("model_state_dict",), ("model",), ("net", "params"), ("a", "b", "c")]
-)
-@pytest.mark.parametrize("zipped", [True, False])
-def test_nested_state_dicts_of_pytorch(tmp_path, layers, keys, zipped):
-    torch = pytest.importorskip("torch", reason="PyTorch writes the files: pip install deconvnet_jax[reference]")
-    arrays = torch_arrays(layers, [f"module.{name}" for name in FEATURES])
-    content = {name: torch.tensor(array) for name, array in arrays.items()}
-    for key in reversed(keys):
-        content = {"epoch": 3, "best": torch.tensor(0.5), key: content, "optimizer": {"state": {0: torch.zeros(3)}}}
-    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
-    assert_same(read_vgg16(tmp_path / "a.pth"), layers)
-
-
 def test_dense_layers_behind_a_prefix(tmp_path, rng, layers):
     dense = {"fc6": (WIDTHS[-1] * 49, 7), "fc7": (7, 6)}
     in_parallel = [name.replace("features.", "features.module.") for name in FEATURES]
@@ -97,12 +83,6 @@ def test_two_networks_in_a_file(tmp_path, layers):
     arrays |= torch_arrays(layers, [f"right.{name}" for name in FEATURES])
     with pytest.raises(InputError, match=r"holds 2 of them, at 'left\.features\.0' and 'right\.features\.0'; give a"):
         read_vgg16(write_npz(tmp_path / "a.npz", arrays))
-
-
-@pytest.mark.parametrize("suffix", ["a_npz", "a.pth", "a"])
-def test_suffixes_may_lie(tmp_path, layers, suffix):
-    write_npz(tmp_path / "a.npz", torch_arrays(layers, FEATURES)).rename(tmp_path / suffix)
-    assert_same(read_vgg16(tmp_path / suffix), layers)
 
 
 # Keras.
