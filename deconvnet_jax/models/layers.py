@@ -40,6 +40,15 @@ def _add_bias_bwd(like_bias: Array, gradient: Array) -> tuple[Array, Array]:
 add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
 
 
+def _parameters(
+    layer: nn.Module, init: nn.initializers.Initializer, shape: tuple[int, ...], dtype: DTypeLike
+) -> tuple[Array, Array]:
+    """Returns a layer's kernel of a shape and its bias, float32 parameters, in the type to compute in."""
+    kernel = layer.param("kernel", init, shape, jnp.float32)
+    bias = layer.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
+    return kernel.astype(dtype), bias.astype(dtype)
+
+
 class Conv3x3(nn.Module):
     """A 3x3 convolution with stride 1 and padding 1; parameters and results are those of `flax.linen.Conv`.
 
@@ -53,10 +62,7 @@ class Conv3x3(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         """Applies the layer; `train`: its gradient will be taken."""
-        kernel = self.param("kernel", self.kernel_init, (3, 3, x.shape[-1], self.features), jnp.float32).astype(
-            self.dtype
-        )
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        kernel, bias = _parameters(self, self.kernel_init, (3, 3, x.shape[-1], self.features), self.dtype)
         return add_bias(convolve(x.astype(self.dtype), kernel, train), bias)
 
 
@@ -84,10 +90,7 @@ class ScoreConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Applies the layer."""
-        kernel = self.param("kernel", self.kernel_init, (1, 1, x.shape[-1], self.features), jnp.float32).astype(
-            self.dtype
-        )
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        kernel, bias = _parameters(self, self.kernel_init, (1, 1, x.shape[-1], self.features), self.dtype)
         on_gpu = _scores_on_gpu if self.features % _GPU_SCORES else _scores
         return lax.platform_dependent(x.astype(self.dtype), kernel, bias, cuda=on_gpu, rocm=on_gpu, default=_scores)
 
@@ -119,10 +122,8 @@ class FullConv(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Applies the layer."""
-        shape = (self.window, self.window, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         n, k = x.shape[0], self.window
+        kernel, bias = _parameters(self, self.kernel_init, (k, k, x.shape[-1], self.features), self.dtype)
         h, w = (side - k + 1 for side in x.shape[1:3])
         seen = x.astype(self.dtype)[:, None, None]
         if (h, w) != (1, 1):
@@ -150,11 +151,8 @@ class FullDeconv(nn.Module):
         """Applies the layer."""
         n, h, w, channels = x.shape
         k = self.window
-        kernel = self.param("kernel", self.kernel_init, (k, k, channels, self.features), jnp.float32).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
-        wide = x.reshape(n * h * w, channels).astype(
-            at_least_float32(x.dtype)
-        )  # gradients of 49 places are added up so
+        kernel, bias = _parameters(self, self.kernel_init, (k, k, channels, self.features), self.dtype)
+        wide = _wide(x.reshape(n * h * w, channels))  # gradients of 49 places are added up so
         everywhere = jnp.broadcast_to(wide, (k * k, *wide.shape)).astype(self.dtype)
         products = jnp.matmul(everywhere, kernel.reshape(k * k, channels, self.features))
         patches = products.reshape(k, k, n, h, w, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
