@@ -13,7 +13,7 @@ A network of stage_{1,2}_train_result predicts after `python -m experiments.cali
 `python -m experiments.voc_train --config.init_from=DIR`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import chex
@@ -73,60 +73,40 @@ def run(
     Raises:
       InputError: for a file that cannot be used, or a folder that holds a checkpoint.
     """
-    if bool(caffemodel) == bool(vgg16):
+    file = caffemodel or vgg16
+    if file is None or (caffemodel and vgg16):
         raise InputError("give one of --caffemodel=FILE and --vgg16=FILE")
     folder = output_folder(output)
     with locked(folder, f"--output={folder}"):
         check_vacant(folder)
-        import_network(folder, caffemodel, vgg16, bn, class_names)
+        names = read_class_names(class_names) if class_names else None
+        if caffemodel:
+            net, variables, known = network_from_caffe(file, BN_FORMS[bn])
+        else:
+            net = DeconvNet(num_classes=len(names or default_class_names(21)))
+            variables, known = load_vgg16(file, init_variables(net, seed=0)), {"batch_statistics": "unknown"}
+        names = names or default_class_names(net.num_classes)
+        if len(names) != net.num_classes:
+            raise InputError(f"{class_names} has {len(names)} names, but the network has {net.num_classes} classes")
+        data = {"crop_size": default_input_size(net)}
+        info = {"config": {"data": data}, "class_names": list(names), "imported_from": Path(file).name, **known}
+        save_network(folder, net, variables, info)
+        print_arrays({name: variables["params"][name] for name in layer_names(net)})
+        print(describe(net, variables, known, folder))
 
 
-def import_network(
-    folder: Path,
-    caffemodel: str | Path | None,
-    vgg16: str | Path | None,
-    bn: str,
-    class_names: str | Path | None,
-) -> None:
-    """Imports one file into a folder that nothing else is written to."""
-    names = read_class_names(class_names) if class_names else None
-    if caffemodel:
-        net, variables, known = network_from_caffe(caffemodel, BN_FORMS[bn])
-    else:
-        net = DeconvNet(num_classes=len(names or default_class_names(21)))
-        variables, known = load_vgg16(vgg16, init_variables(net, seed=0)), {"batch_statistics": "unknown"}
-    names = names or default_class_names(net.num_classes)
-    if len(names) != net.num_classes:
-        raise InputError(f"{class_names} has {len(names)} names, but the network has {net.num_classes} classes")
-    info = {
-        "config": {"data": {"crop_size": default_input_size(net)}},
-        "class_names": list(names),
-        "imported_from": Path(caffemodel or vgg16).name,
-        **known,
-    }
-    save_network(folder, net, variables, info)
-    print_arrays({name: variables["params"][name] for name in layer_names(net)})
-    print(describe(net, variables, known, folder))
-
-
-def print_arrays(params: chex.ArrayTree) -> None:
-    """A table of all arrays."""
+def print_arrays(params: Mapping[str, Mapping[str, chex.Array]]) -> None:
+    """Prints a table of all arrays."""
     table = Table("layer", "array", "shape", "mean", "std")
-    for layer, array, values in arrays(params):
-        mean, std = mean_and_std(values)
-        table.add_row(layer, array, "x".join(map(str, values.shape)), f"{mean:.4g}", f"{std:.4g}")
+    for layer, parts in params.items():
+        for part, values in parts.items():
+            mean, std = mean_and_std(np.asarray(values))
+            table.add_row(layer, part, "x".join(map(str, values.shape)), f"{mean:.4g}", f"{std:.4g}")
     Console(width=None if Console().is_terminal else 120).print(table)
 
 
-def arrays(params: chex.ArrayTree) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Layer, name and values of every array."""
-    for layer, parts in params.items():
-        for part, values in parts.items():
-            yield layer, part, np.asarray(values)
-
-
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    """Of an array of any size, in float64 but without a copy of it."""
+    """Returns those of an array of any size, in float64 but without a copy of it."""
     flat = values.reshape(-1)
     chunks = [slice(start, start + CHUNK) for start in range(0, flat.size, CHUNK)]
     mean = sum(flat[chunk].sum(dtype=np.float64) for chunk in chunks) / flat.size
@@ -135,7 +115,7 @@ def mean_and_std(values: np.ndarray) -> tuple[float, float]:
 
 
 def describe(net: Network, variables: chex.ArrayTree, known: dict[str, str], folder: Path) -> str:
-    """What was imported and what it is good for."""
+    """Returns what was imported and what to do with it."""
     what = f"{type(net).__name__}, {count_parameters(variables):,} parameters, {net.num_classes} classes -> {folder}"
     if known.get("batch_statistics") == "unknown":
         return (

@@ -44,7 +44,7 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Draws the runs on the command line."""
-    run(argv[1:], flags.FLAGS.output, flags.FLAGS.smooth)
+    run(argv[1:], **cli.arguments_of(run))
 
 
 def run(runs: Sequence[str], output: str | Path = "metrics.png", smooth: int = 1) -> None:
@@ -100,10 +100,12 @@ def _curve(points: dict[int, float]) -> Curve:
 
 def short_names(folders: Sequence[Path]) -> list[str]:
     """The last parts of the paths, as many as it takes to tell them apart."""
-    for count in range(1, max(len(folder.parts) for folder in folders) + 1):
-        names = ["/".join(folder.parts[-count:]) for folder in folders]
-        if len(set(names)) == len(set(folders)):
-            return names
+    names = [str(folder) for folder in folders]
+    for count in range(max(len(folder.parts) for folder in folders), 0, -1):
+        shorter = ["/".join(folder.parts[-count:]) for folder in folders]
+        if len(set(shorter)) < len(set(folders)):
+            break
+        names = shorter
     return names
 
 
@@ -114,7 +116,9 @@ def draw(runs: dict[str, dict[str, Curve]], smooth: int = 1) -> Figure:
     for index, (name, curves) in enumerate(runs.items()):
         colour = COLOURS[index % len(COLOURS)]
         _line(loss, curves.get("train/loss"), colour, smooth, label=name)
-        _mark_drops(loss, curves.get("train/learning_rate"), colour)
+        if rates := curves.get("train/learning_rate"):
+            for step in rates.steps[1:][np.diff(rates.values) < 0]:
+                loss.axvline(step, color=colour, linewidth=0.8, linestyle=":", alpha=0.7)
         _line(accuracy, curves.get("train/pixel_accuracy"), colour, smooth, scale=100, thin=True)
         _points(accuracy, curves.get("eval/pixel_accuracy"), colour)
         _points(iou, curves.get("eval/mean_iou"), colour)
@@ -132,21 +136,15 @@ def draw(runs: dict[str, dict[str, Curve]], smooth: int = 1) -> Figure:
 def _line(
     axes: Axes, curve: Curve | None, colour: str, smooth: int, scale: float = 1, thin: bool = False, label: str = ""
 ) -> None:
-    """With a label also where there is nothing to draw, so that every run is in the legend."""
+    """Draws a curve; its label also where there is nothing to draw, so that every run is in the legend."""
     steps, values = running_mean(curve, smooth) if curve else Curve(np.array([]), np.array([]))
-    width = 0.8 if thin else 1.6
-    axes.plot(steps, scale * values, color=colour, linewidth=width, alpha=0.7 if thin else 1, label=label)
+    width, alpha = (0.8, 0.7) if thin else (1.6, 1)
+    axes.plot(steps, scale * values, color=colour, linewidth=width, alpha=alpha, label=label)
 
 
 def _points(axes: Axes, curve: Curve | None, colour: str) -> None:
     if curve:
         axes.plot(curve.steps, 100 * curve.values, color=colour, linewidth=1.6, marker="o", markersize=5)
-
-
-def _mark_drops(axes: Axes, rates: Curve | None, colour: str) -> None:
-    if rates:
-        for step in rates.steps[1:][np.diff(rates.values) < 0]:
-            axes.axvline(step, color=colour, linewidth=0.8, linestyle=":", alpha=0.7)
 
 
 def _finish(axes: Axes, title: str, unit: str) -> None:

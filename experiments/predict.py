@@ -16,7 +16,7 @@ import itertools
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,13 +33,7 @@ from deconvnet_jax.weights import load_checkpoint
 
 from .common import cli, segmenting
 from .common.output import output_folder
-from .common.photographs import (
-    FAILURES,
-    Failures,
-    find_images,
-    result_files,
-    result_names,
-)
+from .common.photographs import FAILURES, Failures, find_images, result_files, result_names
 
 _LONGEST_IN_BUCKET = 800  # bytes of 1024, for those of the folder
 
@@ -56,10 +50,7 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Segments the images on the command line."""
-    values = flags.FLAGS
-    config, changes = cli.given_config(values)
-    settings = {"config": config, "changes": changes, "max_pixels": values.max_pixels}
-    if run(values.checkpoint, values.output, argv[1:], step=values.step, **settings):
+    if run(**cli.arguments_of(run), arguments=argv[1:]):
         sys.exit(1)
 
 
@@ -83,13 +74,13 @@ def run(
     """Segments images and prints a line for each, on stderr for those that failed, and those again at the end.
 
     Args:
-      checkpoint: as the flag.
-      output: as the flag.
+      checkpoint: like `output`, `step` and `max_pixels` as the flag.
+      output: folder for the results.
       arguments: files and folders.
-      step: as the flag.
+      step: of the checkpoint.
       config: whose section "inference" counts instead of the checkpoint's.
       changes: {"inference.KEY": value}.
-      max_pixels: as the flag.
+      max_pixels: of a photograph.
 
     Returns:
       The number of images that could not be read or segmented, or whose results could not be written.
@@ -100,25 +91,19 @@ def run(
     """
     paths = find_images(arguments)
     folder = output_folder(output)
-    named = zip(paths, result_names(paths, folder), strict=True)
+    names = result_names(paths, folder)
     segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step), config, changes or {})
     failures = Failures(len(paths))
 
-    def readable() -> Iterator[_Job]:
-        for path, name in named:
-            job = None
-            with failures.of(path):
-                _check_length(folder, name)
-                image = read_photograph(path, max_pixels)
-                boxes = segmenting.boxes_from_file(segmenter.settings, [path.stem], [image.shape[:2]])
-                job = _Job(path, name, image, boxes[0] if boxes else None)
-            if job:
-                yield job
+    def read(path: Path, name: str) -> _Job:
+        _check_length(folder, name)
+        image = read_photograph(path, max_pixels)
+        boxes = segmenting.boxes_from_file(segmenter.settings, [path.stem], [image.shape[:2]])
+        return _Job(path, name, image, boxes[0] if boxes else None)
 
-    for job, result in _segmented(segmenter, readable(), failures):
-        line = None
-        with failures.of(job.path):
-            line = write_results(job, result, folder, segmenter.class_names)
+    jobs = (failures.attempt(path, read, path, name) for path, name in zip(paths, names, strict=True))
+    for job, result in _segmented(segmenter, (job for job in jobs if job), failures):
+        line = failures.attempt(job.path, write_results, job, result, folder, segmenter.class_names)
         if line:
             print(line, flush=True)
     return failures.listed()
@@ -148,26 +133,23 @@ def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -
             if not taken:
                 raise
         for job in taken:
-            result = None
-            with failures.of(job.path):
-                result = segmenter(job.image, job.boxes)
+            result = failures.attempt(job.path, segmenter, job.image, job.boxes)
             if result is not None:
                 yield job, result
 
 
 def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence[str]) -> str:
-    """Writes the results of one image and tells what they show."""
+    """Writes the results of one image; returns a line that says what they show."""
     label_file, overlay_file = result_files(folder, job.name)
-    panel = result_panel(job.image, result.labels, class_names)
     save_label_png(label_file, result.labels)
-    save_picture(overlay_file, panel)
+    save_picture(overlay_file, result_panel(job.image, result.labels, class_names))
     return f"{job.path}: {describe(result.labels, class_names)} -> {label_file}, {overlay_file}"
 
 
 def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """The classes found, the most frequent first, with the share of their pixels."""
+    """Returns the classes found, the most frequent first, with the share of their pixels."""
     counts = np.bincount(labels.ravel(), minlength=len(class_names))
-    found: Iterable[int] = (i for i in np.argsort(-counts, kind="stable") if counts[i])
+    found = (i for i in np.argsort(-counts, kind="stable").tolist() if counts[i])
     return ", ".join(f"{class_names[i]} {100 * counts[i] / labels.size:.1f} %" for i in found)
 
 

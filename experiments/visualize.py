@@ -15,6 +15,7 @@ image that cannot be read is named on stderr and the others are still done; the 
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import jax
@@ -74,16 +75,16 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("the figures find their proposals themselves: give inference.proposals a method, not a file")
     failures = Failures(len(paths))
     for path, name in zip(paths, result_names(paths, folder), strict=True):
-        drawn = False
-        with failures.of(path):
-            image = read_photograph(path, values.max_pixels)
-            for kind, figure in draw_figures(segmenter, image, box).items():
-                save_picture(folder / f"{name}_{kind}.png", figure)
-            drawn = True
-        if drawn:
+        if failures.attempt(path, _draw, segmenter, path, folder / name, values.max_pixels, box):
             print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)
     if failures.listed():
         sys.exit(1)
+
+
+def _draw(segmenter: Segmenter, path: Path, beginning: Path, max_pixels: int, box: np.ndarray | None) -> bool:
+    for kind, figure in draw_figures(segmenter, read_photograph(path, max_pixels), box).items():
+        save_picture(beginning.with_name(f"{beginning.name}_{kind}.png"), figure)
+    return True
 
 
 def parse_box(words: Sequence[str] | None) -> np.ndarray | None:

@@ -41,11 +41,8 @@ def define_flags() -> None:
 def main(argv: Sequence[str]) -> None:
     """Runs one evaluation."""
     cli.no_arguments(argv)
-    values = flags.FLAGS
-    hosts.initialize(values)
-    config, changes = cli.given_config(values)
-    given = {"config": config, "changes": changes, "overrides": cli.data_flags("eval_split")}
-    scores = run(**cli.arguments_of(run) | given)
+    hosts.initialize(flags.FLAGS)
+    scores = run(**cli.arguments_of(run), overrides=cli.data_flags("eval_split"))
     if jax.process_index() > 0:
         return
     if "mean_iou" in scores:

@@ -22,7 +22,7 @@ from deconvnet_jax.training import (
     Preempted,
 )
 
-from .common import cli, hosts
+from .common import cli, failures, hosts
 from .common.training import run
 
 
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
         run(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.accept_changes)
     except Preempted as stop:
         say(f"asked to stop: step {stop.step} is saved; the same command goes on from there")
-        sys.exit(cli.INTERRUPTED if stop.signal == signal.SIGINT else flags.FLAGS.stopped_status)
+        sys.exit(failures.INTERRUPTED if stop.signal == signal.SIGINT else flags.FLAGS.stopped_status)
 
 
 if __name__ == "__main__":

@@ -165,8 +165,15 @@ def given_config(values: flags.FlagValues) -> tuple[ml_collections.ConfigDict | 
 
 
 def arguments_of(function: Callable[..., object]) -> dict[str, Any]:
-    """Returns the values of the flags that are named like parameters of a function."""
-    return {name: flags.FLAGS[name].value for name in inspect.signature(function).parameters if name in flags.FLAGS}
+    """Returns values for the parameters of a function that are named like flags.
+
+    A function with the parameter `changes` gets the config that --config named, or None, and the keys that were given.
+    """
+    parameters = inspect.signature(function).parameters
+    given = {name: flags.FLAGS[name].value for name in parameters if name in flags.FLAGS}
+    if "changes" in parameters:
+        given["config"], given["changes"] = given_config(flags.FLAGS)
+    return given
 
 
 def no_arguments(argv: Sequence[str]) -> None:

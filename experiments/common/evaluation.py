@@ -92,13 +92,13 @@ def run(
     """Scores a checkpoint.
 
     Args:
-      checkpoint: as the flag.
+      checkpoint: folder of a training run, of its checkpoints or of an import.
       config: whose data and way of segmenting count instead of the training run's.
       changes: keys of the training run's config with other values, e.g. {"inference.mode": "paper"}.
       overrides: keys of the section "data" with other values, whichever config counts.
-      step: as the flag.
-      output: as the flag.
-      panels: as the flag.
+      step: of the checkpoint; default: the one with the best evaluation.
+      output: folder for metrics.json, label maps and panels; None: nothing is written.
+      panels: images that get a panel; -1: all.
 
     Returns:
       `evaluation.Tally.scores` (not of a split without masks) with "step", "split", "images" and

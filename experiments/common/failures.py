@@ -27,8 +27,8 @@ def report_in_one_line() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _warned
-    threading.excepthook = _thread_failed
-    sys.unraisablehook = _finalizer_failed
+    threading.excepthook = lambda failed: _background(failed.exc_value, lambda: threading.__excepthook__(failed))
+    sys.unraisablehook = lambda failed: _background(failed.exc_value, lambda: sys.__unraisablehook__(failed))
 
 
 def status_of(main: Callable[[], None]) -> int:
@@ -137,26 +137,11 @@ def no_accelerator() -> str | None:
     )
 
 
-def _thread_failed(failure: threading.ExceptHookArgs) -> None:
-    if not _is_of_the_machine(failure.exc_value):
-        threading.__excepthook__(failure)
+def _background(error: BaseException | None, show_bug: Callable[[], None]) -> None:
+    """Prints an error of a thread or a finalizer as one line, once; the program then ends with status 1."""
+    if not isinstance(error, InputError | OSError):
+        show_bug()
         return
-    _say(failure.exc_value)
-
-
-def _finalizer_failed(failure: "sys.UnraisableHookArgs") -> None:
-    if not _is_of_the_machine(failure.exc_value):
-        sys.__unraisablehook__(failure)
-        return
-    _say(failure.exc_value)
-
-
-def _is_of_the_machine(error: BaseException | None) -> bool:
-    return isinstance(error, InputError | OSError)
-
-
-def _say(error: BaseException) -> None:
-    """Prints an error of a thread or a finalizer; the program then ends with status 1."""
     line = _described(error) if isinstance(error, OSError) else str(error)
     if line not in _said:
         _said.add(line)

@@ -1,17 +1,19 @@
 """Photographs on the command line: which files, names of their results, and those that failed."""
 
-import contextlib
-import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import cv2
 import jax
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # What an image can lead to: it is no image, a result cannot be written, OpenCV or the device cannot take its size.
@@ -26,10 +28,11 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     """
     if not arguments:
         raise InputError("no image given; name image files or folders of them after the flags")
-    images = dict.fromkeys(
-        itertools.chain.from_iterable(_images_in(user_path(argument, "IMAGE")) for argument in arguments)
-    )
-    return list({os.path.realpath(path): path for path in reversed(images)}.values())[::-1]
+    found: dict[str, Path] = {}
+    for argument in arguments:
+        for image in _images_in(user_path(argument, "IMAGE")):
+            found.setdefault(os.path.realpath(image), image)
+    return list(found.values())
 
 
 def _images_in(path: Path) -> list[Path]:
@@ -59,8 +62,10 @@ def result_names(images: Sequence[Path], folder: Path) -> list[str]:
     taken: set[str] = set()
     names = []
     for path in images:
-        candidates = itertools.chain([path.stem], (f"{path.stem}_{i}" for i in itertools.count(2)))
-        name = next(name for name in candidates if name.casefold() not in taken)
+        name, number = path.stem, 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{path.stem}_{number}"
         for result in result_files(folder, name):
             if os.path.realpath(result) in inputs:
                 raise InputError(f"the results would overwrite the image {result}; choose another --output")
@@ -73,15 +78,13 @@ class Failures:
     """The images that failed: each is named on stderr when it fails, and all again at the end."""
 
     def __init__(self, total: int):
-        """`total`: the number of images."""
         self._total = total
         self._paths: list[Path] = []
 
-    @contextlib.contextmanager
-    def of(self, path: Path) -> Iterator[None]:
-        """Names the image if the block raises an error that concerns this image alone; the error ends there."""
+    def attempt(self, path: Path, do: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T | None:
+        """Returns what `do` returns; None, and the image is named, after an error that concerns this image alone."""
         try:
-            yield
+            return do(*arguments, **keywords)
         except FAILURES as error:
             self._paths.append(path)
             text = " ".join(str(error).split()) or type(error).__name__
@@ -89,6 +92,7 @@ class Failures:
                 text = f"memory does not suffice or the device failed ({text[:200]}); lower --config.inference.max_side"
             where = "" if str(path) in text else f"{path}: "
             print(f"error: {where}{text}", file=sys.stderr, flush=True)
+            return None
 
     def listed(self) -> int:
         """Prints the images that failed if there are several; returns their number."""

@@ -5,7 +5,7 @@ import re
 import runpy
 from collections.abc import Callable
 
-PACKAGE = __package__.rpartition(".")[0]  # "experiments", or "deconvnet_jax.experiments" in the wheel
+PACKAGE = __name__.rpartition(".common.")[0]  # "experiments", or "deconvnet_jax.experiments" in the wheel
 # Program -> command; [project.scripts] in pyproject.toml has the same.
 COMMANDS = {
     "benchmark": "deconvnet-benchmark",

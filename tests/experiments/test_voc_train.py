@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import closing
@@ -22,7 +23,7 @@ from training_programs import with_devices
 from deconvnet_jax.data import Example, class_names
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import FCN8s, network_from_config
-from deconvnet_jax.training import batch_layout, calibrate_batch_norm, init_variables, make_optimizer
+from deconvnet_jax.training import Preempted, batch_layout, calibrate_batch_norm, init_variables, make_optimizer
 from deconvnet_jax.weights import load_checkpoint
 from experiments import import_weights, voc_train
 from experiments.common import checks, dataset, training
@@ -352,6 +353,19 @@ def test_calibration_without_evaluations(scenes, tmp_path, capsys, shallow_here)
         expected = calibrate_batch_norm(net, trained, batches, 2)
     jax.tree.map(np.testing.assert_array_equal, calibrated, jax.device_get(expected))
     assert (calibrated["batch_stats"]["bn1_1"]["mean"] != trained["batch_stats"]["bn1_1"]["mean"]).any()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_status_of_a_run_that_was_asked_to_stop(scenes, tmp_path, monkeypatch, number, status):
+    def stop(*_):
+        raise Preempted(3, number)
+
+    monkeypatch.setattr(training, "run", stop)
+    done = run_program("voc_train", DEFAULT, f"--workdir={tmp_path}", "--stopped_status=75")
+    assert (done.returncode, done.stderr) == (
+        status,
+        "asked to stop: step 3 is saved; the same command goes on from there\n",
+    )
 
 
 def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
