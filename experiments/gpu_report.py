@@ -112,7 +112,7 @@ def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: 
             f'JAX sees no GPU here, only the CPU; install its plugin: pip install "jax[cuda13]=={version}"'
         )
     runner.run(unit * CHECKS_SHARE, checks(folder, width, known["numbers"]["device"]))
-    if not on_cpu:  # on a CPU, programs that are kept do without oneDNN
+    if not on_cpu:  # on a CPU, programs with oneDNN cannot be kept
         runner.environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
     for share, part in measurements(folder, width, on_cpu):
         runner.run(unit * share, [part])

@@ -93,7 +93,7 @@ def check_stage(config: ml_collections.ConfigDict, workdir: Path) -> None:
 def use_compilation_cache(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Keeps compiled programs in a folder, so that a run that goes on starts at once.
 
-    On a CPU only where asked for: programs that can be kept are slower there (`ops.onednn`).
+    On a CPU only where asked for: programs with calls of oneDNN cannot be kept (`ops.onednn`).
     """
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return

@@ -459,7 +459,7 @@ def test_a_workdir_that_is_an_imported_network(scenes, tmp_path, rng):
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_compiled_programs_are_kept_where_asked_for(monkeypatch, tmp_path, asked):
-    """On a CPU they are slower then: without oneDNN, whose programs JAX cannot keep."""
+    """On a CPU few can be: XLA cannot serialize programs with oneDNN."""
     before = jax.config.jax_compilation_cache_dir
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     jax.config.update("jax_compilation_cache_dir", None)

@@ -1,12 +1,15 @@
 """The 3x3 convolution, by XLA and by oneDNN, beside PyTorch's in float64; what is kept for its gradients on a CPU."""
 
+import logging
 import platform
+import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from deconvnet_jax.ops import onednn
 from deconvnet_jax.ops.convolution import convolve, materialised
@@ -96,8 +99,8 @@ def text_of(function, *arguments):
 
 
 @on_x86
-def test_what_onednn_is_not_asked_for(rng, monkeypatch, tmp_path):
-    """It ends the process for numbers that it does not know; and its programs can be neither kept nor exported."""
+def test_what_onednn_is_not_asked_for(rng, monkeypatch, kept_in):
+    """It ends the process for numbers that it does not know; and its programs can be neither exported nor kept."""
     x, kernel, _ = case(rng, (2, 5, 4, 3), 2)
     assert CALL in text_of(convolve, x, kernel)
     exported = jax.export.export(jax.jit(convolve), platforms=["cpu", "cuda"])(x, kernel)
@@ -110,11 +113,34 @@ def test_what_onednn_is_not_asked_for(rng, monkeypatch, tmp_path):
     monkeypatch.setattr(onednn, "has_onednn", lambda: False)
     assert CALL not in text_of(convolve, x, kernel)
     monkeypatch.undo()
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-    try:
-        assert CALL not in text_of(convolve, x, kernel)
-    finally:
-        jax.config.update("jax_compilation_cache_dir", None)
+    assert CALL in text_of(convolve, x, kernel)
+    jax.config.update("jax_raise_persistent_cache_errors", True)
+    assert CALL not in text_of(convolve, x, kernel)
+
+
+@pytest.fixture
+def kept_in(tmp_path):
+    """The folder in which JAX keeps what it compiles, whatever that takes."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    names += ("jax_persistent_cache_min_entry_size_bytes", "jax_raise_persistent_cache_errors")
+    before = {name: getattr(jax.config, name) for name in names}
+    for name, value in zip(names, (str(tmp_path), 0, -1, False), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@on_x86
+def test_the_cache_leaves_out_programs_with_onednn(rng, kept_in):
+    """Without a warning, which would fail the test."""
+    x, kernel, _ = case(rng, (2, 5, 4, 3), 2)
+    by_onednn(lambda x, kernel: 2 * convolve(x, kernel), x, kernel)
+    assert not list(kept_in.iterdir())
+    jax.jit(lambda x: 2 * x)(x)
+    assert list(kept_in.iterdir())
 
 
 @on_x86
@@ -122,6 +148,40 @@ def test_a_build_of_xla_without_onednn(monkeypatch):
     assert onednn.has_onednn()
     monkeypatch.setattr(onednn, "_TARGET", "__onednn$unknown")
     assert not onednn.has_onednn.__wrapped__()
+
+
+def test_a_version_of_xla_that_is_not_tested(monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG, "deconvnet_jax")
+    monkeypatch.setattr(onednn.jaxlib, "__version__", "99.0")
+    assert not onednn.has_onednn.__wrapped__()
+    assert [record.getMessage() for record in caplog.records] == [
+        "jaxlib 99.0: oneDNN's call is not tested with it; XLA computes convolutions"
+    ]
+
+
+UNKNOWN_FIELD = """
+import json, sys
+import jax, jaxlib, numpy as np
+from deconvnet_jax.ops import onednn
+from deconvnet_jax.ops.convolution import convolve
+jaxlib.__version__ = sys.argv[1]
+known = onednn._config
+def config(shape):
+    call = json.loads(known(shape))
+    call["onednn_conv_config"]["field_of_tomorrow"] = 1
+    return json.dumps(call)
+onednn._config = config
+print(jax.jit(convolve)(np.ones((1, 1, 1, 3), np.float32), np.ones((3, 3, 3, 1), np.float32)).item())
+"""
+
+
+@on_x86
+@pytest.mark.parametrize(("version", "survives"), [("99.0", True), (onednn.jaxlib.__version__, False)])
+def test_an_unknown_field_ends_no_process_of_an_untested_version(version, survives):
+    """It would end one of a tested version: that is why versions have to be tested."""
+    found = subprocess.run([sys.executable, "-c", UNKNOWN_FIELD, version], capture_output=True, text=True)
+    assert (found.returncode == 0) == survives, found.stderr
+    assert found.stdout == ("3.0\n" if survives else "")
 
 
 @pytest.mark.parametrize("groups", [1, 3])
