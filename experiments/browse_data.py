@@ -60,7 +60,8 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
     found = open_training_data(settings.checked(config))
     source, windows, repeated, names = found.trained, found.windows, found.repeated, found.class_names
     crops = first_crops(found, max(count, sample))
-    page = contact_sheet(crops["image"][:count], crops["label"][:count], [str(i + 1) for i in range(count)], names)
+    images, labels = list(crops["image"][:count]), list(crops["label"][:count])
+    page = contact_sheet(images, labels, [str(i + 1) for i in range(count)], names)
     save_picture(folder / "examples.png", page)
     statistics = {
         "images": len(source),

@@ -15,13 +15,14 @@ give the same outputs and are for inference only. --batches=0 folds the statisti
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 from absl import flags
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import locked
-from deconvnet_jax.models import DeconvNet, fold_batch_norm, fold_statistics
+from deconvnet_jax.models import DeconvNet, Network, fold_batch_norm, fold_statistics
 from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
 
 from .common import cli, dataset
@@ -70,8 +71,8 @@ def run(
     folder = output_folder(output)
     with locked(folder, f"--output={folder}"):
         check_vacant(folder)
-        net, variables, info = load_checkpoint(checkpoint, step)
-        check_network(net, info, checkpoint, batches)
+        found, variables, info = load_checkpoint(checkpoint, step)
+        net = checked_network(found, info, checkpoint, batches)
         if batches:
             batch_size = over_devices(batch_size)
             config = settings.checked(dataset.data_config(config, info["config"], overrides or {}))
@@ -80,16 +81,17 @@ def run(
         kept = {key: value for key, value in info.items() if key not in ("step", "batch_statistics")}
         if fold != "none":
             kept["batch_statistics"] = "folded"
-            net, variables = (
-                fold_batch_norm(net, variables) if fold == "convolutions" else (net, fold_statistics(net, variables))
-            )
+        if fold == "convolutions":
+            net, variables = fold_batch_norm(net, variables)
+        elif fold == "scale":
+            variables = fold_statistics(net, variables)
         save_network(folder, net, variables, kept)
         measured = f"statistics of {batches} batches of {batch_size}" if batches else "the checkpoint's own statistics"
         print(f"{measured}{'' if fold == 'none' else f', folded into {fold}'} -> {folder}")
 
 
-def check_network(net: object, info: dict, checkpoint: str | Path, batches: int) -> None:
-    """Raises InputError if there is nothing to measure or to fold."""
+def checked_network(net: Network, info: dict[str, Any], checkpoint: str | Path, batches: int) -> DeconvNet:
+    """Returns the network; raises InputError if there is nothing to measure or to fold."""
     if not isinstance(net, DeconvNet):
         raise InputError(f"{checkpoint} holds an {type(net).__name__}, which has no batch normalisation")
     known = info.get("batch_statistics")
@@ -102,6 +104,7 @@ def check_network(net: object, info: dict, checkpoint: str | Path, batches: int)
         )
     if known == "unknown" and not batches:
         raise InputError(f"{checkpoint}: the statistics are not known; measure them first: --batches=500")
+    return net
 
 
 if __name__ == "__main__":

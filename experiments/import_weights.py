@@ -26,7 +26,7 @@ from deconvnet_jax.data import read_class_names
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import locked
 from deconvnet_jax.inference import default_class_names, default_input_size
-from deconvnet_jax.models import DeconvNet, Network, count_parameters, layer_names
+from deconvnet_jax.models import DeconvNet, Network, Variables, count_parameters, layer_names
 from deconvnet_jax.training import init_variables
 from deconvnet_jax.weights import check_vacant, load_vgg16, network_from_caffe, save_network
 
@@ -114,7 +114,7 @@ def mean_and_std(values: np.ndarray) -> tuple[float, float]:
     return float(mean), float(np.sqrt(variance))
 
 
-def describe(net: Network, variables: chex.ArrayTree, known: dict[str, str], folder: Path) -> str:
+def describe(net: Network, variables: Variables, known: dict[str, str], folder: Path) -> str:
     """Returns what was imported and what to do with it."""
     what = f"{type(net).__name__}, {count_parameters(variables):,} parameters, {net.num_classes} classes -> {folder}"
     if known.get("batch_statistics") == "unknown":

@@ -84,7 +84,7 @@ def read_metrics(path: Path) -> dict[str, Curve]:
     """
     values: dict[str, dict[int, float]] = {}
     for line in metric_lines(path):
-        step = line.pop("step")
+        step = int(line.pop("step") or 0)
         for name, value in line.items():
             if value is not None and np.isfinite(value):
                 values.setdefault(name, {})[step] = float(value)
@@ -153,7 +153,7 @@ def _finish(axes: Axes, title: str, unit: str) -> None:
     axes.set_xlabel("step")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if not any(len(line.get_xdata()) for line in axes.get_lines()):
+    if not any(np.size(line.get_xdata()) for line in axes.get_lines()):
         axes.text(0.5, 0.5, "nothing yet", color="grey", ha="center", va="center", transform=axes.transAxes)
 
 

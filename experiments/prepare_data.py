@@ -100,7 +100,7 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
             else:
                 builder = data.prepare_camvid(values.manual_dir, data_dir, bar.update)
     counts = ", ".join(f"{split} {count}" for split, count in sorted(data.split_counts(builder).items()))
-    print(f"{values.dataset}: {len(builder.info.metadata['class_names'])} classes, images: {counts}")
+    print(f"{values.dataset}: {len((builder.info.metadata or {})['class_names'])} classes, images: {counts}")
     print(f"packed in {builder.data_path}")
     return builder
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import chex
+import jax
+import numpy as np
 from absl import flags
 
 from deconvnet_jax.evaluation import EdgeScores, edge_scores
 from deconvnet_jax.files import user_path, whole_file
-from deconvnet_jax.models import count_parameters
 from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.proposals.edge_boxes import gradient_edges
 from deconvnet_jax.proposals.edge_network import network_edges_batch, read_edge_network, write_edge_network
@@ -90,7 +91,7 @@ def run(
     scores = score(test, params)
     return {
         "file": str(path),
-        "parameters": count_parameters({"params": params}),
+        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(params)),
         "images": len(test),
         **scores._asdict(),
         "ods_without_weights": score(test, None).ods,

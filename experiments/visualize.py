@@ -128,6 +128,7 @@ def activations_figure(
     box = largest_object(result.labels) if box is None else box
     if (np.minimum(box[2:], (width, height)) <= np.maximum(box[:2], 0)).any():
         raise InputError(f"the box {box.tolist()} is not on the image, which is {width}x{height} pixels")
+    assert isinstance(segmenter.net, DeconvNet)  # `main` refuses others
     window = square(enlarge(box[None])).astype(np.float32)
     crop = crop_windows(*device_image(image), window, segmenter.input_size)
     maps = {
@@ -137,7 +138,7 @@ def activations_figure(
     scores = maps.pop("scores")
     probabilities = np.asarray(jax.nn.softmax(scores))
     class_id = 1 + int(probabilities[..., 1:].mean((0, 1)).argmax())
-    pixels = np.clip(np.asarray(crop[0] + np.float32(MEAN_BGR)).round(), 0, 255)[..., ::-1].astype(np.uint8)
+    pixels = np.clip(np.asarray(crop[0] + np.array(MEAN_BGR, np.float32)).round(), 0, 255)[..., ::-1].astype(np.uint8)
     pictures = [cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)]
     titles, channel = ["window"], 0
     for name, activations in maps.items():
@@ -194,7 +195,7 @@ def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result) -
     labels[f"with {crf} CRF"] = segmenter.changed(crf=crf)(image).labels
     pictures = [_shown(image), *(_shown(overlay(image, found)) for found in labels.values())]
     ids = np.unique(np.concatenate([np.unique(found) for found in labels.values()]))
-    key = class_legend(ids, segmenter.class_names, max(160, pictures[0].shape[0]))
+    key = class_legend(ids.tolist(), segmenter.class_names, max(160, pictures[0].shape[0]))
     return side_by_side([*pictures, key], ["photograph", *labels, ""])
 
 

@@ -229,7 +229,7 @@ class Segmenter:
         return next(self.segment([image], None if proposals is None else [proposals]))
 
     def segment(
-        self, images: Iterable[np.ndarray], proposals: Iterable[np.ndarray] | None = None, progress: bool = False
+        self, images: Iterable[np.ndarray], proposals: Iterable[np.ndarray | None] | None = None, progress: bool = False
     ) -> Iterator[Result]:
         """Segments photographs; while the devices compute, proposals of the next ones are found on the CPU.
 

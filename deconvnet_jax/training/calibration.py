@@ -10,18 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.models import DeconvNet, Variables
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, first_replica, place_batch
 
 
 def calibrate_batch_norm(
     net: DeconvNet,
-    variables: chex.ArrayTree,
+    variables: Variables,
     batches: Iterator[dict[str, np.ndarray]],
     count: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> chex.ArrayTree:
+) -> Variables:
     """Replaces running statistics by the mean of batch means and the mean of batch variances.
 
     As BN_make_INFERENCE_script.py does over 501 batches of 28 crops of the training data: the network normalises with

@@ -9,7 +9,7 @@ import optax
 from flax import struct
 from jax import Array
 
-from deconvnet_jax.models import Network
+from deconvnet_jax.models import Network, Variables
 
 
 class TrainState(struct.PyTreeNode):
@@ -28,17 +28,17 @@ class TrainState(struct.PyTreeNode):
     plateau: optax.contrib.ReduceLROnPlateauState
 
 
-def init_variables(net: Network, seed: int) -> chex.ArrayTree:
+def init_variables(net: Network, seed: int) -> Variables:
     """Fresh variables of the network, the same for the same seed."""
     return _initialised(net, jax.random.key(seed))
 
 
 @partial(jax.jit, static_argnums=0)
-def _initialised(net: Network, key: Array) -> chex.ArrayTree:
-    return net.init(key, jnp.zeros((1, net.min_input_size, net.min_input_size, 3), jnp.float32))
+def _initialised(net: Network, key: Array) -> Variables:
+    return dict(net.init(key, jnp.zeros((1, net.min_input_size, net.min_input_size, 3), jnp.float32)))
 
 
-def create_state(variables: chex.ArrayTree, optimizer: optax.GradientTransformation) -> TrainState:
+def create_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     plateau = optax.contrib.reduce_on_plateau().init(jnp.zeros((), jnp.float32))
     return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), plateau)

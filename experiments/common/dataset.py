@@ -112,17 +112,18 @@ def data_config(
     """
     if config is None:
         try:
-            config = _with_data_of(trained_with)
+            chosen = _with_data_of(trained_with)
         except (AttributeError, TypeError, ValueError) as error:
             raise InputError(
                 f"the checkpoint's config is damaged ({' '.join(str(error).split())[:99]}); name data: --config=FILE"
             ) from error
-        config.update_from_flattened_dict(changes or {})
-    config = config.copy_and_resolve_references()
-    config.data.update(overrides)
+        chosen.update_from_flattened_dict(changes or {})
+    else:
+        chosen = config.copy_and_resolve_references()
+    chosen.data.update(overrides)
     if "voc_root" in overrides and "dataset" not in overrides:
-        config.data.dataset = "voc_layout"
-    return config
+        chosen.data.dataset = "voc_layout"
+    return chosen
 
 
 def _with_data_of(trained_with: dict[str, Any]) -> ml_collections.ConfigDict:
@@ -265,7 +266,7 @@ def compute_packed_proposals(
     builder: tfds.core.DatasetBuilder,
     part: str,
     method: str = "network",
-    forest: str | Path | None = None,
+    forest: str | None = None,
     processes: int | None = None,
 ) -> Path:
     """Computes the proposals of a stored split (`data.compute_proposals`); returns their file."""

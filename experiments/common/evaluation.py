@@ -55,6 +55,7 @@ def evaluator(
         pictures = {}
         share = range(jax.process_index(), count, jax.process_count())
         for i, example, result in segmenting.results(segmenter, source, share):
+            assert example.label is not None  # of a labelled split
             matrix += confusion_matrix(example.label, result.labels, len(class_names))
             if len(pictures) < PICTURES:
                 pictures[f"image{i}"] = result_panel(example.image, result.labels, class_names, truth=example.label)
@@ -123,7 +124,7 @@ def run(
             "inference": {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"},
         }
         first_process_first(lambda: claim_output(folder, described))
-    writer = ResultWriter(folder, segmenter.class_names, panels, name)
+    writer = ResultWriter(folder, segmenter.class_names, panels, name) if folder else None
     tally, seconds = score_split(segmenter, split, writer)
     labelled = not isinstance(split, UnlabelledSplit)
     tally = tally.summed(sum_over_processes)
@@ -180,16 +181,14 @@ def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> N
 
 
 class ResultWriter:
-    """Writes label maps, and panels of the first `panels` images, below a folder; nothing if that is None."""
+    """Writes label maps, and panels of the first `panels` images, below a folder."""
 
-    def __init__(self, folder: Path | None, class_names: Sequence[str], panels: int, split: str):
+    def __init__(self, folder: Path, class_names: Sequence[str], panels: int, split: str):
         self._folder, self._class_names, self._panels = folder, class_names, panels
         self._labels = submission_folder(split) if tuple(class_names) == VOC_CLASSES else Path("labels")
 
     def __call__(self, index: int, example: Example, result: Result) -> None:
         """Writes those of image number `index`."""
-        if self._folder is None:
-            return
         save_label_png(self._path(self._labels, f"{example.name}.png"), result.labels)
         if index < self._panels or self._panels < 0:
             panel = result_panel(example.image, result.labels, self._class_names, truth=example.label)
@@ -203,7 +202,7 @@ class ResultWriter:
 
 
 def score_split(
-    segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, writer: ResultWriter
+    segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, writer: ResultWriter | None
 ) -> tuple[Tally, float]:
     """Segments this process's share of the images.
 
@@ -223,7 +222,8 @@ def score_split(
             seconds += time.perf_counter() - began
             if example.label is not None:
                 tally.add(example.label, result.labels, example.instances)
-            writer(index, example, result)
+            if writer:
+                writer(index, example, result)
             bar.update(done, len(share))
             began = time.perf_counter()
     return tally, seconds / len(share)
@@ -233,6 +233,6 @@ def _results(
     segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, share: range
 ) -> Iterator[tuple[int, Example, Result]]:
     """Numbers, examples and results of some images, as they are segmented."""
-    names, sizes = (list(map(of, share)) for of in (split.name, split.size))
+    names, sizes = [split.name(i) for i in share], [split.size(i) for i in share]
     boxes = segmenting.boxes_from_file(segmenter.settings, names, sizes)
     return segmenting.results(segmenter, split, share, boxes)

@@ -127,7 +127,7 @@ def no_accelerator() -> str | None:
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
     else:
         return None
-    asked = jax.config.jax_platforms
+    asked = getattr(jax.config, "jax_platforms", None)
     if not asked:
         return f"JAX could not start the accelerator ({reason}); JAX_PLATFORMS=cpu computes without one"
     extra = "tpu" if "tpu" in asked else "cuda13"
@@ -137,7 +137,7 @@ def no_accelerator() -> str | None:
     )
 
 
-def _background(error: BaseException | None, show_bug: Callable[[], None]) -> None:
+def _background(error: BaseException | None, show_bug: Callable[[], object]) -> None:
     """Prints an error of a thread or a finalizer as one line, once; the program then ends with status 1."""
     if not isinstance(error, InputError | OSError):
         show_bug()

@@ -8,6 +8,7 @@ JAX_PROCESS_ID; and anywhere else the flags --coordinator, --num_processes and -
 import importlib.util
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from absl import flags
@@ -49,7 +50,7 @@ def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.env
         ) from error
 
 
-def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[str, object] | None:
+def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Arguments for `jax.distributed.initialize`, those that it finds out itself left out; None for one process alone.
 
     Raises:

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from deconvnet_jax.buckets import check_writable
+from deconvnet_jax.buckets import Address, check_writable
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import in_bucket, not_written, user_path, write_text
+from deconvnet_jax.files import not_written, user_path, write_text
 from deconvnet_jax.training import flatten
 
 RUN_FILE = "run.json"
@@ -23,7 +23,7 @@ def output_folder(path: str | Path) -> Path:
     """
     folder = user_path(path, "--output", in_bucket=True)
     try:  # better now than after the work
-        if in_bucket(folder):
+        if isinstance(folder, Address):
             check_writable(folder)
             return folder
         folder.mkdir(parents=True, exist_ok=True)

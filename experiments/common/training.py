@@ -7,6 +7,7 @@ from pathlib import Path
 
 import chex
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -14,7 +15,7 @@ from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import as_path, in_bucket, local_copy, user_path
 from deconvnet_jax.images import Example
-from deconvnet_jax.models import DeconvNet, Network, compiler_options, count_parameters, network_from_config
+from deconvnet_jax.models import DeconvNet, Network, Variables, compiler_options, count_parameters, network_from_config
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.processes import say
 from deconvnet_jax.training import (
@@ -150,6 +151,7 @@ def calibrated_scores(
     if not config.calibrate.batches or has_checkpoint(target):
         return {}
     net, variables, info = load_checkpoint(folder, config.num_steps)
+    assert isinstance(net, DeconvNet)  # `check_combinations` refuses others
     batches, batch_size = config.calibrate.batches, over_devices(config.calibrate.batch_size)
     variables = measure(net, variables, found, batches, batch_size)
     kept = {key: value for key, value in info.items() if key != "step"}
@@ -161,9 +163,7 @@ def calibrated_scores(
     return scores
 
 
-def measure(
-    net: DeconvNet, variables: chex.ArrayTree, found: TrainingData, batches: int, batch_size: int
-) -> chex.ArrayTree:
+def measure(net: DeconvNet, variables: Variables, found: TrainingData, batches: int, batch_size: int) -> Variables:
     """Returns the variables with statistics of training crops; `batch_size` is a multiple of the devices."""
     with closing(found.batches(local_batch_size(batch_size))) as crops, cli.ProgressBar("measuring") as bar:
         return calibrate_batch_norm(net, variables, crops, batches, bar.update)
@@ -189,34 +189,37 @@ def window_counts(found: TrainingData) -> str:
     return f"{repeated:,} windows ({count:,} before those of rare classes are repeated)"
 
 
-def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) -> np.ndarray | None:
+def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) -> list[float] | None:
     """Returns the weights of the classes in the loss; None if all pixels count alike."""
     if not config.class_balance:
         return None
-    return balanced_class_weights(data.class_pixels(source, config.model.num_classes), config.class_balance)
+    pixels = data.class_pixels(source, config.model.num_classes)
+    return balanced_class_weights(pixels, config.class_balance).tolist()
 
 
 def initial_variables(
     net: Network, config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
-) -> chex.ArrayTree:
+) -> Variables:
     """Returns what `config.init_from` or `config.init` asks for; the same in every process."""
     variables = init_variables(net, config.seed)
     if config.init_from:
         return _continued(net, config, variables, class_names)
     if not config.init.vgg16:
         return variables
-    keep = config.init.keep_features
-    if keep and not (isinstance(net, DeconvNet) and net.batch_norm):
+    normalised = net if isinstance(net, DeconvNet) and net.batch_norm else None
+    if config.init.keep_features and not normalised:
         raise InputError("config.init.keep_features is about batch normalisation, which this network does not have")
     fresh, variables = variables, load_vgg16(local_copy(as_path(config.init.vgg16)), variables)
     if variables["params"]["fc6"] is fresh["params"]["fc6"]:
         say(f"fc6 and fc7 start anew: {config.init.vgg16} does not have them in this network's size")
-    return _with_kept_features(net, config, variables, source) if keep else variables
+    if normalised and config.init.keep_features:
+        return _with_kept_features(normalised, config, variables, source)
+    return variables
 
 
 def _with_kept_features(
-    net: DeconvNet, config: ml_collections.ConfigDict, variables: chex.ArrayTree, source: Sequence[Example]
-) -> chex.ArrayTree:
+    net: DeconvNet, config: ml_collections.ConfigDict, variables: Variables, source: Sequence[Example]
+) -> Variables:
     """Returns the variables with batch normalisation that passes VGG-16's features on."""
     images = [source[i].image for i in range(min(FEATURE_IMAGES, len(source)))]
     size = config.data.crop_size
@@ -224,12 +227,12 @@ def _with_kept_features(
     keep = jax.jit(
         keep_vgg16_features, static_argnames="epsilon", compiler_options=compiler_options(jax.default_backend())
     )
-    return keep(variables, normalize_images(np.stack(crops)), epsilon=net.bn_epsilon)
+    return keep(variables, normalize_images(jnp.asarray(np.stack(crops))), epsilon=net.bn_epsilon)
 
 
 def _continued(
-    net: Network, config: ml_collections.ConfigDict, variables: chex.ArrayTree, class_names: Sequence[str]
-) -> chex.ArrayTree:
+    net: Network, config: ml_collections.ConfigDict, variables: Variables, class_names: Sequence[str]
+) -> Variables:
     for key, value in config.init.items():
         if value:
             raise InputError(f"--config.init_from and --config.init.{key} exclude each other: leave one out")
