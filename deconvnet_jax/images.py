@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -71,14 +71,22 @@ class Example(NamedTuple):
     Attributes:
       name: as in the split's file.
       image: uint8 RGB [H, W, 3].
-      label: uint8 [H, W], class ids and 255 = ignore; None only in `UnlabelledSplit`.
+      label: uint8 [H, W], class ids and 255 = ignore.
       instances: uint8 [H, W], 0 = background, 255 = ignore, else the object's number; None without instance masks.
     """
 
     name: str
     image: np.ndarray
-    label: np.ndarray | None
+    label: np.ndarray
     instances: np.ndarray | None
+
+
+class Examples(Protocol):
+    """Annotated photographs with random access, such as a list of them or `data.DatasetSplit`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
 
 
 def image_digests(source: Any, masks: bool = False) -> list[str] | None:

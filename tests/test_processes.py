@@ -22,7 +22,7 @@ def tell(*_):
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     time.sleep(600)
 if sys.argv[3] == "batches":
-    batches = data.training_batches(split, data.training_windows(split), batch_size=2, workers=2)
+    batches = data.training_batches(split, data.training_windows(split), data.CropSettings(workers=2), batch_size=2)
     next(batches)
     tell()
 else:

@@ -6,25 +6,36 @@ What needs TFDS or Grain is imported on first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from deconvnet_jax.data.augment import check_zoom, crop_place, random_mirror
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
-from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
-from deconvnet_jax.data.unlabelled import UnlabelledSplit, has_no_masks
+from deconvnet_jax.data.training_windows import (
+    Source,
+    WindowList,
+    Windows,
+    class_windows,
+    listed_windows,
+    read_window_list,
+    repeat_rare,
+    training_windows,
+    write_window_list,
+)
 from deconvnet_jax.data.voc_layout import (
+    UnlabelledSplit,
     class_names,
+    has_no_masks,
     read_class_names,
     read_example,
     split_names,
 )
-from deconvnet_jax.data.window_list import WindowList, listed_windows, read_window_list, write_window_list
 from deconvnet_jax.data.windows import (
     Objects,
+    crop_place,
     crop_window,
     enlarge,
     image_box,
     instance_boxes,
     keep_class,
     number_parts,
+    random_mirror,
     square,
 )
 from deconvnet_jax.images import Example
@@ -41,7 +52,7 @@ from deconvnet_jax.proposals import (
 if TYPE_CHECKING:
     from deconvnet_jax.data.camvid_builder import CAMVID_CLASSES, prepare_camvid
     from deconvnet_jax.data.coco import import_coco
-    from deconvnet_jax.data.pipeline import TrainingBatches, class_pixels, training_batches
+    from deconvnet_jax.data.pipeline import CropSettings, TrainingBatches, class_pixels, training_batches
     from deconvnet_jax.data.records import DatasetSplit, open_split, split_counts, split_parts
     from deconvnet_jax.data.voc2012_builder import prepare_voc2012
     from deconvnet_jax.data.voc_builder import prepare_voc_layout
@@ -51,6 +62,7 @@ __all__ = [
     "IGNORE",
     "SCENE_CLASSES",
     "VOC_CLASSES",
+    "CropSettings",
     "DatasetSplit",
     "EdgeBoxes",
     "Example",
@@ -60,7 +72,6 @@ __all__ = [
     "UnlabelledSplit",
     "WindowList",
     "Windows",
-    "check_zoom",
     "class_names",
     "class_pixels",
     "class_windows",
@@ -104,6 +115,7 @@ _LAZY = {
     "prepare_camvid": "camvid_builder",
     "import_coco": "coco",
     "prepare_voc2012": "voc2012_builder",
+    "CropSettings": "pipeline",
     "TrainingBatches": "pipeline",
     "class_pixels": "pipeline",
     "DatasetSplit": "records",

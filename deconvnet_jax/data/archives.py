@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from deconvnet_jax.data.named_files import walk
+from deconvnet_jax.data.image_names import walk
 from deconvnet_jax.errors import InputError
 
 _READ = 1 << 22  # bytes at a time

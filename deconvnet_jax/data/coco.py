@@ -198,10 +198,8 @@ def _read(path: Path, categories: Sequence[str] | None) -> tuple[tuple[str, ...]
     for where, entry in lists["categories"]:
         key, name = _id(entry.get("id")), entry.get("name")
         if not key or key in names or name in names.values() or not _is_line(name):
-            raise InputError(
-                f"{where} has the name {name!r:.80}; expected id and name, a line of text, that no other has"
-            )
-        names[key], parents[key] = name, entry.get("supercategory")
+            raise InputError(f"{where} has the name {name!r:.80}; expected an id and a line of text that no other has")
+        names[key], parents[key] = str(name), str(entry.get("supercategory"))
     for where, entry in lists["images"]:
         key, image = _id(entry.get("id")), _image(where, entry)
         if not key or key in images or image.file.stem in stems:

@@ -1,80 +1,137 @@
 """Batches for training: an endless iterator, the same for the same seed, that can be saved and resumed.
 
 Crop k of a run is a pure function of the settings and k. So the batch of a step does not depend on threads, worker
-processes or hosts, and a run that goes on elsewhere goes on with the very next crop.
+processes or hosts, and a run that resumes elsewhere resumes with the very next crop.
+
+Windows are shuffled in every epoch, but those of an image stay near each other: an image's windows are dealt out in
+handfuls; the handfuls are shuffled over the whole epoch, and windows are shuffled once more within blocks of handfuls.
+So a batch shows many images, and while a block lasts its decoded images are kept.
 """
 
+import dataclasses
 import hashlib
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from deconvnet_jax.data.augment import Range, check_zoom, crop_place, random_mirror, zoomed_size
-from deconvnet_jax.data.cache import CachedSource
-from deconvnet_jax.data.order import WindowOrder
 from deconvnet_jax.data.records import DatasetSplit
 from deconvnet_jax.data.training_windows import Windows
-from deconvnet_jax.data.windows import crop_window, keep_class, number_parts, shown_extent
+from deconvnet_jax.data.windows import (
+    Range,
+    crop_place,
+    crop_window,
+    keep_class,
+    number_parts,
+    random_mirror,
+    shown_extent,
+    zoomed_size,
+)
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.images import Example
+from deconvnet_jax.images import Example, Examples
 from deconvnet_jax.processes import stay_with_parent
 
 LABEL_MODES = ("instance", "all")
 _READ_THREADS = 4
+_LIMITS = {"cache_mb": (0, 2**40), "crops_per_decode": (1, 2**20), "read_threads": (1, 2**10), "workers": (0, 2**10)}
 
 
-class Crops(Sequence[dict[str, np.ndarray]]):
+@dataclasses.dataclass(frozen=True)
+class CropSettings:
+    """How windows become crops; the names are those of the config's section "data".
+
+    Attributes:
+      resize_size: a window is resized to this square (original: 250),
+      crop_size: of which this is cut out (224); a multiple of 32.
+      label_mode: "instance": in an object's window that object alone is labelled, all else background (stage 1);
+        "all": every class is labelled. Other windows are labelled completely in both.
+      mirror: mirror half of the crops.
+      random_crop: crop at a random place, otherwise from the centre.
+      zoom: a window is resized to `resize_size` times a random factor between these two.
+      inside_image: random crops show as little as possible of what is beyond the image (`crop_place`).
+      crops_per_decode: up to this many windows of an image come soon after each other, so that one decode serves them;
+        one in each worker that they are dealt to.
+      cache_mb: memory for decoded images in MiB, over all workers; the least recently used ones go first.
+      read_threads: threads that prepare batches, in each worker.
+      workers: processes that prepare batches; 0: threads of this one.
+
+    Raises:
+      InputError: if a setting is not usable.
+    """
+
+    resize_size: int = 250
+    crop_size: int = 224
+    label_mode: str = "instance"
+    mirror: bool = True
+    random_crop: bool = True
+    zoom: Range = (1.0, 1.0)
+    inside_image: bool = False
+    crops_per_decode: int = 8
+    cache_mb: float = 2048
+    read_threads: int = _READ_THREADS
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        crop_size, zoom = self.crop_size, self.zoom
+        if crop_size < 1 or crop_size % 32:
+            raise InputError(f"data.crop_size={crop_size}: the network needs a multiple of 32, for example 224")
+        if self.resize_size < crop_size:
+            raise InputError(
+                f"data.resize_size={self.resize_size}: smaller than data.crop_size={crop_size}; use {crop_size} or more"
+            )
+        if self.label_mode not in LABEL_MODES:
+            raise InputError(f"data.label_mode='{self.label_mode}': expected one of {', '.join(LABEL_MODES)}")
+        two = isinstance(zoom, tuple | list) and len(zoom) == 2 and all(isinstance(x, int | float) for x in zoom)
+        if not two or not 0.1 <= zoom[0] <= zoom[1] <= 10:
+            raise InputError(f"data.zoom={zoom}: expected two factors, the smaller one first, between 0.1 and 10")
+        for name, (least, most) in _LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"data.{name}={getattr(self, name)}: expected {least} to {most}")
+
+
+class Crops:
     """The endless sequence of a process's training crops, with random access; can be sent to other processes."""
 
     def __init__(
         self,
-        source: Sequence[Example],
+        source: Examples,
         windows: Windows,
-        *,
+        settings: CropSettings,
         batch_size: int,
-        resize_size: int,
-        crop_size: int,
-        label_mode: str,
-        mirror: bool,
-        random_crop: bool,
         seed: int,
         process_index: int,
         process_count: int,
-        cache_bytes: int,
-        crops_per_decode: int,
-        zoom: Range,
-        inside_image: bool,
     ):
         """As for `training_batches`."""
-        self._by_object = label_mode == "instance" and bool(windows.instance_ids.any())
-        self._source = CachedSource(source, cache_bytes, _numbered if self._by_object else _without_instances)
-        self._windows = windows
-        self._order = WindowOrder(windows.images, seed, crops_per_decode)
+        self._by_object = settings.label_mode == "instance" and bool(windows.instance_ids.any())
+        capacity = int(settings.cache_mb * 2**20) // max(1, settings.workers)
+        self._source = CachedSource(source, capacity, _numbered if self._by_object else _without_instances)
+        self._windows, self._settings, self._seed = windows, settings, seed
+        self._order = WindowOrder(windows.images, seed, settings.crops_per_decode)
         self._batch_size, self._process_index, self._process_count = batch_size, process_index, process_count
-        self._resize_size, self._crop_size = resize_size, crop_size
-        self._mirror, self._random_crop, self._seed = mirror, random_crop, seed
-        self._zoom, self._inside_image = zoom, inside_image
 
     def __len__(self) -> int:
         return sys.maxsize
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        settings = self._settings
         batch, place = divmod(index, self._batch_size)
         position = (batch * self._process_count + self._process_index) * self._batch_size + place
         rng = np.random.default_rng([self._seed, position])
         window = self._order[position]
         example = self._source[int(self._windows.images[window])]
         label = self._label(example, window)
-        box, size = self._windows.boxes[window], zoomed_size(self._resize_size, self._zoom, rng)
-        shown = shown_extent(box, size, *label.shape) if self._inside_image else None
-        place = crop_place(size, self._crop_size, rng if self._random_crop else None, shown)
-        image, label = crop_window(example.image, label, box, size, (*place, self._crop_size))
-        image, label = random_mirror(image, label, rng) if self._mirror else (image, label)
+        box, size = self._windows.boxes[window], zoomed_size(settings.resize_size, settings.zoom, rng)
+        shown = shown_extent(box, size, *label.shape) if settings.inside_image else None
+        top, left = crop_place(size, settings.crop_size, rng if settings.random_crop else None, shown)
+        image, label = crop_window(example.image, label, box, size, (top, left, settings.crop_size))
+        image, label = random_mirror(image, label, rng) if settings.mirror else (image, label)
         return {"image": image, "label": label}
 
     def _label(self, example: Example, window: int) -> np.ndarray:
@@ -111,9 +168,8 @@ class TrainingBatches:
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:
-        if self._iterator is None:
-            self._iterator = self._start()
-        batch = next(self._iterator)
+        iterator = self._iterator = self._iterator or self._start()
+        batch = next(iterator)
         self._next += 1
         return batch
 
@@ -154,85 +210,49 @@ class TrainingBatches:
 
 
 def training_batches(
-    source: Sequence[Example],
+    source: Examples,
     windows: Windows,
+    settings: CropSettings | None = None,
     *,
     batch_size: int,
-    resize_size: int = 250,
-    crop_size: int = 224,
-    label_mode: str = "instance",
-    mirror: bool = True,
-    random_crop: bool = True,
     seed: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-    cache_bytes: int = 2 << 30,
-    crops_per_decode: int = 8,
-    read_threads: int = _READ_THREADS,
-    workers: int = 0,
-    zoom: Range = (1.0, 1.0),
-    inside_image: bool = False,
 ) -> TrainingBatches:
-    """An endless iterator over batches of augmented crops.
+    """Returns an endless iterator over batches of augmented crops.
 
-    Every window comes once an epoch, each epoch in another order (`order`). All processes together make one batch of
+    Every window comes once an epoch, each epoch in another order. All processes together make one batch of
     `process_count * batch_size` crops, the same one whatever their number. `get_state()` and `set_state(state)` save
     and restore the position.
 
     Args:
       source: annotated images, read from several threads.
       windows: what to cut out of them; see `training_windows`.
-      batch_size: crops a batch, of this process.
-      resize_size: a window is resized to this square (original: 250),
-      crop_size: of which this is cut out (224); a multiple of 32.
-      label_mode: "instance": in an object's window that object alone is labelled, all else background (stage 1);
-        "all": every class is labelled. Other windows are labelled completely in both.
-      mirror: mirror half of the crops.
-      random_crop: crop at a random place, otherwise from the centre.
+      settings: how; by default `CropSettings()`.
+      batch_size: crops per batch, of this process.
       seed: decides order, crops and mirroring.
       process_index: of this process,
       process_count: among these.
-      cache_bytes: memory for decoded images, over all workers; the least recently used ones go first.
-      crops_per_decode: up to so many windows of an image come soon after each other, so that one decode serves them;
-        one in each worker that they are dealt to.
-      read_threads: batches are prepared in so many threads, in each worker.
-      workers: processes that prepare batches; 0: threads of this one.
-      zoom: a window is resized to `resize_size` times a random factor between these two.
-      inside_image: random crops show as little as possible of what is beyond the image (`augment.crop_place`).
 
     Returns:
       Iterator over {"image": uint8 RGB [B, crop, crop, 3], "label": uint8 [B, crop, crop], 255 = ignore}.
 
     Raises:
-      InputError: if a setting is not usable, or there is no window.
+      InputError: if a number is not usable, or there is no window.
     """
-    _check_sizes(batch_size, resize_size, crop_size, label_mode)
-    check_zoom(zoom)
-    _check_numbers(seed, cache_bytes, crops_per_decode, read_threads, workers)
+    settings = settings or CropSettings()
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size}: expected at least 1")
+    if not 0 <= seed <= 2**63:
+        raise InputError(f"seed={seed}: expected 0 to {2**63}")
     if not len(windows.images):
         raise InputError("there is no window to train on; check data.windows and the masks")
-    crops = Crops(
-        source,
-        windows,
-        batch_size=batch_size,
-        resize_size=resize_size,
-        crop_size=crop_size,
-        label_mode=label_mode,
-        mirror=mirror,
-        random_crop=random_crop,
-        seed=seed,
-        process_index=process_index,
-        process_count=process_count,
-        cache_bytes=cache_bytes // max(1, workers),
-        crops_per_decode=crops_per_decode,
-        zoom=tuple(zoom),
-        inside_image=inside_image,
-    )
+    crops = Crops(source, windows, settings, batch_size, seed, process_index, process_count)
     dataset = grain.MapDataset.source(crops).batch(batch_size, drop_remainder=True)
-    return TrainingBatches(dataset, read_threads, workers, windows_digest(windows))
+    return TrainingBatches(dataset, settings.read_threads, settings.workers, windows_digest(windows))
 
 
-def class_pixels(source: Sequence[Example], num_classes: int) -> np.ndarray:
+def class_pixels(source: Examples, num_classes: int) -> np.ndarray:
     """How many pixels of each class there are, int64 [num_classes]; 255 is not counted."""
     label = source.label if isinstance(source, DatasetSplit) else lambda i: source[i].label
     with ThreadPoolExecutor(_READ_THREADS) as pool:
@@ -248,26 +268,126 @@ def _without_instances(example: Example) -> Example:
     return example._replace(instances=None)
 
 
-def _check_sizes(batch_size: int, resize_size: int, crop_size: int, label_mode: str) -> None:
-    if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: expected at least 1")
-    if crop_size < 1 or crop_size % 32:
-        raise InputError(f"data.crop_size={crop_size}: the network needs a multiple of 32, for example 224")
-    if resize_size < crop_size:
-        raise InputError(
-            f"data.resize_size={resize_size}: smaller than data.crop_size={crop_size}; use {crop_size} or more"
-        )
-    if label_mode not in LABEL_MODES:
-        raise InputError(f"data.label_mode='{label_mode}': expected one of {', '.join(LABEL_MODES)}")
+# Full handfuls in a block. So many decoded images, half a gigabyte of VOC's, are in use at a time; more where images
+# have few windows: with two windows each, four times as many.
+BLOCK = 512
 
 
-def _check_numbers(seed: int, cache_bytes: int, crops_per_decode: int, read_threads: int, workers: int) -> None:
-    for name, value, least, most in (
-        ("seed", seed, 0, 2**63),
-        ("data.cache_mb", cache_bytes >> 20, 0, 2**40),
-        ("data.crops_per_decode", crops_per_decode, 1, 2**20),
-        ("data.read_threads", read_threads, 1, 2**10),
-        ("data.workers", workers, 0, 2**10),
+class WindowOrder:
+    """Position in the endless sequence of training windows -> index of a window. A pure function of its arguments.
+
+    Every window comes once an epoch.
+    """
+
+    def __init__(self, images: np.ndarray, seed: int, handful: int = 8):
+        """
+        Args:
+          images: int [n], the image of every window.
+          seed: from 0.
+          handful: up to so many windows of an image come within one block.
+        """
+        self._images, self._seed, self._handful = images, seed, handful
+        self._epochs: dict[int, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return WindowOrder, (self._images, self._seed, self._handful)
+
+    def __getitem__(self, position: int) -> int:
+        epoch, place = divmod(position, len(self._images))
+        return int(self._epoch(epoch)[place])
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        with self._lock:
+            if epoch not in self._epochs:
+                # Two are kept: threads that read ahead are in the next epoch already.
+                self._epochs = {kept: order for kept, order in self._epochs.items() if kept in (epoch - 1, epoch + 1)}
+                self._epochs[epoch] = epoch_order(self._images, self._seed, epoch, self._handful)
+            return self._epochs[epoch]
+
+
+def epoch_order(images: np.ndarray, seed: int, epoch: int, handful: int) -> np.ndarray:
+    """The indices of all windows in the order of one epoch, int64 [n].
+
+    Args:
+      images: int [n], the image of every window.
+      seed: from 0.
+      epoch: from 0.
+      handful: up to so many windows of an image come within one block.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    shuffled = rng.permutation(len(images))
+    if handful > 1:
+        grouped = shuffled[np.argsort(images[shuffled], kind="stable")]  # an image's windows together, shuffled
+        handfuls = _handfuls(images[grouped], handful)
+        shuffled = grouped[np.argsort(rng.permutation(handfuls[-1] + 1)[handfuls], kind="stable")]
+    for start in range(0, len(shuffled), BLOCK * handful):
+        rng.shuffle(shuffled[start : start + BLOCK * handful])
+    return shuffled
+
+
+def _handfuls(images: np.ndarray, size: int) -> np.ndarray:
+    """The number of the handful that each window falls into, counted from 0; equal images must be together."""
+    count = len(images)
+    begins = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
+    rank = np.arange(count) - np.repeat(begins, np.diff(np.r_[begins, count]))  # within the image
+    return np.cumsum(rank % size == 0) - 1
+
+
+class CachedSource:
+    """A source that keeps the examples used last in memory, up to a number of bytes.
+
+    Safe for threads: whoever asks for an example that another thread is decoding waits for that one. A copy sent to
+    another process begins empty.
+    """
+
+    def __init__(
+        self,
+        source: Examples,
+        capacity: int,
+        prepare: Callable[[Example], Example] | None = None,
     ):
-        if not least <= value <= most:
-            raise InputError(f"{name}={value}: expected {least} to {most}")
+        """`prepare` is applied to an example before it is kept; `capacity` is in bytes, from 0."""
+        self._source, self._capacity, self._prepare = source, capacity, prepare
+        self._kept: OrderedDict[int, Example] = OrderedDict()
+        self._awaited: dict[int, Future[Example]] = {}
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CachedSource, (self._source, self._capacity, self._prepare)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Example:
+        with self._lock:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+            is_awaited, future = index in self._awaited, self._awaited.setdefault(index, Future())
+        if is_awaited:
+            return future.result()
+        try:
+            example = self._source[index]  # outside of the lock: other threads go on
+            example = self._prepare(example) if self._prepare else example
+            self._keep(index, example)
+        except BaseException as error:
+            with self._lock:
+                self._awaited.pop(index, None)
+            future.set_exception(error)  # whoever waits for it must not wait for ever
+            raise
+        future.set_result(example)
+        return example
+
+    def _keep(self, index: int, example: Example) -> None:
+        with self._lock:
+            del self._awaited[index]
+            self._kept[index] = example
+            self._bytes += _size(example)
+            while self._bytes > self._capacity:
+                self._bytes -= _size(self._kept.popitem(last=False)[1])
+
+
+def _size(example: Example) -> int:
+    return sum(array.nbytes for array in (example.image, example.label, example.instances) if array is not None)

@@ -1,12 +1,9 @@
-"""What our TFDS data sets have in common: the features of a record, building without TensorFlow, random access."""
+"""The records of our packed data sets: their features, and random access to them. TensorFlow is never imported."""
 
 import contextlib
 import functools
 import hashlib
 import io
-import json
-import logging
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,43 +16,19 @@ from PIL import Image
 
 from deconvnet_jax.data.windows import Objects, instance_boxes
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import write_text
 from deconvnet_jax.images import Example, image_size, open_image, read_image, read_mask
 
-FORMAT = tfds.core.Version("1.1.0")  # of the records: raise it when they change
-_NOTED, _SMALL = "files.json", 2**20  # bytes
 _ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label", "instances")}
-
-
-def dataset_info(
-    builder: tfds.core.DatasetBuilder, description: str, class_names: Sequence[str], **metadata: Any
-) -> tfds.core.DatasetInfo:
-    """The description of a data set of ours.
-
-    Features: "name"; "image", the original JPEG, or a PNG of what is no RGB JPEG; "label" and "instances", PNGs of
-    mode L (a palette PNG would come out of OpenCV as colours); "has_instances", without which "instances" is zero;
-    "height" and "width"; and of the objects "boxes" (tight; x0, y0, x1, y1 in pixels, x1 and y1 exclusive),
-    "class_ids", and "instance_ids", their numbers in "instances" (`windows.instance_boxes`).
-
-    Args:
-      builder: of the data set.
-      description: of it, a line.
-      class_names: in the order of their ids.
-      **metadata: "combined_splits", the stored splits that others consist of; "split_files", the folder with the files
-        that name a split's images; "left_out", why other splits are not there.
-    """
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=description,
-        features=record_features(),
-        disable_shuffling=True,
-        metadata=tfds.core.MetadataDict(class_names=list(class_names), **metadata),
-    )
 
 
 @functools.cache
 def record_features() -> tfds.features.FeaturesDict:
-    """Returns the features of a record (`dataset_info`).
+    """Returns the features of a record.
+
+    "name"; "image", the original JPEG, or a PNG of what is no RGB JPEG; "label" and "instances", PNGs of mode L (a
+    palette PNG would come out of OpenCV as colours); "has_instances", without which "instances" is zero; "height" and
+    "width"; and of the objects "boxes" (tight; x0, y0, x1, y1 in pixels, x1 and y1 exclusive), "class_ids", and
+    "instance_ids", their numbers in "instances" (`windows.instance_boxes`).
 
     They are not read from a packed data set's features.json: that names classes, whose modules TFDS would import.
     """
@@ -95,10 +68,25 @@ def record(example: Example, encoded: bytes) -> dict[str, Any]:
     }
 
 
-class DatasetSplit(Sequence[Example]):
+class _Records:
+    """The records of a stored split, images and masks encoded."""
+
+    def __init__(self, files: Sequence[Any]):
+        """`files`: what TFDS calls file instructions."""
+        self._source = ArrayRecordDataSource(files)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        found: Any = record_features().deserialize_example_np(self._source[index], decoders=_ENCODED)
+        return found
+
+
+class DatasetSplit:
     """The examples of one split: `len(split)`, `split[i]`; safe for threads, and can be sent to other processes."""
 
-    def __init__(self, parts: Sequence[Sequence[dict[str, Any]]], folder: Path = Path()):
+    def __init__(self, parts: Sequence[_Records], folder: Path = Path()):
         """
         Args:
           parts: records, read one after the other.
@@ -153,23 +141,6 @@ class DatasetSplit(Sequence[Example]):
             return self._parts[part][index - (int(self._ends[part - 1]) if part else 0)]
 
 
-class PackedBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Builder of a data set of ours; what is packed already is checked before it is used."""
-
-    def __init__(self, *, data_dir: Path, **kwargs: Any):
-        try:
-            super().__init__(data_dir=data_dir, **kwargs)
-            if self.data_path.exists():
-                _check_files(Path(self.data_path))
-                dict(self.info.metadata or {})  # read when it is needed first
-                if not self.info.splits:
-                    raise ValueError("it has no split")
-        except InputError:
-            raise
-        except Exception as error:  # TFDS raises whatever a damaged file leads it to
-            raise damaged(Path(getattr(self, "_data_dir", data_dir)), error) from error
-
-
 def damaged(folder: Path, error: BaseException) -> InputError:
     """Returns the error to raise for packed data that cannot be used."""
     reason = " ".join(str(error).split())[:160] or type(error).__name__
@@ -183,44 +154,6 @@ def intact(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:  # the libraries raise whatever a damaged file leads them to
         raise damaged(folder, error) from error
-
-
-def note_files(folder: Path) -> None:
-    """Writes down what files a packed data set has, to compare them when it is read."""
-    noted = {path.name: _described(path) for path in folder.iterdir() if path.is_file()}
-    write_text(folder / _NOTED, json.dumps(noted))
-
-
-def _described(path: Path) -> list[int]:
-    """Returns a file's size, and of small ones a checksum; large ones hold records, which have their own."""
-    size = path.stat().st_size
-    return [size] if size > _SMALL else [size, zlib.crc32(path.read_bytes())]
-
-
-def _check_files(folder: Path) -> None:
-    """Raises an error for files that are missing or others than those that were packed."""
-    note = folder / _NOTED
-    if not note.exists():  # by an older version
-        return
-    for name, described in json.loads(note.read_text()).items():
-        if not (folder / name).is_file():
-            raise ValueError(f"{name} is missing")
-        if _described(folder / name) != described:
-            raise ValueError(f"{name} has changed")
-
-
-class _Records(Sequence[dict[str, Any]]):
-    """The records of a stored split, images and masks encoded."""
-
-    def __init__(self, files: Sequence[Any]):
-        """`files`: what TFDS calls file instructions."""
-        self._source = ArrayRecordDataSource(files)
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return record_features().deserialize_example_np(self._source[index], decoders=_ENCODED)
 
 
 def open_split(builder: tfds.core.DatasetBuilder, split: str) -> DatasetSplit:
@@ -257,20 +190,6 @@ def split_counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     combined = (builder.info.metadata or {}).get("combined_splits", {})
     return counts | {split: sum(counts[part] for part in parts) for split, parts in combined.items()}
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """Keeps TFDS from writing to the terminal: progress bars, prints, warnings about its own conventions."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _is_rgb_jpeg(encoded: bytes) -> bool:

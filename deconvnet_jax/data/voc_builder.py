@@ -8,23 +8,35 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deconvnet_jax.data.annotated import AnnotatedSplits, annotated_splits
-from deconvnet_jax.data.contents import Contents, contents_of, signature
-from deconvnet_jax.data.packing import pack, remove_leftovers
-from deconvnet_jax.data.records import FORMAT, PackedBuilder, dataset_info, record, silence
-from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, class_names, read_files
+from deconvnet_jax.data.packing import (
+    Contents,
+    PackedBuilder,
+    Progress,
+    contents_of,
+    pack,
+    path_digest,
+    remove_leftovers,
+    signature,
+)
+from deconvnet_jax.data.voc_layout import (
+    AnnotatedSplits,
+    ExampleFiles,
+    VocFolder,
+    annotated_splits,
+    class_names,
+    read_files,
+)
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
+from deconvnet_jax.images import Example
 from deconvnet_jax.labels import IGNORE, Palettes
-
-Progress = Callable[[int, int], None]
 
 
 class FolderData(NamedTuple):
@@ -45,64 +57,55 @@ class FolderData(NamedTuple):
     contents: Contents
 
 
-class VocLayout(PackedBuilder):
-    """A folder in the VOC layout as a TFDS data set, examples in the order of the split files; see `dataset_info`."""
+class VocLayout(PackedBuilder[ExampleFiles]):
+    """A folder in the VOC layout as a TFDS data set."""
 
     name = "voc_layout"
-    VERSION = FORMAT
-    code_path = Path(__file__)  # TFDS looks it up with importlib_resources, which it does not depend on
 
-    def __init__(self, *, source: FolderData, progress: Progress | None = None, **kwargs: Any):
-        self._source, self._progress = source, progress
+    def __init__(self, data_dir: Path, config: tfds.core.BuilderConfig, source: FolderData, progress: Progress | None):
+        self._source = source
         self._palettes = Palettes(source.class_names)
-        self._single: list[str] = []  # warnings of splits whose masks show one class
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        source = self._source
-        return dataset_info(
-            self,
+        self._ids: dict[str, set[int]] = {}  # that the masks of each split show
+        super().__init__(
+            data_dir,
             "Photographs with class and instance masks, from a folder in the VOC layout.",
             source.class_names,
+            progress,
+            config,
             split_files=str(source.root / "ImageSets/Segmentation"),
             left_out=source.splits.left_out,
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
-        examples = self._source.splits.examples
-        starts = np.cumsum([0] + [len(files) for files in examples.values()]).tolist()
-        return {
-            split: self._generate_examples(split, files, start, starts[-1])
-            for (split, files), start in zip(examples.items(), starts, strict=False)
-        }
+    def items(self) -> dict[str, list[ExampleFiles]]:
+        """Returns the files of the examples of every split."""
+        return self._source.splits.examples
 
-    def _generate_examples(
-        self, split: str, examples: Sequence[ExampleFiles], start: int, total: int
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        ids: set[int] = set()
-        for i, files in enumerate(examples):
-            example = read_files(files, len(self._source.class_names))
-            self._palettes.add(files.label, example.label)
-            ids.update(np.unique(example.label).tolist())
-            yield i, record(example, files.image.read_bytes())
-            if self._progress:
-                self._progress(start + i + 1, total)
+    def read(self, split: str, item: ExampleFiles) -> tuple[Example, bytes]:
+        """Returns an example, checked."""
+        example = read_files(item, len(self._source.class_names))
+        self._palettes.add(item.label, example.label)
+        self._ids.setdefault(split, set()).update(np.unique(example.label).tolist())
+        return example, item.image.read_bytes()
+
+    def finish(self, split: str) -> None:
+        """Checks the masks of a split; after the last one, that the files are still those that were to be packed."""
+        ids, source = self._ids[split], self._source
         if IGNORE in ids and ids <= {0, IGNORE}:
             raise InputError(
-                f"{self._source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, which marks ignored "
+                f"{source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, which marks ignored "
                 f"pixels, so there is no object; save class ids 0, 1, ...: mask // {IGNORE} if {IGNORE} is the object"
             )
-        shown = [self._source.class_names[found] for found in ids - {IGNORE}]
-        if len(shown) == 1:
-            self._single.append(f"the masks of the split '{split}' show only '{shown[0]}'; check them before training")
-        if start + len(examples) == total:
-            self._finish()
-
-    def _finish(self) -> None:
-        """Checks that the files are still those that the data set is named after, and keeps what to warn of."""
-        if signature(self._source.files) != self._source.contents.signature:
-            raise InputError(f"{self._source.root}: files were changed while they were packed; run it again")
-        self.info.metadata["palettes"] = [*self._palettes.warnings(), *self._single]
+        if len(self._ids) < len(source.splits.examples):
+            return
+        if signature(source.files) != source.contents.signature:
+            raise InputError(f"{source.root}: files were changed while they were packed; run it again")
+        shown = {split: [source.class_names[i] for i in ids - {IGNORE}] for split, ids in self._ids.items()}
+        single = [
+            f"the masks of the split '{split}' show only '{names[0]}'; check them before training"
+            for split, names in shown.items()
+            if len(names) == 1
+        ]
+        self.add_metadata(palettes=[*self._palettes.warnings(), *single])
 
 
 def prepare_voc_layout(
@@ -110,10 +113,10 @@ def prepare_voc_layout(
     data_dir: str | Path,
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda text: print(f"warning: {text}", file=sys.stderr),
-) -> tfds.core.DatasetBuilder:
-    """The data set of a folder; built on the first call and whenever a file in the folder has changed since.
+) -> VocLayout:
+    """Returns the data set of a folder; packed on the first call and whenever a file in the folder has changed since.
 
-    A file has changed if its bytes have, whatever its size and time say; see `contents`.
+    A file has changed if its bytes have, whatever its size and time say.
 
     Args:
       voc_root: folder in the VOC layout (`voc_layout`).
@@ -129,21 +132,19 @@ def prepare_voc_layout(
       InputError: for the first unusable file; nothing half-built is left.
     """
     root, data_dir = user_path(voc_root, "the VOC folder"), user_path(data_dir, "the data folder")
-    place = hashlib.sha256(str(root.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
-    note = data_dir / VocLayout.name / f".{_slug(root)}-{place}.json"
+    note = data_dir / VocLayout.name / f".{_slug(root)}-{path_digest(root)}.json"
     source = _look_at(root, note)
     config = tfds.core.BuilderConfig(name=f"{_slug(root)}-{_fingerprint(source)}")
 
     def make(folder: Path) -> VocLayout:
-        return VocLayout(source=source, progress=progress, config=config, data_dir=folder, file_format="array_record")
+        return VocLayout(folder, config, source, progress)
 
     remove_leftovers(data_dir, VocLayout.name)
-    with silence():
-        if not make(data_dir).data_path.exists():
-            pack(make, data_dir)
-        source.contents.keep(note)
-        builder = make(data_dir)
-    for text in (*source.splits.warnings, *(builder.info.metadata.get("palettes") or ())):
+    if not make(data_dir).data_path.exists():
+        pack(make, data_dir)
+    source.contents.keep(note)
+    builder = make(data_dir)
+    for text in (*source.splits.warnings, *((builder.info.metadata or {}).get("palettes") or ())):
         warn(text)
     return builder
 
@@ -160,7 +161,7 @@ def _fingerprint(source: FolderData) -> str:
     """Returns a digest that changes with everything that is packed, and with nothing else."""
     number = {path: i for i, path in enumerate(source.files)}
     members = {
-        split: [[found.name, *(number.get(path) for path in found[1:])] for found in members]
+        split: [[found.name, *(number.get(path) if path else None for path in found[1:])] for found in members]
         for split, members in source.splits.examples.items()
     }
     described = json.dumps([source.class_names, members, sorted(source.splits.left_out), source.contents.digest])

@@ -3,28 +3,29 @@
 ROOT/JPEGImages/NAME.jpg                photographs (.jpeg and .png are read too)
 ROOT/SegmentationClass/NAME.png         class ids: indexed (palette) or greyscale PNG, 255 = ignore
 ROOT/SegmentationObject/NAME.png        optional: object numbers, 0 = background, 255 = ignore
-ROOT/ImageSets/Segmentation/SPLIT.txt   one NAME per line (`text_lists` tells what else is read)
+ROOT/ImageSets/Segmentation/SPLIT.txt   one NAME per line (`image_names` tells what else is read)
 ROOT/classes.txt                        optional: one class name per line, in the order of the ids, background first
 
-Names are looked up in any case and any Unicode form, folders and files may be links (`named_files`), and a mask may
+Names are looked up in any case and any Unicode form, folders and files may be links (`image_names`), and a mask may
 keep the photograph's suffix: NAME.jpg.png.
 """
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from deconvnet_jax.data.named_files import NamedFiles
-from deconvnet_jax.data.text_lists import Listed, lines_of, read_list, read_text
+from deconvnet_jax.data.image_names import Listed, NamedFiles, lines_of, read_list, read_text
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
-from deconvnet_jax.images import Example, read_image, read_mask
+from deconvnet_jax.images import Example, image_size, read_image, read_mask
 from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 MASK_SUFFIXES = (".png", *(f"{suffix}.png" for suffix in IMAGE_SUFFIXES))
+_LOOKED_AT = 20  # images of a split without masks whose files may have other names
 _FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 
 
@@ -180,7 +181,7 @@ def split_names(root: str | Path, split: str) -> list[str]:
     """The images of a split, in the file's order.
 
     Raises:
-      InputError: if there is no such split, or its file cannot be used; see `text_lists.read_list`.
+      InputError: if there is no such split, or its file cannot be used; see `image_names.read_list`.
     """
     return VocFolder(root).split(split).names
 
@@ -247,3 +248,174 @@ def _check_root(root: Path) -> Path:
 def _is_list(path: Path) -> bool:
     """Returns whether a file lists a split; hidden ones, such as macOS's ._train.txt, do not."""
     return path.suffix.lower() == ".txt" and not path.name.startswith(".") and not path.is_dir()
+
+
+class AnnotatedSplits(NamedTuple):
+    """What can be trained on.
+
+    Attributes:
+      examples: the files of every image, by split.
+      left_out: the splits without masks (VOC's test), each with the reason.
+      warnings: about data that can be used, but seldom as it was meant.
+    """
+
+    examples: dict[str, list[ExampleFiles]]
+    left_out: dict[str, str]
+    warnings: list[str]
+
+
+def check_left_out(folder: VocFolder, split: str) -> None:
+    """Raises InputError if a split without masks seems to have some, under other names."""
+    listed = {name: folder.split(name) for name in split_files(folder.root)}
+    used = {folder.labels.find(name) for found in listed.values() for name in found.names}
+    _without_masks(folder, split, listed[split], used)
+
+
+def annotated_splits(folder: VocFolder) -> AnnotatedSplits:
+    """Finds the files of all splits; splits without any mask are left out.
+
+    Raises:
+      InputError: if a list cannot be used, an image or a mask of a split is missing, masks have other names than the
+        images, no split has masks, or the name of a split has other characters than letters, digits and _.
+    """
+    listed = {split: folder.split(split) for split in split_files(folder.root)}
+    labels = {split: [folder.labels.find(name) for name in found.names] for split, found in listed.items()}
+    used = {label for found in labels.values() for label in found}
+    examples: dict[str, list[ExampleFiles]] = {}
+    left_out: dict[str, str] = {}
+    for split, found in labels.items():
+        if any(found):
+            examples[split] = _files(folder, split, listed[split])
+        else:
+            left_out[split] = _without_masks(folder, split, listed[split], used)
+    if not examples:
+        reasons = "; ".join(f"'{split}': {reason}" for split, reason in left_out.items())
+        raise InputError(
+            f"{folder.root / 'ImageSets/Segmentation'}: no split whose images have masks in SegmentationClass "
+            f"({reasons or 'there is no list'})"
+        )
+    for split in examples:
+        if not re.fullmatch(r"[A-Za-z]\w*", split, re.ASCII) or split == "all":
+            raise InputError(
+                f"{folder.split_file(split)}: '{split}' cannot name a split; rename the file, "
+                "with letters, digits and _ only, not 'all'"
+            )
+    return AnnotatedSplits(examples, left_out, _warnings(folder, examples, left_out))
+
+
+def _files(folder: VocFolder, split: str, listed: Listed) -> list[ExampleFiles]:
+    """Returns the files of a split.
+
+    Raises:
+      InputError: if a photograph or a class mask is missing; names the first and how many there are.
+    """
+    for files, missing in ((folder.photographs, folder.image), (folder.labels, folder.files)):
+        without = [name for name in listed.names if files.find(name) is None]
+        if without:
+            try:
+                missing(without[0])
+            except InputError as error:
+                count = f"split '{split}', {len(without)} of {len(listed.names)} images: " if len(without) > 1 else ""
+                raise InputError(f"{count}{error}{_encoding(listed)}") from error
+    return [folder.files(name) for name in listed.names]
+
+
+def _without_masks(folder: VocFolder, split: str, listed: Listed, used: set[str | None]) -> str:
+    """Returns why a split without masks is left out.
+
+    Raises:
+      InputError: if its images or masks seem to be there, under other names.
+    """
+    photographs = [name for name in listed.names if folder.photographs.find(name)]
+    kind = "mask" if photographs else "photograph"
+    files, part, suffix = (
+        (folder.labels, "SegmentationClass", ".png") if photographs else (folder.photographs, "JPEGImages", ".jpg")
+    )
+    some = (photographs or listed.names)[:_LOOKED_AT]
+    similar = {
+        name: found for name in some if (found := files.similar(name)) and (not photographs or found not in used)
+    }
+    name = next(iter(similar), some[0])
+    path = folder.root / part / f"{name}{suffix}"
+    reason = f"none of its {len(listed.names)} images has a {kind}, for example no file {path}"
+    if 2 * len(similar) > len(some) or _encoding(listed):
+        found = f" (there is {similar[name]})" if similar else ""
+        raise InputError(
+            f"split file {folder.split_file(split)}: {reason}{found}; name files and images alike{_encoding(listed)}"
+        )
+    return reason
+
+
+def _encoding(listed: Listed) -> str:
+    return "" if listed.encoding == "UTF-8" else "; the list is not UTF-8 text: save it as such"
+
+
+def _warnings(folder: VocFolder, examples: dict[str, list[ExampleFiles]], left_out: dict[str, str]) -> list[str]:
+    warnings = [f"split '{split}' is left out: {reason}" for split, reason in left_out.items()]
+    by_name = {files.name: files for split in examples.values() for files in split}
+    without = [name for name, files in by_name.items() if files.instances is None]
+    if folder.instances and without:
+        warnings.append(
+            f"{len(without)} of {len(by_name)} images have no mask in {folder.root / 'SegmentationObject'}, among them "
+            f"'{without[0]}': connected parts of a class are their objects; add the masks, or take that folder away"
+        )
+    return warnings
+
+
+class Photograph(NamedTuple):
+    """A photograph without masks: its name in the split's file and its pixels, uint8 RGB [H, W, 3]."""
+
+    name: str
+    image: np.ndarray
+    label: None = None
+    instances: None = None
+
+
+class UnlabelledSplit:
+    """Photographs of a split that has no masks, like VOC's test: predicted, not scored; used as `data.DatasetSplit`."""
+
+    def __init__(self, root: str | Path, split: str):
+        """
+        Args:
+          root: with JPEGImages and ImageSets/Segmentation.
+          split: name of a file in ImageSets/Segmentation.
+
+        Raises:
+          InputError: if the file is empty or names an image twice.
+        """
+        self._folder = VocFolder(root)
+        self._names = read_list(self._folder.split_file(split), self._folder.photographs).names
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Photograph:
+        """Raises InputError if the photograph is missing or damaged."""
+        name = self._names[index]
+        return Photograph(name, read_image(self._folder.image(name)))
+
+    def name(self, index: int) -> str:
+        """The name of an image in the split's file."""
+        return self._names[index]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image; no pixels are decoded."""
+        return image_size(self._folder.image(self._names[index]))
+
+
+def has_no_masks(root: str | Path, split: str) -> bool:
+    """Whether there are photographs and a file of this split, but not one mask of its images.
+
+    Raises:
+      InputError: if the file cannot be used, or the masks seem to be there under other names.
+    """
+    folder = VocFolder(root)
+    if not folder.split_file(split).is_file() or not (folder.root / "JPEGImages").is_dir():
+        return False
+    names = read_list(folder.split_file(split), folder.photographs).names
+    if not (folder.root / "SegmentationClass").is_dir():
+        return True
+    if any(folder.labels.find(name) for name in names):
+        return False
+    check_left_out(folder, split)
+    return True

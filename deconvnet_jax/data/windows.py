@@ -1,15 +1,19 @@
-"""Boxes around objects and images, and the square crops that they cut out (paper, section 4.1).
+"""Boxes around objects and images, and the square crops that they cut out, at random places (paper, section 4.1).
 
 Boxes are float64 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; they may reach beyond the image.
 """
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, overload
 
 import cv2
 import numpy as np
 
 from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.ops.boxes import checked_boxes
+
+Range = tuple[float, float]
+Part = tuple[int, int, int]
 
 # Parts of a class mask below this many pixels are annotation noise rather than objects.
 MIN_COMPONENT_PIXELS = 64
@@ -103,22 +107,63 @@ def image_box(height: int, width: int, factor: float = 1.0) -> np.ndarray:
     return enlarge(square(np.array([[0, 0, width, height]], np.float64)), factor)[0]
 
 
-def shown_extent(
-    box: np.ndarray, size: int, height: int, width: int
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The rows and the columns, from and to, of a box resized to a size x size square that show the image."""
+def zoomed_size(size: int, zoom: Range, rng: np.random.Generator) -> int:
+    """Returns the size times a random factor between these two, as often below their geometric mean as above."""
+    low, high = zoom
+    return round(size * math.exp(rng.uniform(math.log(low), math.log(high)))) if low < high else round(size * low)
+
+
+def crop_place(
+    size: int, crop: int, rng: np.random.Generator | None, shown: tuple[Range, Range] | None = None
+) -> tuple[int, int]:
+    """Returns top and left of a crop x crop part of a size x size square: random, or the centre without `rng`.
+
+    Args:
+      size: of the square; if it is smaller than the crop, the crop shows all of it, and what is around it.
+      crop: size of the part.
+      rng: of the place.
+      shown: the rows and the columns of the square, from and to, that show the image. With them a random part shows
+        nothing else where that is possible; where the image is smaller than the part, it shows all of the image.
+    """
+    if rng is None:
+        return (size - crop) // 2, (size - crop) // 2
+    if shown is None:
+        low, high = sorted((0, size - crop))
+        top, left = rng.integers(low, high + 1, 2).tolist()
+        return top, left
+    top, left = (_start_inside(*extent, crop, rng) for extent in shown)
+    return top, left
+
+
+def _start_inside(begin: float, end: float, crop: int, rng: np.random.Generator) -> int:
+    low, high = sorted((begin, end - crop))
+    # A pixel shows the image if its centre does.
+    return int(rng.integers(math.ceil(low - 0.5), math.ceil(high - 0.5) + 1))
+
+
+def random_mirror(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Returns image [H, W, 3] and label [H, W], in half of the cases mirrored left to right."""
+    return (image[:, ::-1], label[:, ::-1]) if rng.random() < 0.5 else (image, label)
+
+
+def shown_extent(box: np.ndarray, size: int, height: int, width: int) -> tuple[Range, Range]:
+    """Returns the rows and the columns, from and to, of a box resized to size x size that show the image."""
     x0, y0, x1, y1 = (float(value) for value in box)
     rows = (max(0.0, -y0) * size / (y1 - y0), (min(y1, height) - y0) * size / (y1 - y0))
     columns = (max(0.0, -x0) * size / (x1 - x0), (min(x1, width) - x0) * size / (x1 - x0))
     return rows, columns
 
 
+@overload
 def crop_window(
-    image: np.ndarray,
-    label: np.ndarray | None,
-    box: np.ndarray,
-    size: int,
-    part: tuple[int, int, int] | None = None,
+    image: np.ndarray, label: np.ndarray, box: np.ndarray, size: int, part: Part | None = None
+) -> tuple[np.ndarray, np.ndarray]: ...
+@overload
+def crop_window(
+    image: np.ndarray, label: None, box: np.ndarray, size: int, part: Part | None = None
+) -> tuple[np.ndarray, None]: ...
+def crop_window(
+    image: np.ndarray, label: np.ndarray | None, box: np.ndarray, size: int, part: Part | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Cuts a box out and resizes it to a square, or to a part of that square.
 

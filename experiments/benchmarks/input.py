@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from deconvnet_jax.data import Windows, draw_scene, open_split, prepare_voc_layout, training_batches
+from deconvnet_jax.data import CropSettings, Windows, draw_scene, open_split, prepare_voc_layout, training_batches
 from deconvnet_jax.errors import InputError
 
 from . import harness
@@ -59,8 +59,8 @@ def run(quick: bool = False) -> Numbers:
         results = compare(
             {
                 OURS: (ours(source, largest), len(largest.images)),
-                "with a cache for a quarter": (ours(source, largest, cache_bytes=part), WARM),
-                "without cache": (ours(source, largest, cache_bytes=0, crops_per_decode=1), WARM),
+                "with a cache for a quarter": (ours(source, largest, cache_mb=part / 2**20), WARM),
+                "without cache": (ours(source, largest, cache_mb=0, crops_per_decode=1), WARM),
                 THEIRS: (theirs(root, names, largest), WARM),
             },
             quick,
@@ -101,10 +101,8 @@ def random_windows(images: int, count: int) -> Windows:
 
 def ours(source: Any, windows: Windows, **options: Any) -> Start:
     """Returns this project's pipeline."""
-    threads = harness.cores()
-    return lambda: training_batches(
-        source, windows, batch_size=BATCH, label_mode="all", read_threads=threads, **options
-    )
+    settings = CropSettings(label_mode="all", read_threads=harness.cores(), **options)
+    return lambda: training_batches(source, windows, settings, batch_size=BATCH)
 
 
 def theirs(root: Path, names: Sequence[str], windows: Windows) -> Start:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ from . import cli
 from .scripts import command
 
 _NAMED_BY = ("dataset", "voc_root", "data_dir")  # keys of config.data
-_CROPS = ("resize_size", "crop_size", "label_mode", "mirror", "random_crop", "zoom", "inside_image")
-_READING = ("crops_per_decode", "read_threads", "workers")
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,11 @@ class TrainingData:
         return data.training_batches(
             self.trained,
             self.repeated,
+            data.CropSettings(**{field.name: self.config.data[field.name] for field in fields(data.CropSettings)}),
             batch_size=batch_size,
             seed=self.config.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            cache_bytes=self.config.data.cache_mb * 2**20,
-            **{key: self.config.data[key] for key in (*_CROPS, *_READING)},
         )
 
 

@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from deconvnet_jax.data import UnlabelledSplit, has_no_masks, read_example
-from deconvnet_jax.data.annotated import annotated_splits
-from deconvnet_jax.data.voc_layout import VocFolder
+from deconvnet_jax.data.voc_layout import VocFolder, annotated_splits
 from deconvnet_jax.errors import InputError
 
 MASKS = "SegmentationClass"

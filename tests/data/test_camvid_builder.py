@@ -125,7 +125,7 @@ def test_tensorflow_is_never_imported(camvid):
         "import sys; from deconvnet_jax import data;"
         "split = data.open_split(data.prepare_camvid(*sys.argv[1:3]), 'train');"
         "windows = data.training_windows(split, ('image',));"
-        "next(data.training_batches(split, windows, batch_size=2, label_mode='all'));"
+        "next(data.training_batches(split, windows, data.CropSettings(label_mode='all'), batch_size=2));"
         "assert 'tensorflow' not in sys.modules; print(len(split))"
     )
     command = [sys.executable, "-W", "error", "-c", code, str(root), str(root.parent / "tfds")]

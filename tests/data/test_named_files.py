@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from deconvnet_jax.data.named_files import NamedFiles, walk
+from deconvnet_jax.data.image_names import NamedFiles, walk
 from deconvnet_jax.errors import InputError
 
 SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -2,17 +2,23 @@
 
 import itertools
 import json
+import pickle
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import class_pixels, training_batches, training_windows
+from deconvnet_jax.data import CropSettings, class_pixels, training_batches, training_windows
+from deconvnet_jax.data.pipeline import BLOCK, CachedSource, WindowOrder, epoch_order
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Example
 
 
-def batches_of(source, kinds=("instance",), **options):
-    return training_batches(source, training_windows(source, kinds), **options)
+def batches_of(source, kinds=("instance",), *, batch_size, seed=0, process_index=0, process_count=1, **settings):
+    windows, where = training_windows(source, kinds), {"process_index": process_index, "process_count": process_count}
+    return training_batches(source, windows, CropSettings(**settings), batch_size=batch_size, seed=seed, **where)
 
 
 def take(batches, count):
@@ -49,7 +55,7 @@ def test_shapes_and_types(train_split):
 def test_deterministic_whatever_the_threads(train_split):
     first = take(batches_of(train_split, batch_size=4, seed=1), 6)
     assert_same(first, take(batches_of(train_split, batch_size=4, seed=1, read_threads=1), 6))
-    assert_same(first, take(batches_of(train_split, batch_size=4, seed=1, read_threads=7, cache_bytes=0), 6))
+    assert_same(first, take(batches_of(train_split, batch_size=4, seed=1, read_threads=7, cache_mb=0), 6))
     other = next(batches_of(train_split, batch_size=4, seed=2))
     assert (other["image"] != first[0]["image"]).any()
 
@@ -84,18 +90,11 @@ def test_stopped_anywhere_the_rest_is_the_same(train_split, rng, workers):
     assert_same(take(batches, stop), whole[:stop])
     state = json.loads(json.dumps(batches.get_state()))
     batches.close()
-    resumed = batches_of(train_split, **small, workers=workers, cache_bytes=10**6)
+    resumed = batches_of(train_split, **small, workers=workers, cache_mb=1)
     next(resumed)
     resumed.set_state(state)
     assert_same(take(resumed, 50), whole[stop:])
     resumed.close()
-
-
-def test_every_window_once_an_epoch_each_epoch_in_another_order():
-    batches = batches_of(numbered(6), batch_size=3)
-    epochs = [[n for batch in take(batches, 2) for n in numbers(batch)] for _ in range(6)]
-    assert all(sorted(epoch) == [1, 2, 3, 4, 5, 6] for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -163,7 +162,7 @@ def test_image_and_label_stay_together(train_split):
         ({"workers": -1}, r"data\.workers=-1: expected 0 to"),
         ({"read_threads": 0}, r"data\.read_threads=0: expected 1 to 1024"),
         ({"seed": -1}, "seed=-1: expected 0 to"),
-        ({"cache_bytes": -1}, r"data\.cache_mb=-1: expected 0 to"),
+        ({"cache_mb": -1}, r"data\.cache_mb=-1: expected 0 to"),
         ({"crops_per_decode": 10**21}, r"data\.crops_per_decode=1000000000000000000000: expected 1 to"),
         ({"crops_per_decode": 0}, r"data\.crops_per_decode=0"),
     ],
@@ -199,3 +198,146 @@ def test_zoom_enlarges_and_inside_leaves_the_surroundings_out():
     for zoom in ((2, 1), (1.0,), 1.0, ("a", "b"), (None, 1.0)):
         with pytest.raises(InputError, match=r"data\.zoom=.*: expected two factors"):
             batches_of(source, ("image",), batch_size=2, zoom=zoom)
+
+
+# The order of the windows.
+
+
+@pytest.mark.parametrize("handful", [1, 3, 8])
+def test_every_window_once_an_epoch(rng, handful):
+    images = np.sort(rng.integers(0, 40, 1000))
+    orders = [epoch_order(images, seed, epoch, handful) for seed in (0, 1) for epoch in (0, 1)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(1000))
+    assert len({order.tobytes() for order in orders}) == 4
+    np.testing.assert_array_equal(orders[0], epoch_order(images, 0, 0, handful))
+
+
+@pytest.mark.parametrize(("handful", "most"), [(1, 1.0), (8, 0.2)])
+def test_handfuls_save_decodes(rng, handful, most):
+    """Counts how often an image must be decoded if as many stay in memory as a block has."""
+    images = np.repeat(np.arange(4000), 16)
+    order = images[epoch_order(images, 0, 0, handful)]
+    decodes, kept = 0, {}
+    for position, image in enumerate(order.tolist()):
+        decodes += image not in kept
+        kept.pop(image, None)
+        kept[image] = position
+        if len(kept) > 2 * BLOCK:
+            kept.pop(next(iter(kept)))
+    assert decodes / len(order) < most
+    assert decodes / len(order) > most / 2
+
+
+def test_a_batch_shows_many_images():
+    images = np.repeat(np.arange(4000), 16)
+    order = images[epoch_order(images, 3, 0, 8)]
+    distinct = [len(set(order[start : start + 64].tolist())) for start in range(0, len(order), 64)]
+    assert np.mean(distinct) > 58  # 60 of a block of 512 images, had each as many windows as it likes
+    starts = [np.flatnonzero(order == image)[0] for image in (0, 1, 2, 3)]
+    assert np.ptp(starts) > 64
+
+
+def test_positions_run_through_the_epochs(rng):
+    images = np.sort(rng.integers(0, 9, 30))
+    order = WindowOrder(images, seed=5, handful=2)
+    expected = np.concatenate([epoch_order(images, 5, epoch, 2) for epoch in range(3)])
+    assert [order[position] for position in range(90)] == expected.tolist()
+    jumps = rng.integers(0, 90, 50)
+    assert [order[int(position)] for position in jumps] == expected[jumps].tolist()
+    copied = pickle.loads(pickle.dumps(order))
+    assert copied[77] == expected[77]
+
+
+# Images kept in memory.
+
+
+SIZE = 10 * 20 * 5  # bytes of an example
+
+
+class Slow(list):
+    """Examples that take a while to read; counts the reads."""
+
+    def __init__(self, count, seconds=0.0):
+        arrays = np.zeros((10, 20, 3), np.uint8), np.zeros((10, 20), np.uint8), np.zeros((10, 20), np.uint8)
+        super().__init__(Example(str(i), *arrays) for i in range(count))
+        self.seconds, self.reads, self.lock = seconds, [], threading.Lock()
+
+    def __getitem__(self, index):
+        with self.lock:
+            self.reads.append(index)
+        time.sleep(self.seconds)
+        return super().__getitem__(index)
+
+
+def test_keeps_what_fits_and_drops_the_least_recently_used():
+    source = Slow(4)
+    cached = CachedSource(source, 2 * SIZE)
+    for index in (0, 1, 0, 2, 0, 1):  # 2 replaces 1, 1 replaces 2
+        assert cached[index].name == str(index)
+    assert source.reads == [0, 1, 2, 1]
+    assert len(cached) == 4
+
+
+def test_without_memory_every_access_reads():
+    source = Slow(2)
+    cached = CachedSource(source, 0)
+    assert [cached[0].name, cached[0].name] == ["0", "0"]
+    assert source.reads == [0, 0]
+
+
+def test_threads_wait_for_the_one_that_decodes():
+    source = Slow(3, seconds=0.05)
+    cached = CachedSource(source, 99 * SIZE)
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda i: cached[i % 3].name, range(24)))
+    assert names == [str(i % 3) for i in range(24)]
+    assert sorted(source.reads) == [0, 1, 2]
+
+
+def test_a_failure_reaches_all_who_wait_and_is_tried_again():
+    class Damaged(Slow):
+        def __getitem__(self, index):
+            super().__getitem__(index)
+            raise InputError(f"damaged {len(self.reads)}")
+
+    source = Damaged(1, seconds=0.05)
+    cached = CachedSource(source, 99 * SIZE)
+
+    def message(_):
+        with pytest.raises(InputError) as raised:
+            cached[0]
+        return str(raised.value)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(message, range(4))) == {"damaged 1"}
+    assert message(0) == "damaged 2"
+
+
+def test_keeps_what_was_prepared_and_is_sent_empty():
+    cached = CachedSource(Slow(1), 99 * SIZE, _without_instances)
+    assert cached[0].instances is None
+    source = [Example("a", np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2), np.uint8), None)]
+    copied = pickle.loads(pickle.dumps(CachedSource(source, 5, _without_instances)))
+    assert copied[0].name == "a"
+
+
+def _without_instances(example):
+    return example._replace(instances=None)
+
+
+def test_an_error_while_keeping_reaches_all_who_wait(monkeypatch):
+    """As when memory runs out: nobody waits for ever."""
+    cached = CachedSource(Slow(1, seconds=0.05), 99 * SIZE)
+
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(cached, "_keep", fail)
+
+    def read(_):
+        with pytest.raises(MemoryError):
+            cached[0]
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(read, range(3), timeout=20))

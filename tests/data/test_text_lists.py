@@ -5,8 +5,7 @@ import unicodedata
 
 import pytest
 
-from deconvnet_jax.data.named_files import NamedFiles
-from deconvnet_jax.data.text_lists import read_list, read_text
+from deconvnet_jax.data.image_names import NamedFiles, read_list, read_text
 from deconvnet_jax.errors import InputError
 
 NAMES = ["im0", "im1", "café", "a photo"]

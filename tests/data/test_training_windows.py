@@ -25,6 +25,9 @@ class Described(list):
     def objects(self, index):
         return super().__getitem__(index)
 
+    def name(self, index):
+        return str(index)
+
     def size(self, index):
         return 100 + index, 200
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 from voc_archives import (
     EXTRA,
@@ -20,9 +21,12 @@ from voc_archives import (
     VOC_FILE,
     VOC_ROOT,
     class_mat,
+    instance_mat,
     jpeg,
     palette_png,
+    random_example,
     random_examples,
+    sbd_mat,
     sbd_members,
     voc_members,
     write_folder,
@@ -30,6 +34,8 @@ from voc_archives import (
 )
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc2012, split_counts, split_parts, voc2012_builder
+from deconvnet_jax.data.archives import Member
+from deconvnet_jax.data.voc2012_builder import read_sbd
 from deconvnet_jax.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,7 +212,7 @@ def test_official_archives_are_verified(archives, monkeypatch):
         archives.build(verify=True)
     assert not files_below(archives.data_dir)
     published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 9})
-    with pytest.raises(InputError, match="the split 'train_aug' has 7 images, expected 9; please report this"):
+    with pytest.raises(InputError, match=r"'train_aug': 7\}.* expected .*'train_aug': 9\}; please report this"):
         archives.build(verify=True)
     assert not files_below(archives.data_dir)
     published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 7})
@@ -325,3 +331,63 @@ def test_read_with_tfds_alone(archives, opencv, tmp_path):
     wanted = [mask for name in VAL for mask in archives.examples[name][2:]]
     for mask, source in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(mask, source)
+
+
+# SBD's MATLAB files.
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_masks_of_sbd(rng, tmp_path, compressed):
+    _, _, label, instances = random_example("a", rng, border=False)
+    categories = [label[instances == i][0] if (instances == i).any() else 1 for i in range(1, instances.max() + 1)]
+    for file, name, fields in (
+        ("cls.mat", "GTcls", {"Segmentation": label}),
+        ("inst.mat", "GTinst", {"Segmentation": instances, "Categories": np.array(categories, np.uint8)[:, None]}),
+    ):
+        scipy.io.savemat(tmp_path / file, {name: fields}, do_compression=compressed)
+    found = read_sbd(*(Member((tmp_path / file).read_bytes(), file) for file in ("cls.mat", "inst.mat")))
+    for mask, wanted in zip(found, (label, instances), strict=True):
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, wanted)
+
+
+def test_an_image_of_sbd_with_one_object_and_one_with_none():
+    label = np.zeros((5, 7), np.uint8)
+    for object_pixels in (0, 9):
+        label[1:3, 2:4] = object_pixels
+        found = read_sbd(Member(class_mat(label), "cls"), Member(instance_mat(label, np.uint8(label > 0)), "inst"))
+        np.testing.assert_array_equal(found, [label, label > 0])
+
+
+GOOD = np.zeros((6, 8), np.uint8)
+EMPTY = instance_mat(GOOD, GOOD)
+NO_MASK = r"GTcls has no usable Segmentation, or GTinst no Categories \("
+
+
+@pytest.mark.parametrize(
+    ("label", "instance", "message"),
+    [
+        (b"no MATLAB file at all", EMPTY, "is no MATLAB file with GTcls"),
+        (b"", EMPTY, "is no MATLAB file with GTcls"),
+        (class_mat(GOOD)[:150], EMPTY, "is no MATLAB file with GTcls"),
+        (sbd_mat("GTinst", Segmentation=GOOD), EMPTY, r"is no MATLAB file with GTcls \(it has GTinst\)"),
+        (sbd_mat("GTcls", Boundaries=GOOD), EMPTY, NO_MASK),
+        (
+            class_mat(np.zeros((6, 8, 3), np.uint8)),
+            EMPTY,
+            NO_MASK + r"Segmentation is uint8 \[6, 8, 3\], expected uint8",
+        ),
+        (class_mat(np.zeros((6, 8))), EMPTY, r"Segmentation is float64 \[6, 8\]"),
+        (class_mat(np.zeros((0, 0), np.uint8)), EMPTY, r"is uint8 \[0, 0\]"),
+        (class_mat(GOOD), instance_mat(GOOD.T, GOOD.T.copy()), "is 6x8 pixels, but .* is 8x6; get SBD again"),
+        (class_mat(GOOD), sbd_mat("GTinst", Segmentation=GOOD), "GTinst no Categories"),
+        (class_mat(GOOD), sbd_mat("GTinst", Segmentation=GOOD + 2, Categories=np.array([[3]])), "an object 2, but 1 C"),
+        (class_mat(GOOD + 30), EMPTY, "has class 30; expected 0 to 20"),
+        (class_mat(GOOD), instance_mat(GOOD + 21, GOOD + 1), "has class 21; expected 0 to 20"),
+    ],
+)
+def test_unusable_files_of_sbd(label, instance, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_sbd(Member(label, "cls/a.mat"), Member(instance, "inst/a.mat"))
+    assert "/a.mat" in str(caught.value)
+    assert "\n" not in str(caught.value)
