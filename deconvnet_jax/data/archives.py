@@ -1,17 +1,22 @@
 """Members of an official archive, or of the folder that it was extracted to. Nothing is ever extracted to disk."""
 
+import contextlib
+import functools
 import hashlib
 import io
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from tarfile import (
+    ReadError,
+    TarFile,
+    TruncatedHeaderError,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from typing import NamedTuple, Self
 
 from deconvnet_jax.data.image_names import walk
 from deconvnet_jax.errors import InputError
-
-_READ = 1 << 22  # bytes at a time
 
 
 class Archive(NamedTuple):
@@ -94,14 +99,12 @@ def verify_archive(path: Path, archive: Archive) -> None:
             f"{path} has {size:,} bytes, expected {archive.size:,}: the download is "
             f"{'incomplete' if size < archive.size else 'another file'}; get it again from {archive.url}"
         )
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_READ):
-            digest.update(chunk)
-    if digest.hexdigest() != archive.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != archive.sha256:
         raise InputError(
-            f"{path} has the sha256 {digest.hexdigest()}, expected {archive.sha256}: it is damaged or another file; "
-            f"get it again from {archive.url}"
+            f"{path} has the sha256 {digest}, expected {archive.sha256}: it is damaged or another file; get it again "
+            f"from {archive.url}"
         )
 
 
@@ -117,57 +120,45 @@ class Members:
         Raises:
           InputError: if the archive is damaged, or has a member that is not safe.
         """
-        self._path = path
-        self._tar: tarfile.TarFile | None = None
+        self._path, self._open = path, contextlib.ExitStack()
+        self._readers: dict[str, Callable[[], Member]]
         if path.is_dir():
-            self._names = dict(walk(path))
+            self._readers = {name: functools.partial(_read, found) for name, found in walk(path)}
             return
-        try:
-            self._tar = tarfile.open(path, "r:", tarinfo=_WholeHeader)  # noqa: SIM115 closed by close()
-            self._names = {name: member for name, member in _safe_members(self._tar, path, root)}
-        except (tarfile.TarError, EOFError, OSError) as error:
-            self.close()
-            raise _damaged(path, error) from error
-        except InputError:
-            self.close()
-            raise
+        with contextlib.ExitStack() as stack, _intact(path):
+            tar = stack.enter_context(tarfile.open(path, "r:", tarinfo=_WholeHeader))
+            self._readers = {
+                name: functools.partial(_extract, tar, member, path, name)
+                for name, member in _safe_members(tar, path, root)
+            }
+            self._open = stack.pop_all()
 
     def __enter__(self) -> "Members":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the archive."""
-        if self._tar is not None:
-            self._tar.close()
+        self._open.close()
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names
+        return name in self._readers
 
     def below(self, folder: str) -> list[str]:
         """Returns the paths of all files below a folder, as counted from it."""
-        return [name.removeprefix(f"{folder}/") for name in self._names if name.startswith(f"{folder}/")]
+        return [name.removeprefix(f"{folder}/") for name in self._readers if name.startswith(f"{folder}/")]
 
     def read(self, name: str) -> Member:
-        """The file of that name.
+        """Returns the file of that name.
 
         Raises:
           InputError: if there is none, or the archive ends within it.
         """
-        if name not in self._names:
+        if name not in self._readers:
             raise InputError(f"{self._path} has no {name}; is it the whole data set?")
-        if self._tar is None:
-            return _read(self._names[name])
-        try:
-            return Member(self._tar.extractfile(self._names[name]).read(), f"{self._path}:{name}")
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise _damaged(self._path, error) from error
+        return self._readers[name]()
 
 
 def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Member]]:
-    """One pass over the files of a (compressed) archive or a folder.
+    """Passes once over the files of a (compressed) archive or a folder.
 
     Args:
       path: the archive, or the folder that is `root`.
@@ -181,32 +172,27 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
       InputError: if the archive is damaged, or has a member that is not safe.
     """
     if path.is_dir():
-        for name, found in walk(path):
-            if wanted(name):
-                yield name, _read(found)
+        yield from ((name, _read(found)) for name, found in walk(path) if wanted(name))
         return
-    try:
-        with tarfile.open(path, "r|*", tarinfo=_WholeHeader) as tar:
-            for name, member in _safe_members(tar, path, root):
-                if wanted(name):
-                    yield name, Member(tar.extractfile(member).read(), f"{path}:{name}")
-    except (tarfile.TarError, EOFError, OSError, zlib.error, TypeError) as error:  # TypeError: a cut gzip header
-        raise _damaged(path, error) from error
+    with _intact(path), tarfile.open(path, "r|*", tarinfo=_WholeHeader) as tar:
+        for name, member in _safe_members(tar, path, root):
+            if wanted(name):
+                yield name, _extract(tar, member, path, name)
 
 
 class _WholeHeader(tarfile.TarInfo):
     """Without it, an archive that is cut within the header of a member just ends with the member before."""
 
     @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> tarfile.TarInfo:
+    def fromtarfile(cls, tarfile: TarFile) -> Self:
         try:
-            return super().fromtarfile(tarfile_)
-        except tarfile.TruncatedHeaderError as error:
-            raise tarfile.ReadError("it ends within a header") from error
+            return super().fromtarfile(tarfile)
+        except TruncatedHeaderError as error:
+            raise ReadError("it ends within a header") from error
 
 
-def _safe_members(tar: tarfile.TarFile, path: Path, root: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """The files below the root; refuses paths that leave the archive, and links and devices below the root."""
+def _safe_members(tar: TarFile, path: Path, root: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Yields the files below the root; refuses paths that leave the archive, and links and devices below the root."""
     for member in tar:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
@@ -218,6 +204,12 @@ def _safe_members(tar: tarfile.TarFile, path: Path, root: str) -> Iterator[tuple
         yield name.relative_to(root).as_posix(), member
 
 
+def _extract(tar: TarFile, member: tarfile.TarInfo, path: Path, name: str) -> Member:
+    with _intact(path):
+        content = tar.extractfile(member)
+        return Member(content.read() if content else b"", f"{path}:{name}")
+
+
 def _read(path: Path) -> Member:
     try:
         return Member(path.read_bytes(), str(path))
@@ -227,6 +219,11 @@ def _read(path: Path) -> Member:
         ) from error
 
 
-def _damaged(path: Path, error: BaseException) -> InputError:
-    reason = " ".join(str(error).split())[:100] or type(error).__name__
-    return InputError(f"{path} is damaged or no tar archive ({reason}); get it again")
+@contextlib.contextmanager
+def _intact(path: Path) -> Iterator[None]:
+    """Turns what tarfile raises for a damaged archive into an InputError; TypeError: a cut gzip header."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError, OSError, zlib.error, TypeError) as error:
+        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        raise InputError(f"{path} is damaged or no tar archive ({reason}); get it again") from error

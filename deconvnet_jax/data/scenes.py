@@ -154,10 +154,10 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Sand, grass, gravel or cloth, more or less: one dull colour with texture at several scales; [H, W, 3]."""
     colour = _colour(rng, hues=(20, 75), saturation=(0.05, 0.4))
     stretch = rng.uniform(0.4, 2.5)
-    texture = sum(
-        rng.uniform(0.01, 0.06) * cv2.resize(_noise(rng, int(height * stretch), width, cell), (width, height))
-        for cell in (2, 5, 14, 50)
-    )
+    texture = np.zeros((height, width), np.float32)
+    for cell in (2, 5, 14, 50):
+        amplitude = rng.uniform(0.01, 0.06)
+        texture += amplitude * cv2.resize(_noise(rng, int(height * stretch), width, cell), (width, height))
     tint = 0.012 * _noise(rng, height, width, 40, 3)
     return (colour + texture[..., None] + tint).astype(np.float32)
 
@@ -180,14 +180,14 @@ def _draw_clutter(rng: np.random.Generator, mask: np.ndarray, centre: np.ndarray
     if kind == 0:
         t = np.linspace(-1, 1, 12)
         line = centre + 2 * size * _turn(np.stack([t, rng.uniform(-0.5, 0.5) * t**2], -1), turn)
-        cv2.polylines(mask, [np.int32(line * 16)], False, 255, int(rng.integers(1, 5)), cv2.LINE_AA, 4)
+        cv2.polylines(mask, [(line * 16).astype(np.int32)], False, 255, int(rng.integers(1, 5)), cv2.LINE_AA, 4)
         return
     if kind == 1:
         angles, flatness = np.arange(40) * (2 * np.pi / 40), rng.uniform(0.4, 1)
     else:
         angles, flatness = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 7))), 0.7
     outline = centre + size * _turn(np.stack([np.cos(angles), flatness * np.sin(angles)], -1), turn)
-    cv2.fillPoly(mask, [np.int32(outline * 16)], 255, cv2.LINE_AA, 4)
+    cv2.fillPoly(mask, [(outline * 16).astype(np.int32)], 255, cv2.LINE_AA, 4)
 
 
 def _surroundings(picture: np.ndarray, centre: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
@@ -206,7 +206,7 @@ def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     picture = canvas * (rng.uniform(0.85, 1.1) * light)[..., None] * rng.uniform(0.92, 1.08, 3)
     picture = cv2.GaussianBlur(np.clip(picture, 0, 1).astype(np.float32), (0, 0), rng.uniform(0.3, 0.9))
     grain = rng.standard_normal(picture.shape, np.float32) * rng.uniform(0.006, 0.022)
-    return np.uint8(np.clip(picture + grain, 0, 1) * 255 + 0.5)
+    return (np.clip(picture + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
 # Objects. Their own coordinates: u to the right, v down, the object within the unit circle.
@@ -225,13 +225,13 @@ def _add_object(
         place = rng.uniform(0.1, 0.9, 2) * label.shape[::-1]
         turn, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1)
         part, centre = _surroundings(instances, place, 1.4 * radius + 10)
-        alpha = _coverage(polygons, *part.shape, centre, radius, turn, squeeze)
+        alpha = _coverage(polygons, part.shape, centre, radius, turn, squeeze)
         if _has_room(alpha >= 0.5, part, instances, radius):
             break
     else:
         return
     ground, _ = _surroundings(canvas, place, 1.4 * radius + 10)
-    u, v = _own_coordinates(*part.shape, centre, radius, turn, squeeze)
+    u, v = _own_coordinates(part.shape, centre, radius, turn, squeeze)
     _cast_shadow(ground, alpha, light, radius)
     ground += alpha[..., None] * (_object_colour(rng, look, surface(u, v, rng), alpha, light, radius) - ground)
     part[alpha >= 0.5] = count + 1
@@ -254,26 +254,21 @@ def _turn(points: np.ndarray, angle: float) -> np.ndarray:
 
 
 def _coverage(
-    polygons: list[np.ndarray],
-    height: int,
-    width: int,
-    centre: np.ndarray,
-    radius: float,
-    turn: float,
-    squeeze: float,
+    polygons: list[np.ndarray], shape: tuple[int, ...], centre: np.ndarray, radius: float, turn: float, squeeze: float
 ) -> np.ndarray:
     """The share of every pixel that the polygons cover, where even numbers of them cancel: float32 [H, W]."""
+    height, width = shape
     mask = np.zeros((height * _SUPERSAMPLE, width * _SUPERSAMPLE), np.uint8)
     placed = [centre + radius * _turn(points * (1, squeeze), turn) for points in polygons]
-    cv2.fillPoly(mask, [np.int32(np.round(points * _SUPERSAMPLE * 16)) for points in placed], 255, shift=4)
+    cv2.fillPoly(mask, [np.round(points * _SUPERSAMPLE * 16).astype(np.int32) for points in placed], 255, shift=4)
     return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
 def _own_coordinates(
-    height: int, width: int, centre: np.ndarray, radius: float, turn: float, squeeze: float
+    shape: tuple[int, ...], centre: np.ndarray, radius: float, turn: float, squeeze: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """u and v of every pixel, each float32 [H, W]."""
-    y, x = np.mgrid[:height, :width].astype(np.float32)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     x, y = (x + 0.5 - centre[0]) / radius, (y + 0.5 - centre[1]) / radius
     cos, sin = np.cos(turn), np.sin(turn)
     return (cos * x + sin * y).astype(np.float32), ((cos * y - sin * x) / squeeze).astype(np.float32)
@@ -282,8 +277,8 @@ def _own_coordinates(
 def _cast_shadow(canvas: np.ndarray, alpha: np.ndarray, light: float, radius: float) -> None:
     """Darkens what lies behind an object, away from the light, in place."""
     distance = 0.06 * radius + 2
-    shift = np.float32([[1, 0, -distance * np.cos(light)], [0, 1, -distance * np.sin(light)]])
-    shadow = cv2.warpAffine(alpha, shift, alpha.shape[::-1])
+    shift = np.array([[1, 0, -distance * np.cos(light)], [0, 1, -distance * np.sin(light)]], np.float32)
+    shadow = cv2.warpAffine(alpha, shift, (alpha.shape[1], alpha.shape[0]))
     canvas *= 1 - 0.5 * cv2.GaussianBlur(shadow, (0, 0), 0.5 * distance)[..., None]
 
 
@@ -299,12 +294,14 @@ def _object_colour(
     first = _colour(rng, *look)
     second = np.clip(0.4 * _colour(rng, *look) + 0.6 * first * rng.choice([0.35, 1.75]), 0.03, 1)
     colours = first + pattern[..., None] * (second - first)
-    depth = cv2.distanceTransform(np.uint8(alpha >= 0.5), cv2.DIST_L2, 5)
+    depth = cv2.distanceTransform((alpha >= 0.5).astype(np.uint8), cv2.DIST_L2, 5)
     bulge = cv2.GaussianBlur(1 - np.exp(-depth / (0.18 * radius)), (0, 0), 0.05 * radius + 0.5)
     slope_x, slope_y = cv2.Sobel(bulge, cv2.CV_32F, 1, 0), cv2.Sobel(bulge, cv2.CV_32F, 0, 1)
     facing = -(slope_x * np.cos(light) + slope_y * np.sin(light)) * 0.05 * radius
-    shade = 0.95 + np.clip(facing, -0.45, 0.35) + 0.05 * _noise(rng, *alpha.shape, 0.2 * radius)[..., 0]
-    grain = 0.02 * _noise(rng, *alpha.shape, 1.5)
+    shade = (
+        0.95 + np.clip(facing, -0.45, 0.35) + 0.05 * _noise(rng, alpha.shape[0], alpha.shape[1], 0.2 * radius)[..., 0]
+    )
+    grain = 0.02 * _noise(rng, alpha.shape[0], alpha.shape[1], 1.5)
     return np.clip(colours * shade[..., None] + grain, 0, 1).astype(np.float32)
 
 
