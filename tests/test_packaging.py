@@ -18,7 +18,9 @@ pytestmark = pytest.mark.end_to_end
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("deconvnet_jax", "experiments")
-OFFLINE = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}
+# Without PYTHONPATH: pip and the commands would find the checkout, and metadata that an older build left in it.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+ENVIRONMENT |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}
 TINY = [
     *("--config.batch_size=4", "--config.num_steps=2", "--config.eval_images=1", "--config.bn_group=0"),
     *("--config.data.resize_size=36", "--config.data.crop_size=32", "--config.data.voc_root=data/scenes"),
@@ -44,7 +46,7 @@ def wheel(tmp_path_factory):
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*pip, f"--wheel-dir={folder}", str(folder)], check=True, env={**os.environ, **OFFLINE})
+    subprocess.run([*pip, f"--wheel-dir={folder}", str(folder)], check=True, env=ENVIRONMENT)
     (path,) = folder.glob("deconvnet_jax-*.whl")
     return path
 
@@ -56,7 +58,7 @@ def installed(wheel, tmp_path_factory):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin/python"
     pip = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-deps", str(wheel)]
-    subprocess.run(pip, check=True, env={**os.environ, **OFFLINE})
+    subprocess.run(pip, check=True, env=ENVIRONMENT)
     (packages,) = folder.glob("lib/python*/site-packages")
     others = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "others.pth").write_text("\n".join(others))
@@ -64,8 +66,7 @@ def installed(wheel, tmp_path_factory):
 
 
 def run(command, *arguments, folder):
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return subprocess.run([str(command), *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run([str(command), *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
 
 
 def test_contents(wheel):
