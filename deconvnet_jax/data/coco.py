@@ -11,7 +11,6 @@ import json
 import posixpath
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeGuard
@@ -32,6 +31,7 @@ Progress = Callable[[int, int], None]
 _EXPECTED = "expected COCO's instances_*.json, with the lists images, annotations and categories"
 _MASKS = ("SegmentationClass", "SegmentationObject")
 _SPLITS = "ImageSets/Segmentation"
+_RESERVED = re.compile("_*(background|ignore)_*", re.IGNORECASE)  # categories of labelme that are no classes
 
 
 class ClassCount(NamedTuple):
@@ -114,25 +114,21 @@ def import_coco(
         for part in ("JPEGImages", *_MASKS, _SPLITS):
             (folder / part).mkdir(parents=True)
         written: list[CocoImage] = []
-        pixels, in_images = np.zeros((2, IGNORE + 1), np.int64)
-        objects: Counter[int] = Counter()
+        counts = np.zeros((3, IGNORE + 1), np.int64)  # images, objects and pixels of every class id
         for i, image in enumerate(found):
             if image.objects or not skip_empty:
                 label, instances, class_ids = _checked_masks(image, images)
                 if len(class_ids) or not skip_empty:
                     _write_image(images / image.file, (label, instances), folder, output)
                     written.append(image)
-                    counts = np.bincount(label.ravel(), minlength=IGNORE + 1)
-                    pixels, in_images = pixels + counts, in_images + (counts > 0)
-                    objects.update(class_ids.tolist())
+                    pixels, objects = (np.bincount(ids.ravel(), minlength=IGNORE + 1) for ids in (label, class_ids))
+                    counts += np.stack([pixels > 0, objects, pixels])
             if progress:
                 progress(i + 1, len(found))
         annotated = [item for image in written for item in image.objects]
         if not written:
-            raise InputError(
-                f"{annotations}: zero images left; choose other --categories, or import without --skip_empty"
-            )
-        if annotated and not pixels[1:].any():
+            raise InputError(f"{annotations}: zero images left; choose other --categories, or omit --skip_empty")
+        if annotated and not counts[2, 1:].any():
             raise InputError(
                 f"{annotations}: none of the {len(annotated)} annotations covers a pixel; coordinates are in pixels"
             )
@@ -143,12 +139,10 @@ def import_coco(
     return CocoSummary(
         images=len(written),
         left_out=len(found) - len(written),
-        objects=objects.total(),
-        hidden=sum(not item.crowd for item in annotated) - objects.total(),
-        ignored_pixels=int(pixels[IGNORE]),
-        classes=tuple(
-            ClassCount(name, int(in_images[i]), objects[i], int(pixels[i])) for i, name in enumerate(classes)
-        ),
+        objects=int(counts[1].sum()),
+        hidden=sum(not item.crowd for item in annotated) - int(counts[1].sum()),
+        ignored_pixels=int(counts[2, IGNORE]),
+        classes=tuple(map(ClassCount, classes, *counts.tolist())),
         warnings=(*notes, *_turned([images / image.file for image in written])),
     )
 
@@ -250,9 +244,7 @@ def _load(path: Path) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     for key in ("categories", "images", "annotations"):
         found = data.get(key) if isinstance(data, dict) else None
         if not isinstance(found, list) or not (found or key == "annotations"):
-            raise InputError(
-                f"{path} has no list '{key}', or nothing in it; {_EXPECTED}, not captions or panoptic ones"
-            )
+            raise InputError(f"{path} has no list '{key}', or nothing in it; {_EXPECTED}, not captions")
         lists[key] = []
         for i, entry in enumerate(found):
             if not isinstance(entry, dict):
@@ -271,13 +263,9 @@ def _image(where: str, entry: dict[str, Any]) -> CocoImage:
             f"{where} has the file_name {name!r:.80}; expected one line, below the folder --images, without blanks "
             "around the name, that ends in .jpg, .jpeg or .png: convert or rename the image"
         )
-    if not _is_size(height) or not _is_size(width):
+    if not all(isinstance(size, int | float) and 1 <= size < 1e6 for size in (height, width)):
         raise InputError(f"{where} has height {height!r:.80} and width {width!r:.80}; expected those of the image")
-    return CocoImage(where, file, int(height), int(width), [])
-
-
-def _is_size(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and 1 <= value < 1e6
+    return CocoImage(where, file, int(height or 0), int(width or 0), [])
 
 
 def _no_classes(names: dict[str, str], parents: dict[str, str], annotated: set[str]) -> dict[str, str]:
@@ -287,12 +275,12 @@ def _no_classes(names: dict[str, str], parents: dict[str, str], annotated: set[s
     `_background_` and `__ignore__`.
     """
     found: dict[str, str] = {}
-    for key in set(names) - annotated:
+    for key, name in names.items():
         others = {parents[other] for other in names if other != key}
-        if names[key].strip("_").lower() in ("background", "ignore"):
-            found[key] = f"'{names[key]}' is no class"
-        elif others == {names[key]}:
-            found[key] = f"'{names[key]}' is the supercategory of all others"
+        if key not in annotated and _RESERVED.fullmatch(name):
+            found[key] = f"'{name}' is no class"
+        elif key not in annotated and others == {name}:
+            found[key] = f"'{name}' is the supercategory of all others"
     return found
 
 
@@ -313,7 +301,7 @@ def _choose_classes(
         wanted[category] = name if equals else category
     classes = ("background", *dict.fromkeys(wanted.values()))
     for name in classes[1:]:
-        if not _is_line(name) or name.strip("_").lower() == "background":
+        if not _is_line(name) or name == "background" or (categories is None and _RESERVED.fullmatch(name)):
             raise InputError(
                 f"{path}: a class cannot be called {name!r:.80}; rename it: --categories=CATEGORY=NAME,..."
             )
