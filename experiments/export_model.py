@@ -86,7 +86,7 @@ def run(
     with ExitStack() as stack:  # all files are whole before the first one gets its name
         stablehlo, weights, text = (stack.enter_context(whole_file(folder / name)) for name in FILES)
         stablehlo.write_bytes(artefact)
-        np.savez(weights, allow_pickle=False, **flat_weights(variables))
+        np.savez(weights, **flat_weights(variables))  # pyright: ignore[reportArgumentType]: none is `allow_pickle`
         text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     print(f"{description['images']} -> {description['scores']}: {folder}/model.stablehlo, weights.npz, model.json")
 
