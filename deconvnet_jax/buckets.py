@@ -22,7 +22,7 @@ from typing import Any
 
 from etils.epath.gpath import PosixGPath
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # gs://bucket, also as gs:/bucket; not C:/folder
 _IN_BUCKET = re.compile(r"gs:/+([^/]+)((?:/.*)?)", re.DOTALL)
@@ -50,7 +50,7 @@ class Address(PosixGPath):
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
         """Does nothing; see `iterdir`."""
 
-    def rename(self, target: "Address") -> "Address":
+    def rename(self, target: "Address") -> "Address":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Moves the object, or all below the address, one after the other; what is at the target is replaced."""
         with as_os_errors():
             for name in _below(self):
@@ -110,6 +110,7 @@ def _store() -> Any:
     for name in ("gcsfs", "google.auth"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # their errors reach us as exceptions
     import fsspec
+    import fsspec.config
 
     # TensorStore and other hosts write objects, which a kept listing would not have.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -120,7 +121,7 @@ def failure(error: BaseException) -> str | None:
     """Returns what an error of the libraries that read buckets says, in one line; None for other errors."""
     if type(error).__module__.split(".")[0] not in _LIBRARIES:
         return None
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error)
 
 
 @contextlib.contextmanager
@@ -135,7 +136,7 @@ def as_os_errors() -> Iterator[None]:
     except Exception as error:
         reason = failure(error)
         if reason is None and isinstance(error, OSError) and error.strerror is None:  # gcsfs: OSError("Forbidden ...")
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
         if reason is None:
             raise
         raise OSError(errno.EIO, reason) from error

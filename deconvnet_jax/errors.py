@@ -11,5 +11,7 @@ class InputError(ValueError):
 
 def one_line(error: BaseException, limit: int = 200) -> str:
     """Returns the reason that an exception gives, in one line of at most `limit` characters; else its class's name."""
-    reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+    reason = " ".join(str(error).split())
+    if isinstance(error, OSError) and type(error).__str__ is OSError.__str__:  # which adds a number and a file's name
+        reason = error.strerror or reason
     return reason[:limit] or type(error).__name__

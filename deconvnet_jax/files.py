@@ -15,11 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from deconvnet_jax import buckets
 from deconvnet_jax.buckets import Address, GrowingObject
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 
 _NUMBERS = itertools.count()
 _PATIENCE = 5  # seconds that a program waits for one that is about to end
@@ -45,7 +45,7 @@ def user_path(value: str | os.PathLike[str], name: str, in_bucket: bool = False)
         raise InputError(f"{name}={text!r} contains a NUL character; correct the name")
     if buckets.is_address(text):
         if in_bucket:
-            return buckets.address(text, name)
+            return cast(Path, buckets.address(text, name))  # etils' paths have all that Path has
         raise InputError(
             f"{name}={text} is an address; a path on a local or mounted disk is needed here; gcloud storage cp -r "
             "copies from and to gs://"
@@ -59,7 +59,7 @@ def user_path(value: str | os.PathLike[str], name: str, in_bucket: bool = False)
 def as_path(value: str | os.PathLike[str]) -> Path:
     """Returns a path that a function of this package was given, which may be an address as `user_path` returns it."""
     text = os.fspath(value)
-    return buckets.address(text, "path") if buckets.is_address(text) else Path(text)
+    return cast(Path, buckets.address(text, "path")) if buckets.is_address(text) else Path(text)
 
 
 def in_bucket(path: Path) -> bool:
@@ -260,7 +260,7 @@ def _take_lock(path: Path, name: str) -> int:
         except FileNotFoundError:
             pass  # its holder has ended and removed it
         except OSError as error:
-            _warn_unlocked(path.parent, error.strerror)
+            _warn_unlocked(path.parent, one_line(error))
             return descriptor
         os.close(descriptor)
 
@@ -294,9 +294,8 @@ def not_written(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error.filename, str) and not _related(Path(error.filename), path.parent):
             raise
-        reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
         remedy = "get the right to write there" if isinstance(path, Address) else "make room there"
-        raise InputError(f"{path} could not be written ({reason}); {remedy} or name another folder") from error
+        raise InputError(f"{path} could not be written ({one_line(error)}); {remedy} or name another folder") from error
 
 
 def _related(path: Path, folder: Path) -> bool:

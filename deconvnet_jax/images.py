@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import not_written, whole_file
@@ -114,7 +115,7 @@ def read_image(
       InputError: if the file is not one complete image in one of `FORMATS`, or has more than 8 bits a channel.
     """
     with open_image(file, max_pixels, larger) as image:
-        if image.mode[0] in "IF" or any(re.search("I;16|;16[BLNRS]|;32", str(tile.args)) for tile in image.tile):
+        if image.mode[0] in "IF" or any(re.search("I;16|;16[BLNRS]|;32", args) for args in _tile_arguments(image)):
             raise InputError(f"{file} has more than 8 bits a channel; save it as an 8-bit image")
         if image.mode not in _COLOR_MODES:
             raise InputError(f"{file} has colours of kind {image.mode}; save it as an RGB image")
@@ -196,9 +197,9 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
     """
     with not_written(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    jpeg = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     with whole_file(path) as temporary:
-        Image.fromarray(picture).save(temporary, **jpeg)
+        Image.fromarray(picture).save(temporary, **options)
 
 
 @contextlib.contextmanager
@@ -216,12 +217,10 @@ def open_image(
       InputError: if the file cannot be read, is of another kind, damaged, too large, or has several frames.
     """
     with contextlib.ExitStack() as stack:
-        stream = file
-        if isinstance(file, str | os.PathLike):
-            try:
-                stream = stack.enter_context(Path(file).open("rb"))
-            except (OSError, ValueError) as error:
-                raise InputError(f"{file} cannot be read ({_reason(error)}); correct that or take it out") from error
+        try:
+            stream = stack.enter_context(Path(file).open("rb")) if isinstance(file, str | os.PathLike) else file
+        except (OSError, ValueError) as error:
+            raise InputError(f"{file} cannot be read ({_reason(error)}); correct that or take it out") from error
         try:
             image = stack.enter_context(_identified(stream, max_pixels))
             _check_size(image, stream, max_pixels, larger, file)
@@ -274,14 +273,14 @@ def _check_size(
     position = stream.tell()
     size = stream.seek(0, os.SEEK_END)
     stream.seek(position)
-    if pixels > size * _PIXELS_PER_BYTE.get(image.format, pixels):
+    if pixels > size * _PIXELS_PER_BYTE.get(image.format or "", pixels):
         raise EOFError(f"{size} bytes are too few for {image.width}x{image.height} pixels")
 
 
 def _check_frames(image: Image.Image, file: str | Path | BinaryIO) -> None:
     """Raises InputError for animations, several pages, and raw files of cameras, whose first page is a thumbnail."""
     several = image.format not in ("MPO", "TIFF") and getattr(image, "is_animated", False)
-    if image.format == "TIFF":
+    if isinstance(image, TiffImageFile):
         if image.tag_v2.get(_SUBFILE, 0) & 1 or _DNG_VERSION in image.tag_v2:
             raise InputError(f"{file} is the raw file of a camera; expected an image in {READ}: export it as one")
         with contextlib.suppress(EOFError):
@@ -301,8 +300,12 @@ def _orientation(image: Image.Image) -> int:
 
 def _stretch(image: Image.Image) -> int:
     """Returns what Pillow is going to multiply the ids by: it spreads greys of 2 and 4 bits over 0..255."""
-    modes = {tile.args for tile in image.tile}
-    return {"L;2": 85, "L;4": 17}.get(next(iter(modes), ""), 1)
+    return {"L;2": 85, "L;4": 17}.get(next(iter(_tile_arguments(image)), ""), 1)
+
+
+def _tile_arguments(image: Image.Image) -> set[str]:
+    """Returns what Pillow's decoders are told of the parts of an image: how many bits a channel has, for example."""
+    return {str(tile.args) for tile in image.tile} if isinstance(image, ImageFile.ImageFile) else set()
 
 
 def _kind(stream: BinaryIO) -> str | None:

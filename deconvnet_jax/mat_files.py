@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.npz import ALWAYS_ALLOWED, MAX_RATIO, check_size
 
 _HEADER = 128  # bytes before the first element
@@ -59,8 +59,7 @@ def read_mat(file: str | Path | BinaryIO, name: str, remedy: str) -> np.ndarray:
         _check_there(elements, name)
         return _Matrix(elements[name], order).value()
     except Exception as error:  # whatever a damaged file leads struct, NumPy, SciPy and h5py to
-        reason = " ".join(str(error.args[0] if error.args else "").split())[:200] or type(error).__name__
-        raise InputError(f"{file} is no MATLAB file with {name} ({reason}); {remedy}") from error
+        raise InputError(f"{file} is no MATLAB file with {name} ({one_line(error)}); {remedy}") from error
 
 
 def _whole(file: str | Path | BinaryIO) -> bytes:
@@ -164,7 +163,7 @@ def _from_hdf5(content: bytes, name: str) -> np.ndarray:
     except ImportError as error:
         raise ImportError("it is of version 7.3, which h5py reads: pip install h5py, or save it with -v7") from error
     with h5py.File(io.BytesIO(content), "r") as file:
-        _check_there((key for key in file if not key.startswith("#")), name)
+        _check_there((str(key) for key in file if not str(key).startswith("#")), name)
         link, found = file.get(name, getlink=True), file.get(name)
         if not isinstance(link, h5py.HardLink) or not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu":
             raise TypeError(f"of version 7.3, and its {name} is no matrix of numbers; save it with -v7")

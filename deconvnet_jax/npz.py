@@ -1,15 +1,27 @@
-"""Arrays of .npz files, whose headers may claim any size."""
+"""Files of arrays, .npz: read although their headers may claim any size, and written whole."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.files import whole_file
 
 # What all arrays of a file may take in memory: bytes per byte of the file, and bytes that are always allowed.
 # Deflate makes at most 1,032 out of 1; trained weights hardly shrink, arrays of one value shrink the most.
 MAX_RATIO, ALWAYS_ALLOWED = 200, 2**26
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes a compressed .npz file, whole or not at all.
+
+    Raises:
+      InputError: if the file cannot be written.
+    """
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]  an array may have any name
 
 
 def read_npz(path: str | Path) -> dict[str, np.ndarray]:

@@ -54,10 +54,11 @@ def first_process_first(make: Callable[[], T]) -> T:
     """
     if jax.process_count() == 1:
         return make()
+    results: list[T] = []
     error: Exception | None = None
     if jax.process_index() == 0:
         try:
-            result = make()
+            results.append(make())
         except Exception as caught:
             error = caught
     failed = bool(multihost_utils.broadcast_one_to_all(np.array(error is not None)))
@@ -65,7 +66,7 @@ def first_process_first(make: Callable[[], T]) -> T:
         raise error
     if failed:
         raise InputError("the first process has stopped with an error; see its output")
-    return result if jax.process_index() == 0 else make()
+    return results[0] if results else make()
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:

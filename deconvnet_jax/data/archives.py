@@ -16,7 +16,7 @@ from tarfile import (
 from typing import NamedTuple, Self
 
 from deconvnet_jax.data.image_names import walk
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 
 
 class Archive(NamedTuple):
@@ -225,5 +225,5 @@ def _intact(path: Path) -> Iterator[None]:
     try:
         yield
     except (tarfile.TarError, EOFError, OSError, zlib.error, TypeError) as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = one_line(error, 100)
         raise InputError(f"{path} is damaged or no tar archive ({reason}); get it again") from error

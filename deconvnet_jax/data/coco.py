@@ -19,7 +19,7 @@ import numpy as np
 import pycocotools.mask
 
 from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, class_names
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import remove_unfinished, unfinished_folder
 from deconvnet_jax.images import image_orientation, read_image, read_mask
 from deconvnet_jax.labels import IGNORE, label_image
@@ -238,7 +238,7 @@ def _load(path: Path) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise InputError(f"{path} is not a complete JSON file ({reason}); {_EXPECTED}") from error
     lists: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for key in ("categories", "images", "annotations"):

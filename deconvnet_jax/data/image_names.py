@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 
 _SUFFIX = re.compile(r"\.[A-Za-z]{3,4}$")
 _MARKS = {
@@ -193,7 +193,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); expected a text file") from error
     except UnicodeError as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise InputError(f"{path} cannot be read as UTF-8 text ({reason}); save it as such") from error
 
 

@@ -21,7 +21,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from deconvnet_jax.data.records import damaged, record, record_features
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import (
     in_bucket,
     local_copy,
@@ -194,7 +194,7 @@ def _pack_into(folder: Path, path: Path, make: Callable[[Path], PackedBuilder]) 
         with silence(), not_written(path), contextlib.closing(builder):
             builder.download_and_prepare(download_dir=inside)  # TFDS insists on a folder for downloads
     except RuntimeError as error:  # of the library that writes ArrayRecord files
-        reason = next((text for text in _REASONS if text in str(error)), " ".join(str(error).split())[:120])
+        reason = next((text for text in _REASONS if text in str(error)), one_line(error, 120))
         raise InputError(f"{path} could not be written ({reason}); make room there or name another folder") from error
     for file in list(Path(builder.data_path).iterdir()):
         file.rename(folder / file.name)

@@ -15,7 +15,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
 from deconvnet_jax.data.windows import Objects, instance_boxes
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.images import Example, image_size, open_image, read_image, read_mask
 
 _ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label", "instances")}
@@ -143,7 +143,7 @@ class DatasetSplit:
 
 def damaged(folder: Path, error: BaseException) -> InputError:
     """Returns the error to raise for packed data that cannot be used."""
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    reason = one_line(error, 160)
     return InputError(f"the packed data in {folder} is damaged ({reason}); delete that folder to pack the data again")
 
 

@@ -99,7 +99,8 @@ def _contour(mask: np.ndarray) -> np.ndarray:
 def _nearest(mask: np.ndarray) -> np.ndarray:
     """Of every pixel the position, row by row, of the nearest pixel of a bool mask that is not empty: int64 [H, W]."""
     outside = (~mask).astype(np.uint8)
-    _, numbers = cv2.distanceTransformWithLabels(outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    _, labels = cv2.distanceTransformWithLabels(outside, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    numbers = np.asarray(labels, np.int64)
     positions = np.zeros(numbers.max() + 1, np.int64)
     positions[numbers[mask]] = np.flatnonzero(mask)
     return positions[numbers]

@@ -12,7 +12,7 @@ from deconvnet_jax.models.deconvnet import (
 from deconvnet_jax.models.edge_network import EdgeNetwork
 from deconvnet_jax.models.fcn8s import FCN8s
 from deconvnet_jax.models.folding import fold_batch_norm, fold_statistics
-from deconvnet_jax.models.layers import Variables
+from deconvnet_jax.models.layers import Layers, Variables
 from deconvnet_jax.models.network import Network, config_from_network, layer_names, network_from_config
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "DeconvNet",
     "EdgeNetwork",
     "FCN8s",
+    "Layers",
     "Network",
     "Variables",
     "batch_norm_name",

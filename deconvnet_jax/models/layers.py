@@ -19,7 +19,8 @@ gaussian_init = nn.initializers.normal(0.01)
 _GPU_SCORES = 32  # classes: see `ScoreConv`
 
 AxisGroups = tuple[tuple[int, ...], ...]
-Variables = dict[str, dict[str, dict[str, Array]]]  # {"params" or "batch_stats": {layer: {"kernel", ...}}}
+Layers = dict[str, dict[str, Array]]  # {layer: {"kernel", ...}}
+Variables = dict[str, Layers]  # "params" and "batch_stats"
 
 
 @jax.custom_vjp

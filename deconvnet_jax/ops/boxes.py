@@ -118,4 +118,4 @@ def rank_varied(boxes: np.ndarray, scores: np.ndarray, power: float, picks: int)
         keep = np.arange(len(left)) != best
         left, remaining = left[keep], (remaining * decay)[keep]
     rest = np.argsort(-remaining, kind="stable")
-    return np.concatenate([np.int64(order), left[rest]]), np.concatenate([ranked, remaining[rest]])
+    return np.concatenate([np.array(order, np.int64), left[rest]]), np.concatenate([ranked, remaining[rest]])

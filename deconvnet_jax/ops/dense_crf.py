@@ -60,6 +60,7 @@ class ExactKernel(NamedTuple):
 
 
 Kernels = tuple[Lattice | ExactKernel | None, Lattice | ExactKernel | None]  # Gaussian, bilateral
+AnyArray = Array | np.ndarray
 Deviation = float | Sequence[float]  # of both axes, or of x and y; of all colour channels, or of each
 
 
@@ -107,7 +108,7 @@ def dense_crf(
     settings = {"gaussian": gaussian, "bilateral": bilateral, "method": method, "capacity": capacity}
     _check_settings(iterations, normalization, **settings)
 
-    def of_one(unary: Array, image: Array) -> Array:
+    def of_one(unary: AnyArray, image: AnyArray) -> Array:
         kernels = crf_kernels(image, **settings)
         return mean_field(unary, kernels, (gaussian[1], bilateral[2]), iterations, normalization)
 
@@ -119,7 +120,7 @@ def dense_crf(
 
 
 def crf_kernels(
-    image: ArrayLike,
+    image: AnyArray,
     gaussian: tuple[Deviation, float],
     bilateral: tuple[Deviation, Deviation, float],
     method: str = "lattice",
@@ -133,7 +134,7 @@ def crf_kernels(
       InputError: for standard deviations so small, or an image so large, that the lattice has too many places.
     """
     height, width = image.shape[:2]
-    size, padded = np.float32([height, width]), _bucket(height * width)
+    size, padded = np.array([height, width], np.float32), _bucket(height * width)
     colors = _padded(image, padded)
     kernels = []
     for name, values, room, points in (
@@ -147,12 +148,12 @@ def crf_kernels(
         if not _fits(height, width, deviations, method):
             raise InputError(f"{name}={_shown(values)}: too small for {height}x{width} pixels; take larger deviations")
         make = _exact_kernel if method == "exact" else partial(_lattice, capacity=room)
-        kernels.append(make(points, size, np.float32(deviations)))
+        kernels.append(make(points, size, deviations.astype(np.float32)))
     return tuple(kernels)
 
 
 def mean_field(
-    unary: ArrayLike,
+    unary: AnyArray,
     kernels: Sequence[Lattice | ExactKernel | None],
     weights: Sequence[float],
     iterations: int = 10,
@@ -177,7 +178,7 @@ def padded_pixels(height: int, width: int) -> int:
 
 
 def mean_field_rows(
-    unary: ArrayLike,
+    unary: AnyArray,
     kernels: Sequence[Lattice | ExactKernel | None],
     weights: Sequence[float],
     *,
@@ -192,7 +193,7 @@ def mean_field_rows(
     return _mean_field(
         unary,
         [kernel for kernel, _ in used],
-        np.float32([weight for _, weight in used]),
+        np.array([weight for _, weight in used], np.float32),
         iterations=iterations,
         symmetric=normalization == "symmetric",
     )
@@ -209,7 +210,7 @@ def _lanes_on_cpu(classes: int) -> int:
     return classes if classes <= 16 else max(32, -(-classes // 16) * 16)
 
 
-def _padded(array: ArrayLike, length: int) -> Array | np.ndarray:
+def _padded(array: AnyArray, length: int) -> AnyArray:
     """[H, W, C] -> [length, C], zeros at the end."""
     xp = jnp if isinstance(array, Tracer) else np
     flat = xp.asarray(array).reshape(-1, array.shape[-1])
@@ -250,13 +251,13 @@ def _lattice(colors: Array | np.ndarray, size: np.ndarray, deviations: np.ndarra
     if isinstance(colors, Tracer):
         found = _find(_entries(colors, size, deviations))
         lattice = _build(found, capacity=min(capacity or most, most), rows=most_rows)
-        fits = found.count[0] < lattice.neighbours.shape[2]
+        fits = found.counted[0] < lattice.neighbours.shape[2]
         return lattice._replace(weights=jnp.where(fits, lattice.weights, jnp.nan))
     entries = _evaluated(_entries, colors, size, deviations)
     on_host = _platform(entries) == "cpu"
     find, build = (permutohedral_host.find_vertices, permutohedral_host.build_lattice) if on_host else (_find, _build)
     found = _evaluated(find, entries)
-    count, rows = (int(number) for number in np.asarray(found.count))
+    count, rows = (int(number) for number in np.asarray(found.counted))
     if capacity is not None and capacity <= count:
         raise InputError(f"capacity={capacity}: this image's lattice has {count} vertices; give more than that")
     capacity = min(capacity or _bucket(count + 1), most)
@@ -354,14 +355,14 @@ def _tiles(kernel: ExactKernel, values: Array) -> Array:
     return lax.map(rows, kernel.features.reshape(-1, tile, d)).reshape(values.shape)
 
 
-def _as_array(name: str, value: ArrayLike) -> Array | np.ndarray:
+def _as_array(name: str, value: ArrayLike) -> AnyArray:
     try:
         return value if isinstance(value, Array) else np.asarray(value)
     except ValueError as error:
         raise InputError(f"{name}: expected an array, got rows of different lengths") from error
 
 
-def _check_arrays(unary: Array, image: Array) -> None:
+def _check_arrays(unary: AnyArray, image: AnyArray) -> None:
     if unary.ndim not in (3, 4) or not jnp.issubdtype(unary.dtype, jnp.floating) or 0 in unary.shape:
         raise InputError(
             f"unary: expected floats [H, W, K] or [N, H, W, K], got {unary.dtype} {list(unary.shape)}; "
@@ -436,5 +437,7 @@ def _deviations(values: Sequence[Any]) -> np.ndarray:
 
 def _fits(height: int, width: int, deviations: np.ndarray, method: str) -> bool:
     """Whether places in standard deviations can be told apart by the lattice, or are numbers at all."""
-    extents = np.float64([width, height, 255, 255, 255])[: len(deviations)] / deviations
-    return bool((extents < 1e15).all()) if method == "exact" else fits_lattice(extents, _bucket(height * width))
+    extents = np.array([width, height, 255, 255, 255], np.float64)[: len(deviations)] / deviations
+    return (
+        bool((extents < 1e15).all()) if method == "exact" else fits_lattice(extents.tolist(), _bucket(height * width))
+    )

@@ -10,17 +10,21 @@ import json
 import logging
 import platform
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import chex
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from jax import Array, lax
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
+from jaxlib.mlir import ir
+from jaxlib.version import __version__ as VERSION  # noqa: N812
 
 # Versions of jaxlib whose call is known. To add one: with it here, `pytest tests/ops/test_convolution.py` must pass.
 TESTED = frozenset({"0.10.0", "0.10.1", "0.10.2", "0.11.0", "0.11.1", "0.11.2", "0.12.0", "0.12.0.1"})
@@ -31,6 +35,9 @@ _MAPS = {"data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
 _WINDOW = {"pad_left": [1, 1], "pad_right": [1, 1], "strides": [1, 1], "window_dilations": [1, 1]}
 _FOR_BFLOAT16 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 _LOG = logging.getLogger(__name__)
+_SETTINGS: Any = jax.config
+
+Lowered = Sequence[ir.Value | Sequence[ir.Value]]
 
 
 def convolution(x: Array, kernel: Array) -> Array:
@@ -54,8 +61,8 @@ def by_xla(x: Array, kernel: Array) -> Array:
 @cache
 def has_onednn() -> bool:
     """Returns whether this build of XLA has oneDNN's convolution, of a version in `TESTED`: a small one is computed."""
-    if jaxlib.__version__ not in TESTED:
-        _LOG.debug("jaxlib %s: oneDNN's call is not tested with it; XLA computes convolutions", jaxlib.__version__)
+    if VERSION not in TESTED:
+        _LOG.debug("jaxlib %s: oneDNN's call is not tested with it; XLA computes convolutions", VERSION)
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -84,7 +91,7 @@ def has_bfloat16() -> bool:
 
 def _expect_not_kept() -> None:
     """Hides the warning with which JAX leaves a program out of its cache."""
-    if jax.config.jax_compilation_cache_dir:
+    if _SETTINGS.jax_compilation_cache_dir:
         warnings.filterwarnings("ignore", _NOT_KEPT, UserWarning)
 
 
@@ -94,27 +101,23 @@ def _config(kernel_shape: tuple[int, ...]) -> str:
     return json.dumps({"onednn_conv_config": {**maps, "kernel": {"filter": axes}, "window": _WINDOW}})
 
 
-def _lower_by_onednn(context: mlir.LoweringRuleContext, x: object, kernel: object) -> object:
+def _lower_by_onednn(context: mlir.LoweringRuleContext, x: ir.Value, kernel: ir.Value) -> Lowered:
     _expect_not_kept()
-    config = _config(context.avals_in[1].shape)
+    config = _config(cast(ShapedArray, context.avals_in[1]).shape)
     return jax.ffi.ffi_lowering(_TARGET, backend_config=config, api_version=2)(context, x, kernel)
 
 
 _lower_by_xla = mlir.lower_fun(by_xla, multiple_results=False)
 
 
-def _lower_on_cpu(context: mlir.LoweringRuleContext, x: object, kernel: object) -> object:
-    of_map, of_kernel = context.avals_in
-    must_be_kept = jax.config.jax_compilation_cache_dir and jax.config.jax_raise_persistent_cache_errors
+def _lower_on_cpu(context: mlir.LoweringRuleContext, x: ir.Value, kernel: ir.Value) -> Lowered:
+    of_map, of_kernel = cast(Sequence[ShapedArray], context.avals_in)
+    must_be_kept = _SETTINGS.jax_compilation_cache_dir and _SETTINGS.jax_raise_persistent_cache_errors
     exported = context.module_context.lowering_parameters.for_export
     fits = of_map.size and of_kernel.size and (of_map.dtype == jnp.float32 or of_map.dtype == jnp.bfloat16)
-    if (
-        must_be_kept
-        or exported
-        or not fits
-        or not has_onednn()
-        or (of_map.dtype == jnp.bfloat16 and not has_bfloat16())
-    ):
+    if must_be_kept or exported or not fits or not has_onednn():
+        return _lower_by_xla(context, x, kernel)
+    if of_map.dtype == jnp.bfloat16 and not has_bfloat16():
         return _lower_by_xla(context, x, kernel)
     return _lower_by_onednn(context, x, kernel)
 
@@ -122,6 +125,7 @@ def _lower_on_cpu(context: mlir.LoweringRuleContext, x: object, kernel: object) 
 def _batched(arguments: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
     (x, kernel), (x_axis, kernel_axis) = arguments, axes
     if kernel_axis is None:  # a batch of batches
+        assert x_axis is not None
         x = jnp.moveaxis(x, x_axis, 0)
         y = convolution(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), kernel)
         return y.reshape(*x.shape[:2], *y.shape[1:]), 0

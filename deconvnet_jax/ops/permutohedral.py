@@ -22,7 +22,7 @@ points, gathers instead of scattering.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,9 @@ from jax.custom_derivatives import linear_call
 
 FIRST_SHARES = 4  # points that are gathered for every vertex; nine in ten have no more in five dimensions
 MORE_SHARES = 8  # points of every further row of a vertex
+
+
+Numbers = TypeVar("Numbers", Array, np.ndarray)
 
 
 class Entries(NamedTuple):
@@ -64,7 +67,7 @@ class Vertices(NamedTuple):
       begins: int32 [S + 1], the first entry of every vertex; S for vertices that do not exist.
       ends: int32 [S], for every entry, the first one after its vertex.
       weights: float32 [d + 1, n], barycentric, by colour; 0 for padding.
-      count: int32 [2], number of vertices; number of rows that points beyond the first few of a vertex need.
+      counted: int32 [2], number of vertices; number of rows that points beyond the first few of a vertex need.
     """
 
     keys: Array
@@ -74,7 +77,7 @@ class Vertices(NamedTuple):
     begins: Array
     ends: Array
     weights: Array
-    count: Array
+    counted: Array
 
 
 class Lattice(NamedTuple):
@@ -92,15 +95,15 @@ class Lattice(NamedTuple):
       nothing: int32 [2], the last vertex, twice.
     """
 
-    vertices: Array
-    weights: Array
-    neighbours: Array
-    first: Array
-    first_weights: Array
-    more: Array
-    more_weights: Array
-    targets: Array
-    nothing: Array
+    vertices: Array | np.ndarray
+    weights: Array | np.ndarray
+    neighbours: Array | np.ndarray
+    first: Array | np.ndarray
+    first_weights: Array | np.ndarray
+    more: Array | np.ndarray
+    more_weights: Array | np.ndarray
+    targets: Array | np.ndarray
+    nothing: Array | np.ndarray
 
 
 def fits_lattice(extents: Sequence[float], points: int) -> bool:
@@ -113,7 +116,7 @@ def fits_lattice(extents: Sequence[float], points: int) -> bool:
 
 
 def most_vertices(points: int, dimensions: int) -> tuple[int, int]:
-    """Upper limits of `Vertices.count`, each plus one: sizes that always suffice."""
+    """Upper limits of `Vertices.counted`, each plus one: sizes that always suffice."""
     entries = points * (dimensions + 1)
     return entries + 1, entries // (FIRST_SHARES + 1) + 1
 
@@ -152,11 +155,11 @@ def find_vertices(entries: Entries) -> Vertices:
         begins=jnp.full(size + 1, size).at[jnp.where(begins_vertex, names, size + 1)].set(numbers, mode="drop"),
         ends=ends,
         weights=entries.weights,
-        count=jnp.stack([appears.sum(dtype=jnp.int32), rows.sum(dtype=jnp.int32)]),
+        counted=jnp.stack([appears.sum(dtype=jnp.int32), rows.sum(dtype=jnp.int32)]),
     )
 
 
-def more_rows(points: Array) -> Array:
+def more_rows(points: Numbers) -> Numbers:
     """How many further rows a vertex of so many points, at least one, needs."""
     return (points - FIRST_SHARES + MORE_SHARES - 1) // MORE_SHARES
 
@@ -231,9 +234,10 @@ def _rows(table: Array, index: Array) -> Array:
     return table.at[index].get(mode="promise_in_bounds")
 
 
-def _gather_sum(index: Array, weights: Array, table: Array) -> Array:
+def _gather_sum(index: Array | np.ndarray, weights: Array | np.ndarray, table: Array) -> Array:
     """[terms, m] numbers of rows and their weights -> the weighted sums, [m, K]."""
-    return sum(weights[i][:, None] * _rows(table, index[i]) for i in range(len(index)))
+    terms = (weights[i][:, None] * _rows(table, index[i]) for i in range(len(index)))
+    return sum(terms, start=next(terms))
 
 
 def _scales(d: int) -> np.ndarray:

@@ -23,7 +23,7 @@ class HostVertices(NamedTuple):
       weights: float32 [d + 1, n], as in `Entries`.
       begins: int32 [V], the first entry of every vertex, by number.
       ends: int32 [V], one after its last.
-      count: number of vertices; of rows that points beyond the first few of a vertex need.
+      counted: number of vertices; of rows that points beyond the first few of a vertex need.
     """
 
     keys: np.ndarray
@@ -33,7 +33,7 @@ class HostVertices(NamedTuple):
     weights: np.ndarray
     begins: np.ndarray
     ends: np.ndarray
-    count: tuple[int, int]
+    counted: tuple[int, int]
 
 
 def find_vertices(entries: Entries) -> HostVertices:

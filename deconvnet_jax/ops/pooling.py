@@ -10,6 +10,7 @@ Inside the network the maximum's place is kept as its number within the window, 
 position within the plane: `pool_windows`, `unpool_windows`. `window_positions` turns numbers into positions.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
@@ -172,11 +173,11 @@ def window_positions(numbers: Array, width: int, window: Size = 2) -> Array:
     kh, kw = _pair(window)
     first = np.arange(h, dtype=np.int32)[:, None, None] * (kh * width) + np.arange(w, dtype=np.int32)[:, None] * kw
     numbers = numbers.astype(jnp.int32)
-    return first + numbers // kw * width + numbers % kw
+    return jnp.asarray(first) + numbers // kw * width + numbers % kw
 
 
 def _pair(value: Size) -> tuple[int, int]:
-    pair = (value, value) if np.ndim(value) == 0 else tuple(value)
+    pair = tuple(value) if isinstance(value, Iterable) else (value, value)
     if len(pair) != 2 or not all(isinstance(number, int | np.integer) for number in pair):
         raise InputError(f"expected one whole number or (height, width), got {value!r}")
     return int(pair[0]), int(pair[1])
@@ -217,15 +218,18 @@ def _max_pool(x: Array, geometry: _Geometry, numbered: bool) -> tuple[Array, Arr
     padded = jnp.pad(x, ((0, 0), (ph, after_h), (pw, after_w), (0, 0)), constant_values=-jnp.inf)
     top = np.arange(h_out, dtype=np.int32)[:, None, None] * sh - ph
     left = np.arange(w_out, dtype=np.int32)[None, :, None] * sw - pw
-    best = where = None
-    for number, (dh, dw) in enumerate(geometry.taps()):
+
+    def element(number: int, dh: int, dw: int) -> tuple[Array, Array, np.ndarray]:
+        """Values of a window's element, its place, and whether it lies within the plane."""
         rows, columns = top + dh, left + dw
         inside = (rows >= 0) & (rows < h_in) & (columns >= 0) & (columns < w_in)
         value = padded[:, dh : dh + (h_out - 1) * sh + 1 : sh, dw : dw + (w_out - 1) * sw + 1 : sw, :]
-        place = jnp.int8(number) if numbered else jnp.asarray(rows * w_in + columns)
-        if best is None:
-            best, where, seen = value, jnp.broadcast_to(place, value.shape), inside
-            continue
+        return value, jnp.int8(number) if numbered else jnp.asarray(rows * w_in + columns), inside
+
+    best, place, seen = element(0, 0, 0)
+    where = jnp.broadcast_to(place, best.shape)
+    for number, offset in enumerate(geometry.taps()[1:], 1):
+        value, place, inside = element(number, *offset)
         wins = (value > best) | jnp.isnan(value)
         if not seen.all():  # an element of the padding never beats a real one, not even among -inf
             wins |= jnp.asarray(~seen)

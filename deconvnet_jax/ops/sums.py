@@ -98,7 +98,8 @@ def _sum_rows(rows: Array) -> Array:
     whole = count - count % (parts * depth)
     if not whole:
         return rows.sum(axis=0)
-    folded = sum(rows[i : i + whole // parts] for i in range(0, whole, whole // parts))
+    step = whole // parts
+    folded = sum((rows[i : i + step] for i in range(step, whole, step)), rows[:step])
     blocks = folded.reshape(-1, depth, channels)
     sums = jnp.matmul(jnp.ones((len(blocks), 1, depth), rows.dtype), blocks, precision=lax.Precision.HIGHEST)
     left = jnp.concatenate([sums[:, 0], rows[whole:]])

@@ -8,7 +8,7 @@ Edge Boxes' own, in which the best boxes are many times the same: boxes that res
 
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -220,7 +220,7 @@ def _check(image: np.ndarray, count: int) -> None:
         raise InputError(f"count={count}: expected at least 1 box")
 
 
-def _ximgproc() -> object:
+def _ximgproc() -> Any:  # OpenCV's stubs lack its contributed modules
     if not hasattr(cv2, "ximgproc"):
         raise InputError(
             "this OpenCV has no Edge Boxes: pip uninstall opencv-python opencv-python-headless, then pip install "
@@ -230,8 +230,8 @@ def _ximgproc() -> object:
 
 
 @cache
-def _forest(path: str) -> object:
-    path = str(Path(path).expanduser())
+def _forest(path: str | None) -> Any:
+    path = str(Path(path or "").expanduser())
     try:
         # OpenCV divides by the number of trees without looking, which ends the process.
         file = cv2.FileStorage(path, cv2.FILE_STORAGE_READ)

@@ -4,16 +4,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import cast
 
-import chex
 import jax
 import numpy as np
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.file_kinds import NPZ, file_kind, wrong_kind
-from deconvnet_jax.files import whole_file
-from deconvnet_jax.models import EdgeNetwork, compiler_options
-from deconvnet_jax.npz import read_npz
+from deconvnet_jax.models import EdgeNetwork, Layers, compiler_options
+from deconvnet_jax.npz import read_npz, write_npz
 
 WEIGHTS = Path(__file__).with_name("edge_network.npz")
 BUCKET = 64  # sides are padded to multiples of this: few programs for images of many sizes
@@ -33,7 +32,7 @@ def network_edges(image: np.ndarray) -> np.ndarray:
     return network_edges_batch([image])[0]
 
 
-def network_edges_batch(images: Sequence[np.ndarray], params: chex.ArrayTree | None = None) -> list[np.ndarray]:
+def network_edges_batch(images: Sequence[np.ndarray], params: Layers | None = None) -> list[np.ndarray]:
     """`network_edges` of many images, on JAX's default device, in batches of images of about the same size.
 
     Args:
@@ -56,12 +55,12 @@ def network_edges_batch(images: Sequence[np.ndarray], params: chex.ArrayTree | N
 
 
 @cache
-def shipped_params() -> chex.ArrayTree:
+def shipped_params() -> Layers:
     """The parameters in edge_network.npz."""
     return read_edge_network(WEIGHTS)
 
 
-def read_edge_network(path: str | Path) -> chex.ArrayTree:
+def read_edge_network(path: str | Path) -> Layers:
     """Parameters written by `write_edge_network`, as float32.
 
     Raises:
@@ -72,10 +71,10 @@ def read_edge_network(path: str | Path) -> chex.ArrayTree:
     if kind != NPZ:
         raise InputError(f"edge network {wrong_kind(path, kind, 'an .npz file of experiments.train_edges')}")
     flat = {name: value.astype(np.float32) for name, value in read_npz(path).items() if value.dtype.kind == "f"}
-    params: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    params: Layers = defaultdict(dict)
     for name, value in flat.items():
         layer, _, kind = name.partition("/")
-        params[layer][kind] = value
+        params[layer][kind] = value  # pyright: ignore[reportArgumentType]  JAX takes NumPy's arrays
     image = jax.ShapeDtypeStruct((1, BUCKET, BUCKET, 3), np.uint8)
     wanted = jax.eval_shape(EdgeNetwork().init, jax.random.key(0), image)["params"]
     shapes = {f"{layer}/{kind}": leaf.shape for layer, kinds in wanted.items() for kind, leaf in kinds.items()}
@@ -84,17 +83,21 @@ def read_edge_network(path: str | Path) -> chex.ArrayTree:
     return dict(params)
 
 
-def write_edge_network(path: str | Path, params: chex.ArrayTree) -> None:
+def write_edge_network(path: str | Path, params: Layers) -> None:
     """Writes parameters as float16, 0.3 MB."""
-    flat = {f"{layer}/{kind}": np.float16(leaf) for layer, kinds in params.items() for kind, leaf in kinds.items()}
-    with whole_file(Path(path)) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **flat)
+    flat = {
+        f"{layer}/{kind}": np.asarray(leaf, np.float16)
+        for layer, kinds in params.items()
+        for kind, leaf in kinds.items()
+    }
+    write_npz(Path(path), flat)
 
 
 @cache
 def _program() -> jax.stages.Wrapped:
-    def run(params: chex.ArrayTree, images: jax.Array) -> jax.Array:
-        return jax.nn.sigmoid(EdgeNetwork().apply({"params": params}, images))
+    def run(params: Layers, images: jax.Array) -> jax.Array:
+        logits = EdgeNetwork().apply({"params": params}, images)
+        return jax.nn.sigmoid(cast(jax.Array, logits))
 
     return jax.jit(run, compiler_options=compiler_options(jax.default_backend()))
 

@@ -20,7 +20,7 @@ import optax
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import read_image, read_mask
 from deconvnet_jax.mat_files import read_mat
-from deconvnet_jax.models import EdgeNetwork, compiler_options
+from deconvnet_jax.models import EdgeNetwork, Layers, compiler_options
 
 CROP = 256
 SCALES = (0.6, 1.5)
@@ -101,7 +101,7 @@ def train_edge_network(
     learning_rate: float = 2e-3,
     seed: int = 0,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
-) -> chex.ArrayTree:
+) -> Layers:
     """Trains from nothing; returns the parameters.
 
     The loss is the cross-entropy with the share of people who drew a boundary within a pixel: what the network learns
@@ -120,7 +120,7 @@ def train_edge_network(
     schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, max(1, steps // 20), steps)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=WEIGHT_DECAY))
 
-    def step(params: chex.ArrayTree, state: Any, images: jax.Array, targets: jax.Array) -> tuple:
+    def step(params: Layers, state: Any, images: jax.Array, targets: jax.Array) -> tuple:
         loss, gradients = jax.value_and_grad(edge_loss)(params, net, images, targets)
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state, loss
@@ -133,7 +133,7 @@ def train_edge_network(
     return jax.device_get(params)
 
 
-def edge_loss(params: chex.ArrayTree, net: EdgeNetwork, images: jax.Array, targets: jax.Array) -> jax.Array:
+def edge_loss(params: Layers, net: EdgeNetwork, images: jax.Array, targets: jax.Array) -> jax.Array:
     """Mean cross-entropy over pixels; targets float32 [N, H, W] in 0..1, negative where a pixel does not count."""
     logits = net.apply({"params": params}, images)
     chex.assert_equal_shape((logits, targets))
@@ -147,7 +147,7 @@ def near_share(share: np.ndarray) -> np.ndarray:
 
     People agree on a boundary, not on its pixels. A line has three pixels in a 3x3 window, hence the sum over three.
     """
-    return np.minimum(cv2.boxFilter(np.float32(share), -1, (3, 3), normalize=False) / 3, 1)
+    return np.minimum(cv2.boxFilter(np.asarray(share, np.float32), -1, (3, 3), normalize=False) / 3, 1)
 
 
 def augmented_batches(
@@ -184,4 +184,4 @@ def _augmented(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) 
     if mirror:
         image, target = image[:, ::-1], target[:, ::-1]
     gain, offset = rng.uniform(0.7, 1.3, 3) * rng.uniform(0.8, 1.2), rng.uniform(-25, 25)
-    return np.uint8(np.clip(image * gain + offset, 0, 255)), np.ascontiguousarray(target)
+    return np.clip(image * gain + offset, 0, 255).astype(np.uint8), np.ascontiguousarray(target)

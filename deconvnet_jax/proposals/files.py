@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import whole_file
 from deconvnet_jax.mat_files import read_mat
-from deconvnet_jax.npz import read_npz
+from deconvnet_jax.npz import read_npz, write_npz
 from deconvnet_jax.ops.boxes import checked_boxes
 
 VERSION = 1
@@ -54,12 +53,6 @@ def write_proposals(path: str | Path, proposals: Proposals) -> None:
         "description": np.array(json.dumps({"version": VERSION, **proposals.description})),
     }
     write_npz(path, fields)
-
-
-def write_npz(path: Path, fields: dict[str, np.ndarray]) -> None:
-    """A compressed .npz that appears under its name when it is complete."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **fields)
 
 
 def read_fields(path: Path, fields: dict[str, tuple[str, int]]) -> list[np.ndarray]:

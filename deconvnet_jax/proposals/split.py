@@ -21,6 +21,7 @@ import numpy as np
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import not_written, remove_unfinished, write_text
 from deconvnet_jax.images import Example, image_digests
+from deconvnet_jax.npz import write_npz
 from deconvnet_jax.ops.boxes import checked_boxes
 from deconvnet_jax.processes import end_with_parent
 from deconvnet_jax.proposals.edge_boxes import EdgeBoxes, check_method, propose_boxes, propose_from_edges
@@ -30,7 +31,6 @@ from deconvnet_jax.proposals.files import (
     check_images,
     load_proposals,
     read_fields,
-    write_npz,
     write_proposals,
 )
 
@@ -42,12 +42,15 @@ class NamedImages(Protocol):
 
     def __len__(self) -> int:
         """Number of images."""
+        ...
 
     def __getitem__(self, index: int) -> Example:
         """Reads an image."""
+        ...
 
     def name(self, index: int) -> str:
         """Its name."""
+        ...
 
 
 def compute_proposals(

@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet, Variables
+from deconvnet_jax.models import DeconvNet, Layers, Variables
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.training.parallel import AXIS_NAME, data_parallel, first_replica, place_batch
 
@@ -57,8 +56,8 @@ def calibrate_batch_norm(
 
 
 def _measure(
-    state: tuple[chex.ArrayTree, chex.ArrayTree], batch: dict[str, jax.Array], *, net: DeconvNet
-) -> tuple[tuple[chex.ArrayTree, chex.ArrayTree], dict]:
+    state: tuple[Layers, Layers], batch: dict[str, jax.Array], *, net: DeconvNet
+) -> tuple[tuple[Layers, Layers], dict[str, jax.Array]]:
     params, sums = state
     fresh = jax.tree.map(jnp.zeros_like, sums)
     images = normalize_images(batch["image"])

@@ -7,13 +7,13 @@ kept with them, so that a damaged step is found when it is read, and the one bef
 import sys
 from typing import Any
 
-import chex
 import jax
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import in_bucket
+from deconvnet_jax.models import Variables
 from deconvnet_jax.weights import (
     RECORD,
     Checkpoints,
@@ -31,8 +31,8 @@ def save_checkpoint(
     manager: Checkpoints,
     step: int,
     *,
-    variables: chex.ArrayTree,
-    optimizer: chex.ArrayTree,
+    variables: Variables,
+    optimizer: dict[str, Any],
     data: dict[str, Any],
     info: dict[str, Any],
 ) -> None:
@@ -82,8 +82,8 @@ def add_metrics(manager: Checkpoints, step: int, metrics: dict[str, float]) -> N
 
 
 def restore_newest(
-    manager: Checkpoints, variables: chex.ArrayTree, optimizer: chex.ArrayTree
-) -> tuple[int, chex.ArrayTree, chex.ArrayTree, dict[str, Any]] | None:
+    manager: Checkpoints, variables: Variables, optimizer: dict[str, Any]
+) -> tuple[int, Variables, dict[str, Any], dict[str, Any]] | None:
     """Returns the newest step that can be read (step, variables, optimizer, data iterator state), None without any.
 
     Newer steps that are damaged are moved to the folder `checkpoints_damaged` beside that of the checkpoints, with a

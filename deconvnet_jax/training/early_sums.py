@@ -8,15 +8,17 @@ input of the backward pass of the first blocks: XLA must compute the gradients b
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from deconvnet_jax.models import Layers
+
+Before = dict[str, dict[str, Array] | None]  # layers with their gradients from other micro-batches, if there are any
 LARGE = 0.05  # share of all parameters
 # TPUs wait for every all-reduce unless both options are given (libtpu 0.0.50; 0.0.42 accepts them, too). They are given
 # by device kind: XLA supports them on v5e alone, and refuses to compile with them for v5p.
@@ -29,7 +31,7 @@ COMPILER_OPTIONS = {
 BEFORE_HALFWAY = ("conv1_", "conv2_")
 
 
-def large_layers(params: chex.ArrayTree, freeze: Sequence[str]) -> list[str]:
+def large_layers(params: Layers, freeze: Sequence[str]) -> list[str]:
     """Returns the layers after `halfway` that learn and hold at least the share `LARGE` of all parameters.
 
     Args:
@@ -41,15 +43,13 @@ def large_layers(params: chex.ArrayTree, freeze: Sequence[str]) -> list[str]:
     return [name for name in large if not name.startswith((*freeze, *BEFORE_HALFWAY))]
 
 
-def sum_over_devices(gradients: chex.ArrayTree, axis_name: str, dtype: DTypeLike) -> chex.ArrayTree:
+def sum_over_devices(gradients: Layers, axis_name: str, dtype: DTypeLike) -> Layers:
     """Returns the gradients summed over a mapped axis; they travel as `dtype`."""
     sums = lax.psum(jax.tree.map(lambda g: g.astype(dtype), gradients), axis_name)
     return jax.tree.map(lambda s, g: s.astype(g.dtype), sums, gradients)
 
 
-def early_sums(
-    before: dict[str, chex.ArrayTree], params: chex.ArrayTree, axis_name: str, dtype: DTypeLike
-) -> AbstractContextManager[Any]:
+def early_sums(before: Before, params: Layers, axis_name: str, dtype: DTypeLike) -> AbstractContextManager[Any]:
     """Returns a context in which to apply a network whose gradient will be taken.
 
     The gradients of some layers are then sums over devices, and the backward pass of everything before the network's
@@ -64,12 +64,13 @@ def early_sums(
     """
     if not before:
         return nullcontext()
-    joined: dict[str, chex.ArrayTree] = {}
+    joined: Layers = {}
 
     def interceptor(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         module = context.module
         if context.method_name == "halfway":
-            x, layers = _join(axis_name, dtype, args[0], {name: params[name] for name in before}, before)
+            after = {name: params[name] for name in before}
+            x, layers = cast(tuple[Array, Layers], _join(axis_name, dtype, args[0], after, before))
             joined.update(layers)
             return x
         if context.method_name == "__call__" and module.name in before:
@@ -80,9 +81,7 @@ def early_sums(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _join(
-    axis_name: str, dtype: DTypeLike, x: Array, layers: chex.ArrayTree, before: dict[str, chex.ArrayTree]
-) -> tuple[Array, chex.ArrayTree]:
+def _join(axis_name: str, dtype: DTypeLike, x: Array, layers: Layers, before: Before) -> tuple[Array, Layers]:
     """Returns x and layers; the gradient of x waits for the sums over devices of those of the layers."""
     del axis_name, dtype, before
     return x, layers

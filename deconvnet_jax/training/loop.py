@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from deconvnet_jax.models import DeconvNet, Network
+from deconvnet_jax.models import DeconvNet, Layers, Network, Variables
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Interruption, Preempted
 from deconvnet_jax.training.metric_writer import MetricWriter, Progress
@@ -32,7 +31,7 @@ from deconvnet_jax.training.state import TrainState, create_state
 from deconvnet_jax.training.step import train_step
 from deconvnet_jax.training.step_monitor import ProfilerWindow, StepMonitor
 from deconvnet_jax.training.workdir import GROUP_SIZE
-from deconvnet_jax.weights import finish_saving, open_checkpoints
+from deconvnet_jax.weights import Checkpoints, finish_saving, open_checkpoints
 
 
 class Evaluation(NamedTuple):
@@ -50,10 +49,10 @@ def train(
     workdir: Path,
     *,
     net: Network,
-    variables: chex.ArrayTree,
+    variables: Variables,
     batches: BatchIterator,
     info: dict[str, Any],
-    evaluate: Callable[[chex.ArrayTree], Evaluation],
+    evaluate: Callable[[Variables], Evaluation],
     class_weights: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """Trains up to `config.num_steps`, from the newest checkpoint in `workdir` if there is one.
@@ -81,10 +80,10 @@ def train(
     if isinstance(net, DeconvNet) and net.batch_norm:
         info = {**info, GROUP_SIZE: group_size(config, jax.device_count())}
     step_fn = data_parallel(step)
-    state, batches = create_state(variables, optimizer), PrefetchedBatches(batches)
+    state, ahead = create_state(variables, optimizer), PrefetchedBatches(batches)
     with ExitStack() as stack:
         manager = stack.enter_context(open_checkpoints(workdir / "checkpoints"))
-        state = replicate(_resume(manager, state, batches))
+        state = replicate(_resume(manager, state, ahead))
         start = int(first_replica(state.step))
         monitor = StepMonitor(workdir, config["batch_size"], saved_step=start or None)
         run = _Run(
@@ -92,7 +91,7 @@ def train(
             info=info,
             evaluate=evaluate,
             manager=manager,
-            batches=batches,
+            batches=ahead,
             writer=stack.enter_context(closing(MetricWriter(workdir, start))),
             monitor=monitor,
             interruption=stack.enter_context(Interruption()),
@@ -105,7 +104,7 @@ def train(
 def make_step(
     config: Mapping[str, Any],
     net: Network,
-    params: chex.ArrayTree,
+    params: Layers,
     devices: int,
     class_weights: Sequence[float] | None = None,
 ) -> tuple[Callable[..., tuple[TrainState, dict[str, jax.Array]]], optax.GradientTransformationExtraArgs]:
@@ -149,8 +148,8 @@ def make_step(
 class _Run:
     config: Mapping[str, Any]
     info: dict[str, Any]
-    evaluate: Callable[[chex.ArrayTree], Evaluation]
-    manager: Any
+    evaluate: Callable[[Variables], Evaluation]
+    manager: Checkpoints
     batches: PrefetchedBatches
     writer: MetricWriter
     monitor: StepMonitor
@@ -224,7 +223,7 @@ class _Run:
         return scores, state
 
 
-def _resume(manager: Any, state: TrainState, batches: BatchIterator) -> TrainState:
+def _resume(manager: Checkpoints, state: TrainState, batches: PrefetchedBatches) -> TrainState:
     restored = restore_newest(manager, state.variables, _optimizer_item(state))
     if restored is None:
         return state

@@ -1,5 +1,7 @@
 """The per-pixel softmax loss (original: SOFTMAX_LOSS with ignore_label 255, normalised by the pixels that count)."""
 
+from collections.abc import Sequence
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ from deconvnet_jax.labels import IGNORE, check_ignore_label
 
 
 def segmentation_loss(
-    logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | None = None
+    logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | Sequence[float] | None = None
 ) -> Array:
     """Mean cross entropy over the non-ignored pixels of the whole batch; 0 if there is none.
 
@@ -52,7 +54,7 @@ def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
 
 
 def pixel_sums(
-    logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | None = None
+    logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | Sequence[float] | None = None
 ) -> dict[str, Array]:
     """What a mean over several devices is made of: sums over the non-ignored pixels, float32 scalars.
 

@@ -11,19 +11,20 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  generated
 from tensorboardX.record_writer import masked_crc32c
 from tensorboardX.summary import image, scalar
 
+from deconvnet_jax.buckets import GrowingObject
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import as_path, in_bucket, not_written, open_growing, write_text
+from deconvnet_jax.files import as_path, not_written, open_growing, write_text
 from deconvnet_jax.images import save_picture
 
 METRICS_FILE = "metrics.jsonl"
@@ -56,7 +57,7 @@ class MetricWriter:
             return
         self._folder = as_path(folder)
         self._path = self._folder / METRICS_FILE
-        self._board: Any = None
+        self._board: BinaryIO | GrowingObject | None = None
         self._board_failed = False
         with not_written(self._path):
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +107,7 @@ class MetricWriter:
             for event in events:
                 event.wall_time = time.time()
                 self._board.write(_framed(event.SerializeToString()))
-            if in_bucket(self._folder) and len(self._board) > _LARGEST_OBJECT:
+            if isinstance(self._board, GrowingObject) and len(self._board) > _LARGEST_OBJECT:
                 self._board.close()
                 self._board = None
         except OSError as error:
@@ -122,12 +123,13 @@ class MetricWriter:
         Raises:
           InputError: if metrics.jsonl cannot be written.
         """
-        if not self._active or not in_bucket(self._folder):
+        if not self._active:
             return
         with not_written(self._path):
-            self._lines.upload()
+            if isinstance(self._lines, GrowingObject):
+                self._lines.upload()
         try:
-            if self._board is not None:
+            if isinstance(self._board, GrowingObject):
                 self._board.upload()
         except OSError as error:
             self._board_fails(error)
@@ -245,5 +247,5 @@ def _drop_lines_after(path: Path, step: int) -> None:
         print(
             f"warning: {path} has damaged lines; they are left out, the file is kept as {aside.name}", file=sys.stderr
         )
-    kept = [values for values in found if values is not None and values["step"] <= step]
+    kept = [values for values in found if values is not None and (values["step"] or 0) <= step]
     write_text(path, "".join(f"{json.dumps(values)}\n" for values in kept))

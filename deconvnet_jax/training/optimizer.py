@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,7 +11,10 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.models import Layers
 from deconvnet_jax.ops.sums import sums_of_squares
+
+T = TypeVar("T")
 
 SCHEDULES = ("step", "plateau")
 _BETTER = 1e-6  # a score of 0..1 is better than another by at least this
@@ -50,7 +52,7 @@ def make_plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtra
     )
 
 
-def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(config: Mapping[str, Any], params: Layers) -> optax.GradientTransformationExtraArgs:
     """v <- momentum * v + rate * (gradient + decay * w);  w <- w - v.
 
     The learning rate is inside the velocity, so a drop does not shrink the velocity that is under way. Biases learn
@@ -77,7 +79,7 @@ def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.G
                     f"config.optimizer.{key}: no layer begins with '{prefix}'; there are {', '.join(params)}"
                 )
 
-    def each(value: Callable[[str, str], Any]) -> chex.ArrayTree:
+    def each(value: Callable[[str, str], T]) -> dict[str, dict[str, T]]:
         return {layer: {part: value(layer, part) for part in parts} for layer, parts in params.items()}
 
     return optax.chain(
@@ -91,11 +93,11 @@ def make_optimizer(config: Mapping[str, Any], params: chex.ArrayTree) -> optax.G
 
 def apply_gradients(
     optimizer: optax.GradientTransformationExtraArgs,
-    gradients: chex.ArrayTree,
+    gradients: Layers,
     opt_state: optax.OptState,
-    params: chex.ArrayTree,
+    params: Layers,
     rate_scale: ArrayLike,
-) -> tuple[chex.ArrayTree, optax.OptState, dict[str, jax.Array]]:
+) -> tuple[Layers, optax.OptState, dict[str, jax.Array]]:
     """Applies one update and measures it, in one pass over gradients, parameters and velocity.
 
     XLA writes the new velocity to memory before it computes what else depends on it, and then reads it and the
@@ -116,9 +118,9 @@ def apply_gradients(
     hidden = lax.platform_dependent(jnp.asarray(rate_scale), cpu=lambda x: x, default=lax.optimization_barrier)
     _, new_state = optimizer.update(gradients, opt_state, params, rate_scale=rate_scale)
     updates, _ = optimizer.update(gradients, opt_state, params, rate_scale=hidden)
-    params = optax.apply_updates(params, updates)
+    params = cast(Layers, optax.apply_updates(params, updates))
     names = ("gradient_norm", "parameter_norm", "update_norm")
-    sums = sums_of_squares(gradients, params, updates)
+    sums = sums_of_squares(gradients, params, cast(Layers, updates))
     return params, new_state, {name: jnp.sqrt(total) for name, total in zip(names, sums, strict=True)}
 
 
@@ -132,17 +134,17 @@ def _relative_rate(config: Mapping[str, Any], layer: str, part: str) -> float:
     return rate * config["bias_rate"] if part == "bias" and not is_batch_norm(layer) else rate
 
 
-def _scale_each(rates: chex.ArrayTree) -> optax.GradientTransformationExtraArgs:
+def _scale_each(rates: dict[str, dict[str, float]]) -> optax.GradientTransformationExtraArgs:
     """Multiplies every update by its rate and by the argument `rate_scale`."""
 
     def update(
         updates: optax.Updates,
-        state: optax.EmptyState,
+        state: optax.OptState,
         params: optax.Params | None = None,
         *,
         rate_scale: ArrayLike = 1.0,
         **_: Any,
-    ) -> tuple[optax.Updates, optax.EmptyState]:
+    ) -> tuple[optax.Updates, optax.OptState]:
         def scaled(update: jax.Array, rate: float) -> jax.Array:
             return update * (jnp.asarray(rate, update.dtype) * jnp.asarray(rate_scale, update.dtype))
 

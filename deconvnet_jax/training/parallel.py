@@ -20,9 +20,11 @@ class BatchIterator(Protocol):
 
     def __next__(self) -> dict[str, np.ndarray]:
         """The next batch: "image" uint8 RGB [B, S, S, 3] and "label" uint8 [B, S, S]."""
+        ...
 
     def get_state(self) -> dict[str, Any]:
         """The position, as JSON."""
+        ...
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Goes to a position."""

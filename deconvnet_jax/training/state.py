@@ -1,8 +1,8 @@
 """What a training step changes."""
 
 from functools import partial
+from typing import cast
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -23,7 +23,7 @@ class TrainState(struct.PyTreeNode):
     """
 
     step: Array
-    variables: chex.ArrayTree
+    variables: Variables
     opt_state: optax.OptState
     plateau: optax.contrib.ReduceLROnPlateauState
 
@@ -41,4 +41,5 @@ def _initialised(net: Network, key: Array) -> Variables:
 def create_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     plateau = optax.contrib.reduce_on_plateau().init(jnp.zeros((), jnp.float32))
+    plateau = cast(optax.contrib.ReduceLROnPlateauState, plateau)
     return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), plateau)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 import chex
 import jax
@@ -10,15 +11,16 @@ import optax
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from deconvnet_jax.models import Network
+from deconvnet_jax.models import Layers, Network, Variables
 from deconvnet_jax.ops import normalize_images, sum_of_squares
-from deconvnet_jax.training.early_sums import early_sums, large_layers, sum_over_devices
+from deconvnet_jax.training.early_sums import Before, early_sums, large_layers, sum_over_devices
 from deconvnet_jax.training.loss import pixel_sums, positive
 from deconvnet_jax.training.optimizer import apply_gradients, is_batch_norm, is_frozen
 from deconvnet_jax.training.parallel import BatchLayout
 from deconvnet_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
+Sums = tuple[Layers, tuple[Metrics, Layers]]  # gradients, parts of the metrics, running statistics
 
 
 def train_step(
@@ -68,12 +70,12 @@ def train_step(
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), lax.axis_index(axis_name))
     large = large_layers(params, freeze) if lax.axis_size(axis_name) > 1 else []
 
-    def micro_batch(index: Array, crops: dict[str, Array], before: dict[str, chex.ArrayTree]) -> chex.ArrayTree:
+    def micro_batch(index: Array, crops: dict[str, Array], before: Before) -> Sums:
         """Sums over a micro-batch: gradients (`before`: see `early_sums`), parts of the metrics, running statistics."""
         keys = jax.random.split(jax.random.fold_in(key, index), layout.groups)
         last = _is_last(layout, index, axis_name) if caffe_gradients else None
 
-        def loss(params: chex.ArrayTree) -> tuple[Array, chex.ArrayTree]:
+        def loss(params: Layers) -> tuple[Array, tuple[Metrics, Layers]]:
             forward = partial(_group_sums, net=net, batch_stats=batch_stats, freeze=freeze, class_weights=class_weights)
             with early_sums(before, params, axis_name, all_reduce_dtype):
                 sums, stats = jax.vmap(partial(forward, params))(crops, keys, last)
@@ -103,8 +105,8 @@ def train_step(
 
 
 def _over_devices(
-    totals: chex.ArrayTree, summed: Sequence[str], axis_name: str, dtype: DTypeLike
-) -> tuple[chex.ArrayTree, ...]:
+    totals: Sums, summed: Sequence[str], axis_name: str, dtype: DTypeLike
+) -> tuple[Layers, Metrics, Layers]:
     """Gradients, parts of the metrics and running statistics summed over the axis, unless they are (`summed`)."""
     gradients, (sums, stats) = totals
     if lax.axis_size(axis_name) == 1:  # XLA would copy a gigabyte of gradients
@@ -114,7 +116,7 @@ def _over_devices(
     return {**gradients, **sum_over_devices(rest, axis_name, dtype)}, sums, stats
 
 
-def _all_finite(metrics: Metrics, batch_stats: chex.ArrayTree) -> Array:
+def _all_finite(metrics: Metrics, batch_stats: Layers) -> Array:
     """1.0, or 0.0 if a metric or a statistic is no finite number; norms are what shows it of gradients and weights."""
     statistics = [jnp.sqrt(sum_of_squares(batch_stats))] if batch_stats else []
     return jnp.all(jnp.isfinite(jnp.stack([*metrics.values(), *statistics]))).astype(jnp.float32)
@@ -125,9 +127,7 @@ def _divide(x: Array, layout: BatchLayout) -> Array:
     return x.reshape(layout.micro_batches, layout.groups, -1, *x.shape[1:])
 
 
-def _sum_over(
-    micro_batch: Callable[..., chex.ArrayTree], groups: dict[str, Array], count: int, large: Sequence[str]
-) -> chex.ArrayTree:
+def _sum_over(micro_batch: Callable[..., Sums], groups: dict[str, Array], count: int, large: Sequence[str]) -> Sums:
     """Sums the results of all micro-batches one at a time, so that only one set of activations is alive.
 
     The last one is computed after the loop if there are large layers: its backward pass sums their gradients over
@@ -140,10 +140,10 @@ def _sum_over(
     one = partial(micro_batch, before={})
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(one, *first))
 
-    def add(total: chex.ArrayTree, part: tuple[Array, dict[str, Array]]) -> tuple[chex.ArrayTree, None]:
+    def add(total: Sums, part: tuple[Array, dict[str, Array]]) -> tuple[Sums, None]:
         return jax.tree.map(jnp.add, total, one(*part)), None
 
-    def loop(zeros: chex.ArrayTree, parts: tuple[Array, dict[str, Array]], unroll: bool = False) -> chex.ArrayTree:
+    def loop(zeros: Sums, parts: tuple[Array, dict[str, Array]], unroll: bool = False) -> Sums:
         return lax.scan(add, zeros, parts, unroll=unroll)[0]
 
     looped = jax.tree.map(lambda x: x[:-1], parts) if large else parts
@@ -159,25 +159,27 @@ def _sum_over(
 
 
 def _group_sums(
-    params: chex.ArrayTree,
+    params: Layers,
     batch: dict[str, Array],
     key: Array,
     last: Array | None,
     *,
     net: Network,
-    batch_stats: chex.ArrayTree,
+    batch_stats: Layers,
     freeze: Sequence[str],
     class_weights: Sequence[float] | None,
-) -> tuple[Metrics, chex.ArrayTree]:
+) -> tuple[Metrics, Layers]:
     """`pixel_sums` of a group, and the running statistics after it."""
     params = {name: _learning(name, layer, freeze, last) for name, layer in params.items()}
     variables = {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
     images = normalize_images(batch["image"])
     logits, updates = net.apply(variables, images, train=True, mutable=["batch_stats"], rngs={"dropout": key})
-    return pixel_sums(logits, batch["label"], class_weights=class_weights), updates.get("batch_stats", {})
+    return pixel_sums(logits, batch["label"], class_weights=class_weights), cast(Variables, updates).get(
+        "batch_stats", {}
+    )
 
 
-def _learning(name: str, layer: chex.ArrayTree, freeze: Sequence[str], last: Array | None) -> chex.ArrayTree:
+def _learning(name: str, layer: dict[str, Array], freeze: Sequence[str], last: Array | None) -> dict[str, Array]:
     """A layer's parameters, without gradient if they are frozen, or learn from the last group and it is not."""
     if is_frozen(name, freeze):
         return lax.stop_gradient(layer)

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, whole_file, written_locally
+from deconvnet_jax.files import not_written, written_locally
+from deconvnet_jax.npz import write_npz
 
 LATE = 2  # steps that may be under way while the host goes on
 DIVERGED = "diverged"  # folder of the batches with which a run ended
@@ -83,8 +84,7 @@ class StepMonitor:
         path = self._workdir / DIVERGED / f"step_{step:06d}_process_{jax.process_index()}.npz"
         with not_written(path):
             path.parent.mkdir(exist_ok=True)
-        with whole_file(path) as temporary:
-            np.savez_compressed(temporary, **{key: _local_examples(value) for key, value in batch.items()})
+        write_npz(path, {key: _local_examples(value) for key, value in batch.items()})
         found = ", ".join(f"{name} {values[name]:.4g}" for name in ("loss", "gradient_norm", "parameter_norm"))
         remedy = "there is no checkpoint yet; give another --workdir and a lower config.optimizer.learning_rate"
         if self.saved_step is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import locked, user_path, write_text
 from deconvnet_jax.training.parallel import group_size
 from deconvnet_jax.weights import newest_description
@@ -80,7 +80,7 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes
     path, new = workdir / "config.json", flatten(config)
     info = newest_description(workdir / "checkpoints")
     old = _stored_config(path, info, new)
-    if info is not None and GROUP_SIZE in info:
+    if info is not None and old is not None and GROUP_SIZE in info:
         old["bn_group"], new["bn_group"] = info[GROUP_SIZE], group_size(config, jax.device_count())
     if old is not None:
         _check_same(workdir, old, new, accept_changes)
@@ -103,13 +103,13 @@ def _stored_config(path: Path, info: Mapping[str, Any] | None, new: Mapping[str,
       info: the newest checkpoint's description.
       new: the config of this start, flat: changes of acceptable settings that config.json has, too, were accepted.
     """
-    written = None
+    written, damage = None, ""
     try:
         written = flatten(json.loads(path.read_bytes()))
     except FileNotFoundError:
         damage = "it is missing"
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        damage = " ".join(str(error).split())[:100]
+        damage = one_line(error, 100)
     if info is None:
         if written is None and path.exists() and jax.process_index() == 0:
             print(f"warning: {path} cannot be read ({damage}); written again, no step is saved yet", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Pictures beside each other under titles, a legend of classes, and the panel that shows one result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -76,13 +76,14 @@ def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
     return _arrange(images, titles, _font(max(image.shape[0] for image in images)))
 
 
-def class_legend(ids: Sequence[int], class_names: Sequence[str], height: int) -> np.ndarray:
+def class_legend(ids: Iterable[int], class_names: Sequence[str], height: int) -> np.ndarray:
     """The legend of these class ids, in VOC's colours; 255 or 65535, if no class, is "(ignored)". See `legend`.
 
     Raises:
       InputError: if an id has no name.
     """
-    return legend([_name(int(i), class_names) for i in ids], [_color(int(i)) for i in ids], height)
+    numbers = [int(i) for i in ids]
+    return legend([_name(i, class_names) for i in numbers], [_color(i) for i in numbers], height)
 
 
 def legend(names: Sequence[str], colors: Sequence[Color], height: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 
 from deconvnet_jax import buckets
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, one_line
 
 FAILED = 1
 INTERRUPTED = 130  # exit statuses as a shell reports a program that Ctrl-C,
@@ -124,7 +124,7 @@ def no_accelerator() -> str | None:
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        reason = one_line(error)
     else:
         return None
     asked = getattr(jax.config, "jax_platforms", None)

@@ -215,7 +215,7 @@ def test_capacity_that_is_known_to_be_too_small(rng):
     unary, image = random_case(rng)
     with pytest.raises(InputError, match=r"^capacity=20: this image's lattice has \d+ vertices"):
         dense_crf(unary, image, 5, **NUMBERS, capacity=20)
-    count = int(crf_module._find(crf_module._entries(*lattice_arguments(image))).count[0])
+    count = int(crf_module._find(crf_module._entries(*lattice_arguments(image))).counted[0])
     plain = dense_crf(unary, image, 5, **NUMBERS)
     np.testing.assert_allclose(dense_crf(unary, image, 5, **NUMBERS, capacity=count + 1), plain, atol=1e-5)
     with pytest.raises(InputError, match=f"has {count} vertices"):

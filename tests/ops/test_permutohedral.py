@@ -101,9 +101,9 @@ def test_filter_equals_dictionaries(rng, form, d, spread):
     features[50:80] = features[50]  # one place with many points
     lattice, found = make_lattice(features, form)
     matrix, count = dictionary_matrix(features)
-    assert int(found.count[0]) == count < CAPACITY
+    assert int(found.counted[0]) == count < CAPACITY
     assert FIRST_SHARES + 2 * MORE_SHARES < 30
-    assert 2 <= int(found.count[1]) <= ROWS
+    assert 2 <= int(found.counted[1]) <= ROWS
     values = np.zeros((POINTS, 4), np.float32)
     values[:90] = rng.standard_normal((90, 4))
     values[90:] = 1e3  # padding is without influence
@@ -119,7 +119,7 @@ def test_the_forms_are_equal(rng, n, d, spread):
     features[: n // 3] = features[0]
     features[n // 2 :] += 20
     (lattice, found), (on_host, found_on_host) = (make_lattice(features, form) for form in FORMS)
-    np.testing.assert_array_equal(found_on_host.count, found.count)
+    np.testing.assert_array_equal(found_on_host.counted, found.counted)
     arrays, host_arrays = lattice._asdict(), on_host._asdict()
     for name, weights in (("vertices", "weights"), ("first", "first_weights"), ("more", "more_weights")):
         for form in (arrays, host_arrays):
@@ -142,9 +142,9 @@ def test_the_gradient_is_the_transpose(rng, form):
 def test_limits_of_counts(rng, form):
     """Points far apart share nothing; five points at every place need a further row each."""
     far = rng.permutation(POINTS)[:, None] * 50.0 + rng.uniform(0, 1, (POINTS, 2))
-    assert int(make_lattice(far.astype(np.float32), form)[1].count[0]) + 1 == most_vertices(POINTS, 2)[0]
+    assert int(make_lattice(far.astype(np.float32), form)[1].counted[0]) + 1 == most_vertices(POINTS, 2)[0]
     places = np.repeat(far[: POINTS // 5], 5, axis=0)
-    assert int(make_lattice(places.astype(np.float32), form)[1].count[1]) == 3 * (POINTS // 5)
+    assert int(make_lattice(places.astype(np.float32), form)[1].counted[1]) == 3 * (POINTS // 5)
     assert most_vertices(POINTS, 2)[1] > 3 * (POINTS // 5)
 
 

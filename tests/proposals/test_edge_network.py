@@ -81,7 +81,7 @@ def test_files(tmp_path, rng):
         ("none.npz", r"no file .*none\.npz; correct the name"),
         ("cut.npz", "edge network .* is an incomplete zip file .*: fetch it again"),
         ("text.npz", "edge network .* is a text file; expected an .npz file of experiments.train_edges"),
-        ("pickle.npz", "holds Python objects, which are not loaded"),
+        ("pickle.npz", "is not a complete .npz file .Object arrays cannot be loaded"),
         ("other.npz", "is no edge network of this version"),
     ):
         with pytest.raises(InputError, match=message):
