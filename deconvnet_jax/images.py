@@ -202,6 +202,23 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
         Image.fromarray(picture).save(temporary, **options)
 
 
+def check_image(image: np.ndarray) -> None:
+    """Raises InputError unless the image is uint8 RGB [H, W, 3] with a pixel at least."""
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
+        got = f"an array of shape {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(
+            f"expected a colour image [height, width, 3], got {got}; convert grey or transparent pictures, "
+            'for example with Pillow: np.asarray(picture.convert("RGB"))'
+        )
+    if image.dtype != np.uint8:
+        raise InputError(
+            f"expected uint8 values 0 to 255, got {image.dtype}; "
+            "of an image with values 0 to 1 give (image * 255).round().astype(np.uint8)"
+        )
+    if not image.size:
+        raise InputError(f"the image is empty, {list(image.shape)}; expected a pixel at least")
+
+
 @contextlib.contextmanager
 def open_image(
     file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, larger: str = "cut it into tiles"

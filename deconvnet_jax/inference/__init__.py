@@ -1,5 +1,6 @@
 """Inference: from a photograph to its label map; the network as an artefact that runs without this package."""
 
+from deconvnet_jax.images import check_image
 from deconvnet_jax.inference.activations import decoder_activations
 from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, product_of_positive, refine
 from deconvnet_jax.inference.devices import DeviceImage, device_image, padded_size
@@ -29,7 +30,6 @@ from deconvnet_jax.inference.segmenter import (
     Member,
     Result,
     Segmenter,
-    check_image,
     default_class_names,
     default_input_size,
 )

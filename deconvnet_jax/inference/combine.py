@@ -1,6 +1,6 @@
 """Scores of two networks as one, and the last step: the fully connected CRF.
 
-Scores are such that `softmax(scores)` are probabilities.
+Scores are float32 [..., K]; `softmax(scores)` are probabilities.
 """
 
 from functools import partial
@@ -17,32 +17,24 @@ from deconvnet_jax.ops.dense_crf import Kernels, crf_kernels, mean_field_rows, p
 
 @jax.jit
 def mean_of_probabilities(scores: Array, others: Array) -> Array:
-    """The paper's ensemble (section 4.4): the logarithm of the mean of both networks' probabilities.
-
-    Args:
-      scores: float32 [..., K].
-      others: float32 [..., K], of the second network.
-
-    Returns:
-      float32 [..., K].
-    """
+    """Returns the paper's ensemble (section 4.4): the logarithm of the mean of both networks' probabilities."""
     return jnp.logaddexp(jax.nn.log_softmax(scores), jax.nn.log_softmax(others)) - jnp.log(2.0)
 
 
 @jax.jit
 def product_of_positive(scores: Array, others: Array) -> Array:
-    """The released ensemble: both networks' scores, negative ones as 0, multiplied; arguments as above."""
+    """Returns the released ensemble: the product of both networks' scores, negative ones as 0."""
     return jnp.maximum(scores, 0) * jnp.maximum(others, 0)
 
 
 @jax.jit
 def most_likely(scores: Array) -> Array:
-    """Returns the class with the highest score, [...], of scores [..., K]: uint8, uint16 if K is more than 255."""
+    """Returns the class with the highest score, [...]: uint8, uint16 if K is more than 255."""
     return scores.argmax(axis=-1).astype(label_type(scores.shape[-1]))
 
 
 def kernels_of(image: np.ndarray, preset: str) -> Kernels:
-    """What the CRF needs to know of an image, uint8 RGB [H, W, 3]; waits for the device to count its vertices.
+    """Returns what the CRF needs to know of an image, uint8 RGB [H, W, 3]; waits for the device to count vertices.
 
     Raises:
       InputError: if the image is too large for a lattice.
@@ -53,7 +45,7 @@ def kernels_of(image: np.ndarray, preset: str) -> Kernels:
 def refine(
     scores: Array, kernels: Kernels, size: tuple[int, int], preset: str, sharpness: float = 1.0
 ) -> tuple[Array, Array]:
-    """The scores after a fully connected CRF; on the device, which is not waited for.
+    """Applies a fully connected CRF to scores; does not wait for the device.
 
     Args:
       scores: float32 [Hp, Wp, K], whose upper left corner is the image's.
@@ -63,12 +55,12 @@ def refine(
       sharpness: factor on the scores; the unaries are -log softmax(sharpness * scores).
 
     Returns:
-      Of every pixel, row by row, uint8 or uint16 [P] and float32 [P, K]: the most probable class, and the logarithms
-      of the CRF's probabilities. P is at least H * W; what is beyond means nothing.
+      The most probable class of every pixel, row by row, uint8 or uint16 [P], and the logarithms of the CRF's
+      probabilities, float32 [P, K]. P is at least H * W; what is beyond means nothing.
     """
     settings = CRF_PRESETS[preset]
     weights = settings["gaussian"][-1], settings["bilateral"][-1]
-    unary = _unary_rows(scores, np.float32(sharpness), np.int32(size), padded_pixels(*size))
+    unary = _unary_rows(scores, np.float32(sharpness), np.array(size, np.int32), padded_pixels(*size))
     q = mean_field_rows(unary, kernels, weights, normalization=settings["normalization"])
     return _labels_and_logarithms(q)
 

@@ -31,7 +31,7 @@ def local_mesh(devices: Sequence[jax.Device] | None) -> Mesh | None:
     Raises:
       InputError: if there is no device, one is given twice, or one belongs to another process.
     """
-    if devices is None and jax.config.jax_default_device is not None:
+    if devices is None and jax.config.jax_default_device is not None:  # pyright: ignore[reportAttributeAccessIssue]
         return None
     local = jax.local_devices()
     chosen = local if devices is None else list(devices)

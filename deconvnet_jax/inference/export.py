@@ -1,28 +1,31 @@
 """The network as a StableHLO artefact, which JAX runs without this package."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.typing import VariableDict
 from jax import Array, export
 
+from deconvnet_jax.inference.proposal_batch import logits_of
 from deconvnet_jax.ops import normalize_images
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def flat_weights(variables: chex.ArrayTree) -> dict[str, Array]:
-    """{"params/conv1_1/kernel": array, ...}: the weights as the artefact takes them."""
-    return flatten_dict(variables, sep="/")
+    """Returns the weights as the artefact takes them: {"params/conv1_1/kernel": array, ...}."""
+    return {name: cast(Array, leaf) for name, leaf in flatten_dict(cast(VariableDict, variables), sep="/").items()}
 
 
 def export_network(
     net: nn.Module, variables: chex.ArrayTree, input_size: int, platforms: Sequence[str] = PLATFORMS
 ) -> bytes:
-    """The function (weights, images) -> scores, for any number of images, serialized by `jax.export`.
+    """Returns the function (weights, images) -> scores, for any number of images, serialized by `jax.export`.
 
     The weights stay outside: as constants inside, those of the full network take minutes to compile and 10 GB.
 
@@ -38,9 +41,9 @@ def export_network(
     """
 
     def scores(weights: dict[str, Array], images: Array) -> Array:
-        return net.apply(unflatten_dict(weights, sep="/"), normalize_images(images), train=False)
+        return logits_of(net, unflatten_dict(weights, sep="/"), normalize_images(images))
 
     (batch,) = export.symbolic_shape("batch")
     weights = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in flat_weights(variables).items()}
     images = jax.ShapeDtypeStruct((batch, input_size, input_size, 3), jnp.uint8)
-    return export.export(jax.jit(scores), platforms=platforms)(weights, images).serialize()
+    return bytes(export.export(jax.jit(scores), platforms=platforms)(weights, images).serialize())

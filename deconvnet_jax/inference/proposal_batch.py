@@ -14,13 +14,14 @@ y1 exclusive).
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.typing import VariableDict
 from jax import Array, lax
 from jax.sharding import Mesh
 
@@ -34,21 +35,21 @@ _ROWS = 64  # at a time: intermediate results of a large photograph would take a
 
 
 class Canvas(NamedTuple):
-    """What the windows so far have said about every pixel.
+    """The scores of the windows so far at every pixel.
 
     Attributes:
       scores: float32 [Hp, Wp, K], their greatest scores ("max") or the sum of them ("mean").
-      count: float32 [Hp, Wp], how many windows show the pixel.
+      shown: float32 [Hp, Wp], how many windows show the pixel.
     """
 
     scores: Array
-    count: Array
+    shown: Array
 
 
 def empty_canvas(
     height: int, width: int, num_classes: int, aggregation: str, clip: bool = False, mesh: Mesh | None = None
 ) -> Canvas:
-    """A canvas that no window was folded into yet, on every device.
+    """Returns a canvas without windows, on every device.
 
     Args:
       height: padded (`padded_size`).
@@ -144,10 +145,15 @@ def network_scores(
 
 def scores_of(net: nn.Module, flip: bool, variables: chex.ArrayTree, windows: Array) -> Array:
     """As the function that `network_scores` returns, not jitted."""
-    scores = net.apply(variables, windows, train=False)
+    scores = logits_of(net, variables, windows)
     if flip:
-        scores = (scores + net.apply(variables, windows[:, :, ::-1], train=False)[:, :, ::-1]) / 2
+        scores = (scores + logits_of(net, variables, windows[:, :, ::-1])[:, :, ::-1]) / 2
     return scores.astype(jnp.float32)
+
+
+def logits_of(net: nn.Module, variables: chex.ArrayTree, windows: Array) -> Array:
+    """Returns what a network predicts; Flax's type of `apply` knows neither our variables nor what it returns."""
+    return cast(Array, net.apply(cast(VariableDict, variables), windows, train=False))
 
 
 @partial(jax.jit, static_argnames=("aggregation", "antialias"), donate_argnums=0)
@@ -168,7 +174,7 @@ def fold_scores(
       The canvas with these windows.
     """
     chex.assert_rank([canvas.scores, scores, boxes, valid], [3, 4, 2, 1])
-    height, width = canvas.count.shape
+    height, width = canvas.shown.shape
     size = scores.shape[1]
 
     def fold(canvas: Canvas, window: tuple[Array, Array, Array]) -> tuple[Canvas, None]:
@@ -180,7 +186,7 @@ def fold_scores(
             folded = jnp.where(shown[..., None], jnp.maximum(canvas.scores, in_image), canvas.scores)
         else:
             folded = canvas.scores + jnp.where(shown[..., None], in_image, 0)
-        return Canvas(folded, canvas.count + shown), None
+        return Canvas(folded, canvas.shown + shown), None
 
     return lax.scan(fold, canvas, (scores, boxes, valid))[0]
 
@@ -214,28 +220,28 @@ def _taps(start: Array, stop: Array, size: int, length: int, antialias: bool) ->
 def _sample(array: Array, axis: int, taps: list[tuple[Array, Array]]) -> Array:
     shape = [1] * array.ndim
     shape[axis] = -1
-    return sum(jnp.take(array, index, axis, mode="clip") * weight.reshape(shape) for index, weight in taps)
+    parts = (jnp.take(array, index, axis, mode="clip") * weight.reshape(shape) for index, weight in taps)
+    return cast(Array, sum(parts))  # never of none
 
 
 @partial(jax.jit, static_argnames="aggregation")
 def canvas_scores(canvas: Canvas, aggregation: str) -> Array:
-    """The scores of every pixel, float32 [Hp, Wp, K]; 0 for all classes where no window was."""
+    """Returns the scores of every pixel, float32 [Hp, Wp, K]; 0 for all classes where no window was."""
     scores = canvas.scores
     if aggregation == "mean":
-        scores = scores / jnp.maximum(canvas.count, 1)[..., None]
-    return jnp.where((canvas.count > 0)[..., None], scores, 0)
+        scores = scores / jnp.maximum(canvas.shown, 1)[..., None]
+    return jnp.where((canvas.shown > 0)[..., None], scores, 0)
 
 
 def greatest(canvas: Canvas) -> Canvas:
     """Returns the maximum and the number of all devices' windows; of "max" alone. Runs within `on_each`."""
-    return Canvas(lax.pmax(canvas.scores, AXIS), lax.psum(canvas.count, AXIS))
+    return Canvas(lax.pmax(canvas.scores, AXIS), lax.psum(canvas.shown, AXIS))
 
 
 def sample_scores(scores: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The scores of a window at every pixel of the image, interpolated bilinearly.
+    """Returns the scores of a window at every pixel of the image, interpolated bilinearly, on the host.
 
-    Pixel centres are at half-integers in both, so that the result does not shift whatever the box and the sizes.
-    Beyond the centres of the map's outermost pixels their values go on.
+    Pixel centres are at half-integers in both. Beyond the centres of the map's outermost pixels their values continue.
 
     Args:
       scores: float32 [h, w, K], the map of what the box shows.

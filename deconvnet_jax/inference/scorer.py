@@ -61,7 +61,7 @@ class Scorer:
 
     @property
     def divides_windows(self) -> bool:
-        """Whether the windows of one image may be divided over devices: sums in another order would round otherwise."""
+        """Whether devices may share the windows of one image: sums in another order would round otherwise."""
         return self.aggregation == "max"
 
     @property
@@ -71,13 +71,7 @@ class Scorer:
         return min(settings.batch_size, settings.num_proposals) if self.mode.of_proposals else settings.batch_size
 
     def windows(self, height: int, width: int, proposals: np.ndarray) -> np.ndarray:
-        """Returns the windows of an image of this size, float32 [n, 4].
-
-        Args:
-          height: of the image.
-          width: of the image.
-          proposals: [m, 4], best first; not looked at if the mode needs none.
-        """
+        """Returns the windows of an image of this size, float32 [n, 4]; its `proposals` [m, 4], best first."""
         if self.mode.of_proposals is not None:
             return self.mode.of_proposals(proposals, self.settings.num_proposals, self.settings.enlarge)
         return self.mode.windows(height, width, self.input_size)
@@ -103,8 +97,8 @@ class Scorer:
             members = [i if i < len(images) else start for i in range(start, start + batch)]
             chunks = [next(self._batches(boxes[i], 1, device_count(self.mesh))) for i in members]
             own = [images[i] for i in members]
-            canvases = self.fold(own, *zip(*chunks, strict=True), list(map(self._empty_canvas, own)))
-            scores += map(self._scores, canvases)
+            found, valid = zip(*chunks, strict=True)
+            scores += map(self._scores, self.fold(own, found, valid, list(map(self._empty_canvas, own))))
         return scores[: len(images)]
 
     def score(self, image: DeviceImage, *boxes: np.ndarray) -> Array:
@@ -132,10 +126,7 @@ class Scorer:
     def _batches(self, boxes: Sequence[np.ndarray], size: int, rows: int) -> Iterator[tuple[Array, Array]]:
         """Yields what all devices are shown at once: boxes float32 [n, 4], and bool [n], False for those that fill.
 
-        Args:
-          boxes: the windows of every image, [n, 4].
-          size: of a batch on each device.
-          rows: how many lists of windows the devices work on: one that they share, or one each.
+        `size` is that of a batch on each device, `rows` the number of images: one that all devices share, or one each.
         """
         where, size = sharding_of(self.mesh), size * device_count(self.mesh) // rows
         length = -(-max(map(len, boxes)) // size) * size
@@ -162,12 +153,6 @@ class Scorer:
           boxes: float32 [n, 4] of every image, with the same n.
           valid: bool [n] of every image; False for boxes that only fill the batch.
           canvases: of every image; donated.
-
-        Returns:
-          The canvases with these windows.
-
-        Raises:
-          InputError: if the network scores another number of classes.
         """
         mesh, mode, flip = self.mesh, self.mode, self.settings.flip
         crop = on_each(crop_windows, mesh, size=self.input_size, outside=mode.outside, antialias=mode.antialias)

@@ -27,6 +27,7 @@ from rich.progress import track
 from deconvnet_jax.data import VOC_CLASSES, propose_boxes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
+from deconvnet_jax.images import check_image
 from deconvnet_jax.inference.combine import kernels_of, most_likely, refine
 from deconvnet_jax.inference.devices import (
     Prepared,
@@ -40,7 +41,7 @@ from deconvnet_jax.inference.devices import (
     replicated,
     rounds_of,
 )
-from deconvnet_jax.inference.modes import MODES, Mode
+from deconvnet_jax.inference.modes import MODES
 from deconvnet_jax.inference.proposal_batch import sample_scores
 from deconvnet_jax.inference.scorer import Scorer
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
@@ -108,7 +109,7 @@ class Segmenter:
       variables: of the network; they are copied to all `devices` once.
       class_names: in the order of the ids.
       input_size: side of the network's input.
-      settings: which windows of an image the network is shown, how their scores are put together, the CRF, ...
+      settings: of the segmentation.
       partner: the second network of an ensemble.
       devices: that compute, of this process; by default all (`jax.local_devices()`), or that of `jax.default_device`
         where it is set. Each segments its own images; they share the windows of a single image if the maximum is taken.
@@ -301,12 +302,12 @@ class Segmenter:
         if not self._needs_proposals:
             boxes = np.zeros((0, 4))
         elif proposals is None:
-            wanted = self._mode.candidates or self.settings.num_proposals
+            wanted = MODES[self.settings.mode].candidates or self.settings.num_proposals
             boxes = propose_boxes(reduced, wanted, method=self.settings.proposals)[0]
         else:
             boxes = proposals / _scale(image.shape, reduced.shape)
-        windows = [scorer.windows(*reduced.shape[:2], boxes) for scorer in self._scorers]
-        return Prepared((height, width), reduced, windows)
+        rows, columns = reduced.shape[:2]
+        return Prepared((height, width), reduced, [scorer.windows(rows, columns, boxes) for scorer in self._scorers])
 
     def _parts(self, group: list[Prepared]) -> Iterator[list[Prepared]]:
         """Yields what is launched at once: all of a group, or every image alone, where devices share its windows."""
@@ -329,7 +330,7 @@ class Segmenter:
             for n, scorer in enumerate(self._scorers)
         )
         for others in partners:
-            scores = list(map(on_each(self._mode.combine, mesh), scores, others))
+            scores = list(map(on_each(MODES[self.settings.mode].combine, mesh), scores, others))
         results: dict[int, tuple[Array, Array]] = {}
         for members, of_round in zip(rounds, scores, strict=True):
             # Labels too: the host would look for maxima longer than the network takes on a GPU.
@@ -345,8 +346,7 @@ class Segmenter:
     def _finish(self, launched: "_Launched") -> Result:
         """Waits for an image's labels and scores, and brings them back to its own size."""
         (height, width), image, windows = launched.prepared
-        by_row = launched.labels.ndim == 1
-        labels, scores = (_of_image(np.asarray(part), *image.shape[:2], by_row) for part in launched[1:])
+        labels, scores = (_of_image(np.asarray(part), image, launched.labels.ndim == 1) for part in launched[1:])
         if image.shape[:2] != (height, width):
             scores = sample_scores(scores, np.array([0, 0, width, height]), height, width)
             labels = np.argmax(scores, axis=-1).astype(label_type(scores.shape[-1]))
@@ -364,10 +364,6 @@ class Segmenter:
     @cached_property
     def _mesh(self) -> Mesh | None:
         return local_mesh(self.devices)
-
-    @property
-    def _mode(self) -> Mode:
-        return MODES[self.settings.mode]
 
     @property
     def _sharpness(self) -> float:
@@ -399,8 +395,9 @@ class _Launched(NamedTuple):
     scores: Array  # [Hp, Wp, K] or [P, K]
 
 
-def _of_image(part: np.ndarray, height: int, width: int, by_row: bool) -> np.ndarray:
+def _of_image(part: np.ndarray, image: np.ndarray, by_row: bool) -> np.ndarray:
     """Returns a copy without the padding, [H, W, ...], of [Hp, Wp, ...] or, `by_row`, of [P, ...]."""
+    height, width = image.shape[:2]
     if by_row:
         return np.array(part[: height * width]).reshape(height, width, *part.shape[1:])
     return np.array(part[:height, :width])
@@ -419,23 +416,6 @@ def _load_partner(path: str, class_names: tuple[str, ...]) -> Member:
             f"({', '.join(class_names[:4])}, ...); both must be trained on the same"
         )
     return partner
-
-
-def check_image(image: np.ndarray) -> None:
-    """Raises InputError unless the image is uint8 RGB [H, W, 3] with a pixel at least."""
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
-        got = f"an array of shape {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(
-            f"expected a colour image [height, width, 3], got {got}; convert grey or transparent pictures, "
-            'for example with Pillow: np.asarray(picture.convert("RGB"))'
-        )
-    if image.dtype != np.uint8:
-        raise InputError(
-            f"expected uint8 values 0 to 255, got {image.dtype}; "
-            "of an image with values 0 to 1 give (image * 255).round().astype(np.uint8)"
-        )
-    if not image.size:
-        raise InputError(f"the image is empty, {list(image.shape)}; expected a pixel at least")
 
 
 def default_input_size(net: nn.Module) -> int:

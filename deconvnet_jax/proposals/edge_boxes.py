@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import check_image
 from deconvnet_jax.ops.boxes import rank_varied
 from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
 
@@ -82,7 +83,9 @@ def propose_boxes(
       InputError: for another image, count or method, or where OpenCV lacks its contributed modules.
     """
     check_method(method, forest)
-    _check(image, count)
+    check_image(image)
+    if count < 1:
+        raise InputError(f"count={count}: expected at least 1 box")
     if method == "grid" or min(image.shape[:2]) < MIN_SIDE:
         return _ranked(*_grid(*image.shape[:2]), image.shape, count)
     if method == "selective_search":
@@ -208,16 +211,6 @@ def _selective_search(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     areas = boxes[:, 2] * boxes[:, 3] / image[..., 0].size
     boxes[:, 2:] += boxes[:, :2]
     return boxes, found + np.sqrt(areas)
-
-
-def _check(image: np.ndarray, count: int) -> None:
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        got = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"expected an image, uint8 RGB [H, W, 3], got {got}; convert it first")
-    if not image.size:
-        raise InputError(f"the image is empty, {list(image.shape)}; expected a pixel at least")
-    if count < 1:
-        raise InputError(f"count={count}: expected at least 1 box")
 
 
 def _ximgproc() -> Any:  # OpenCV's stubs lack its contributed modules

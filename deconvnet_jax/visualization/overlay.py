@@ -3,6 +3,7 @@
 import numpy as np
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import check_image
 from deconvnet_jax.labels import check_labels, colored, is_ignored
 
 CONTOUR = 255  # white
@@ -39,11 +40,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.nda
 
 def check_pair(image: np.ndarray, labels: np.ndarray) -> None:
     """Raises InputError unless the image is uint8 [H, W, 3] and the labels uint8 or uint16 [H, W]."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise InputError(
-            f"expected an image, uint8 RGB [H, W, 3], got {image.dtype} {list(image.shape)}; convert it, "
-            'for example with Pillow: np.asarray(picture.convert("RGB"))'
-        )
+    check_image(image)
     check_labels(labels)
     if labels.shape != image.shape[:2]:
         raise InputError(

@@ -175,6 +175,6 @@ class OneBadImage:
 
 
 def test_an_image_that_cannot_be_used_is_named(train_split, tmp_path):
-    with pytest.raises(InputError, match=r"image 'image 1': expected an image, uint8 RGB") as caught:
+    with pytest.raises(InputError, match=r"image 'image 1': expected a colour image") as caught:
         compute_proposals(OneBadImage(train_split), tmp_path / "a.npz", method="grid", processes=2)
     assert "\n" not in str(caught.value)

@@ -66,8 +66,8 @@ def test_one_class_everywhere_has_no_contour(image):
 @pytest.mark.parametrize(
     ("image", "labels", "alpha", "message"),
     [
-        (np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8), 0.5, "expected an image, uint8 RGB"),
-        (np.zeros((4, 5, 3)), np.zeros((4, 5), np.uint8), 0.5, "expected an image.*float64"),
+        (np.zeros((4, 5), np.uint8), np.zeros((4, 5), np.uint8), 0.5, "expected a colour image"),
+        (np.zeros((4, 5, 3)), np.zeros((4, 5), np.uint8), 0.5, "expected uint8 values.*float64"),
         (np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), int), 0.5, "expected a label map"),
         (np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), np.uint8), 0.5, "labels are 5x4.*the image is 4x5"),
         (np.zeros((4, 5, 3), np.uint8), np.zeros((4, 5), np.uint8), 60, "alpha"),
