@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -35,7 +34,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
 from deconvnet_jax.inference import Canvas, DeviceImage, Scorer, empty_canvas, settings_from
 from deconvnet_jax.inference.devices import BUCKET
-from deconvnet_jax.models import compiler_options, network_from_config
+from deconvnet_jax.models import Variables, compiler_options, network_from_config
 from deconvnet_jax.training import (
     batch_layout,
     batch_shapes,
@@ -140,7 +139,7 @@ def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, dev
     """Returns `Scorer.fold` with the config's settings, compiled for one device and a photograph of VOC."""
     net, inference = network_from_config(config.model.to_dict()), settings_from(config.inference.to_dict())
 
-    def fold(variables: chex.ArrayTree, *batch: Any) -> list[Canvas]:
+    def fold(variables: Variables, *batch: Any) -> list[Canvas]:
         return Scorer(net, variables, net.num_classes, config.data.crop_size, inference).fold(*batch)
 
     count = inference.batch_size

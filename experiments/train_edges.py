@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import numpy as np
 from absl import flags
 
 from deconvnet_jax.evaluation import EdgeScores, edge_scores
 from deconvnet_jax.files import user_path, whole_file
+from deconvnet_jax.models import Layers
 from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.proposals.edge_boxes import gradient_edges
 from deconvnet_jax.proposals.edge_network import network_edges_batch, read_edge_network, write_edge_network
@@ -98,7 +98,7 @@ def run(
     }
 
 
-def score(examples: Sequence[BoundaryExample], params: chex.ArrayTree | None) -> EdgeScores:
+def score(examples: Sequence[BoundaryExample], params: Layers | None) -> EdgeScores:
     """Of the network, or of the edge map that needs no weights."""
     pairs = []
     with cli.ProgressBar("scoring") as bar:

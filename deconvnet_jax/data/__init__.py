@@ -19,6 +19,7 @@ from deconvnet_jax.data.training_windows import (
     write_window_list,
 )
 from deconvnet_jax.data.voc_layout import (
+    Photograph,
     UnlabelledSplit,
     class_names,
     has_no_masks,
@@ -67,6 +68,7 @@ __all__ = [
     "EdgeBoxes",
     "Example",
     "Objects",
+    "Photograph",
     "Source",
     "TrainingBatches",
     "UnlabelledSplit",

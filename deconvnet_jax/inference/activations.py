@@ -6,15 +6,14 @@ from typing import Any, cast
 import chex
 import flax.linen as nn
 import jax
-from flax.typing import VariableDict
 from jax import Array
 
-from deconvnet_jax.models import DeconvNet, batch_norm_name, compiler_options
+from deconvnet_jax.models import DeconvNet, Variables, batch_norm_name, compiler_options
 from deconvnet_jax.models.deconvnet import DECODER_WIDTHS
 from deconvnet_jax.ops import max_unpool
 
 
-def decoder_activations(net: DeconvNet, variables: chex.ArrayTree, windows: Array) -> dict[str, Array]:
+def decoder_activations(net: DeconvNet, variables: Variables, windows: Array) -> dict[str, Array]:
     """Returns the maps after the last deconvolution of every block, and after every unpooling but the first.
 
     Args:
@@ -36,8 +35,8 @@ def decoder_activations(net: DeconvNet, variables: chex.ArrayTree, windows: Arra
 
 @lru_cache(maxsize=2)
 def _program(net: nn.Module, batch_norm: bool) -> jax.stages.Wrapped:
-    def run(variables: chex.ArrayTree, windows: Array) -> dict[str, Array]:
-        own = cast(VariableDict, variables)
+    def run(variables: Variables, windows: Array) -> dict[str, Array]:
+        own = variables
         scores, state = net.apply(own, windows, capture_intermediates=True, mutable=["intermediates"])
         kept = cast(dict[str, Any], state["intermediates"])
         maps, last = {}, None

@@ -7,9 +7,8 @@ device has one image, and all images have the same padded size.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-import chex
 import jax
 import numpy as np
 from jax import Array
@@ -17,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deconvnet_jax.errors import InputError
 
+Tree = TypeVar("Tree")
 AXIS = "devices"
 PARTS, WHOLE = PartitionSpec(AXIS), PartitionSpec()  # each device has its part; each has all of it
 BUCKET = 256  # sides of images and canvases are padded to multiples of it; all of VOC fits into 512x512
@@ -50,7 +50,7 @@ def sharding_of(mesh: Mesh | None, spec: PartitionSpec = PARTS) -> NamedSharding
     return None if mesh is None else NamedSharding(mesh, spec)
 
 
-def replicated(tree: chex.ArrayTree, mesh: Mesh | None) -> chex.ArrayTree:
+def replicated(tree: Tree, mesh: Mesh | None) -> Tree:
     """Copies a tree to every device; with one device it stays where it is, unless that is on several."""
     if mesh is not None:
         return jax.device_put(tree, sharding_of(mesh, WHOLE))

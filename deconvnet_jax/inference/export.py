@@ -3,27 +3,26 @@
 from collections.abc import Sequence
 from typing import cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from flax.typing import VariableDict
 from jax import Array, export
 
 from deconvnet_jax.inference.proposal_batch import logits_of
+from deconvnet_jax.models import Variables
 from deconvnet_jax.ops import normalize_images
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
-def flat_weights(variables: chex.ArrayTree) -> dict[str, Array]:
+def flat_weights(variables: Variables) -> dict[str, Array]:
     """Returns the weights as the artefact takes them: {"params/conv1_1/kernel": array, ...}."""
-    return {name: cast(Array, leaf) for name, leaf in flatten_dict(cast(VariableDict, variables), sep="/").items()}
+    return {name: cast(Array, leaf) for name, leaf in flatten_dict(variables, sep="/").items()}
 
 
 def export_network(
-    net: nn.Module, variables: chex.ArrayTree, input_size: int, platforms: Sequence[str] = PLATFORMS
+    net: nn.Module, variables: Variables, input_size: int, platforms: Sequence[str] = PLATFORMS
 ) -> bytes:
     """Returns the function (weights, images) -> scores, for any number of images, serialized by `jax.export`.
 

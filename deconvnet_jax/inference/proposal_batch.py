@@ -21,12 +21,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.typing import VariableDict
 from jax import Array, lax
 from jax.sharding import Mesh
 
 from deconvnet_jax.inference.devices import AXIS, PARTS, WHOLE, device_count, sharding_of, spread
-from deconvnet_jax.models import compiler_options
+from deconvnet_jax.models import Variables, compiler_options
 from deconvnet_jax.ops import MEAN_BGR
 
 AGGREGATIONS = ("max", "mean")
@@ -124,9 +123,7 @@ def _filter_weights(start: Array, stop: Array, size: int, length: Array, padded:
 
 
 @lru_cache(maxsize=8)
-def network_scores(
-    net: nn.Module, flip: bool = False, mesh: Mesh | None = None
-) -> Callable[[chex.ArrayTree, Array], Array]:
+def network_scores(net: nn.Module, flip: bool = False, mesh: Mesh | None = None) -> Callable[[Variables, Array], Array]:
     """Returns the jitted network, shared by all who ask for an equal one: new variables compile nothing.
 
     Args:
@@ -143,7 +140,7 @@ def network_scores(
     return jax.jit(network, compiler_options=compiler_options(platform))
 
 
-def scores_of(net: nn.Module, flip: bool, variables: chex.ArrayTree, windows: Array) -> Array:
+def scores_of(net: nn.Module, flip: bool, variables: Variables, windows: Array) -> Array:
     """As the function that `network_scores` returns, not jitted."""
     scores = logits_of(net, variables, windows)
     if flip:
@@ -151,9 +148,9 @@ def scores_of(net: nn.Module, flip: bool, variables: chex.ArrayTree, windows: Ar
     return scores.astype(jnp.float32)
 
 
-def logits_of(net: nn.Module, variables: chex.ArrayTree, windows: Array) -> Array:
+def logits_of(net: nn.Module, variables: Variables, windows: Array) -> Array:
     """Returns what a network predicts; Flax's type of `apply` knows neither our variables nor what it returns."""
-    return cast(Array, net.apply(cast(VariableDict, variables), windows, train=False))
+    return cast(Array, net.apply(variables, windows, train=False))
 
 
 @partial(jax.jit, static_argnames=("aggregation", "antialias"), donate_argnums=0)

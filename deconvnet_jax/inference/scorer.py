@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -27,6 +26,7 @@ from deconvnet_jax.inference.proposal_batch import (
     scores_of,
 )
 from deconvnet_jax.inference.settings import InferenceSettings
+from deconvnet_jax.models import Variables
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Scorer:
     """
 
     net: nn.Module
-    variables: chex.ArrayTree
+    variables: Variables
     num_classes: int
     input_size: int
     settings: InferenceSettings

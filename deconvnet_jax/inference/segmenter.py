@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import chex
 import cv2
 import flax.linen as nn
 import jax
@@ -46,7 +45,7 @@ from deconvnet_jax.inference.proposal_batch import sample_scores
 from deconvnet_jax.inference.scorer import Scorer
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
 from deconvnet_jax.labels import label_type
-from deconvnet_jax.models import DeconvNet, FCN8s
+from deconvnet_jax.models import DeconvNet, FCN8s, Variables
 from deconvnet_jax.ops import checked_boxes
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
@@ -81,11 +80,11 @@ class Member(NamedTuple):
     """
 
     net: nn.Module
-    variables: chex.ArrayTree
+    variables: Variables
     input_size: int
 
     @classmethod
-    def from_loaded(cls, net: nn.Module, variables: chex.ArrayTree, info: Mapping[str, Any]) -> "Member":
+    def from_loaded(cls, net: nn.Module, variables: Variables, info: Mapping[str, Any]) -> "Member":
         """Returns what `weights.load_checkpoint` returns with the size that the network was trained with.
 
         Raises:
@@ -117,7 +116,7 @@ class Segmenter:
     """
 
     net: nn.Module
-    variables: chex.ArrayTree
+    variables: Variables
     class_names: tuple[str, ...]
     input_size: int = DECONVNET_INPUT_SIZE
     settings: InferenceSettings = field(default_factory=InferenceSettings)
@@ -182,7 +181,7 @@ class Segmenter:
     def from_loaded(
         cls,
         net: nn.Module,
-        variables: chex.ArrayTree,
+        variables: Variables,
         info: Mapping[str, Any],
         devices: Sequence[jax.Device] | None = None,
         **settings: Any,

@@ -15,9 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.typing import VariableDict
 
-from deconvnet_jax.models import DeconvNet, compiler_options, count_parameters, fold_batch_norm
+from deconvnet_jax.models import DeconvNet, Variables, compiler_options, count_parameters, fold_batch_norm
 
 from . import harness
 from .harness import OURS, THEIRS, Contender, Numbers, Table
@@ -50,7 +49,7 @@ def run(batch_size: int | None, width: float, quick: bool = False) -> Numbers:
     }
 
 
-def measure(net: DeconvNet, variables: VariableDict, batch_size: int, compare: bool, quick: bool) -> Numbers:
+def measure(net: DeconvNet, variables: Variables, batch_size: int, compare: bool, quick: bool) -> Numbers:
     """Returns the numbers of both sides, or of ours alone."""
     images = np.random.default_rng(0).uniform(-120, 140, (batch_size, SIZE, SIZE, 3)).astype(np.float32)
     contenders: dict[str, Contender[Any]] = {OURS: ours(net, variables, images)}
@@ -60,7 +59,7 @@ def measure(net: DeconvNet, variables: VariableDict, batch_size: int, compare: b
     return harness.compare(contenders, batch_size, quick)
 
 
-def ours(net: DeconvNet, variables: VariableDict, images: np.ndarray) -> Contender[jax.Array]:
+def ours(net: DeconvNet, variables: Variables, images: np.ndarray) -> Contender[jax.Array]:
     """Returns this project's network on one device; a step computes scores [N, S, S, K]."""
     net, folded = fold_batch_norm(net, variables)
     program = jax.jit(net.apply, compiler_options=compiler_options(jax.default_backend()))
@@ -68,7 +67,7 @@ def ours(net: DeconvNet, variables: VariableDict, images: np.ndarray) -> Contend
     return Contender(step, lambda scores: float(scores[0, 0, 0, 0]), count_parameters(folded))
 
 
-def theirs(variables: VariableDict, images: np.ndarray) -> Contender[Any]:
+def theirs(variables: Variables, images: np.ndarray) -> Contender[Any]:
     """Returns the same in PyTorch; a step computes scores [N, K, S, S]."""
     import torch
 

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.typing import VariableDict
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.models import DeconvNet, batch_norm_name, layer_names
+from deconvnet_jax.models import DeconvNet, Variables, batch_norm_name, layer_names
 from deconvnet_jax.models.deconvnet import STRIDE
 
 from ..configs import default
@@ -36,12 +35,12 @@ def make_net(dtype: str, width: float) -> DeconvNet:
     return DeconvNet(CLASSES, width=width, fc_features=max(1, round(FC_FEATURES * width)), dtype=jnp.dtype(dtype))
 
 
-def shapes(net: DeconvNet, size: int = SIZE) -> VariableDict:
+def shapes(net: DeconvNet, size: int = SIZE) -> Variables:
     """Returns the shapes of a network's variables for images [size, size]."""
     return jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
 
 
-def make_variables(net: DeconvNet) -> VariableDict:
+def make_variables(net: DeconvNet) -> Variables:
     """Returns random weights on the host, drawn by NumPy: `init_variables` takes long to compile."""
     rng = np.random.default_rng(0)
 

@@ -10,11 +10,10 @@ from functools import partial
 import jax
 import numpy as np
 import torch
-from flax.typing import VariableDict
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from deconvnet_jax.models import DeconvNet, batch_norm_name
+from deconvnet_jax.models import DeconvNet, Variables, batch_norm_name
 from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS
 from deconvnet_jax.ops.preprocess import MEAN_BGR
 
@@ -25,7 +24,7 @@ from .network import CLASSES, optimizer_settings
 class Network(nn.Module):
     """DeconvNet of PyTorch's own modules."""
 
-    def __init__(self, variables: VariableDict) -> None:
+    def __init__(self, variables: Variables) -> None:
         super().__init__()
         params = variables["params"]
         names = [name for name in params if "kernel" in params[name]]
@@ -54,7 +53,7 @@ class Network(nn.Module):
         return self.layers["seg-score-voc"](x)
 
 
-def _layer(name: str, layer: dict[str, np.ndarray]) -> nn.Conv2d | nn.ConvTranspose2d:
+def _layer(name: str, layer: dict[str, jax.Array]) -> nn.Conv2d | nn.ConvTranspose2d:
     """A Conv2d from our kernel [h, w, in, out]; fc6-deconv, which enlarges its map, is a ConvTranspose2d.
 
     The other deconvolutions are convolutions here as they are in ours: as ConvTranspose2d they take PyTorch longer.
@@ -71,7 +70,7 @@ def _layer(name: str, layer: dict[str, np.ndarray]) -> nn.Conv2d | nn.ConvTransp
     return module
 
 
-def _batch_norm(layer: dict[str, np.ndarray]) -> nn.BatchNorm2d:
+def _batch_norm(layer: dict[str, jax.Array]) -> nn.BatchNorm2d:
     """A BatchNorm2d with our epsilon and momentum, which PyTorch counts from the other end."""
     net = DeconvNet(CLASSES)
     module = nn.BatchNorm2d(len(layer["scale"]), eps=net.bn_epsilon, momentum=1 - net.bn_momentum)
@@ -89,7 +88,7 @@ def device() -> str:
     return "cuda"
 
 
-def training(variables: VariableDict, batch: dict[str, np.ndarray], dtype: str) -> Contender[Tensor]:
+def training(variables: Variables, batch: dict[str, np.ndarray], dtype: str) -> Contender[Tensor]:
     """Returns the training step that `train.ours` makes: channels_last, autocast for bfloat16, compiled on a GPU."""
     on = device()
     if on == "cuda":
@@ -137,7 +136,7 @@ def _optimizer(network: Network) -> torch.optim.SGD:
     return torch.optim.SGD(groups, momentum=settings["momentum"], fused=True)
 
 
-def forward_pass(variables: VariableDict, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int, str]:
+def forward_pass(variables: Variables, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int, str]:
     """Returns the network with folded batch normalisation, its number of parameters, and how it is run.
 
     Args:

@@ -19,9 +19,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.typing import VariableDict
 
-from deconvnet_jax.models import DeconvNet, count_parameters
+from deconvnet_jax.models import DeconvNet, Variables, count_parameters
 from deconvnet_jax.training import (
     AXIS_NAME,
     TrainState,
@@ -78,7 +77,7 @@ def measure(names: Sequence[str], batch_size: int, width: float, dtype: str, qui
 
 
 def contender(
-    name: str, variables: VariableDict, batch: dict[str, np.ndarray], dtype: str, width: float
+    name: str, variables: Variables, batch: dict[str, np.ndarray], dtype: str, width: float
 ) -> Contender[Any]:
     """Returns one side by its name."""
     if name == OURS:
@@ -108,7 +107,7 @@ def peak_of_steps(name: str, batch_size: int, width: float, dtype: str) -> int |
 
 
 def ours(
-    net: DeconvNet, variables: VariableDict, batch: dict[str, np.ndarray], devices: Sequence[jax.Device]
+    net: DeconvNet, variables: Variables, batch: dict[str, np.ndarray], devices: Sequence[jax.Device]
 ) -> Contender[jax.Array]:
     """Returns this project's step on these devices, which share the batch."""
     update, state = start_training(net, variables, devices)
@@ -124,7 +123,7 @@ def ours(
 
 
 def start_training(
-    net: DeconvNet, variables: VariableDict, devices: Sequence[jax.Device]
+    net: DeconvNet, variables: Variables, devices: Sequence[jax.Device]
 ) -> tuple[Callable[[TrainState, Any], tuple[TrainState, Any]], TrainState]:
     """Returns the update on these devices, of a state and a placed batch, and the first state."""
     optimizer = make_optimizer(optimizer_settings(), variables["params"])

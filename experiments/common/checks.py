@@ -13,9 +13,9 @@ import numpy as np
 from deconvnet_jax.data import (
     IGNORE,
     DatasetSplit,
-    Example,
 )
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import Examples
 from deconvnet_jax.models import (
     check_input_size,
     count_parameters,
@@ -81,9 +81,7 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
             ) from error
 
 
-def likely_mistakes(
-    config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
-) -> Iterator[str]:
+def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_names: Sequence[str]) -> Iterator[str]:
     """Yields a warning for every setting, and for masks, that is valid but usually a mistake."""
     if config.model.width == 1 and not (config.init.vgg16 or config.init_from):
         yield (

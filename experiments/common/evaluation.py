@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import ml_collections
 import numpy as np
@@ -16,6 +15,7 @@ from deconvnet_jax.data import (
     VOC_CLASSES,
     DatasetSplit,
     Example,
+    Photograph,
     UnlabelledSplit,
     has_no_masks,
     open_split,
@@ -24,9 +24,9 @@ from deconvnet_jax.data import (
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import Tally, confusion_matrix, segmentation_scores, submission_folder
 from deconvnet_jax.files import user_path, whole_file, write_text
-from deconvnet_jax.images import save_picture
+from deconvnet_jax.images import Examples, save_picture
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter, mode_of, settings_from
-from deconvnet_jax.models import Network
+from deconvnet_jax.models import Network, Variables
 from deconvnet_jax.processes import first_process_first, sum_over_processes
 from deconvnet_jax.training import Evaluation
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
@@ -41,15 +41,15 @@ PICTURES = 4  # images that every evaluation draws
 
 
 def evaluator(
-    net: Network, class_names: Sequence[str], source: Sequence[Example], config: ml_collections.ConfigDict
-) -> Callable[[chex.ArrayTree], Evaluation]:
+    net: Network, class_names: Sequence[str], source: Examples, config: ml_collections.ConfigDict
+) -> Callable[[Variables], Evaluation]:
     """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with pictures.
 
     Images are segmented as the config says if that needs no proposals, else whole; without CRF and partner.
     """
     count, chosen = _evaluated(config, source), _settings(config, net)
 
-    def evaluate(variables: chex.ArrayTree) -> Evaluation:
+    def evaluate(variables: Variables) -> Evaluation:
         segmenter = Segmenter(net, variables, tuple(class_names), config.data.crop_size, chosen)
         matrix = np.zeros((len(class_names), len(class_names)), np.int64)
         pictures = {}
@@ -76,7 +76,7 @@ def _settings(config: ml_collections.ConfigDict, net: Network) -> InferenceSetti
     return chosen
 
 
-def _evaluated(config: ml_collections.ConfigDict, source: Sequence[Example]) -> int:
+def _evaluated(config: ml_collections.ConfigDict, source: Examples) -> int:
     return min(config.eval_images or len(source), len(source)) if config.eval_every else 0
 
 
@@ -187,7 +187,7 @@ class ResultWriter:
         self._folder, self._class_names, self._panels = folder, class_names, panels
         self._labels = submission_folder(split) if tuple(class_names) == VOC_CLASSES else Path("labels")
 
-    def __call__(self, index: int, example: Example, result: Result) -> None:
+    def __call__(self, index: int, example: Example | Photograph, result: Result) -> None:
         """Writes those of image number `index`."""
         save_label_png(self._path(self._labels, f"{example.name}.png"), result.labels)
         if index < self._panels or self._panels < 0:
@@ -231,7 +231,7 @@ def score_split(
 
 def _results(
     segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, share: range
-) -> Iterator[tuple[int, Example, Result]]:
+) -> Iterator[tuple[int, Example | Photograph, Result]]:
     """Numbers, examples and results of some images, as they are segmented."""
     names, sizes = [split.name(i) for i in share], [split.size(i) for i in share]
     boxes = segmenting.boxes_from_file(segmenter.settings, names, sizes)

@@ -4,20 +4,20 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import chex
 import ml_collections
 import numpy as np
 
 from deconvnet_jax import data
 from deconvnet_jax.data import Example
+from deconvnet_jax.images import Examples
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter
-from deconvnet_jax.models import Network
+from deconvnet_jax.models import Network, Variables
 
 from ..configs import settings
 
 
 def segmenter_of(
-    loaded: tuple[Network, chex.ArrayTree, dict[str, Any]],
+    loaded: tuple[Network, Variables, dict[str, Any]],
     config: ml_collections.ConfigDict | None,
     changes: dict[str, Any],
 ) -> Segmenter:
@@ -63,10 +63,10 @@ def boxes_from_file(
 
 def results(
     segmenter: Segmenter,
-    source: Sequence[Example],
+    source: Examples | data.UnlabelledSplit,
     share: Sequence[int],
     boxes: Sequence[np.ndarray] | None = None,
-) -> Iterator[tuple[int, Example, Result]]:
+) -> Iterator[tuple[int, Example | data.Photograph, Result]]:
     """Segments some images of a split; they are read a few ahead.
 
     Args:
@@ -78,7 +78,7 @@ def results(
     Returns:
       Number, example and result of each, in their order.
     """
-    waiting: deque[tuple[int, Example]] = deque()
+    waiting: deque[tuple[int, Example | data.Photograph]] = deque()
 
     def images() -> Iterator[np.ndarray]:
         for index in share:

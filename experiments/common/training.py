@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -14,7 +13,7 @@ import numpy as np
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import as_path, in_bucket, local_copy, user_path
-from deconvnet_jax.images import Example
+from deconvnet_jax.images import Examples
 from deconvnet_jax.models import DeconvNet, Network, Variables, compiler_options, count_parameters, network_from_config
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.processes import say
@@ -140,7 +139,7 @@ def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) 
 
 
 def calibrated_scores(
-    found: TrainingData, folder: Path, evaluate: Callable[[chex.ArrayTree], Evaluation]
+    found: TrainingData, folder: Path, evaluate: Callable[[Variables], Evaluation]
 ) -> dict[str, float]:
     """Re-estimates the batch statistics of the last step, if the config says so and it is not done.
 
@@ -189,7 +188,7 @@ def window_counts(found: TrainingData) -> str:
     return f"{repeated:,} windows ({count:,} before those of rare classes are repeated)"
 
 
-def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) -> list[float] | None:
+def class_weights(config: ml_collections.ConfigDict, source: Examples) -> list[float] | None:
     """Returns the weights of the classes in the loss; None if all pixels count alike."""
     if not config.class_balance:
         return None
@@ -198,7 +197,7 @@ def class_weights(config: ml_collections.ConfigDict, source: Sequence[Example]) 
 
 
 def initial_variables(
-    net: Network, config: ml_collections.ConfigDict, source: Sequence[Example], class_names: Sequence[str]
+    net: Network, config: ml_collections.ConfigDict, source: Examples, class_names: Sequence[str]
 ) -> Variables:
     """Returns what `config.init_from` or `config.init` asks for; the same in every process."""
     variables = init_variables(net, config.seed)
@@ -218,7 +217,7 @@ def initial_variables(
 
 
 def _with_kept_features(
-    net: DeconvNet, config: ml_collections.ConfigDict, variables: Variables, source: Sequence[Example]
+    net: DeconvNet, config: ml_collections.ConfigDict, variables: Variables, source: Examples
 ) -> Variables:
     """Returns the variables with batch normalisation that passes VGG-16's features on."""
     images = [source[i].image for i in range(min(FEATURE_IMAGES, len(source)))]
