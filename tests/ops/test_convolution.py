@@ -4,6 +4,7 @@ import logging
 import platform
 import subprocess
 import sys
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +149,40 @@ def test_a_build_of_xla_without_onednn(monkeypatch):
     assert onednn.has_onednn()
     monkeypatch.setattr(onednn, "_TARGET", "__onednn$unknown")
     assert not onednn.has_onednn.__wrapped__()
+
+
+@on_x86
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.transfer_guard("disallow"),
+        lambda: jax.transfer_guard("disallow_explicit"),
+        jax.disable_jit,
+        lambda: jax.enable_x64(True),
+        lambda: jax.debug_nans(True),
+        lambda: jax.default_matmul_precision("bfloat16"),
+        lambda: jax.numpy_dtype_promotion("strict"),
+        lambda: jax.default_device(jax.devices()[-1]),
+        jax.checking_leaks,
+    ],
+)
+def test_whatever_is_set_where_it_is_first_asked_for(monkeypatch, setting):
+    """Or a process that trains first and one that evaluates first would compile different steps."""
+    monkeypatch.setattr(onednn, "has_onednn", cache(onednn.has_onednn.__wrapped__))
+    arguments = jax.device_put((np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)))
+    with setting():
+        assert jax.jit(lambda *each: onednn.has_onednn() and convolve(*each))(*arguments) is not False
+        assert onednn.has_onednn()
+
+
+@on_x86
+def test_a_trial_that_fails_for_another_reason_is_told(monkeypatch):
+    def out_of_memory(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(jax.ffi, "ffi_call", out_of_memory)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+        onednn.has_onednn.__wrapped__()
 
 
 def test_a_version_of_xla_that_is_not_tested(monkeypatch, caplog):
