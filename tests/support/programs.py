@@ -13,6 +13,7 @@ from unittest import mock
 from absl import flags
 from absl import logging as absl_logging
 
+from deconvnet_jax.weights import checkpoint_folder
 from experiments.common import failures
 
 
@@ -53,6 +54,7 @@ def _exit_code(module, argv):
 def _as_before():
     """What a program changes in its process is undone: flags, hooks, logging."""
     defined, verbosity, handlers = set(flags.FLAGS), absl_logging.get_verbosity(), logging.root.handlers[:]
+    checkpoint_folder._quiet()  # once per process, so not within a program whose hooks are taken away again
     hooks = threading.excepthook, sys.unraisablehook
     try:
         with mock.patch.object(failures, "_said", set()):
