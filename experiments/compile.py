@@ -25,6 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from absl import flags
 from jax.sharding import SingleDeviceSharding
 from rich.console import Console
@@ -38,6 +39,7 @@ from deconvnet_jax.models import Variables, compiler_options, network_from_confi
 from deconvnet_jax.training import (
     batch_layout,
     batch_shapes,
+    class_weights_of,
     compile_parallel,
     create_state,
     init_variables,
@@ -123,8 +125,8 @@ def compile_step(
     """
     net = network_from_config(config.model.to_dict())
     variables = jax.eval_shape(partial(init_variables, net), config.seed)
-    weights = [1.0] * config.model.num_classes if config.class_balance else None  # values do not matter
     changed = {**config.to_dict(), "batch_size": batch_size}
+    weights = class_weights_of(changed, lambda: np.arange(1, config.model.num_classes + 1))  # any numbers of pixels
     step, optimizer = make_step(changed, net, variables["params"], len(devices), weights)
     state = jax.eval_shape(lambda variables: create_state(variables, optimizer), variables)
     shape = (len(devices), batch_size // len(devices), config.data.crop_size, config.data.crop_size)

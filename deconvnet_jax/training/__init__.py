@@ -5,7 +5,7 @@ from deconvnet_jax.training.calibration import calibrate_batch_norm
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Preempted
 from deconvnet_jax.training.loop import Evaluation, make_step, train
-from deconvnet_jax.training.loss import balanced_class_weights, segmentation_loss
+from deconvnet_jax.training.loss import balanced_class_weights, class_weights_of, segmentation_loss
 from deconvnet_jax.training.metric_writer import METRICS_FILE, metric_lines
 from deconvnet_jax.training.optimizer import SCHEDULES, make_optimizer
 from deconvnet_jax.training.parallel import (
@@ -40,6 +40,7 @@ __all__ = [
     "batch_shapes",
     "calibrate_batch_norm",
     "claim_workdir",
+    "class_weights_of",
     "compile_parallel",
     "create_state",
     "data_parallel",

@@ -16,7 +16,7 @@ from deconvnet_jax.models import DeconvNet, Layers, Network, Variables
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Interruption, Preempted
 from deconvnet_jax.training.metric_writer import MetricWriter, Progress
-from deconvnet_jax.training.optimizer import make_optimizer, make_plateau, make_schedule
+from deconvnet_jax.training.optimizer import SCHEDULES, make_optimizer, make_plateau, make_schedule
 from deconvnet_jax.training.parallel import (
     AXIS_NAME,
     BatchIterator,
@@ -215,7 +215,7 @@ class _Run:
                 add_metrics(self.manager, step, scores)
             self.progress.evaluated(step, scores)
         settings = self.config["optimizer"]
-        if settings["schedule"] == "plateau":
+        if SCHEDULES[settings["schedule"]].of_scores:
             metric = settings["plateau_metric"]
             plateau = jax.device_get(first_replica(state.plateau))
             plateau = make_plateau(settings).update({}, plateau, value=-scores[metric])[1]

@@ -1,6 +1,7 @@
 """The per-pixel softmax loss (original: SOFTMAX_LOSS with ignore_label 255, normalised by the pixels that count)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import chex
 import jax
@@ -38,12 +39,28 @@ def positive(total: Array) -> Array:
     return jnp.where(total > 0, total, 1)
 
 
-def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
-    """Weights share ** -balance of classes: 0 gives each pixel the same influence on the loss, 1 each class.
+def class_weights_of(config: Mapping[str, Any], count_pixels: Callable[[], np.ndarray]) -> list[float] | None:
+    """Returns the weights of the classes in the loss, or None if every pixel counts the same.
+
+    Training (experiments/common/training.py) and `experiments.compile` both call it: the compiled step has weights if
+    the step that trains has them. A new rule for the weights belongs here.
 
     Args:
-      pixels: [K], how many there are of each class in the training data.
-      balance: 0..1.
+      config: the experiment's settings; `class_balance` is read.
+      count_pixels: returns the number of pixels of each class in the training data, [K]; called only for weights.
+    """
+    balance = config["class_balance"]
+    return balanced_class_weights(count_pixels(), balance).tolist() if balance else None
+
+
+def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
+    """Returns the weights share ** -balance, by each class's share of the pixels.
+
+    `class_weights_of` calls it with the setting `class_balance`.
+
+    Args:
+      pixels: [K], number of pixels of each class in the training split without ignored ones (`data.class_pixels`).
+      balance: from 0 (every pixel counts the same in the loss) to 1 (every class counts the same).
 
     Returns:
       float32 [K], 1 on average over the pixels; 0 for a class without any.

@@ -1,6 +1,7 @@
 """Momentum SGD as the original's Caffe does it, from optax's parts (training/00*/solver.prototxt)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -16,28 +17,56 @@ from deconvnet_jax.ops.sums import sums_of_squares
 
 T = TypeVar("T")
 
-SCHEDULES = ("step", "plateau")
 _BETTER = 1e-6  # a score of 0..1 is better than another by at least this
 
 
-def make_schedule(config: Mapping[str, Any]) -> optax.Schedule:
-    """The learning rate at a step as section "optimizer" of the config says: times `drop_factor` at each of `drops`.
+def _lowered_at_drops(config: Mapping[str, Any]) -> optax.Schedule:
+    drops = {step: config["drop_factor"] for step in config["drops"]}
+    return optax.piecewise_constant_schedule(config["learning_rate"], drops)
 
-    With schedule "plateau" it is constant; the drops that evaluations cause come on top of it (`make_plateau`).
+
+def _constant(config: Mapping[str, Any]) -> optax.Schedule:
+    return optax.constant_schedule(config["learning_rate"])
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A learning-rate schedule.
+
+    Attributes:
+      rate: function of section "optimizer" of the config to the learning rate at a step.
+      of_scores: the scores of evaluations lower the rate further (`make_plateau`); so the run needs evaluations.
+    """
+
+    rate: Callable[[Mapping[str, Any]], optax.Schedule]
+    of_scores: bool = False
+
+
+SCHEDULES = {"step": Schedule(_lowered_at_drops), "plateau": Schedule(_constant, of_scores=True)}
+
+
+def make_schedule(config: Mapping[str, Any]) -> optax.Schedule:
+    """Returns the learning rate at a step, by the row of `SCHEDULES` that the config names.
+
+    To add a schedule, add a row; its function reads section "optimizer" only. A schedule with an end needs a new
+    setting for that end. It cannot be `num_steps`, which may change when a run resumes (`workdir.HARMLESS`) and would
+    then change the rates of steps already done. If both stages of a config need their own value of a new setting, name
+    it in `OWN` of experiments/configs/stages.py.
+
+    Args:
+      config: section "optimizer" of the experiment's config.
 
     Raises:
       InputError: for an unknown schedule.
     """
-    if config["schedule"] not in SCHEDULES:
-        raise InputError(
-            f"config.optimizer.schedule='{config['schedule']}': unknown; expected {' or '.join(SCHEDULES)}"
-        )
-    drops = config["drops"] if config["schedule"] == "step" else ()
-    return optax.piecewise_constant_schedule(config["learning_rate"], {step: config["drop_factor"] for step in drops})
+    name = config["schedule"]
+    if name not in SCHEDULES:
+        raise InputError(f"config.optimizer.schedule='{name}': unknown; expected {' or '.join(SCHEDULES)}")
+    return SCHEDULES[name].rate(config)
 
 
 def make_plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
-    """For schedule "plateau": `update({}, state, value=-score)` after an evaluation gives a state with a new `scale`.
+    """Returns what lowers the learning rate by scores: `update({}, state, value=-score)` gives the new `scale`.
 
     The learning rate is multiplied by `drop_factor` after `plateau_patience` evaluations in a row whose score is not
     better than the best before them (paper, section 4.2: "whenever the validation accuracy does not improve").
@@ -60,7 +89,7 @@ def make_optimizer(config: Mapping[str, Any], params: Layers) -> optax.GradientT
     and decay like them if `decay_bn` (Caffe's defaults, which the original leaves as they are).
 
     Args:
-      config: section "optimizer" of the experiment's config: learning_rate, schedule, drops, drop_factor, momentum,
+      config: section "optimizer" of the experiment's config: learning_rate, schedule and its settings, momentum,
         weight_decay, decay_bn, bias_rate, rates (pairs of a prefix of layer names and the learning rate of these
         layers, relative), freeze (prefixes of layer names that keep their initial values).
       params: the network's parameters; only their names are used.

@@ -14,7 +14,10 @@ from deconvnet_jax.files import locked, user_path, write_text
 from deconvnet_jax.training.parallel import group_size
 from deconvnet_jax.weights import newest_description
 
-# Keys that may change between two starts of a run: they do not change what it computes up to the steps already done.
+# What a resumed run may change. Each entry is a whole key, or a section with a dot at its end. A change of any other
+# setting is refused.
+#
+# HARMLESS settings may change between two starts: they do not change what the steps already done have computed.
 HARMLESS = (
     "num_steps",
     "log_every",
@@ -29,6 +32,7 @@ HARMLESS = (
     "inference.proposals",
     "inference.enlarge",
     "inference.crf",
+    "inference.crf_sharpness",
     "inference.ensemble_checkpoint",
     "inference.batch_size",
     "data.data_dir",
@@ -36,11 +40,12 @@ HARMLESS = (
     "data.read_threads",
     "data.workers",
 )
-# Keys that change what comes, but with which the saved state still makes sense; accepted if the user says so.
+# ACCEPTABLE settings change the steps to come, and the saved state still fits. They need --accept_changes.
 ACCEPTABLE = ("optimizer.", "micro_batch", "bn_group", "caffe_gradients", "all_reduce_dtype", "class_balance")
 ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split", "data.voc_root")
 ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inference.max_side")  # of evaluations
-# Keys that older runs lack, with what those did.
+# Settings that are newer than some runs, with the value that those runs used. Each new setting belongs here, unless it
+# is harmless: a run from before it resumes only with this value.
 SINCE = {"data.zoom": [1.0, 1.0], "data.inside_image": False, "model.unpooling": "indices", "model.batch_norm": True}
 
 
@@ -116,24 +121,29 @@ def _stored_config(path: Path, info: Mapping[str, Any] | None, new: Mapping[str,
         return written
     if written is None and jax.process_index() == 0:
         print(f"warning: {path} cannot be read ({damage}); the newest checkpoint has the config", file=sys.stderr)
-    accepted = [key for key in new if key.startswith(ACCEPTABLE) and written and written.get(key) == new[key]]
+    accepted = [key for key in new if _listed(key, ACCEPTABLE) and written and written.get(key) == new[key]]
     return {**flatten(info["config"]), **{key: new[key] for key in accepted}}
 
 
 def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any], accept_changes: bool) -> None:
     old = {**{key: value for key, value in SINCE.items() if key in new}, **old}
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not key.startswith(HARMLESS)]
-    refused = [key for key in changed if not (accept_changes and key.startswith(ACCEPTABLE))]
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not _listed(key, HARMLESS)]
+    refused = [key for key in changed if not (accept_changes and _listed(key, ACCEPTABLE))]
     changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in refused or changed)
     if refused:
         remedies = ["another --workdir to start anew"]
         if "bn_group" in refused and "bn_group" in old:
             remedies.insert(0, f"--config.bn_group={old['bn_group']} to keep the groups for batch statistics")
-        if all(key.startswith(ACCEPTABLE) for key in refused):
+        if all(_listed(key, ACCEPTABLE) for key in refused):
             remedies.append("or --accept_changes to go on with it")
         raise InputError(f"--workdir={workdir} belongs to another config: {changes}; give {', '.join(remedies)}")
     if changed and jax.process_index() == 0:
         print(f"going on with another config: {changes}", file=sys.stderr)
+
+
+def _listed(key: str, entries: tuple[str, ...]) -> bool:
+    """Returns whether a key, or its section, is one of the entries."""
+    return any(key == entry or (entry.endswith(".") and key.startswith(entry)) for entry in entries)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

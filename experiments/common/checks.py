@@ -23,6 +23,7 @@ from deconvnet_jax.models import (
 )
 from deconvnet_jax.processes import say
 from deconvnet_jax.training import (
+    SCHEDULES,
     batch_layout,
     init_variables,
     local_batch_size,
@@ -52,10 +53,13 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
 
 def check_combinations(config: ml_collections.ConfigDict) -> None:
     """Raises InputError for settings that are each in range and exclude each other, on any machine."""
-    plateau, model = config.optimizer.schedule == "plateau", config.model
-    if plateau and not config.eval_every:
-        raise InputError("config.optimizer.schedule=plateau needs evaluations: give --config.eval_every=STEPS")
-    if plateau and config.optimizer.drop_factor == 1:
+    model, optimizer = config.model, config.optimizer
+    of_scores = SCHEDULES[optimizer.schedule].of_scores
+    if of_scores and not config.eval_every:
+        raise InputError(
+            f"config.optimizer.schedule={optimizer.schedule} needs evaluations: give --config.eval_every=STEPS"
+        )
+    if of_scores and optimizer.drop_factor == 1:
         raise InputError("config.optimizer.drop_factor=1 never lowers the learning rate; give a number below 1")
     size = config.data.crop_size
     if config.data.resize_size < size:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,9 +20,9 @@ from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.processes import say
 from deconvnet_jax.training import (
     Evaluation,
-    balanced_class_weights,
     calibrate_batch_norm,
     claim_workdir,
+    class_weights_of,
     init_variables,
     local_batch_size,
     locked_workdir,
@@ -124,6 +125,7 @@ def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) 
     splits = (config.data.train_split, config.data.eval_split)
     warn_of_common_images(found.trained, np.unique(found.windows.images).tolist(), found.evaluated, *splits)
     evaluate = evaluator(net, class_names, found.evaluated, config)
+    pixels = partial(data.class_pixels, found.trained, config.model.num_classes)
     with closing(batches):
         scores = train(
             config.to_dict(),
@@ -133,7 +135,7 @@ def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) 
             batches=batches,
             info={"config": config.to_dict(), "class_names": list(class_names)},
             evaluate=evaluate,
-            class_weights=class_weights(config, found.trained),
+            class_weights=class_weights_of(config.to_dict(), pixels),
         )
     return calibrated_scores(found, folder, evaluate) or scores
 
@@ -186,14 +188,6 @@ def window_counts(found: TrainingData) -> str:
     if not found.config.data.balance:
         return f"{count:,} windows"
     return f"{repeated:,} windows ({count:,} before those of rare classes are repeated)"
-
-
-def class_weights(config: ml_collections.ConfigDict, source: Examples) -> list[float] | None:
-    """Returns the weights of the classes in the loss; None if all pixels count alike."""
-    if not config.class_balance:
-        return None
-    pixels = data.class_pixels(source, config.model.num_classes)
-    return balanced_class_weights(pixels, config.class_balance).tolist()
 
 
 def initial_variables(

@@ -1,6 +1,10 @@
 """Every setting of an experiment with its meaning; the other configs derive from this one and change a few.
 
 The values are the paper's stage 1 where it has them: section 4 of the paper, training/001_stage_1/solver.prototxt.
+
+A new setting also needs its type and range in `KINDS` of settings.py, and the value that older runs used in `SINCE` of
+deconvnet_jax/training/workdir.py. Name it in `HARMLESS` or `ACCEPTABLE` there if a run may resume with another value,
+and in `OWN` of stages.py if stage 1 does not share it with stage 2.
 """
 
 import ml_collections
@@ -20,7 +24,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.data = _data()
     config.model = _model()
-    config.class_balance = 0.0  # of the loss: 0 gives each pixel the same influence, 1 each class; between: between
+    # Class balancing of the loss, from 0 (every pixel counts the same) to 1 (every class counts the same).
+    # `data.balance` repeats windows of rare classes instead.
+    config.class_balance = 0.0
     config.remat = False  # compute activations again instead of keeping them: less memory, a third more time
     config.all_reduce_dtype = "float32"  # or "bfloat16": of gradients on their way between devices
 
@@ -32,11 +38,11 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.optimizer = optimizer = ml_collections.ConfigDict()
     optimizer.learning_rate = 0.01
-    optimizer.schedule = "step"  # or "plateau": drop when evaluations no longer improve
-    optimizer.drops = (9_000, 18_000)  # steps from which the learning rate is
-    optimizer.drop_factor = 0.1  # times this
-    optimizer.plateau_metric = "pixel_accuracy"  # or "mean_iou"
-    optimizer.plateau_patience = 1  # evaluations without improvement before a drop
+    optimizer.schedule = "step"  # one of `training.SCHEDULES`; "plateau": drops when evaluations no longer improve
+    optimizer.drops = (9_000, 18_000)  # "step": steps at which the learning rate is multiplied by `drop_factor`
+    optimizer.drop_factor = 0.1  # "step" and "plateau": factor on the learning rate at each drop
+    optimizer.plateau_metric = "pixel_accuracy"  # "plateau": the score that counts; or "mean_iou"
+    optimizer.plateau_patience = 1  # "plateau": evaluations without improvement before a drop
     optimizer.momentum = 0.9
     optimizer.weight_decay = 5e-4
     optimizer.decay_bn = True  # scale and shift of batch normalisation decay too
@@ -75,7 +81,9 @@ def _data() -> ml_collections.ConfigDict:
     data.proposals = config_dict.placeholder(str)  # file of proposals; default: that of experiments.prepare_data
     data.min_overlap = 0.5  # of a proposal with an object's box, intersection over union
     data.window_list = config_dict.placeholder(str)  # file of lines "image mask x1 y1 x2 y2"; replaces `windows`
-    data.balance = 0.0  # repeat windows of rare classes: 0 not; 1 until all classes are equally frequent
+    # Repeats windows of rare classes: 0 disables it, 1 repeats until all classes are equally frequent. `class_balance`
+    # weighs pixels in the loss instead.
+    data.balance = 0.0
     data.label_mode = "instance"  # "instance": the object's class alone, all else background; "all": every class
     data.resize_size = 250  # a window is resized to this square,
     data.crop_size = 224  # of which this is cut out: the network's input

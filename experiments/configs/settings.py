@@ -75,7 +75,7 @@ KINDS: dict[str, Kind] = {
     "data.read_threads": Number(1, 1_000, whole=True),
     "data.workers": Number(0, 1_000, whole=True),
     "optimizer.learning_rate": Number(0, 1_000, above=True),
-    "optimizer.schedule": Choice(SCHEDULES),
+    "optimizer.schedule": Choice(tuple(SCHEDULES)),
     "optimizer.drops": Several(Number(0, _STEP, whole=True), ascending=True),
     "optimizer.drop_factor": Number(0, 1, above=True),
     "optimizer.plateau_metric": Choice(("pixel_accuracy", "mean_iou")),

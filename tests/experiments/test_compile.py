@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,17 @@ def test_compile_step_on_the_devices_of_this_machine():
     assert found["memory"]["state_bytes"] == 4 * numbers
     assert found["exchanged_bytes"] > found["memory"]["state_bytes"] / 2
     assert found["bytes_per_image"] * 2 == found["num_bytes"] > 0
+
+
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.parametrize("balance", [0.0, 0.5])
+def test_the_step_weighs_classes_where_the_config_does(monkeypatch, balance):
+    """The weights are a constant of the program, one number for each of five classes."""
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda lowered, **_: lowered)
+    config = narrow_config()
+    config.model.num_classes, config.class_balance = 5, balance
+    lowered, _ = program.compile_step(config, "cpu", jax.devices(), 8)
+    assert bool(re.search(r"dense<\[.*\]> : tensor<5xf32>", lowered.as_text())) == (balance > 0)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,14 @@ from training_programs import with_devices
 from deconvnet_jax.data import Example, class_names
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import FCN8s, network_from_config
-from deconvnet_jax.training import Preempted, batch_layout, calibrate_batch_norm, init_variables, make_optimizer
+from deconvnet_jax.training import (
+    SCHEDULES,
+    Preempted,
+    batch_layout,
+    calibrate_batch_norm,
+    init_variables,
+    make_optimizer,
+)
 from deconvnet_jax.weights import load_checkpoint
 from experiments import import_weights, voc_train
 from experiments.common import checks, dataset, training
@@ -135,7 +142,10 @@ def refused(config, workdir):
         ({"profile": -1}, "config.profile=-1: expected a whole number from 0 to 10,000"),
         ({"batch_size": 16, "micro_batch": 3}, "config.micro_batch=3"),
         ({"bn_group": 3}, "config.bn_group=3"),
-        ({"optimizer.schedule": "cosine"}, "config.optimizer.schedule='cosine': expected one of step, plateau"),
+        (
+            {"optimizer.schedule": "unknown"},
+            f"config.optimizer.schedule='unknown': expected one of {', '.join(SCHEDULES)}",
+        ),
         (
             {"optimizer.plateau_metric": "loss"},
             "config.optimizer.plateau_metric='loss': expected one of pixel",

@@ -18,6 +18,7 @@ from scipy.special import log_softmax, softmax
 from deconvnet_jax.data import crop_window, propose_boxes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import (
+    MODES,
     InferenceSettings,
     Member,
     Segmenter,
@@ -168,14 +169,14 @@ def test_large_photographs_are_reduced(rng):
     assert abs(scored[-1] + 1 - 750) <= 4
 
 
-@pytest.mark.parametrize("mode", ["whole_image", "paper", "released", "sliding_window"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(1, 1), (2, 20_000), (40_000, 3), (9, 5)])
 def test_any_size_works(mode, size):
     image = np.full((*size, 3), (9, 8, 250), np.uint8)
     result = segmenter(size=32, mode=mode, num_proposals=3)(image)
     assert result.labels.shape == size
     assert np.isfinite(result.scores).all()
-    if mode in ("whole_image", "sliding_window"):
+    if MODES[mode].of_proposals is None:
         assert (result.labels == 0).all()  # blue
 
 
@@ -354,7 +355,7 @@ def test_proposals_for_every_image(rng):
         list(segmenter(size=32, mode="paper").segment(random_images(rng, [(30, 40)] * 3), boxes))
 
 
-@pytest.mark.parametrize("mode", ["paper", "released", "whole_image"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
@@ -370,9 +371,9 @@ def test_proposals_that_are_none(mode, boxes, message):
 
 
 def test_class_names_must_fit():
-    for mode in ("whole_image", "sliding_window"):
+    for mode in MODES:
         with pytest.raises(InputError, match="scores 3 classes, but there are 2 class names"):
-            segmenter(names=("a", "b"), mode=mode)(np.zeros((40, 50, 3), np.uint8))
+            segmenter(names=("a", "b"), mode=mode)(np.zeros((150, 150, 3), np.uint8), [[0, 0, 150, 150]])
 
 
 def test_proposals_from_a_file_must_be_given(tmp_path):

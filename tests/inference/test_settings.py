@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import InferenceSettings, settings_from
+from deconvnet_jax.inference import MODES, InferenceSettings, settings_from
 from experiments.configs import default, demo, voc_stage2, voc_stage2_released, voc_two_stage_released
 
 
@@ -20,7 +20,7 @@ def test_the_configs_defaults_are_those_of_the_class():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mode": "papers"}, "inference.mode='papers': expected one of paper, released, whole_image, sliding_window"),
+        ({"mode": "papers"}, f"inference.mode='papers': expected one of {', '.join(MODES)}"),
         ({"aggregation": "sum"}, "inference.aggregation='sum': expected one of max, mean"),
         ({"crf": "yes"}, "inference.crf='yes': expected one of none, released, usual"),
         ({"crf_sharpness": -1.0}, "inference.crf_sharpness=-1.0: expected a number from 0 to 100"),

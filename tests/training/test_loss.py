@@ -9,7 +9,7 @@ import pytest
 from scipy.special import log_softmax
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.training import balanced_class_weights, segmentation_loss
+from deconvnet_jax.training import balanced_class_weights, class_weights_of, segmentation_loss
 from deconvnet_jax.training.loss import pixel_sums
 
 
@@ -55,6 +55,14 @@ def test_balanced_class_weights():
     assert half[1] / half[0] == pytest.approx(np.sqrt(10), rel=1e-5)
     assert (half * pixels).sum() == pytest.approx(1000, rel=1e-5)
     np.testing.assert_array_equal(balanced_class_weights(np.zeros(3), 1.0), 0)
+
+
+def test_class_weights_of_a_config():
+    """Without them the pixels of the training data are not counted."""
+    pixels = np.array([900, 90, 0, 10])
+    expected = balanced_class_weights(pixels, 0.5).tolist()
+    assert class_weights_of({"class_balance": 0.5}, lambda: pixels) == expected
+    assert class_weights_of({"class_balance": 0.0}, lambda: pytest.fail("counted")) is None
 
 
 def test_by_hand():

@@ -10,7 +10,7 @@ import pytest
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import sums
-from deconvnet_jax.training import make_optimizer
+from deconvnet_jax.training import SCHEDULES, make_optimizer
 from deconvnet_jax.training.optimizer import apply_gradients, make_schedule
 
 CONFIG = {
@@ -109,7 +109,10 @@ def test_batch_normalisation_need_not_decay():
             {"rates": (("conv9", 0.1),)},
             "config.optimizer.rates: no layer begins with 'conv9'; there are conv1_1",
         ),
-        ({"schedule": "cosine"}, "config.optimizer.schedule='cosine': unknown; expected step or plateau"),
+        (
+            {"schedule": "unknown"},
+            f"config.optimizer.schedule='unknown': unknown; expected {' or '.join(SCHEDULES)}",
+        ),
     ],
 )
 def test_wrong_settings(change, message):

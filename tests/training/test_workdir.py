@@ -42,6 +42,18 @@ def test_a_run_from_before_a_setting_existed_may_continue_with_what_it_did(tmp_p
         claim_workdir(tmp_path, {**newer, "data": {"cache_mb": 1, "zoom": (1.0, 2.0)}})
 
 
+def test_a_setting_may_change_by_its_whole_name_only(tmp_path):
+    """`inference.crf` is harmless and `class_balance` acceptable; a setting whose name only begins so is neither."""
+    old = {**CONFIG, "class_balance": 0.5, "class_balance_rule": "share", "inference": {"crf": "none", "crf_size": 3}}
+    claim_workdir(tmp_path, old)
+    claim_workdir(tmp_path, {**old, "inference": {"crf": "usual", "crf_size": 3}})
+    with pytest.raises(InputError, match=r"inference\.crf_size is 3 there and 5 now"):
+        claim_workdir(tmp_path, {**old, "inference": {"crf": "usual", "crf_size": 5}})
+    claim_workdir(tmp_path, {**old, "class_balance": 1.0}, accept_changes=True)
+    with pytest.raises(InputError, match="belongs to another config: class_balance_rule is 'share' there and 'own'"):
+        claim_workdir(tmp_path, {**old, "class_balance": 1.0, "class_balance_rule": "own"}, accept_changes=True)
+
+
 def test_how_evaluations_segment_changes_on_purpose_only(tmp_path):
     """The best checkpoint is chosen by them."""
     old = {**CONFIG, "inference": {"mode": "whole_image", "crf": "none"}}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.data import Example
-from deconvnet_jax.inference import Result
+from deconvnet_jax.inference import MODES, Result
 from experiments.common import evaluation
 from experiments.configs import default
 
@@ -50,7 +50,7 @@ def test_every_process_scores_its_share_and_all_get_the_sum(monkeypatch, rng, im
     ("chosen", "shown"),
     [
         ({"mode": "paper", "flip": True}, {"mode": "whole_image", "flip": False}),
-        ({"mode": "released"}, {"mode": "whole_image"}),
+        *[({"mode": name}, {"mode": "whole_image"}) for name, mode in MODES.items() if mode.of_proposals],
         ({"mode": "whole_image", "flip": True}, {"mode": "whole_image", "flip": True, "batch_size": 1}),
         (
             {"mode": "sliding_window", "aggregation": "mean", "crf": "usual", "ensemble_checkpoint": "runs/fcn8s"},

@@ -1,17 +1,24 @@
 """Every setting of the configs has a type and a range, and what is out of it is one line that names the setting."""
 
 import importlib
+import json
+import tarfile
+from pathlib import Path
 
 import ml_collections
 import pytest
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.settings import LocalPath, Number
-from deconvnet_jax.training import flatten
+from deconvnet_jax.training import SCHEDULES, flatten
+from deconvnet_jax.training.optimizer import make_schedule
+from deconvnet_jax.training.workdir import ACCEPTABLE, HARMLESS, SINCE
 from experiments import voc_train
 from experiments.common import checks
-from experiments.configs import default, demo, settings, voc_fcn8s, voc_stage1_released, voc_two_stage
+from experiments.configs import default, demo, settings, stages, voc_fcn8s, voc_stage1_released, voc_two_stage
 
+VERSION_0_1 = Path(__file__).resolve().parents[2] / "support/version_0_1.tar.xz"
+CONFIGS = [path.stem for path in Path(default.__file__).parent.glob("*.py") if "def get_config" in path.read_text()]
 DEFAULTS = flatten(default.get_config().to_dict())
 NAN, INF = float("nan"), float("inf")
 ODD = (NAN, INF, -INF, -1e9, 10**18, "abc", "", (), ("abc",), ((1, 2, 3),), {}, None, True, b"x", 1j)
@@ -37,7 +44,29 @@ def test_every_setting_has_a_kind():
     assert set(settings.KINDS) == {*DEFAULTS, "model.architecture"}
 
 
-@pytest.mark.parametrize("name", ["default", "voc_fcn8s", "voc_two_stage", "voc_two_stage_released", "camvid", "demo"])
+def test_runs_of_version_0_1_have_a_value_for_every_setting():
+    """A run from before a setting resumes with the value of `SINCE`, or with any value if the setting is harmless."""
+    with tarfile.open(VERSION_0_1) as archive:
+        stored = archive.extractfile("./run/config.json")
+        assert stored is not None
+        known = flatten(json.load(stored))
+    assert set(DEFAULTS) - set(known) - set(HARMLESS) <= set(SINCE)
+
+
+def test_tables_about_settings_name_settings_that_exist():
+    sections = {f"{key.rpartition('.')[0]}." for key in DEFAULTS if "." in key}
+    assert {*HARMLESS, *ACCEPTABLE} <= {*DEFAULTS, *sections}
+    assert {*SINCE, *stages.OWN} <= set(DEFAULTS)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_schedule_has_its_settings(name):
+    config = changed("optimizer.schedule", name)
+    settings.check_config(config)
+    assert make_schedule(config.optimizer.to_dict())(0) >= 0
+
+
+@pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_configs_that_come_with_the_project(name):
     settings.check_config(importlib.import_module(f"experiments.configs.{name}").get_config())
 
