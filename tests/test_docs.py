@@ -100,6 +100,42 @@ def test_programs_and_settings_exist(command):
             assert (ROOT / word.removeprefix("--config=")).exists(), word
 
 
+def defined(node):
+    """Names that a module or class defines; those in a class as Class.name."""
+    for child in node.body:
+        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            yield child.name
+        if isinstance(child, ast.ClassDef):
+            yield from (f"{child.name}.{name}" for name in defined(child))
+        for target in getattr(child, "targets", [getattr(child, "target", None)]):
+            if isinstance(target, ast.Name):
+                yield target.id
+
+
+def places():
+    """Cells of docs/design.md that say where something is."""
+    text = (ROOT / "docs/design.md").read_text()
+    for title, column in (("The way of a photograph", 0), ("Where to change what", 1)):
+        section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        rows = [row.strip("|").split("|") for row in re.findall(r"^\|.*\|$", section, re.M)][2:]
+        assert len(rows) > 10
+        yield from (row[column].strip() for row in rows)
+
+
+@pytest.mark.parametrize("cell", [*places()])
+def test_places_in_the_design_exist(cell):
+    """Every path is whole, and the names after it are defined there."""
+    path = None
+    for token in re.findall(r"`(.+?)`", cell):
+        if "/" in token or (ROOT / token).is_file():
+            path = next(ROOT.glob(token), None)
+            assert path, f"{token}: no such file"
+        elif path.suffix == ".py":
+            assert token in defined(ast.parse(path.read_text())), f"{path} does not define {token}"
+        else:
+            assert token in path.read_text(), f"{path} does not contain {token}"
+
+
 def test_scripts_exist():
     scripts = {name for document in DOCUMENTS for c in commands(document) for name in re.findall(r"launch/[\w.]+", c)}
     assert len(scripts) >= 6

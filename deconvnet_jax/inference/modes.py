@@ -3,6 +3,10 @@
 `MODES` has one row per value of `inference.mode`; all that differs between modes is in its row. To add a mode, add a
 row, and a function of windows if none of those here fits; then add the row's summary to docs/inference.md.
 
+`windows(height, width, size)` gets no settings. A mode with a parameter needs a new setting (`inference.settings`) and
+a wider signature here and in `scorer.Scorer.windows`. While a network trains, evaluations replace every mode that has
+`of_proposals` by `whole_image` (`_settings` in experiments/common/evaluation.py).
+
 Windows are boxes float32 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; they may reach beyond the image.
 """
 
