@@ -168,6 +168,44 @@ def read_mask(file: str | Path | BinaryIO) -> np.ndarray:
     return ids.astype(np.uint8) // stretch
 
 
+def check_mask_size(
+    file: str | Path | BinaryIO, mask: np.ndarray, image: np.ndarray, remedy: str = "get the data again"
+) -> None:
+    """Raises InputError unless a mask has the size of its photograph.
+
+    Args:
+      file: of the mask, for the message.
+      mask: [H, W].
+      image: the photograph, [H, W, 3].
+      remedy: what to do, for the message.
+    """
+    if mask.shape != image.shape[:2]:
+        raise InputError(
+            f"{file} is {mask.shape[1]}x{mask.shape[0]} pixels, but its image is {image.shape[1]}x{image.shape[0]}; "
+            f"{remedy}"
+        )
+
+
+def check_mask_ids(
+    file: str | Path | BinaryIO, mask: np.ndarray, num_classes: int, remedy: str = "get the data again"
+) -> None:
+    """Raises InputError unless a class mask has only the ids of classes, and 255 for ignored pixels.
+
+    Args:
+      file: of the mask, for the message.
+      mask: class ids, uint8 [H, W].
+      num_classes: number of classes; their ids are 0 to num_classes - 1.
+      remedy: what to do, for the message.
+    """
+    ids = np.unique(mask)
+    unknown = ids[(ids >= num_classes) & (ids != np.iinfo(np.uint8).max)]
+    if len(unknown):
+        raise InputError(
+            f"{file} has unknown class ids {', '.join(map(str, unknown[:9]))}; expected 0 to {num_classes - 1} and "
+            f"255 for ignored pixels: {remedy}"
+        )
+
+
 def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     """Returns height and width of an image as it is stored; no pixels are decoded.
 

@@ -1,6 +1,8 @@
 """Label maps: which numbers stand in them, the colours of the classes, and how they are stored.
 
 A label map of up to 255 classes has 8 bits, of more classes 16; its largest number marks ignored pixels.
+
+Masks of data sets are read and refused in `images`: `read_mask`, `check_mask_size`, `check_mask_ids`.
 """
 
 from collections.abc import Sequence
@@ -73,7 +75,7 @@ def is_ignored(labels: np.ndarray) -> np.ndarray:
     return labels == np.iinfo(labels.dtype).max
 
 
-def check_labels(labels: np.ndarray) -> None:
+def check_label_map(labels: np.ndarray) -> None:
     """Raises InputError unless the labels are uint8 or uint16 [H, W] with at least one pixel."""
     if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16) or not labels.size:
         many = labels.dtype.kind in "iu" and labels.max(initial=0) > np.iinfo(np.uint8).max
@@ -95,7 +97,7 @@ def save_label_png(path: str | Path, labels: np.ndarray) -> None:
       InputError: for another array, a file name that does not end in .png (the ids would not survive as JPEG), or a
         file that cannot be written.
     """
-    check_labels(labels)
+    check_label_map(labels)
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path}: label maps are stored as PNG; let the name end in .png")
     with whole_file(as_path(path)) as temporary:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from deconvnet_jax.data.packing import PackedBuilder, Progress, packed_data_dir, prepare
-from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, check_label
+from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
-from deconvnet_jax.images import Example, read_image, read_mask
+from deconvnet_jax.images import Example, check_mask_ids, check_mask_size, read_image, read_mask
 from deconvnet_jax.labels import IGNORE
 
 CAMVID_CLASSES = (
@@ -22,10 +22,7 @@ UNLABELLED = 11  # in the tutorial's masks; 255 is read alike
 
 
 class Camvid(PackedBuilder[Path]):
-    """CamVid. No instances, and no class is "background": 0 is the sky.
-
-    Windows of instances are those of connected parts, of which none is sky.
-    """
+    """CamVid. No instances, and no class is "background": 0 is the sky, of which no window is cut (`PackedBuilder`)."""
 
     name = "camvid"
 
@@ -45,7 +42,8 @@ class Camvid(PackedBuilder[Path]):
             raise InputError(f"no file {truth}, the mask of {item.name}; get the data again")
         image, label = read_image(item), read_mask(truth)
         label[label == UNLABELLED] = IGNORE
-        check_label(truth, label, image, len(CAMVID_CLASSES))
+        check_mask_size(truth, label, image)
+        check_mask_ids(truth, label, len(CAMVID_CLASSES))
         return Example(item.stem, image, label, None), item.read_bytes()
 
 

@@ -23,10 +23,9 @@ from deconvnet_jax.data.archives import (
 )
 from deconvnet_jax.data.image_names import NamedFiles, parse_list, walk
 from deconvnet_jax.data.packing import PackedBuilder, Progress, packed_data_dir, prepare
-from deconvnet_jax.data.voc_layout import check_label
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
-from deconvnet_jax.images import Example, read_image, read_mask
+from deconvnet_jax.images import Example, check_mask_ids, check_mask_size, read_image, read_mask
 from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 from deconvnet_jax.mat_files import read_mat
 
@@ -114,19 +113,16 @@ class Voc2012Seg(PackedBuilder[str]):
     def read(self, split: str, item: str) -> tuple[Example, bytes]:
         """Returns an image with its masks, checked."""
         if split == "train_extra":
+            files = (f"cls/{item}.mat", f"inst/{item}.mat")
             label, instances = self._sbd.read(item)
         else:
             files = (f"SegmentationClass/{item}.png", f"SegmentationObject/{item}.png")
             label, instances = (read_mask(self._voc.read(file)) for file in files)
         encoded = self._voc.read(f"JPEGImages/{item}.jpg")
         image = read_image(encoded)
-        for what, mask in (("class", label), ("object", instances)):
-            if mask.shape != image.shape[:2]:
-                raise InputError(
-                    f"the {what} mask of image '{item}' is {mask.shape[1]}x{mask.shape[0]} pixels, but the image is "
-                    f"{image.shape[1]}x{image.shape[0]}; get the data again"
-                )
-        check_label(Path(f"{item}.png"), label, image, len(VOC_CLASSES))
+        for file, mask in zip(files, (label, instances), strict=True):
+            check_mask_size(file, mask, image)
+        check_mask_ids(files[0], label, len(VOC_CLASSES))
         return Example(item, image, label, instances), encoded.getvalue()
 
     def close(self) -> None:

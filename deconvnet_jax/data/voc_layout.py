@@ -20,12 +20,13 @@ import numpy as np
 from deconvnet_jax.data.image_names import Listed, NamedFiles, lines_of, read_list, read_text
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
-from deconvnet_jax.images import Example, image_size, read_image, read_mask
+from deconvnet_jax.images import Example, check_mask_ids, check_mask_size, image_size, read_image, read_mask
 from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 MASK_SUFFIXES = (".png", *(f"{suffix}.png" for suffix in IMAGE_SUFFIXES))
 _LOOKED_AT = 20  # images of a split without masks whose files may have other names
+_RESIZED = "a mask needs the size of its image: export both again"
 _FOLDERS = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 
 
@@ -84,7 +85,7 @@ class VocFolder:
         _ = self.photographs.files, self.labels.files  # listed once, for many names
         listed = read_list(path, self.photographs)
         for name, mask in listed.masks.items():
-            self._check_mask(path, name, mask)
+            self._check_mask_folder(path, name, mask)
         return listed
 
     def image(self, name: str) -> Path:
@@ -130,7 +131,7 @@ class VocFolder:
         similar = files.similar(name)
         return f" (there is {similar})" if similar else ""
 
-    def _check_mask(self, path: Path, name: str, mask: str) -> None:
+    def _check_mask_folder(self, path: Path, name: str, mask: str) -> None:
         """Raises InputError if the list means a mask in a folder that is there, but not read."""
         for part in mask.replace("\\", "/").split("/")[:-1]:
             if part not in ("", ".", "..", "SegmentationClass") and (self.root / part).is_dir():
@@ -200,32 +201,13 @@ def read_example(root: str | Path, name: str, num_classes: int) -> Example:
 def read_files(files: ExampleFiles, num_classes: int) -> Example:
     """Reads one photograph with its masks and checks them, as `read_example`."""
     image, label = read_image(files.image), read_mask(files.label)
-    check_label(files.label, label, image, num_classes)
+    check_mask_size(files.label, label, image, _RESIZED)
+    check_mask_ids(files.label, label, num_classes, "correct the mask, or name all classes in classes.txt")
     if files.instances is None:
         return Example(files.name, image, label, None)
     instances = read_mask(files.instances)
-    _check_size(files.instances, instances, image)
+    check_mask_size(files.instances, instances, image, _RESIZED)
     return Example(files.name, image, label, instances)
-
-
-def check_label(path: Path, label: np.ndarray, image: np.ndarray, num_classes: int) -> None:
-    """Raises InputError unless the mask has the image's size and only the ids 0..num_classes-1 and 255."""
-    _check_size(path, label, image)
-    ids = np.unique(label)
-    unknown = ids[(ids >= num_classes) & (ids != IGNORE)]
-    if len(unknown):
-        raise InputError(
-            f"{path} has unknown class ids {', '.join(map(str, unknown[:9]))}; expected 0 to {num_classes - 1} and "
-            "255 for ignored pixels: correct the mask, or name all classes in classes.txt"
-        )
-
-
-def _check_size(path: Path, mask: np.ndarray, image: np.ndarray) -> None:
-    if mask.shape != image.shape[:2]:
-        raise InputError(
-            f"{path} is {mask.shape[1]}x{mask.shape[0]} pixels, but its image is {image.shape[1]}x{image.shape[0]}; "
-            "a mask needs the size of its image"
-        )
 
 
 def _check_root(root: Path) -> Path:

@@ -4,7 +4,7 @@ import numpy as np
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import check_image
-from deconvnet_jax.labels import check_labels, colored, is_ignored
+from deconvnet_jax.labels import check_label_map, colored, is_ignored
 
 CONTOUR = 255  # white
 
@@ -41,7 +41,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.nda
 def check_pair(image: np.ndarray, labels: np.ndarray) -> None:
     """Raises InputError unless the image is uint8 [H, W, 3] and the labels uint8 or uint16 [H, W]."""
     check_image(image)
-    check_labels(labels)
+    check_label_map(labels)
     if labels.shape != image.shape[:2]:
         raise InputError(
             f"the labels are {labels.shape[0]}x{labels.shape[1]} (height x width), the image is "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from camvid_folder import write_camvid
 from PIL import Image
 
 from deconvnet_jax.buckets import upload_folder
@@ -18,18 +19,8 @@ COUNTS = {"train": 3, "val": 1, "test": 2}
 @pytest.fixture
 def camvid(rng, tmp_path):
     """The folder, and of every file the mask that was written."""
-    root, masks = tmp_path / "CamVid", {}
-    for split, count in COUNTS.items():
-        (root / split).mkdir(parents=True)
-        (root / f"{split}annot").mkdir()
-        for i in rng.permutation(count):
-            name = f"{split}_{i:03d}"
-            image = rng.integers(0, 256, (36, 48, 3), np.uint8)
-            masks[name] = rng.integers(0, 12, (36, 48)).astype(np.uint8)
-            masks[name][0, 0] = 255
-            Image.fromarray(image).save(root / split / f"{name}.png")
-            Image.fromarray(masks[name]).save(root / f"{split}annot" / f"{name}.png")
-    return root, masks
+    root = tmp_path / "CamVid"
+    return root, write_camvid(root, rng, COUNTS)
 
 
 def files_below(folder):
@@ -106,9 +97,9 @@ def test_unusable_files(camvid):
         assert not files_below(root.parent / "tfds")
 
     Image.fromarray(mask).save(path)
-    check("val_000.png has unknown class ids 12; expected 0 to 10")
+    check("val_000.png has unknown class ids 12; expected 0 to 10 and 255 for ignored pixels: get the data again")
     Image.fromarray(mask[:9]).save(path)
-    check("val_000.png is 48x9 pixels, but its image is 48x36")
+    check("val_000.png is 48x9 pixels, but its image is 48x36; get the data again")
     path.write_bytes(content[:60])
     check("val_000.png is not a complete image file")
     path.unlink()

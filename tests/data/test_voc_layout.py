@@ -94,7 +94,7 @@ def test_unknown_class(root):
 @pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationObject"])
 def test_size_mismatch(root, folder):
     save_palette(np.zeros((30, 20), np.uint8), root / folder / f"{NAME}.png")
-    fails(root, f"{folder}/{NAME}.png", "20x30", "30x20")
+    fails(root, f"{folder}/{NAME}.png", "20x30", "30x20", "export both again")
 
 
 @pytest.mark.parametrize("path", [f"SegmentationClass/{NAME}.png", f"JPEGImages/{NAME}.jpg"])

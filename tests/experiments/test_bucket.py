@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from camvid_folder import write_camvid
 from PIL import Image
 
 from deconvnet_jax import buckets
@@ -48,12 +49,7 @@ TINY = {
 def packed(tmp_path_factory):
     """Folder with CamVid as TFDS keeps it: 4 images to train on, 2 to evaluate."""
     root, rng = tmp_path_factory.mktemp("camvid"), np.random.default_rng(0)
-    for split, count in {"train": 4, "val": 2, "test": 1}.items():
-        for folder, shape, high in ((split, (40, 48, 3), 256), (f"{split}annot", (40, 48), 12)):
-            (root / "CamVid" / folder).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, high, shape, np.uint8)
-                Image.fromarray(pixels).save(root / "CamVid" / folder / f"{split}_{i}.png")
+    write_camvid(root / "CamVid", rng, {"train": 4, "val": 2, "test": 1})
     prepare_camvid(root / "CamVid", root / "tfds")
     shutil.rmtree(root / "CamVid")
     return root / "tfds"
@@ -170,8 +166,8 @@ def test_evaluate_and_predict(run, bucket, tmp_path):
     scores = voc_eval.run(folder, output=bucket / "scores")
     assert scores["mean_iou"] == voc_eval.run(local, output=tmp_path / "scores")["mean_iou"]
     assert json.loads((bucket / "scores/metrics.json").read_text())["images"] == 2
-    names = {"run.json", "metrics.json", "confusion.png", "labels/val_0.png", "labels/val_1.png"}
-    assert set(buckets._below(bucket / "scores")) == names | {"panels/val_0.jpg", "panels/val_1.jpg"}
+    names = {"run.json", "metrics.json", "confusion.png", "labels/val_000.png", "labels/val_001.png"}
+    assert set(buckets._below(bucket / "scores")) == names | {"panels/val_000.jpg", "panels/val_001.jpg"}
     with pytest.raises(InputError, match="--output=gs://bucket/scores holds results of another evaluation"):
         voc_eval.run(folder, step=2, output=bucket / "scores")
 
