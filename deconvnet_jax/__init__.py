@@ -34,7 +34,7 @@ __all__ = [
     "segmentation_scores",
 ]
 
-_ROOMS = {
+_LAZY = {
     "errors": ("InputError",),
     "evaluation": ("confusion_matrix", "segmentation_scores"),
     "inference": ("Segmenter",),
@@ -47,9 +47,9 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> object:
-    for room, names in _ROOMS.items():
+    for module, names in _LAZY.items():
         if name in names:
-            return getattr(import_module(f"{__name__}.{room}"), name)
+            return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -27,12 +27,13 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import image_digests
 
 from .common import cli, dataset
+from .configs import settings
 
-DATASETS = ("scenes", "voc_layout", "voc2012", "camvid")
+DATASETS = ("scenes", *settings.DATASETS)
 TRAIN_SCENES, VAL_SCENES = 500, 40
 _ONLY = {  # flags that mean something for some data sets only
     "voc_root": ("voc_layout",),
-    "manual_dir": ("voc2012", "camvid"),
+    "manual_dir": tuple(data.DOWNLOADED),
     "verify": ("voc2012",),
     "seed": ("scenes",),
     "train_scenes": ("scenes",),
@@ -45,7 +46,9 @@ def define_flags() -> None:
     flags.DEFINE_string("dataset", None, " or ".join(DATASETS))
     cli.define_path("data_dir", None, "folder that gets the data")
     cli.define_path("voc_root", None, "voc_layout: folder with JPEGImages, SegmentationClass, ImageSets")
-    cli.define_path("manual_dir", None, "voc2012, camvid: folder with the downloaded archives, or extracted")
+    cli.define_path(
+        "manual_dir", None, f"{', '.join(data.DOWNLOADED)}: folder with the downloaded archives, or extracted"
+    )
     flags.DEFINE_bool("verify", True, "voc2012: compare the archives with the published sizes and checksums")
     flags.DEFINE_list("proposals", None, "splits whose proposals are computed; default: voc2012's train_aug and val")
     flags.DEFINE_string("method", "network", "of the proposals: network, gradient, selective_search, grid, ...")
@@ -94,11 +97,9 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
     elif values.dataset == "voc_layout":
         builder = dataset.packed_folder(Path(values.voc_root).expanduser().absolute(), data_dir)
     else:
+        options = {"verify": values.verify} if values.dataset in _ONLY["verify"] else {}
         with cli.ProgressBar("checking and packing") as bar:
-            if values.dataset == "voc2012":
-                builder = data.prepare_voc2012(values.manual_dir, data_dir, bar.update, verify=values.verify)
-            else:
-                builder = data.prepare_camvid(values.manual_dir, data_dir, bar.update)
+            builder = data.downloaded(values.dataset).prepare(values.manual_dir, data_dir, bar.update, **options)
     counts = ", ".join(f"{split} {count}" for split, count in sorted(data.split_counts(builder).items()))
     print(f"{values.dataset}: {len((builder.info.metadata or {})['class_names'])} classes, images: {counts}")
     print(f"packed in {builder.data_path}")

@@ -1,6 +1,7 @@
-"""The names of the package itself, which are imported when they are used."""
+"""The names of packages that are imported when they are used."""
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -24,25 +25,28 @@ def test_the_package_alone_imports_no_jax():
     assert done.stdout == "[] True\n", done.stderr
 
 
-def test_every_name_is_the_rooms_own():
-    assert sorted(name for names in deconvnet_jax._ROOMS.values() for name in names) == deconvnet_jax.__all__
-    for room, names in deconvnet_jax._ROOMS.items():
-        scope = {}
-        exec(f"import deconvnet_jax.{room} as room; from deconvnet_jax import {', '.join(names)}", scope)
-        assert all(scope[name] is getattr(scope["room"], name) for name in names)
+def lazy_packages():
+    """Packages that import names when they are first used."""
+    files = [SOURCE, *SOURCE.parent.glob("*/__init__.py")]
+    return [".".join(path.relative_to(SOURCE.parents[1]).parent.parts) for path in files if "_LAZY" in path.read_text()]
 
 
-def test_checkers_and_editors_see_the_same_names():
-    imports = [node for node in ast.walk(ast.parse(SOURCE.read_text())) if isinstance(node, ast.ImportFrom)]
-    rooms = {
-        node.module.split(".")[1]: tuple(name.name for name in node.names) for node in imports if "." in node.module
-    }
-    assert rooms == deconvnet_jax._ROOMS
+@pytest.mark.parametrize("name", lazy_packages())
+def test_the_lists_of_a_lazy_package_agree(name):
+    """What type checkers import, what is imported on first use, and `__all__`."""
+    package = importlib.import_module(name)
+    (block,) = (node for node in ast.parse(Path(package.__file__).read_text()).body if isinstance(node, ast.If))
+    checked = {(node.module, alias.name) for node in block.body for alias in node.names}
+    assert checked == {(f"{name}.{module}", known) for module, names in package._LAZY.items() for known in names}
+    for module, known in checked:
+        assert getattr(package, known) is getattr(importlib.import_module(module), known)
+    assert {known for _, known in checked} <= set(package.__all__) <= set(dir(package))
+    assert all(hasattr(package, known) for known in package.__all__)
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'Segmentor'"):
+        _ = package.Segmentor
 
 
-def test_other_names():
+def test_modules_are_found():
     from deconvnet_jax import buckets, ops
 
     assert (ops.__name__, buckets.__name__) == ("deconvnet_jax.ops", "deconvnet_jax.buckets")
-    with pytest.raises(AttributeError, match="module 'deconvnet_jax' has no attribute 'Segmentor'"):
-        _ = deconvnet_jax.Segmentor

@@ -1,10 +1,11 @@
-"""Data in the VOC layout: reading, TFDS data sets, proposals, windows, the training pipeline, and the embedded scenes.
+"""Data sets: folders in the VOC layout, downloaded data sets, COCO import, scenes; their windows and training crops.
 
-What needs TFDS or Grain is imported on first use.
+What needs TFDS or Grain is imported on first use. `DOWNLOADED` lists the data sets that are downloaded.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
 from deconvnet_jax.data.training_windows import (
@@ -39,6 +40,7 @@ from deconvnet_jax.data.windows import (
     random_mirror,
     square,
 )
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Example
 from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 from deconvnet_jax.proposals import (
@@ -53,21 +55,25 @@ from deconvnet_jax.proposals import (
 if TYPE_CHECKING:
     from deconvnet_jax.data.camvid_builder import CAMVID_CLASSES, prepare_camvid
     from deconvnet_jax.data.coco import import_coco
-    from deconvnet_jax.data.pipeline import CropSettings, TrainingBatches, class_pixels, training_batches
-    from deconvnet_jax.data.records import DatasetSplit, open_split, split_counts, split_parts
+    from deconvnet_jax.data.packing import PackedBuilder
+    from deconvnet_jax.data.pipeline import CropSettings, TrainingBatches, training_batches
+    from deconvnet_jax.data.records import DatasetSplit, class_pixels, open_split, split_counts, split_parts
     from deconvnet_jax.data.voc2012_builder import prepare_voc2012
     from deconvnet_jax.data.voc_builder import prepare_voc_layout
 
 __all__ = [
     "CAMVID_CLASSES",
+    "DOWNLOADED",
     "IGNORE",
     "SCENE_CLASSES",
     "VOC_CLASSES",
     "CropSettings",
     "DatasetSplit",
+    "Downloaded",
     "EdgeBoxes",
     "Example",
     "Objects",
+    "PackedBuilder",
     "Photograph",
     "Source",
     "TrainingBatches",
@@ -80,6 +86,7 @@ __all__ = [
     "compute_proposals",
     "crop_place",
     "crop_window",
+    "downloaded",
     "draw_scene",
     "enlarge",
     "has_no_masks",
@@ -113,23 +120,56 @@ __all__ = [
 ]
 
 _LAZY = {
-    "CAMVID_CLASSES": "camvid_builder",
-    "prepare_camvid": "camvid_builder",
-    "import_coco": "coco",
-    "prepare_voc2012": "voc2012_builder",
-    "CropSettings": "pipeline",
-    "TrainingBatches": "pipeline",
-    "class_pixels": "pipeline",
-    "DatasetSplit": "records",
-    "open_split": "records",
-    "split_counts": "records",
-    "split_parts": "records",
-    "prepare_voc_layout": "voc_builder",
-    "training_batches": "pipeline",
+    "camvid_builder": ("CAMVID_CLASSES", "prepare_camvid"),
+    "coco": ("import_coco",),
+    "packing": ("PackedBuilder",),
+    "pipeline": ("CropSettings", "TrainingBatches", "training_batches"),
+    "records": ("DatasetSplit", "class_pixels", "open_split", "split_counts", "split_parts"),
+    "voc2012_builder": ("prepare_voc2012",),
+    "voc_builder": ("prepare_voc_layout",),
+}
+
+# Data sets that are downloaded: the name in config.data.dataset and --dataset, and the names in this package of the
+# classes and of the function that packs the files. The programs take their choices from here.
+DOWNLOADED = {
+    "voc2012": ("VOC_CLASSES", "prepare_voc2012"),
+    "camvid": ("CAMVID_CLASSES", "prepare_camvid"),
 }
 
 
+class Downloaded(NamedTuple):
+    """A data set that is packed from downloaded files.
+
+    Attributes:
+      class_names: in the order of their ids.
+      prepare: takes the folder with the files, the folder of packed data, and a function for progress; returns the
+        builder. Without a folder with files (None), it opens what was packed before.
+    """
+
+    class_names: tuple[str, ...]
+    prepare: "Callable[..., PackedBuilder]"
+
+
+def downloaded(name: str) -> Downloaded:
+    """Returns a data set of `DOWNLOADED`.
+
+    Raises:
+      InputError: if there is none of that name.
+    """
+    if name not in DOWNLOADED:
+        raise InputError(
+            f"data set '{name}': not in deconvnet_jax.data.DOWNLOADED; expected one of {', '.join(DOWNLOADED)}"
+        )
+    package = importlib.import_module(__name__)
+    return Downloaded(*(getattr(package, attribute) for attribute in DOWNLOADED[name]))
+
+
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

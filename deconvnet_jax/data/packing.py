@@ -44,7 +44,10 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
     """Builder of a data set of ours; what is packed already is checked before it is used.
 
     A subclass has a `name` and says with `items` and `read` what is packed. The records (`record_features`) are in the
-    order of the items.
+    order of the items. Its classes and its function that calls `prepare` stand in `data.DOWNLOADED`.
+
+    Id 0 is background: it has no objects, so no window is cut around it, and in the window of an object every other
+    pixel becomes 0. A data set without background trains with data.windows=("image",) and data.label_mode="all".
     """
 
     VERSION = tfds.core.Version("1.1.0")  # of the records: raise it when they change
@@ -89,7 +92,22 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
         raise NotImplementedError
 
     def read(self, split: str, item: Item) -> tuple[Example, bytes]:
-        """Returns an example, and its image file."""
+        """Returns an example, and the bytes of its image file as they are on the disk.
+
+        Args:
+          split: that the example is stored in.
+          item: one of `items`.
+
+        Returns:
+          The example: a name that no other image of the split has, image uint8 RGB [H, W, 3], label uint8 [H, W] and
+          instances uint8 [H, W]. `instances` is None where no objects are annotated; then every connected part of a
+          class counts as an object.
+          The encoded image file. A JPEG is kept; the pixels of other files are packed as PNG.
+
+        Raises:
+          InputError: if a file cannot be used. Masks are checked with `check_mask_size` and `check_mask_ids` of
+            `images`.
+        """
         raise NotImplementedError
 
     def finish(self, split: str) -> None:

@@ -14,14 +14,13 @@ import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import grain
 import numpy as np
 from absl import flags
 
-from deconvnet_jax.data.records import DatasetSplit
 from deconvnet_jax.data.training_windows import Windows
 from deconvnet_jax.data.windows import (
     Range,
@@ -250,14 +249,6 @@ def training_batches(
     crops = Crops(source, windows, settings, batch_size, seed, process_index, process_count)
     dataset = grain.MapDataset.source(crops).batch(batch_size, drop_remainder=True)
     return TrainingBatches(dataset, settings.read_threads, settings.workers, windows_digest(windows))
-
-
-def class_pixels(source: Examples, num_classes: int) -> np.ndarray:
-    """How many pixels of each class there are, int64 [num_classes]; 255 is not counted."""
-    label = source.label if isinstance(source, DatasetSplit) else lambda i: source[i].label
-    with ThreadPoolExecutor(_READ_THREADS) as pool:
-        counts = pool.map(lambda i: np.bincount(label(i).ravel(), minlength=256), range(len(source)))
-        return sum(counts, np.zeros(256, np.int64))[:num_classes]
 
 
 def _numbered(example: Example) -> Example:

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from PIL import Image
 
 from deconvnet_jax.data.windows import Objects, instance_boxes
 from deconvnet_jax.errors import InputError, one_line
-from deconvnet_jax.images import Example, image_size, open_image, read_image, read_mask
+from deconvnet_jax.images import Example, Examples, image_size, open_image, read_image, read_mask
 
+_READ_THREADS = 4
 _ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label", "instances")}
 
 
@@ -190,6 +192,14 @@ def split_counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     combined = (builder.info.metadata or {}).get("combined_splits", {})
     return counts | {split: sum(counts[part] for part in parts) for split, parts in combined.items()}
+
+
+def class_pixels(source: Examples, num_classes: int) -> np.ndarray:
+    """Returns the number of pixels of each class in whole images, int64 [num_classes]; 255 is not counted."""
+    label = source.label if isinstance(source, DatasetSplit) else lambda i: source[i].label
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        counts = pool.map(lambda i: np.bincount(label(i).ravel(), minlength=256), range(len(source)))
+        return sum(counts, np.zeros(256, np.int64))[:num_classes]
 
 
 def _is_rgb_jpeg(encoded: bytes) -> bool:

@@ -39,7 +39,15 @@ __all__ = [
 ]
 
 
+_LAZY = {"edge_maps": ("edge_normals", "thin_edges")}
+
+
 def __getattr__(name: str) -> Any:
-    if name not in ("edge_normals", "thin_edges"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("deconvnet_jax.ops.edge_maps"), name)
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

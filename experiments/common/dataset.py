@@ -178,7 +178,7 @@ def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
     """Returns the classes of the config's data, in the order of their ids."""
     if config.data.dataset == "voc_layout":
         return data.class_names(config.data.voc_root)
-    return data.VOC_CLASSES if config.data.dataset == "voc2012" else data.CAMVID_CLASSES
+    return data.downloaded(config.data.dataset).class_names
 
 
 def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
@@ -191,8 +191,7 @@ def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
     def opened() -> tfds.core.DatasetBuilder:
         if config.data.dataset == "voc_layout":
             return packed_folder(config.data.voc_root, config.data.data_dir)
-        prepare = data.prepare_voc2012 if config.data.dataset == "voc2012" else data.prepare_camvid
-        return prepare(None, config.data.data_dir)
+        return data.downloaded(config.data.dataset).prepare(None, config.data.data_dir)
 
     return first_process_first(opened)
 

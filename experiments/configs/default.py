@@ -71,9 +71,10 @@ def get_config() -> ml_collections.ConfigDict:
 def _data() -> ml_collections.ConfigDict:
     """What to train on, and how crops are made of it."""
     data = ml_collections.ConfigDict()
-    data.dataset = "voc_layout"  # the folder voc_root; or "voc2012", "camvid", made by experiments.prepare_data
+    # the folder voc_root; or a name in data.DOWNLOADED, such as "voc2012", after experiments.prepare_data
+    data.dataset = "voc_layout"
     data.voc_root = config_dict.placeholder(str)  # folder with JPEGImages, SegmentationClass, ImageSets
-    # where TFDS keeps its copy, of voc2012 and camvid also gs://BUCKET/NAME; default as TFDS: ~/tensorflow_datasets
+    # where TFDS keeps its copy, of downloaded data sets also gs://BUCKET/NAME; default as TFDS: ~/tensorflow_datasets
     data.data_dir = config_dict.placeholder(str)
     data.train_split = "train"
     data.eval_split = "val"

@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_collections
 
+from deconvnet_jax.data import DOWNLOADED
 from deconvnet_jax.data.pipeline import LABEL_MODES
 from deconvnet_jax.data.training_windows import WINDOWS
 from deconvnet_jax.errors import InputError
@@ -26,7 +27,7 @@ from deconvnet_jax.settings import (
 )
 from deconvnet_jax.training import SCHEDULES, flatten
 
-DATASETS = ("voc_layout", "voc2012", "camvid")
+DATASETS = ("voc_layout", *DOWNLOADED)
 DTYPES = ("float32", "bfloat16")
 _STEP = 2**31 - 1  # steps are counted in int32
 _CROPS = 2**20

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import CropSettings, class_pixels, training_batches, training_windows
+from deconvnet_jax.data import CropSettings, training_batches, training_windows
 from deconvnet_jax.data.pipeline import BLOCK, CachedSource, WindowOrder, epoch_order
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Example
@@ -160,11 +160,6 @@ def test_image_and_label_stay_together(train_split):
 def test_bad_settings(options, message):
     with pytest.raises(InputError, match=message):
         batches_of(numbered(2), **{"batch_size": 2} | options)
-
-
-def test_class_pixels(train_split):
-    expected = sum(np.bincount(example.label.ravel(), minlength=6) for example in train_split)
-    np.testing.assert_array_equal(class_pixels(train_split, 6), expected)
 
 
 def test_no_windows():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconvnet_jax.data import Example, instance_boxes, open_split, prepare_voc_layout, write_scenes
+from deconvnet_jax.data import Example, class_pixels, instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.data.records import DatasetSplit, record
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import read_image
@@ -34,6 +34,12 @@ def test_what_is_known_without_pixels(scenes, train_split):
         train_split[len(train_split)]
     with pytest.raises(IndexError):
         train_split.objects(-len(train_split) - 1)
+
+
+def test_pixels_of_every_class(train_split):
+    expected = sum(np.bincount(example.label.ravel(), minlength=6) for example in train_split)
+    np.testing.assert_array_equal(class_pixels(train_split, 6), expected)
+    np.testing.assert_array_equal(class_pixels(list(train_split), 6), expected)
 
 
 def test_threads_and_other_processes(train_split):

@@ -5,12 +5,15 @@ from functools import partial
 import numpy as np
 import pytest
 import voc_archives
+from camvid_folder import write_camvid
 from programs import run_program
 from voc_archives import SBD_FILE, VOC_FILE, write_tar
 
+from deconvnet_jax import data
 from deconvnet_jax.data import listed_windows, open_split, prepare_voc2012, training_windows
+from deconvnet_jax.errors import InputError
 from experiments.common import dataset
-from experiments.configs import default
+from experiments.configs import default, settings
 
 pytestmark = pytest.mark.end_to_end
 
@@ -79,6 +82,44 @@ def test_voc2012_with_proposals_and_window_lists(rng, tmp_path):
     proposals = dataset.proposals_of(config, builder, open_split(builder, "trainval"))
     assert len(proposals) == 5
     assert all(len(boxes) for boxes in proposals)
+
+
+def write_voc2012(folder, rng):
+    examples = voc_archives.random_examples(rng)
+    write_tar(folder / VOC_FILE, voc_archives.voc_members(examples))
+    return "--noverify", "--proposals="
+
+
+def write_small_camvid(folder, rng):
+    write_camvid(folder, rng, {"train": 2, "val": 1, "test": 1})
+    return ()
+
+
+FILES = {"voc2012": write_voc2012, "camvid": write_small_camvid}
+
+
+@pytest.mark.parametrize("name", data.DOWNLOADED)
+def test_every_downloaded_data_set_is_prepared_and_trained_on(name, rng, tmp_path):
+    """What makes a data set's files in small, and the flags that they need, stands in FILES."""
+    (tmp_path / "files").mkdir()
+    flags = FILES[name](tmp_path / "files", rng)
+    done = prepare(f"--dataset={name}", f"--manual_dir={tmp_path / 'files'}", f"--data_dir={tmp_path}", *flags)
+    assert done.returncode == 0, done.stderr
+    config = default.get_config()
+    config.data.update(dataset=name, data_dir=str(tmp_path), windows=("image",))
+    found = dataset.open_training_data(settings.checked(config), scored=True)
+    assert str(found.builder.data_path) in done.stdout
+    assert found.class_names == data.downloaded(name).class_names == tuple(found.builder.info.metadata["class_names"])
+    assert found.config.model.num_classes == len(found.class_names)
+    assert set(np.unique(found.trained[0].label)) <= {*range(len(found.class_names)), data.IGNORE}
+
+
+def test_no_data_set_is_taken_for_another():
+    config = default.get_config()
+    config.data.dataset = "streets"
+    for use in (settings.checked, dataset.class_names, dataset.open_dataset):
+        with pytest.raises(InputError, match=r"'streets'.* expected one of .*voc2012, camvid"):
+            use(config)
 
 
 def test_names_with_blanks_and_lists_with_paths(tmp_path):
