@@ -119,10 +119,10 @@ def settings(root=None, **changes):
     return config
 
 
-def warnings_of(root, **changes):
+def warnings_of(root, class_names=CLASSES, **changes):
     """The warnings that a run begins with."""
     found = dataset.open_training_data(settings(root, **changes))
-    found = checks.likely_mistakes(found.config, found.trained, CLASSES)
+    found = checks.likely_mistakes(found.config, found.trained, class_names)
     return "\n".join(f"warning: {warning}" for warning in found)
 
 
@@ -181,6 +181,11 @@ def _(root, **_):
 def _(root, **_):
     save_mask(root, np.full((48, 64), 7, np.uint8))
     return said(pack, root)
+
+
+@shows("warning: '...' has the id 0, which counts as background")
+def _(root, **_):
+    return warnings_of(root, ("sky", *CLASSES[1:]))
 
 
 @shows("... pixels, but its image is ...; a mask needs the size of its image")

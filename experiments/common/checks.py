@@ -36,6 +36,7 @@ FIRST_CHANNELS = 64  # of conv1_1, whose output has the size of the crop
 STATE_BYTES = 8  # per parameter: its value and its momentum, float32
 PIXEL_BYTES = 4  # of a crop on the host: RGB and its mask
 LOOKED_AT = 32  # masks that are looked at for likely mistakes
+BACKGROUND = ("background", "void", "unlabelled", "unlabeled", "other", "none")  # usual names of the class 0
 USUAL_RATES = (1e-6, 1.0)
 _SAME_DATA = ("dataset", "voc_root")
 
@@ -98,6 +99,12 @@ def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_n
             f"config.optimizer.learning_rate={rate:g} is unusual: the loss here is a mean over pixels, not a sum as in "
             "FCN's code; the paper's rate is 0.01"
         )
+    if _needs_background(config) and class_names[0].strip("_ ").lower() not in BACKGROUND:
+        yield (
+            f"'{class_names[0]}' has the id 0, which counts as background: no window is cut around it, and "
+            "data.label_mode=instance labels all pixels around an object with it; for a data set without background "
+            "give --config.data.windows=\"('image',)\" --config.data.label_mode=all"
+        )
     looked_at = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)).tolist()
     found = set().union(*(np.unique(source[i].label).tolist() for i in looked_at)) - {IGNORE}
     if len(found) < 2:
@@ -106,6 +113,11 @@ def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_n
             f"{len(looked_at)} masks of the split '{config.data.train_split}' were looked at and show {seen}, which a "
             f"network learns to say everywhere; see them: {command('browse_data')}"
         )
+
+
+def _needs_background(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether training cuts windows around objects, which id 0 never is."""
+    return not config.data.window_list and set(config.data.windows) != {"image"}
 
 
 def device_memory() -> int:

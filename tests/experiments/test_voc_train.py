@@ -219,6 +219,14 @@ def test_what_is_allowed_and_seldom_meant():
     assert warning.startswith("2 masks of the split 'train' were looked at and show only 'cat'")
     (warning,) = checks.likely_mistakes(config, masks(255), names)
     assert "show no class at all" in warning
+    streets = ("sky", "road", "car")
+    (warning,) = checks.likely_mistakes(config, masks(0, 2), streets)
+    assert warning.startswith("'sky' has the id 0, which counts as background: no window is cut around it")
+    for changes in ({"data.windows": ("image",)}, {"data.window_list": "list.txt"}):
+        other = config.copy_and_resolve_references()
+        other.update_from_flattened_dict(changes)
+        assert list(checks.likely_mistakes(other, masks(0, 2), streets)) == []
+    assert list(checks.likely_mistakes(config, masks(0, 2), ("_Background_", "road", "car"))) == []
     config.optimizer.learning_rate = 1e-10
     (warning,) = checks.likely_mistakes(config, masks(0, 1), names)
     assert "learning_rate=1e-10 is unusual: the loss here is a mean over pixels" in warning
