@@ -130,10 +130,11 @@ def test_places_in_the_design_exist(cell):
         if "/" in token or (ROOT / token).is_file():
             path = next(ROOT.glob(token), None)
             assert path, f"{token}: no such file"
-        elif path.suffix == ".py":
-            assert token in defined(ast.parse(path.read_text())), f"{path} does not define {token}"
         else:
-            assert token in path.read_text(), f"{path} does not contain {token}"
+            assert path, f"{token}: expected a path from the repository's root"
+            text = path.read_text()
+            known = defined(ast.parse(text)) if path.suffix == ".py" else text
+            assert token in known, f"{token}: not in {path}"
 
 
 def test_scripts_exist():
