@@ -77,7 +77,7 @@ def test_loss(rng):
 
 def train(examples, steps):
     losses = []
-    params = train_edge_network(examples, steps=steps, batch_size=4, seed=1, progress=lambda *seen: losses.append(seen))
+    params = train_edge_network(examples, steps=steps, batch_size=2, seed=1, progress=lambda *seen: losses.append(seen))
     assert [seen[:2] for seen in losses] == [(i + 1, steps) for i in range(steps)]
     return params, [loss for _, _, loss in losses]
 
@@ -88,7 +88,7 @@ def test_it_learns(examples):
 
 
 def test_it_repeats_itself(examples):
-    (params, losses), (again, their_losses) = train(examples, 3), train(examples, 3)
+    (params, losses), (again, their_losses) = train(examples, 2), train(examples, 2)
     assert losses == their_losses
     jax.tree.map(np.testing.assert_array_equal, params, again)
 
