@@ -3,8 +3,9 @@
 The names below are imported when they are first used: `import deconvnet_jax` alone imports neither JAX nor Flax.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from deconvnet_jax.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deconvnet_jax.errors import InputError
@@ -45,13 +46,4 @@ _LAZY = {
     "weights": ("load_checkpoint",),
 }
 
-
-def __getattr__(name: str) -> object:
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

@@ -5,7 +5,7 @@ What needs TFDS or Grain is imported on first use. `DOWNLOADED` lists the data s
 
 import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
 from deconvnet_jax.data.training_windows import (
@@ -43,6 +43,7 @@ from deconvnet_jax.data.windows import (
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Example
 from deconvnet_jax.labels import IGNORE, VOC_CLASSES
+from deconvnet_jax.lazy import lazy_names
 from deconvnet_jax.proposals import (
     EdgeBoxes,
     compute_proposals,
@@ -164,12 +165,4 @@ def downloaded(name: str) -> Downloaded:
     return Downloaded(*(getattr(package, attribute) for attribute in DOWNLOADED[name]))
 
 
-def __getattr__(name: str) -> Any:
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)

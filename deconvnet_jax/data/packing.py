@@ -3,6 +3,7 @@
 `PackedBuilder` is what the builders of all data sets have in common. TensorFlow is never imported.
 """
 
+import abc
 import contextlib
 import errno
 import hashlib
@@ -87,10 +88,11 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
         except Exception as error:  # TFDS raises whatever a damaged file leads it to
             raise damaged(Path(getattr(self, "_data_dir", data_dir)), error) from error
 
+    @abc.abstractmethod
     def items(self) -> Mapping[str, Sequence[Item]]:
         """Returns what stands for each example, by the split that it is stored in."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def read(self, split: str, item: Item) -> tuple[Example, bytes]:
         """Returns an example, and the bytes of its image file as they are on the disk.
 
@@ -108,7 +110,6 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
           InputError: if a file cannot be used. Masks are checked with `check_mask_size` and `check_mask_ids` of
             `images`.
         """
-        raise NotImplementedError
 
     def finish(self, split: str) -> None:
         """Called once all examples of a split were read."""

@@ -7,9 +7,9 @@ No code may ask `jax.default_backend()` while JAX traces it: that names the mach
 compiled or exported for another one.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from deconvnet_jax.lazy import lazy_names
 from deconvnet_jax.ops.boxes import box_iou, checked_boxes, rank_varied
 from deconvnet_jax.ops.dense_crf import CRF_PRESETS, dense_crf
 from deconvnet_jax.ops.pooling import max_pool_with_indices, max_unpool, pool_windows, unpool_windows, window_positions
@@ -41,13 +41,4 @@ __all__ = [
 
 _LAZY = {"edge_maps": ("edge_normals", "thin_edges")}
 
-
-def __getattr__(name: str) -> Any:
-    for module, names in _LAZY.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _LAZY)
