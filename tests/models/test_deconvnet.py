@@ -123,7 +123,8 @@ def test_batch_statistics_are_running_averages_and_used_only_at_test_time(rng):
     net = DeconvNet(**SMALL, bn_momentum=0.75)
     images = jnp.asarray(rng.uniform(-120, 150, (2, 224, 224, 3)), jnp.float32)
     variables = randomized(abstract_variables(net), rng)
-    _, updates = net.apply(variables, images, train=True, mutable=["batch_stats"])
+    train = jax.jit(partial(net.apply, train=True, mutable=["batch_stats"]))
+    _, updates = train(variables, images)
     kernel, bias = variables["params"]["conv1_1"]["kernel"], variables["params"]["conv1_1"]["bias"]
     conv = (
         jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
@@ -131,7 +132,8 @@ def test_batch_statistics_are_running_averages_and_used_only_at_test_time(rng):
     before, after = variables["batch_stats"]["bn1_1"], updates["batch_stats"]["bn1_1"]
     np.testing.assert_allclose(after["mean"], 0.75 * before["mean"] + 0.25 * conv.mean((0, 1, 2)), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(after["var"], 0.75 * before["var"] + 0.25 * conv.var((0, 1, 2)), rtol=1e-3)
-    both, alone = net.apply(variables, images), net.apply(variables, images[:1])
+    apply = jax.jit(net.apply)
+    both, alone = apply(variables, images), apply(variables, images[:1])
     # On average: where two values of a window are almost equal, rounding may move a single switch.
     assert np.abs(both[:1] - alone).mean() < 1e-4 * np.abs(alone).mean()
 
@@ -141,7 +143,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_outside(rng):
     net32, net16 = DeconvNet(**SMALL), network_from_config({**SMALL, "dtype": "bfloat16"})
     variables = randomized(abstract_variables(net16), rng)
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract_variables(net16))} == {jnp.dtype(jnp.float32)}
-    exact, coarse = net32.apply(variables, images), net16.apply(variables, images)
+    exact, coarse = (jax.jit(net.apply)(variables, images) for net in (net32, net16))
     assert coarse.dtype == jnp.float32
     error = np.abs(coarse - exact).mean() / np.abs(exact).mean()
     assert 1e-4 < error < 0.7  # rounded, and switches flip; of unrelated functions it would be about 1.4
@@ -241,9 +243,8 @@ def test_without_batch_normalisation_it_can_learn_too(rng):
     images = jnp.asarray(rng.standard_normal((2, 224, 224, 3)) * 50, jnp.float32)
     variables = randomized(abstract_variables(net), rng)
     assert set(variables) == {"params"}
-    gradients = jax.grad(lambda params: (net.apply({"params": params}, images, train=True) ** 2).mean())(
-        variables["params"]
-    )
+    gradient = jax.grad(lambda params: (net.apply({"params": params}, images, train=True) ** 2).mean())
+    gradients = jax.jit(gradient)(variables["params"])
     assert min(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients)) > 0
 
 
