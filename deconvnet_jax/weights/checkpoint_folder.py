@@ -8,6 +8,8 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -28,6 +30,7 @@ Tree = TypeVar("Tree")
 
 BEST_METRIC = "mean_iou"
 RECORD = "integrity"  # the item with the integrity record
+_TENSORSTORE = ("tensorstore/", "OCDBT", "os_error_code=")  # in what it says of errors
 _WRITTEN_LAST = "commit_success.txt"
 _METRICS = "metrics"  # folder in a step, and the file in it
 _MISREAD = set("[]\\")  # Orbax looks for its files by patterns, TensorStore takes a backslash for a slash
@@ -283,16 +286,22 @@ def _readable_path(path: Path) -> Iterator["epath.Path"]:
 
 
 class _OrbaxFilter(logging.Filter):
-    """Drops what Orbax logs: errors reach us as exceptions, and are one line then."""
+    """Drops what Orbax logs, and what asyncio logs of its and TensorStore's tasks: errors reach us as exceptions."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return f"{os.sep}orbax{os.sep}" not in record.pathname
+        paths, error = [record.pathname], record.exc_info[1] if record.exc_info else None
+        if error is not None:
+            paths += [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+        of_orbax = any(f"{os.sep}orbax{os.sep}" in path for path in paths)
+        return not of_orbax and not any(mark in str(error) for mark in _TENSORSTORE)
 
 
 @functools.cache  # once per process: Orbax's and TensorStore's threads may outlast the error that we report
 def _quiet() -> None:
     """Lets threads of Orbax and TensorStore print nothing."""
-    absl_logging.get_absl_logger().addFilter(_OrbaxFilter())
+    for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
+        logger.addFilter(_OrbaxFilter())
+    warnings.filterwarnings("ignore", "coroutine '[a-z_]*serialize.* was never awaited", RuntimeWarning)
     before = sys.unraisablehook
 
     def hook(late: Any) -> None:

@@ -1,5 +1,7 @@
 """What a run saves it gets back, bit for bit; a damaged checkpoint is set aside; a full disk is one line."""
 
+import asyncio
+import gc
 import re
 import resource
 import shutil
@@ -187,6 +189,32 @@ def test_background_threads_print_nothing_on_a_full_disk(tmp_path):
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
     assert "the one of step 1 is intact: make room and give the same command again" in done.stderr
+
+
+FULL = "RESOURCE_EXHAUSTED: Failed to write 175819 bytes to file 10: No space left on device [os_error_code='28']"
+
+
+@pytest.mark.parametrize(
+    ("module", "said", "logged"),
+    [("/orbax/serialization.py", "it failed", 0), ("/other.py", FULL, 0), ("/other.py", "No space left", 2)],
+)
+def test_failures_that_orbax_and_tensorstore_leave_behind_are_not_logged(tmp_path, caplog, module, said, logged):
+    """asyncio logs tasks and futures of which nobody took the exception when they are collected, whenever that is."""
+    with open_checkpoints(tmp_path):
+        pass
+    names = {"error": ValueError(said)}
+    exec(compile("async def write():\n    raise error", f"/site-packages{module}", "exec"), names)
+
+    async def leave_behind():
+        loop = asyncio.get_running_loop()
+        loop.create_task(names["write"]())
+        await asyncio.sleep(0.01)
+        loop.create_future().set_exception(names["error"])
+
+    asyncio.run(leave_behind())
+    names.clear()
+    gc.collect()
+    assert [record.name for record in caplog.records] == logged * ["asyncio"]
 
 
 def test_a_folder_that_is_removed_is_said(tmp_path, trees):
