@@ -207,8 +207,8 @@ def test_failures_that_orbax_and_tensorstore_leave_behind_are_not_logged(tmp_pat
 
     async def leave_behind():
         loop = asyncio.get_running_loop()
-        loop.create_task(names["write"]())
-        await asyncio.sleep(0.01)
+        task = loop.create_task(names["write"]())
+        await asyncio.wait([task])
         loop.create_future().set_exception(names["error"])
 
     asyncio.run(leave_behind())
