@@ -82,6 +82,12 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
 
     Raises:
       InputError: if there is no checkpoint or no such step, the folder is no checkpoint of ours, or a file is damaged.
+
+    Example:
+      >>> from deconvnet_jax import load_checkpoint
+      >>> net, variables, info = load_checkpoint("runs/demo")
+      >>> info["class_names"]
+      ['background', 'disc', 'square']
     """
     directory = _checkpoint_directory(user_path(path, "the checkpoint's folder", in_bucket=True))
     step = _choose_step(directory, step)
