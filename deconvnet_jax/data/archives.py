@@ -1,4 +1,8 @@
-"""Members of an official archive, or of the folder that it was extracted to. Nothing is ever extracted to disk."""
+"""Reads the members of an official archive, or of the folder that it was extracted to, without extracting anything.
+
+The archives come from public servers, so sizes and checksums are compared with the published ones. Members that would
+leave the archive's folder, links and devices are refused.
+"""
 
 import contextlib
 import functools
@@ -20,15 +24,15 @@ from deconvnet_jax.errors import InputError, one_line
 
 
 class Archive(NamedTuple):
-    """An archive as its makers published it.
+    """Published archive of a data set.
 
     Attributes:
-      file: its name.
-      size: bytes.
-      sha256: of the whole file.
-      root: the folder inside it that holds the data.
-      url: where it was published.
-      holds: folders that the data has, by which it is known in a folder of another name than `root`.
+      file: File name, such as "benchmark.tgz".
+      size: Size of the whole file, in bytes.
+      sha256: SHA-256 checksum of the whole file, 64 hexadecimal digits.
+      root: Folder inside the archive that holds the data, such as "VOCdevkit/VOC2012".
+      url: Address from which it can be downloaded.
+      holds: Folders below `root` by which the data is recognised when `root` was renamed. () disables this.
     """
 
     file: str
@@ -40,7 +44,7 @@ class Archive(NamedTuple):
 
 
 class Member(io.BytesIO):
-    """The bytes of a member; as text, where they came from."""
+    """Content of one file as a binary stream. `str(member)` says where it came from, for error messages."""
 
     def __init__(self, content: bytes, where: str):
         super().__init__(content)
@@ -53,10 +57,18 @@ class Member(io.BytesIO):
 
 
 def find_archive(manual_dir: Path, archive: Archive) -> Path | None:
-    """The archive in a folder, or else the folder that holds its data; None if there is neither.
+    """Returns the path of an archive or of the folder that holds its data, or None if neither is found.
 
-    The folder may be the one that the archive was extracted to, any between that and the data, or one that the last
-    folder of `root` was moved to.
+    Besides the archive itself, three places are tried: the folder that the archive was extracted to, every folder
+    between that one and the data, and a folder that the last part of `archive.root` was moved to.
+
+    Args:
+      manual_dir: Folder to look in.
+      archive: Archive to look for.
+
+    Returns:
+      The archive file if it is in `manual_dir`, otherwise the folder that corresponds to `archive.root`, otherwise
+      None.
     """
     if (manual_dir / archive.file).is_file():
         return manual_dir / archive.file
@@ -71,14 +83,30 @@ def find_archive(manual_dir: Path, archive: Archive) -> Path | None:
 
 
 def find_near(manual_dir: Path, archive: Archive) -> Path | None:
-    """Returns the folder up to two above or below in which `find_archive` succeeds, for messages; None without one."""
+    """Returns a folder near `manual_dir` in which `find_archive` succeeds, as a hint for error messages.
+
+    Args:
+      manual_dir: Folder around which to look: up to two levels above and two levels below.
+      archive: Archive to look for.
+
+    Returns:
+      The first such folder, or None.
+    """
     below = [path for depth in ("*", "*/*") for path in sorted(manual_dir.glob(depth)) if path.is_dir()]
     around = [*manual_dir.resolve().parents[:2], *below]
     return next((path for path in around if find_archive(path, archive)), None)
 
 
 def find_renamed(manual_dir: Path, archive: Archive) -> Path | None:
-    """Returns the folder, this one or one in it, that has the data's folders under any name; None without one."""
+    """Returns `manual_dir` or a folder directly below it that has all folders of `archive.holds`, whatever its name.
+
+    Args:
+      manual_dir: Folder to look in.
+      archive: Archive to look for.
+
+    Returns:
+      The first such folder by name, or None.
+    """
     below = sorted(path for path in manual_dir.iterdir() if path.is_dir()) if manual_dir.is_dir() else []
     return next((path for path in (manual_dir, *below) if _holds(path, archive)), None)
 
@@ -88,37 +116,45 @@ def _holds(path: Path, archive: Archive) -> bool:
 
 
 def verify_archive(path: Path, archive: Archive) -> None:
-    """Compares size and checksum with the published ones.
+    """Compares the size and the checksum of an archive with the published ones.
+
+    Args:
+      path: Downloaded archive.
+      archive: Description of the published archive.
 
     Raises:
-      InputError: if they differ.
+      InputError: If they differ.
     """
     size = path.stat().st_size
     if size != archive.size:
         raise InputError(
             f"{path} has {size:,} bytes, expected {archive.size:,}: the download is "
-            f"{'incomplete' if size < archive.size else 'another file'}; get it again from {archive.url}"
+            f"{'incomplete' if size < archive.size else 'another file'}; download it again from {archive.url}"
         )
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != archive.sha256:
         raise InputError(
-            f"{path} has the sha256 {digest}, expected {archive.sha256}: it is damaged or another file; get it again "
-            f"from {archive.url}"
+            f"{path} has the SHA-256 checksum {digest}, expected {archive.sha256}: it is damaged or another file; "
+            f"download it again from {archive.url}"
         )
 
 
 class Members:
-    """Random access to the files of an uncompressed archive or a folder, by their path below the data's root."""
+    """Random access to the files of an uncompressed tar archive or of a folder, by their paths below the data's root.
+
+    Use it as a context manager, which closes the archive.
+    """
 
     def __init__(self, path: Path, root: str):
-        """
+        """Opens an archive or a folder and lists its files.
+
         Args:
-          path: the archive, or the folder that is `root`.
-          root: folder inside the archive.
+          path: Uncompressed tar archive, or the folder that corresponds to `root`.
+          root: Folder inside the archive that holds the data. Files outside it are left out. Ignored for a folder.
 
         Raises:
-          InputError: if the archive is damaged, or has a member that is not safe.
+          InputError: If the archive is damaged or has an unsafe member.
         """
         self._path, self._open = path, contextlib.ExitStack()
         self._readers: dict[str, Callable[[], Member]]
@@ -143,33 +179,33 @@ class Members:
         return name in self._readers
 
     def below(self, folder: str) -> list[str]:
-        """Returns the paths of all files below a folder, as counted from it."""
+        """Returns the paths of all files below `folder`, relative to it; an empty list if there is none."""
         return [name.removeprefix(f"{folder}/") for name in self._readers if name.startswith(f"{folder}/")]
 
     def read(self, name: str) -> Member:
-        """Returns the file of that name.
+        """Returns the content of the file at the path `name` below the root.
 
         Raises:
-          InputError: if there is none, or the archive ends within it.
+          InputError: If there is no such file, or if the archive ends within it.
         """
         if name not in self._readers:
-            raise InputError(f"{self._path} has no {name}; is it the whole data set?")
+            raise InputError(f"{self._path} has no {name}, expected the whole data set; get the data again")
         return self._readers[name]()
 
 
 def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Member]]:
-    """Passes once over the files of a (compressed) archive or a folder.
+    """Reads the files of a compressed or uncompressed archive, or of a folder, in a single pass.
 
     Args:
-      path: the archive, or the folder that is `root`.
-      root: folder inside the archive.
-      wanted: whether a file is needed, by its path below the root.
+      path: Archive, or the folder that corresponds to `root`.
+      root: Folder inside the archive that holds the data. Ignored for a folder.
+      wanted: Function that takes a path below the root and returns whether that file is needed.
 
     Yields:
-      (path below the root, content).
+      The path below the root and the content of each wanted file, in the order of the archive.
 
     Raises:
-      InputError: if the archive is damaged, or has a member that is not safe.
+      InputError: If the archive is damaged or has an unsafe member.
     """
     if path.is_dir():
         yield from ((name, _read(found)) for name, found in walk(path) if wanted(name))
@@ -181,26 +217,39 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
 
 
 class _WholeHeader(tarfile.TarInfo):
-    """Without it, an archive that is cut within the header of a member just ends with the member before."""
+    """Header of a member that raises an error if it is cut.
+
+    Without this class, tarfile treats a cut header as the regular end of the archive.
+    """
 
     @classmethod
     def fromtarfile(cls, tarfile: TarFile) -> Self:
         try:
             return super().fromtarfile(tarfile)
         except TruncatedHeaderError as error:
-            raise ReadError("it ends within a header") from error
+            raise ReadError("it ends within the header of a member") from error
 
 
 def _safe_members(tar: TarFile, path: Path, root: str) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Yields the files below the root; refuses paths that leave the archive, and links and devices below the root."""
+    """Yields the files below the root, and refuses members that could write outside their folder.
+
+    Raises:
+      InputError: If a path leaves the archive, or if something below the root is neither a file nor a folder.
+    """
     for member in tar:
         name = PurePosixPath(member.name)
         if name.is_absolute() or ".." in name.parts:
-            raise InputError(f"{path} has a member {member.name!r} that leaves its folder; do not trust this file")
+            raise InputError(
+                f"{path} has the member {member.name!r}, which leads out of the archive's folder; do not trust this "
+                "file, download the official one"
+            )
         if not name.is_relative_to(root) or member.isdir():
             continue
         if not member.isfile():
-            raise InputError(f"{path} has a member {member.name!r} that is no file; do not trust this file")
+            raise InputError(
+                f"{path} has the member {member.name!r}, which is neither a file nor a folder; do not trust this "
+                "file, download the official one"
+            )
         yield name.relative_to(root).as_posix(), member
 
 
@@ -215,15 +264,18 @@ def _read(path: Path) -> Member:
         return Member(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}); correct its permissions, or get it again"
+            f"{path} cannot be read ({error.strerror}); correct its permissions or get it again"
         ) from error
 
 
 @contextlib.contextmanager
 def _intact(path: Path) -> Iterator[None]:
-    """Turns what tarfile raises for a damaged archive into an InputError; TypeError: a cut gzip header."""
+    """Turns every error that tarfile raises for a damaged archive into an InputError.
+
+    tarfile raises TypeError for a cut gzip header.
+    """
     try:
         yield
     except (tarfile.TarError, EOFError, OSError, zlib.error, TypeError) as error:
         reason = one_line(error, 100)
-        raise InputError(f"{path} is damaged or no tar archive ({reason}); get it again") from error
+        raise InputError(f"{path} is damaged or is not a tar archive ({reason}); download it again") from error

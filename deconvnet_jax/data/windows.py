@@ -1,6 +1,6 @@
-"""Boxes around objects and images, and the square crops that they cut out, at random places (paper, section 4.1).
+"""Boxes around objects and images, and the square crops that are cut out of them (paper, section 4.1).
 
-Boxes are float64 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; they may reach beyond the image.
+A box is x0, y0, x1, y1 in pixels; x1 and y1 are exclusive. Boxes are float64 [n, 4] and may reach beyond the image.
 """
 
 import math
@@ -15,17 +15,17 @@ from deconvnet_jax.ops.boxes import checked_boxes
 Range = tuple[float, float]
 Part = tuple[int, int, int]
 
-# Parts of a class mask below this many pixels are annotation noise rather than objects.
+# Connected parts of a class mask with fewer pixels are annotation noise, not objects.
 MIN_COMPONENT_PIXELS = 64
 
 
 class Objects(NamedTuple):
-    """The annotated objects of one image.
+    """Annotated objects of one image.
 
     Attributes:
-      boxes: float64 [n, 4], tight.
-      class_ids: int64 [n].
-      instance_ids: int64 [n], the objects' numbers in the instance mask, from 1.
+      boxes: Tight boxes, float64 [n, 4].
+      class_ids: Class ids, int64 [n], never 0 or 255.
+      instance_ids: Numbers of the objects in the instance mask, int64 [n], from 1.
     """
 
     boxes: np.ndarray
@@ -34,16 +34,26 @@ class Objects(NamedTuple):
 
 
 def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> Objects:
-    """The tight box of every object, its class and its number.
+    """Returns the tight box, the class and the number of every object.
 
     Args:
-      label: uint8 [H, W] class ids, 255 = ignore.
-      instances: uint8 [H, W] object numbers, 0 = background, 255 = ignore; without it every connected part of a class
-        with at least MIN_COMPONENT_PIXELS pixels counts as an object.
+      label: Class ids, uint8 [H, W]; 255 marks ignored pixels.
+      instances: Object numbers, uint8 [H, W]; 0 is background, 255 is ignored. With None, every connected part of a
+        class with at least MIN_COMPONENT_PIXELS pixels counts as one object (`number_parts`).
 
     Returns:
-      The objects; numbers as in `instances`, else counted from 1. The class is the most frequent class id of an
-      object's pixels; objects without any (all background or ignored) are left out.
+      The objects in increasing order of their numbers. The class is the most frequent class id among an object's
+      pixels, the lowest of several equally frequent ones. Objects whose pixels are all background or ignored are left
+      out.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.data import instance_boxes
+      >>> label = np.zeros((40, 60), np.uint8)
+      >>> label[5:25, 10:40] = 3
+      >>> objects = instance_boxes(label, (label == 3).astype(np.uint8))
+      >>> objects.boxes.tolist(), objects.class_ids.tolist(), objects.instance_ids.tolist()
+      ([[10.0, 5.0, 40.0, 25.0]], [3], [1])
     """
     boxes, classes, numbers = [], [], []
     for number, mask in _object_masks(label, instances):
@@ -64,13 +74,13 @@ def _object_masks(label: np.ndarray, instances: np.ndarray | None) -> list[tuple
 
 
 def number_parts(label: np.ndarray) -> np.ndarray:
-    """An instance mask from a class mask alone: its connected parts.
+    """Returns an instance mask made from a class mask alone: one number for each connected part of a class.
 
     Args:
-      label: uint8 [H, W] class ids, 255 = ignore.
+      label: Class ids, uint8 [H, W]; 255 marks ignored pixels. Pixels that touch at a corner are connected.
 
     Returns:
-      uint16 [H, W], 1, 2, ... (never 255) for connected parts of a class with at least MIN_COMPONENT_PIXELS pixels, 0
+      Object numbers, uint16 [H, W]: 1, 2, ... (never 255) for parts with at least MIN_COMPONENT_PIXELS pixels, 0
       elsewhere.
     """
     numbers = np.zeros(label.shape, np.uint16)
@@ -87,12 +97,27 @@ def number_parts(label: np.ndarray) -> np.ndarray:
 
 
 def enlarge(boxes: np.ndarray, factor: float = 1.2) -> np.ndarray:
-    """Boxes [n, 4] with both sides multiplied by `factor`, about the centre."""
+    """Returns boxes with both sides multiplied by `factor` and the same centres.
+
+    Args:
+      boxes: Boxes, float [n, 4].
+      factor: Factor of both sides, above 0. The default is that of the paper.
+
+    Returns:
+      Boxes, float64 [n, 4].
+    """
     return _around(boxes, (boxes[:, 2:] - boxes[:, :2]) * factor)
 
 
 def square(boxes: np.ndarray) -> np.ndarray:
-    """Boxes [n, 4] with the shorter side made as long as the longer one, about the centre."""
+    """Returns boxes whose shorter side is made as long as the longer one, with the same centres.
+
+    Args:
+      boxes: Boxes, float [n, 4].
+
+    Returns:
+      Square boxes, float64 [n, 4].
+    """
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
     return _around(boxes, np.broadcast_to(sides, (len(boxes), 2)))
 
@@ -103,12 +128,32 @@ def _around(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def image_box(height: int, width: int, factor: float = 1.0) -> np.ndarray:
-    """The square box [4] centred on an image, its side `factor` times the longer side."""
+    """Returns the square box that is centred on an image.
+
+    Args:
+      height: Height of the image, in pixels.
+      width: Width of the image, in pixels.
+      factor: Side of the box divided by the longer side of the image.
+
+    Returns:
+      One box, float64 [4].
+    """
     return enlarge(square(np.array([[0, 0, width, height]], np.float64)), factor)[0]
 
 
 def zoomed_size(size: int, zoom: Range, rng: np.random.Generator) -> int:
-    """Returns the size times a random factor between these two, as often below their geometric mean as above."""
+    """Returns `size` multiplied by a random factor from the range `zoom`, rounded.
+
+    The logarithm of the factor is uniform: half of the factors lie below the geometric mean of the two limits.
+
+    Args:
+      size: Side of a square, in pixels.
+      zoom: Smallest and largest factor. If they are equal, no random number is drawn.
+      rng: Random generator.
+
+    Returns:
+      The zoomed side, in pixels.
+    """
     low, high = zoom
     return round(size * math.exp(rng.uniform(math.log(low), math.log(high)))) if low < high else round(size * low)
 
@@ -116,14 +161,24 @@ def zoomed_size(size: int, zoom: Range, rng: np.random.Generator) -> int:
 def crop_place(
     size: int, crop: int, rng: np.random.Generator | None, shown: tuple[Range, Range] | None = None
 ) -> tuple[int, int]:
-    """Returns top and left of a crop x crop part of a size x size square: random, or the centre without `rng`.
+    """Returns the top and left of a `crop` x `crop` part of a `size` x `size` square: random, or central without `rng`.
 
     Args:
-      size: of the square; if it is smaller than the crop, the crop shows all of it, and what is around it.
-      crop: size of the part.
-      rng: of the place.
-      shown: the rows and the columns of the square, from and to, that show the image. With them a random part shows
-        nothing else where that is possible; where the image is smaller than the part, it shows all of the image.
+      size: Side of the square, in pixels. If it is smaller than `crop`, the part shows the whole square and, around it,
+        what lies outside; top and left are then negative.
+      crop: Side of the part, in pixels.
+      rng: Random generator that chooses the place. None takes the centre, and `shown` is ignored.
+      shown: Rows (from, to) and columns (from, to) of the square that show the image (`shown_extent`). A random part
+        then shows only the image where the image is large enough, and all of the image where it is smaller than the
+        part. None allows every place in the square.
+
+    Returns:
+      Top and left, in pixels of the square.
+
+    Example:
+      >>> from deconvnet_jax.data import crop_place
+      >>> crop_place(250, 224, None)
+      (13, 13)
     """
     if rng is None:
         return (size - crop) // 2, (size - crop) // 2
@@ -137,17 +192,36 @@ def crop_place(
 
 def _start_inside(begin: float, end: float, crop: int, rng: np.random.Generator) -> int:
     low, high = sorted((begin, end - crop))
-    # A pixel shows the image if its centre does.
+    # A pixel of the square shows the image if its centre lies inside the image.
     return int(rng.integers(math.ceil(low - 0.5), math.ceil(high - 0.5) + 1))
 
 
 def random_mirror(image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Returns image [H, W, 3] and label [H, W], in half of the cases mirrored left to right."""
+    """Returns an image and its label, both mirrored left to right with a probability of one half.
+
+    Args:
+      image: Image, [H, W, 3].
+      label: Class ids, [H, W].
+      rng: Random generator.
+
+    Returns:
+      The image and the label; mirrored ones are views of the input.
+    """
     return (image[:, ::-1], label[:, ::-1]) if rng.random() < 0.5 else (image, label)
 
 
 def shown_extent(box: np.ndarray, size: int, height: int, width: int) -> tuple[Range, Range]:
-    """Returns the rows and the columns, from and to, of a box resized to size x size that show the image."""
+    """Returns which rows and columns of a box, resized to `size` x `size`, show the image.
+
+    Args:
+      box: Box in the image, float [4].
+      size: Side of the resized box, in pixels.
+      height: Height of the image, in pixels.
+      width: Width of the image, in pixels.
+
+    Returns:
+      Rows (from, to) and columns (from, to), in fractional pixels of the resized box.
+    """
     x0, y0, x1, y1 = (float(value) for value in box)
     rows = (max(0.0, -y0) * size / (y1 - y0), (min(y1, height) - y0) * size / (y1 - y0))
     columns = (max(0.0, -x0) * size / (x1 - x0), (min(x1, width) - x0) * size / (x1 - x0))
@@ -165,24 +239,33 @@ def crop_window(
 def crop_window(
     image: np.ndarray, label: np.ndarray | None, box: np.ndarray, size: int, part: Part | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Cuts a box out and resizes it to a square, or to a part of that square.
+    """Cuts a box out of an image and its label and resizes it to a square, or to a part of that square.
 
-    What lies outside the image is black, its label 255 (original: window_seg_data_layer.cpp). Pixel centres are at
-    half-integers in the box and in the result, and the box is not rounded: image (bilinear) and label (nearest) sample
-    the same points (OpenCV's nearest neighbour, the original's, is up to half a pixel off).
+    Pixels outside the image become black, with the label 255 (original: window_seg_data_layer.cpp). Pixel centres are
+    at half-integers in the box and in the result, and the box is not rounded. So the image (bilinear) and the label
+    (nearest neighbour) sample the same points; the original's OpenCV nearest neighbour is off by up to half a pixel.
 
     Args:
-      image: uint8 RGB [H, W, 3].
-      label: uint8 [H, W], or None.
-      box: [4], any position and size.
-      size: side of the square.
-      part: top, left and side of the part of the square that is wanted; only that is computed.
+      image: Image, uint8 RGB [H, W, 3].
+      label: Class ids, uint8 [H, W], or None if no label is needed.
+      box: Box to cut out, float [4], of any place and size with x0 < x1 and y0 < y1.
+      size: Side of the square that the whole box is resized to, in pixels.
+      part: Top, left and side of the part of the square to return, in pixels. Only this part is computed. None returns
+        the whole square.
 
     Returns:
-      uint8 [side, side, 3] and uint8 [side, side] (or None); side is `size` without `part`.
+      The crop, uint8 RGB [side, side, 3], and its label, uint8 [side, side], or None without `label`.
 
     Raises:
-      InputError: if the box is none (`ops.checked_boxes`).
+      InputError: If the box is not finite or has no area (`ops.checked_boxes`).
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.data import crop_window
+      >>> image, label = np.full((40, 60, 3), 128, np.uint8), np.ones((40, 60), np.uint8)
+      >>> crop, crop_label = crop_window(image, label, np.array([30, 10, 90, 70]), size=8)
+      >>> crop.shape, crop_label[0].tolist()
+      ((8, 8, 3), [1, 1, 1, 1, 255, 255, 255, 255])
     """
     top, left, side = part or (0, 0, size)
     x0, y0, x1, y1 = checked_boxes(np.asarray(box)[None])[0].tolist()
@@ -191,7 +274,7 @@ def crop_window(
     columns, first_column, end_column = _sampled(x0, scale_x, left, side, image.shape[1])
     crop = np.zeros((side, side, 3), np.uint8)
     if rows.size and columns.size:
-        # From a pixel of the result to its place in the image: (i + 0.5) * scale + origin - 0.5.
+        # Pixel i of the result lies at (i + 0.5) * scale + origin - 0.5 in the image.
         origin_x = x0 + (left + first_column + 0.5) * scale_x - 0.5
         origin_y = y0 + (top + first_row + 0.5) * scale_y - 0.5
         cv2.warpAffine(
@@ -200,7 +283,7 @@ def crop_window(
             (columns.size, rows.size),
             dst=crop[first_row:end_row, first_column:end_column],
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,  # the image's own border is not mixed with black
+            borderMode=cv2.BORDER_REPLICATE,  # Black must not bleed into the pixels at the image's border.
         )
     if label is None:
         return crop, None
@@ -210,26 +293,26 @@ def crop_window(
 
 
 def _sampled(start: float, scale: float, first: int, count: int, length: int) -> tuple[np.ndarray, int, int]:
-    """Along one side, the pixels of an image of that length that are sampled, and where they begin and end."""
+    """Returns which pixels of one side of an image are sampled, and the range of the result that they fill."""
     pixels = np.floor(start + scale * (np.arange(first, first + count) + 0.5)).astype(np.int64)
     begin, end = np.searchsorted(pixels, (0, length)).tolist()
     return pixels[begin:end], begin, end
 
 
 def keep_class(label: np.ndarray, instances: np.ndarray | None, instance_id: int, class_id: int) -> np.ndarray:
-    """Stage 1's labels: one object's class, everything else background; 255 stays.
+    """Returns the label of stage 1: one object keeps its class, all other pixels become background, and 255 stays.
 
-    The paper labels the object that a crop is centred on and makes all other pixels background; we take that to include
-    other objects of the same class. What the released crops contained cannot be told from public text.
+    The paper labels the object that a crop is centred on and makes all other pixels background. We take this to include
+    other objects of the same class; no public text says what the released crops contained.
 
     Args:
-      label: uint8 [H, W] class ids, 255 = ignore.
-      instances: uint8 [H, W] object numbers, or None, as for `instance_boxes`.
-      instance_id: the object's number, from `instance_boxes`.
-      class_id: its class.
+      label: Class ids, uint8 [H, W]; 255 marks ignored pixels.
+      instances: Object numbers, uint8 [H, W], or None for connected parts, as in `instance_boxes`.
+      instance_id: Number of the object to keep, from `instance_boxes`.
+      class_id: Class of that object. Its pixels of other classes become background.
 
     Returns:
-      uint8 [H, W] of 0, class_id and 255.
+      Label with the values 0, `class_id` and 255, uint8 [H, W].
     """
     mask = (number_parts(label) if instances is None else instances) == instance_id
     return np.where((label == IGNORE) | (mask & (label == class_id)), label, 0).astype(np.uint8)

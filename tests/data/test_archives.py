@@ -1,4 +1,4 @@
-"""Members of archives and folders: the same files either way, and nothing that a damaged or hostile archive holds."""
+"""Reads the same files from archives and folders, and refuses everything from damaged or hostile archives."""
 
 import gzip
 import hashlib
@@ -24,7 +24,7 @@ ROOT = "kit/data"
 
 @pytest.fixture
 def files(rng):
-    """Two files of the data, and one outside of its root."""
+    """Two files of the data and one file outside its root."""
     names = (f"{ROOT}/a.txt", f"{ROOT}/deep/b.bin", "kit/readme")
     return {name: rng.bytes(int(rng.integers(100, 20_000))) for name in names}
 
@@ -45,7 +45,7 @@ def test_the_same_members_of_archive_and_folder(files, tmp_path):
             assert {name: members.read(name).getvalue() for name in ("deep/b.bin", "a.txt")} == inside
             assert "a.txt" in members
             assert "readme" not in members
-            with pytest.raises(InputError, match=r"has no b\.txt; is it the whole data set"):
+            with pytest.raises(InputError, match=r"has no b\.txt, expected the whole data set; get the data again"):
                 members.read("b.txt")
             assert str(path) in str(members.read("a.txt"))
 
@@ -91,7 +91,7 @@ def test_size_and_checksum(files, tmp_path):
     content = path.read_bytes()
     right = Archive("a.tar", len(content), hashlib.sha256(content).hexdigest(), ROOT, "http://example.org/a.tar")
     verify_archive(path, right)
-    with pytest.raises(InputError, match=r"the download is incomplete; get it again from http://example\.org"):
+    with pytest.raises(InputError, match=r"the download is incomplete; download it again from http://example\.org"):
         verify_archive(path, right._replace(size=len(content) + 1))
     with pytest.raises(InputError, match="the download is another file"):
         verify_archive(path, right._replace(size=len(content) - 1))
@@ -117,13 +117,16 @@ def entry(name, kind=tarfile.REGTYPE, **fields):
 @pytest.mark.parametrize(
     ("member", "message"),
     [
-        (entry("../evil", size=4), "'../evil' that leaves its folder; do not trust this file"),
-        (entry(f"{ROOT}/../../../evil", size=4), "that leaves its folder"),
-        (entry("../two\nlines", size=4), "'../two\\nlines' that leaves its folder"),
-        (entry("/etc/evil", size=4), "'/etc/evil' that leaves its folder"),
-        (entry(f"{ROOT}/link", tarfile.SYMTYPE, linkname="/etc/passwd"), "link' that is no file; do not trust"),
-        (entry(f"{ROOT}/link", tarfile.LNKTYPE, linkname="../secret"), "link' that is no file; do not trust"),
-        (entry(f"{ROOT}/pipe", tarfile.FIFOTYPE), "pipe' that is no file"),
+        (entry("../evil", size=4), "'../evil', which leads out of the archive's folder; do not trust this file"),
+        (entry(f"{ROOT}/../../../evil", size=4), "which leads out of the archive's folder"),
+        (entry("../two\nlines", size=4), "'../two\\nlines', which leads out of the archive's folder"),
+        (entry("/etc/evil", size=4), "'/etc/evil', which leads out of the archive's folder"),
+        (
+            entry(f"{ROOT}/link", tarfile.SYMTYPE, linkname="/etc/passwd"),
+            "link', which is neither a file nor a folder;",
+        ),
+        (entry(f"{ROOT}/link", tarfile.LNKTYPE, linkname="../secret"), "link', which is neither a file nor a folder;"),
+        (entry(f"{ROOT}/pipe", tarfile.FIFOTYPE), "pipe', which is neither a file nor a folder"),
     ],
 )
 def test_hostile_members_are_refused(member, message, tmp_path):
@@ -148,12 +151,15 @@ def test_damaged_archives(files, tmp_path):
     (tmp_path / "noise.tar").write_bytes(files[f"{ROOT}/a.txt"])
     (tmp_path / "empty.tar").write_bytes(b"")
     for name in ("cut.tar", "cut.tgz", "header.tgz", "second.tar", "second.tgz", "noise.tar", "empty.tar"):
-        with pytest.raises(InputError, match=rf"{name} is damaged or no tar archive .*; get it again"):
+        with pytest.raises(InputError, match=rf"{name} is damaged or is not a tar archive .*; download it again"):
             streamed(tmp_path / name)
     for name in ("cut.tar", "second.tar", "noise.tar", "a.tgz", "empty.tar"):
-        with pytest.raises(InputError, match=rf"{name} is damaged or no tar archive"), Members(tmp_path / name, ROOT):
+        with (
+            pytest.raises(InputError, match=rf"{name} is damaged or is not a tar arch"),
+            Members(tmp_path / name, ROOT),
+        ):
             pass
-    # Cut within a member: the index is whole, its content is not.
+    # The archive is cut within a member, so its index is complete but the member's content is not.
     content = plain.read_bytes()
     with Members(plain, ROOT) as members:
         plain.write_bytes(content[: content.index(files[f"{ROOT}/deep/b.bin"][:64]) + 10])

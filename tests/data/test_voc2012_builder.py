@@ -218,7 +218,7 @@ def test_official_archives_are_verified(archives, monkeypatch):
     published(archives, monkeypatch, {"train": 3, "val": 2, "train_aug": 7})
     content = (archives.folder / SBD_FILE).read_bytes()
     (archives.folder / SBD_FILE).write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
-    with pytest.raises(InputError, match=r"benchmark\.tgz has the sha256 .*: it is damaged or another file"):
+    with pytest.raises(InputError, match=r"benchmark\.tgz has the SHA-256 checksum .*: it is damaged or another file"):
         archives.build(verify=True)
     assert not files_below(archives.data_dir)
     (archives.folder / SBD_FILE).write_bytes(content)
@@ -257,9 +257,9 @@ SMALL = np.zeros((30, 30), np.uint8)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (escape, "has a member '../../evil.sh' that leaves its folder; do not trust this file"),
-        (cut_voc, "VOCtrainval_11-May-2012.tar is damaged or no tar archive"),
-        (cut_sbd, "benchmark.tgz is damaged or no tar archive"),
+        (escape, "has the member '../../evil.sh', which leads out of the archive's folder; do not trust this file"),
+        (cut_voc, "VOCtrainval_11-May-2012.tar is damaged or is not a tar archive"),
+        (cut_sbd, "benchmark.tgz is damaged or is not a tar archive"),
         (drop("voc", f"{VOC_ROOT}/ImageSets/Segmentation/val.txt"), "has no ImageSets/Segmentation/val.txt"),
         (put("voc", f"{VOC_ROOT}/ImageSets/Segmentation/val.txt", b"\n"), "val.txt is empty; expected one image name"),
         (drop("voc", f"{VOC_ROOT}/JPEGImages/{TRAIN[1]}.jpg"), f"has no JPEGImages/{TRAIN[1]}.jpg"),

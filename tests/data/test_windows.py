@@ -1,4 +1,4 @@
-"""Boxes against cases by hand and brute force; crops against OpenCV and against their own labels."""
+"""Boxes are checked by hand and by brute force, crops against OpenCV and against their own labels."""
 
 import cv2
 import numpy as np
@@ -21,8 +21,8 @@ def test_boxes_by_hand():
     label, instances = np.zeros((2, 8, 10), np.uint8)
     label[2:5, 3:7], instances[2:5, 3:7] = 4, 1
     label[7, 9], instances[7, 9] = 2, 6
-    instances[0, 0] = 3  # background only
-    instances[0, 5], label[0, 5] = 255, 1  # void
+    instances[0, 0] = 3  # This object covers only background.
+    instances[0, 5], label[0, 5] = 255, 1  # Both pixels are ignored.
     boxes, class_ids, numbers = instance_boxes(label, instances)
     np.testing.assert_array_equal(boxes, [[3, 2, 7, 5], [9, 7, 10, 8]])
     assert (class_ids.tolist(), numbers.tolist()) == ([4, 2], [1, 6])
@@ -56,9 +56,9 @@ def test_boxes_against_brute_force(rng):
 def test_without_instances_components_of_each_class():
     label = np.zeros((40, 60), np.uint8)
     label[2:12, 2:12] = 1
-    label[12:22, 12:22] = 1  # touches by a corner: the same object
+    label[12:22, 12:22] = 1  # Touches the first by a corner, so it is the same object.
     label[2:12, 40:50] = 1
-    label[30:33, 30:33] = 2  # too small
+    label[30:33, 30:33] = 2  # Too few pixels to be an object.
     label[25:39, 1:20] = 2
     boxes, class_ids, numbers = instance_boxes(label, None)
     assert boxes.tolist() == [[2, 2, 22, 22], [40, 2, 50, 12], [1, 25, 20, 39]]
@@ -87,7 +87,7 @@ def test_crop_is_opencv_s_resize_inside_the_image(rng):
     crop, _ = crop_window(image, image[..., 0], np.array([0, 0, 120, 90]), 64)
     wanted = cv2.resize(image, (64, 64), interpolation=cv2.INTER_LINEAR)
     difference = np.abs(crop.astype(int) - wanted)
-    assert difference.max() <= 10  # older OpenCV rounds the coordinates to 1/32 pixel
+    assert difference.max() <= 10  # Older versions of OpenCV round coordinates to 1/32 pixel.
     assert difference.mean() < 1
 
 
@@ -111,7 +111,7 @@ def test_crop_far_outside(rng):
 
 @pytest.mark.parametrize("size", [50, 250])
 def test_image_and_label_agree_to_half_a_pixel(size, rng):
-    """An edge in the image and in the label lies at the same place, whatever box and scale."""
+    """Checks that an edge in the image and in the label lies at the same place for every box and scale."""
     for _ in range(10):
         label = np.zeros((100, 100), np.uint8)
         edge_x, edge_y = rng.integers(30, 70, 2)
@@ -146,7 +146,7 @@ def test_input_is_not_changed(rng):
 def test_crops_reach_every_place_evenly(rng):
     places = [crop_place(7, 5, rng) for _ in range(1800)]
     assert set(places) == {(top, left) for top in range(3) for left in range(3)}
-    assert all(120 < places.count(place) < 280 for place in set(places))  # six standard deviations
+    assert all(120 < places.count(place) < 280 for place in set(places))  # Six standard deviations.
     assert crop_place(250, 224, None) == (13, 13)
     assert crop_place(6, 6, rng) == (0, 0)
 
@@ -160,17 +160,17 @@ def test_random_mirror_is_shared_and_even(rng):
         np.testing.assert_array_equal(mirrored[..., 0], mirrored_label)
         assert sorted(mirrored_label[0]) == sorted(label[0])
         flips += mirrored_label[0, 0] == 4
-    assert 140 < flips < 260  # six standard deviations
+    assert 140 < flips < 260  # Six standard deviations.
 
 
 def test_zoomed_sizes_are_spread_evenly_about_their_geometric_mean(rng):
     sizes = np.array([zoomed_size(400, (0.5, 2.0), rng) for _ in range(1000)])
     assert 200 <= sizes.min() < 220
     assert 760 < sizes.max() <= 800
-    assert 400 < (sizes < 400).sum() < 600  # six standard deviations
+    assert 400 < (sizes < 400).sum() < 600  # Six standard deviations.
     state = rng.bit_generator.state
     assert zoomed_size(400, (1.0, 1.0), rng) == 400
-    assert rng.bit_generator.state == state  # a run without zoom has the crops that it had before there was one
+    assert rng.bit_generator.state == state  # Without zoom no random number is drawn, so older runs keep their crops.
 
 
 def test_a_crop_larger_than_the_square_shows_all_of_it(rng):
@@ -179,7 +179,7 @@ def test_a_crop_larger_than_the_square_shows_all_of_it(rng):
 
 
 def test_crops_inside_show_the_image_alone_or_all_of_it(rng):
-    """Of a square of 20 whose rows 4 to 16 show the image."""
+    """Uses a square of 20 pixels of which rows 4 to 16 show the image."""
     whole = (0.0, 20.0)
     tops, lefts = zip(*(crop_place(20, 8, rng, ((4.0, 16.0), whole)) for _ in range(600)), strict=True)
     assert set(tops) == set(range(4, 9))
@@ -187,4 +187,4 @@ def test_crops_inside_show_the_image_alone_or_all_of_it(rng):
     tops = {crop_place(20, 15, rng, ((4.0, 16.0), whole))[0] for _ in range(300)}
     assert tops == {1, 2, 3, 4}
     tops = {crop_place(20, 8, rng, ((4.5, 15.5), whole))[0] for _ in range(300)}
-    assert tops == {4, 5, 6, 7}  # rows 4 to 14 have their centres in the image
+    assert tops == {4, 5, 6, 7}  # The centres of rows 4 to 14 lie in the image.
