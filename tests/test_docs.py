@@ -97,7 +97,7 @@ def test_programs_and_settings_exist(command):
             config = config[key]
     for word in words:
         if word.startswith("--config=") and "NAME" not in word:
-            assert (ROOT / word.removeprefix("--config=")).exists(), word
+            cli.config_file(word.removeprefix("--config="))  # raises InputError
 
 
 def defined(node):

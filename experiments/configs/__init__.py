@@ -1,1 +1,1 @@
-"""ml-collections configs: default.py explains every setting, the others change a few."""
+"""Settings of trainings as ml_collections configs: default.py explains every key, the other files change some."""

@@ -1,16 +1,16 @@
-"""DeconvNet on CamVid, the split of SegNet: 367 images of streets, 11 classes.
+"""DeconvNet on CamVid with SegNet's split: 367 training images of streets, 11 classes.
 
     python -m experiments.prepare_data --dataset=camvid --manual_dir=CamVid --data_dir=DIR
-    python -m experiments.voc_train --config=experiments/configs/camvid.py --workdir=runs/camvid \
+    python -m experiments.voc_train --config=camvid --workdir=runs/camvid \
         --config.data.dataset=camvid --config.data.data_dir=DIR --config.init.vgg16=vgg16-397923af.pth
     python -m experiments.voc_eval --checkpoint=runs/camvid --split=test --output=runs/camvid/test
 
-No recipe of the DeconvNet paper, which does not use CamVid. Crops of 352 pixels from images of 480x360 at 0.73 to 1.47
-times their size, mirrored; classes weighted by the inverse root of their share of pixels. Images are segmented in
-overlapping windows of 352 pixels at their own size. The optimizer is the paper's.
+The DeconvNet paper does not use CamVid, so the recipe is our own; only the optimizer's settings are the paper's. Crops
+of 352 pixels come from images of 480x360, resized by 0.73 to 1.47 and mirrored at random. The loss weights a class by
+the inverse root of its share of the pixels. Images are segmented in overlapping windows of 352 pixels.
 
-Cost: 16 crops of 352 pixels are 40 of 224: 6,000 steps, 47 PFLOP; five to six minutes on one H100. On the test images
-64.2 % mean IoU after 5,773 steps (docs/results.md); published for DeconvNet: 59.8 %.
+Cost: 47 PFLOP for 6,000 steps (16 crops of 352 pixels cost as much as 40 of 224); five to six minutes on one H100.
+Result: 64.2 % mean IoU on the test images after 5,773 steps (docs/results.md). Published for DeconvNet: 59.8 %.
 """
 
 import ml_collections
@@ -19,16 +19,16 @@ from . import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Crops of whole streets, all classes."""
+    """Returns the config: crops of whole images of streets, all classes."""
     config = default.get_config()
     config.num_steps = 6_000
     config.batch_size = 16
     config.bn_group = 16
     config.data.windows = ("image",)
     config.data.label_mode = "all"
-    config.data.resize_size = 352  # a whole image at 0.73 of its size,
+    config.data.resize_size = 352  # the longer side of 480 pixels at 0.73 of its size
     config.data.crop_size = 352
-    config.data.zoom = (1.0, 2.0)  # up to twice as large
+    config.data.zoom = (1.0, 2.0)
     config.data.inside_image = True
     config.data.read_threads = 8
     config.model.dtype = "bfloat16"
@@ -41,5 +41,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.checkpoint_every = 2_000
     config.inference.mode = "sliding_window"
     config.inference.aggregation = "mean"
-    config.inference.batch_size = 4  # so many windows cover an image
+    config.inference.batch_size = 4  # Four windows cover an image of 480x360.
     return config

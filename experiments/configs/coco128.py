@@ -1,11 +1,15 @@
-"""A few dozen photographs learnt by heart on two CPU cores, from VGG-16's encoder.
+"""Small DeconvNet with VGG-16's encoder that learns a few dozen photographs by heart, on two CPU cores.
 
-    python -m experiments.voc_train --config=experiments/configs/coco128.py --workdir=runs/coco128 \
+    python -m experiments.voc_train --config=coco128 --workdir=runs/coco128 \
         --config.data.voc_root=coco128/VOCdevkit/VOC2012 --config.init.vgg16=vgg16-397923af.pth
     python -m experiments.voc_eval --checkpoint=runs/coco128 --step=3000 --split=train
 
-About 30 minutes; mean IoU 60 to 70 % on the training photographs, 9 to 10 % on those of the split
-"val" (classes in them).
+Shows that the whole pipeline works on photographs, from file to score. The folder holds the photographs of COCO128 that
+show VOC's classes, 73 of them for training. The numbers are our own choice: photographs of 128 pixels, the same ones in
+every epoch, a decoder of half the width. Of the encoder only the last block learns.
+
+Cost: about 30 minutes on two CPU cores. Result: mean IoU 60 to 70 % on the training photographs and 9 to 10 % on those
+of the split "val", over the classes in them.
 """
 
 import ml_collections
@@ -14,7 +18,7 @@ from . import default
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """Whole photographs at 128 pixels, all classes, the same every epoch; the encoder learns in its last block only."""
+    """Returns the config: whole photographs of 128 pixels without augmentation, all classes."""
     config = default.get_config()
     config.num_steps = 3000
     config.batch_size = 4
@@ -36,5 +40,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.log_every = 50
     config.eval_every = 1000
     config.checkpoint_every = 500
-    config.inference.mode = "whole_image"  # as it was trained
+    config.inference.mode = "whole_image"  # as in training
     return config

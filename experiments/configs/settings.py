@@ -1,4 +1,7 @@
-"""Every setting of an experiment (configs/default.py) with its type and range, checked before any work."""
+"""Types and ranges of all settings of an experiment (configs/default.py), and the check of a config against them.
+
+A program checks its config before it reads data or weights, so that a wrong value costs no time.
+"""
 
 import re
 from typing import Any
@@ -101,15 +104,15 @@ KINDS: dict[str, Kind] = {
     "model.dtype": Choice(DTYPES),
     **{f"inference.{name}": kind for name, kind in INFERENCE_KINDS.items()},
 }
-# An FCN-8s has only some of the network's settings, and a DeconvNet no "architecture".
+# Settings of section "model" that only a DeconvNet has. "architecture" is set for an FCN-8s only.
 _DECONVNET_ONLY = re.compile(r"model\.(?!num_classes|width|fc_features|dtype|architecture)")
 
 
 def checked(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns a copy of a config in which every setting is in range and every path absolute; of "stage1" likewise.
+    """Checks a config and returns a copy of it with absolute paths; section "stage1" is treated the same way.
 
     Raises:
-      InputError: as `check_config`.
+      InputError: for the first setting that is wrong, like `check_config`.
     """
     check_config(config)
     config = config.copy_and_resolve_references()
@@ -121,22 +124,23 @@ def checked(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def check_config(config: object) -> None:
-    """Checks that a config has every setting, and each the type and the range that `KINDS` gives; "stage1" likewise.
+    """Checks that a config has all settings, each with the type and range in `KINDS`; section "stage1" too.
 
     Raises:
-      InputError: for the first setting that is missing, unknown, of another type or out of range.
+      InputError: for the first setting that is missing, unknown, of the wrong type or out of range, and for a `config`
+        that is no ConfigDict.
     """
     if not isinstance(config, ml_collections.ConfigDict):
         raise InputError(
-            f"get_config() of the config file returned {type(config).__name__}; let it change and return "
-            "experiments.configs.default.get_config()"
+            f"get_config() of the config file returned {type(config).__name__}, expected a ConfigDict; let it change "
+            "and return experiments.configs.default.get_config()"
         )
     try:
         values = flatten(config.to_dict())
-    except (ArithmeticError, TypeError, ValueError) as error:  # in what a config computes from other settings
+    except (ArithmeticError, TypeError, ValueError) as error:  # from a setting that the config computes from others
         raise InputError(
-            f"a setting that the config computes from others has no value ({error}); with a *_released config, let "
-            "config.bn_group divide config.batch_size"
+            f"a setting that the config computes from other settings has no value ({error}); with a *_released config, "
+            "give a config.bn_group that divides config.batch_size"
         ) from error
     first = {key.removeprefix("stage1."): value for key, value in values.items() if key.startswith("stage1.")}
     if first:
@@ -148,8 +152,8 @@ def _check(values: dict[str, Any], prefix: str) -> None:
     check_values(values, KINDS, prefix)
     other = values.get("model.architecture", "deconvnet") != "deconvnet"
     for key in KINDS:
-        needless = key == "model.architecture" or (other and _DECONVNET_ONLY.match(key))
-        if key not in values and not needless:
+        unneeded = key == "model.architecture" or (other and _DECONVNET_ONLY.match(key))
+        if key not in values and not unneeded:
             raise InputError(
-                f"{prefix}{key} is missing; let get_config() start from experiments.configs.default.get_config()"
+                f"{prefix}{key} is missing; let get_config() change and return experiments.configs.default.get_config()"
             )

@@ -292,7 +292,7 @@ def test_every_config_fits_together(name):
         batch_layout(config.batch_size, devices, config.micro_batch, config.bn_group)
     with pytest.raises(AttributeError):
         config.num_stepz = 1
-    assert name == "default" or f"--config=experiments/configs/{name}.py" in module.__doc__
+    assert f"--config={name} " in module.__doc__
 
 
 def test_overrides_reach_what_is_derived_from_them():

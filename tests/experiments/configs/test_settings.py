@@ -136,7 +136,7 @@ def test_configs_that_are_none():
 def test_a_value_that_cannot_be_computed():
     config = voc_stage1_released.get_config()
     config.bn_group = 0
-    assert "let config.bn_group divide config.batch_size" in refused(config)
+    assert "give a config.bn_group that divides config.batch_size" in refused(config)
 
 
 def test_paths_become_absolute(monkeypatch, tmp_path):
