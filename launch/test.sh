@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fresh machine -> environment -> test suite.
+# Installs what the tests need, checks the style and runs the test suite.
 #   bash launch/test.sh [--reference] [PYTEST_ARGUMENT...]
-# The inner loop while you write code:   bash launch/test.sh -m "not end_to_end"
-# A nightly run with new random numbers: bash launch/test.sh --fresh-seeds
-# --reference also installs PyTorch, against which layers and gradients are then tested (those tests skip without it),
-# and checks types.
-# Environment: VENV and PYTHON as in launch/install.sh; DECONVNET_TEST_DATA, a folder with real photographs and weights;
-# WORKERS, how many processes run tests (default 2, each takes two cores and 7 GB at times).
+#   bash launch/test.sh -m "not end_to_end"      quick tests, while you write code
+#   bash launch/test.sh --fresh-seeds            new random numbers, for a nightly run
+# --reference also installs PyTorch, runs the tests that compare layers and gradients with it, and checks types. Without
+# PyTorch those tests are skipped.
+# Environment: VENV and PYTHON, as in launch/install.sh; DECONVNET_TEST_DATA, a folder with real photographs and weights;
+# WORKERS, the number of test processes (default 2; each needs two cores and up to 7 GB).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 requirements=(tests/requirements.txt)
@@ -19,10 +19,10 @@ fi
 bash launch/install.sh "${requirements[@]}"
 venv="${VENV:-.venv}"
 "$venv/bin/python" -m ruff check .
-"$venv/bin/python" -m ruff format --check --quiet . || { echo "error: run 'ruff format .'" >&2; exit 1; }
+"$venv/bin/python" -m ruff format --check --quiet . || { echo "error: some files are not formatted; run 'ruff format .'" >&2; exit 1; }
 if "$check_types"; then
   "$venv/bin/python" -m basedpyright --pythonpath "$venv/bin/python" --level error
 fi
-# A crashed process ends the run: restarted ones would never be given anything to do with --dist=loadfile.
+# A crashed worker ends the run, because --dist=loadfile never gives any tests to a restarted worker.
 exec "$venv/bin/python" -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder \
   --max-worker-restart=0 "$@"

@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice of any number of hosts, and goes on after the TPU has been taken away.
+# Trains on a Cloud TPU slice of any number of hosts, and resumes on a new TPU after a preemption.
 #   bash launch/tpu_vm.sh [--dry-run] create | setup | status | delete
 #   bash launch/tpu_vm.sh [--dry-run] run | keep CONFIG WORKDIR [FLAG...]
-# create makes the TPU; setup copies this repository (its last commit) to all hosts and installs it there; run starts the
-# training on all hosts; keep does all three, and again whenever the TPU is gone, until the training ends; status shows the
-# TPU's state and the end of the log; delete removes the TPU.
+#     create   creates the TPU
+#     setup    copies the last commit of this repository to all hosts and installs it
+#     run      starts the training on all hosts
+#     keep     does all three, again after each preemption, until the training ends
+#     status   shows the TPU's state and the end of the log
+#     delete   deletes the TPU
+# Example:
 #   TPU=mine ZONE=us-central2-b TYPE=v4-32 SHARE=10.0.0.2:/share SPOT=yes bash launch/tpu_vm.sh keep voc_two_stage runs/voc \
 #       --config.data.dataset=voc2012 --config.data.data_dir=/mnt/share/tfds --config.data.train_split=train_aug \
 #       --config.init.vgg16=/mnt/share/vgg16-397923af.pth
-# SHARE is an NFS export (Filestore), which all hosts mount as /mnt/share; WORKDIR is below it: they write one checkpoint.
-# Without one, WORKDIR is a folder in a bucket, gs://BUCKET/NAME, and so may be config.data.data_dir, config.init_from and
-# config.init.vgg16. SHARE=none says so to setup.
-# Environment: TPU (name), ZONE, SHARE; TYPE (default v4-8); VERSION of the TPU's software (default tpu-ubuntu2204-base);
-# SPOT=yes for a cheaper one that may be taken away; PROJECT of Google Cloud; POLL, seconds between looks (default 60).
-# --dry-run prints gcloud's command lines instead of running them; keep then shows one round.
+# CONFIG is the name of a file in experiments/configs; FLAGs go to experiments.voc_train. All hosts write one checkpoint, so
+# they need a common file system: either SHARE, an NFS export (Filestore) that all hosts mount as /mnt/share, with WORKDIR
+# relative to it; or a bucket, with WORKDIR=gs://BUCKET/NAME and SHARE=none. config.data.data_dir, config.init_from and
+# config.init.vgg16 may be in the bucket too.
+# Environment, required: TPU (its name), ZONE, SHARE (not for keep with a bucket).
+# Environment, optional: TYPE (default v4-8); VERSION, the TPU's software (default tpu-ubuntu2204-base); SPOT=yes for a
+# cheaper TPU that may be preempted; PROJECT, the Google Cloud project; POLL, seconds between checks (default 60).
+# --dry-run prints the gcloud commands instead of running them; for keep, those of one round.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 dry_run=""
@@ -42,7 +48,7 @@ create() {
 }
 
 setup() {
-  # The TPU's Ubuntu has Python 3.10.
+  # Ubuntu on the TPU's hosts has Python 3.10, which is too old.
   local mount="sudo mkdir -p /mnt/share && { mountpoint -q /mnt/share || sudo mount -o hard $SHARE /mnt/share; }"
   [ "$SHARE" != none ] || mount=""
   git archive --format=tgz --output="$temporary/deconvnet_jax.tgz" HEAD &&
@@ -70,7 +76,7 @@ state() {
   if grep -q NOT_FOUND "$temporary/error"; then echo GONE; else cat "$temporary/error" >&2; fi
 }
 
-training_status() { # running, absent, or its exit status; nothing where the host does not answer
+training_status() { # prints running, absent or the exit status; nothing if the host does not answer
   on_hosts 0 "cat deconvnet_jax/status 2>/dev/null || (pgrep -f '[e]xperiments.voc_train' >/dev/null && echo running) ||
 echo absent" 2>/dev/null | tail -n 1 || true
 }
@@ -83,17 +89,17 @@ keep() {
       READY)
         now="$(training_status)"
         if [ "$now" = absent ]; then
-          { setup && run "$@"; } || echo "tpu_vm.sh: that did not work; looking at $TPU again" >&2
+          { setup && run "$@"; } || echo "tpu_vm.sh: setup or start failed on $TPU; trying again" >&2
         elif [[ "$now" =~ ^[0-9]+$ ]]; then
           on_hosts 0 "tail -n 5 deconvnet_jax/log.txt"
           exit "$now"
         fi
         ;;
       PREEMPTED | TERMINATED | STOPPED)
-        echo "tpu_vm.sh: $TPU is $now; another one is made, and the training goes on from its last checkpoint" >&2
+        echo "tpu_vm.sh: $TPU is $now; creating a new TPU, where the training resumes from its last checkpoint" >&2
         gcloud_tpu delete "$TPU" --quiet || true
         ;;
-      GONE) create || echo "tpu_vm.sh: no TPU to be had now" >&2 ;;
+      GONE) create || echo "tpu_vm.sh: no TPU is available now; trying again in ${POLL:-60} seconds" >&2 ;;
     esac
     sleep "${POLL:-60}"
   done
@@ -110,7 +116,7 @@ case "$verb" in
   run | keep)
     [ $# -ge 2 ] || usage
     if [ ! -f "experiments/configs/${1%.py}.py" ]; then
-      echo "error: there is no experiments/configs/${1%.py}.py" >&2
+      echo "error: no file experiments/configs/${1%.py}.py; give the name of a file in experiments/configs as CONFIG" >&2
       exit 2
     fi
     ;;
@@ -119,7 +125,7 @@ esac
 [[ "$verb" != keep || "$2" != gs://* ]] || SHARE="${SHARE:-none}"
 for name in TPU ZONE SHARE; do
   if [ -z "${!name:-}" ] && { [ "$name" != SHARE ] || [[ "$verb" =~ setup|keep ]]; }; then
-    echo "error: $name is not set; see the first lines of launch/tpu_vm.sh" >&2
+    echo "error: $name is not set; set this environment variable as the first lines of launch/tpu_vm.sh explain" >&2
     exit 2
   fi
 done

