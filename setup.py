@@ -1,11 +1,14 @@
-"""What pyproject.toml cannot say: the folder experiments is the package deconvnet_jax.experiments in the wheel."""
+"""Packs the folder experiments as the package deconvnet_jax.experiments, which pyproject.toml cannot express."""
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, find_packages, setup
 
 setup(
     packages=[
         *find_packages(include=["deconvnet_jax*"]),
-        *(f"deconvnet_jax.{name}" for name in find_packages(include=["experiments*"])),
+        *(
+            f"deconvnet_jax.{name}"
+            for name in find_namespace_packages(include=["experiments*"], exclude=["*__pycache__*"])
+        ),
     ],
     package_dir={"deconvnet_jax.experiments": "experiments"},
 )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deconvnet_jax.training import segmentation_loss
     from deconvnet_jax.weights import load_checkpoint
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DeconvNet",

@@ -3,6 +3,8 @@
 #   bash launch/install.sh [REQUIREMENTS_FILE...]      also installs the packages in these files
 # Environment: VENV, the folder of the environment (default .venv); PYTHON, the interpreter (default: the first one found
 # that is 3.11 or newer).
+# JAX_VERSION, another JAX than that of requirements.txt: "oldest" (the oldest supported one), "newest" (the newest
+# release for this Python), "nightly", or a number such as 0.10.1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv="${VENV:-.venv}"
@@ -32,3 +34,14 @@ for file in "$@"; do arguments+=(-r "$file"); done
 echo "installing packages (takes a minute or two the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+oldest="$(sed -n 's/^ *"jax>=\(.*\)",$/\1/p' pyproject.toml)"
+case "${JAX_VERSION:-}" in
+  "") jax=() ;;
+  oldest) jax=("jax==$oldest.0" "jaxlib==$oldest.0") ;;
+  newest) jax=(--upgrade jax jaxlib) ;;
+  nightly) jax=(--upgrade --pre jax jaxlib --extra-index-url https://us-python.pkg.dev/ml-oss-artifacts-published/jax/simple/) ;;
+  *) jax=("jax==$JAX_VERSION" "jaxlib==$JAX_VERSION") ;;
+esac
+if [ ${#jax[@]} -gt 0 ]; then
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${jax[@]}"
+fi
