@@ -115,7 +115,7 @@ def defined(node):
 def places():
     """Cells of docs/design.md that say where something is."""
     text = (ROOT / "docs/design.md").read_text()
-    for title, column in (("The way of a photograph", 0), ("Where to change what", 1)):
+    for title, column in (("The path of a photograph", 0), ("Where to change what", 1)):
         section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
         rows = [row.strip("|").split("|") for row in re.findall(r"^\|.*\|$", section, re.M)][2:]
         assert len(rows) > 10
