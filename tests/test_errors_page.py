@@ -221,7 +221,7 @@ def _(root, **_):
     return said(pack, root)
 
 
-@shows("no split file ...: ...; write one image name a line, without the suffix")
+@shows("no split file ...: ...; write it with one image name per line, without the suffix")
 def _(root, **_):
     (root / "ImageSets/Segmentation/train.txt").unlink()
     return said(data.split_names, root, "train")
@@ -247,7 +247,7 @@ def _(root, **_):
     return printed(pack, root)
 
 
-@shows("has the mark of a class behind the name (-1, 0 or 1)")
+@shows("has a class flag (-1, 0 or 1) after the name")
 def _(root, **_):
     write_list(root, "im0 -1\nim1  1\n")
     return said(pack, root)
@@ -277,7 +277,7 @@ def _(root, **_):
     return said(pack, root)
 
 
-@shows("expected 2 to ... different class names, one a line, background first")
+@shows("expected 2 to ... different class names, one per line, background first")
 def _(root, **_):
     (root / "classes.txt").write_text("background\nred\nred\n")
     return said(pack, root)

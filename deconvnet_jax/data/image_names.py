@@ -1,6 +1,6 @@
-"""Names of images: the lists of a split that people write, and the files that belong to each name.
+"""Reads the lists of a split that people write, and finds the files that belong to each image name.
 
-Names and files may differ in Unicode form, case or suffix.
+Names and files may differ in case, suffix or Unicode form.
 """
 
 import os
@@ -28,13 +28,13 @@ _QUOTES = "\"'"
 
 
 def walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yields every file below a folder: its path below it, such as "a/b.jpg", and its path.
+    """Yields every file below a folder: its path relative to the folder, such as "a/b.jpg", and its full path.
 
-    Links to files and folders are followed. Links that lead nowhere are left out, and a folder is not entered again
-    from within itself.
+    Files come in the order of their names. Links to files and folders are followed; broken links are left out. A folder
+    that links back to one around it is not entered again.
 
     Raises:
-      InputError: if a folder cannot be read.
+      InputError: If a folder cannot be read.
     """
     yield from _walk(folder, "", ())
 
@@ -59,23 +59,24 @@ def _walk(folder: Path, below: str, around: tuple[tuple[int, int], ...]) -> Iter
 def _leads_to(kind: Callable[[], bool]) -> bool:
     try:
         return kind()
-    except OSError:  # a link to itself
+    except OSError:  # This happens for a link to itself.
         return False
 
 
 class NamedFiles:
-    """The files of one kind, such as photographs, by the names of the images.
+    """Files of one kind, such as photographs, that are looked up by image names.
 
-    A file belongs to a name if its path is the name and one of the suffixes. If there is none, a file is taken that
-    differs only in case or in the Unicode form of its letters (macOS takes accents apart), if there is just one.
+    A file belongs to a name if its path is the name plus one of the suffixes. If there is no such file, a single file
+    that differs only in case or Unicode form is taken. macOS, for example, stores accents as separate characters.
     """
 
     def __init__(self, suffixes: Iterable[str], list_files: Callable[[], Iterable[str]], exists: Callable[[str], bool]):
-        """
+        """Stores how to list the files; nothing is read yet.
+
         Args:
-          suffixes: of the files, those tried first at the beginning.
-          list_files: returns the paths of all files, parts separated by "/"; called when it is needed.
-          exists: whether there is a file of exactly that path.
+          suffixes: Suffixes of the files, such as ".jpg", those to try first at the beginning.
+          list_files: Function that returns the paths of all files, with "/" between folders. It is called at most once.
+          exists: Function that returns whether a file with exactly this path exists.
         """
         self._suffixes = tuple(dict.fromkeys(suffixes))
         self._list_files, self._exists = list_files, exists
@@ -83,14 +84,22 @@ class NamedFiles:
 
     @classmethod
     def below(cls, folder: Path, suffixes: Iterable[str]) -> "NamedFiles":
-        """Returns the files below a folder."""
+        """Returns the files below a folder on disk.
+
+        Args:
+          folder: Folder that the names are relative to.
+          suffixes: Suffixes of the files, those to try first at the beginning.
+
+        Returns:
+          The files; the folder is read on first use.
+        """
         return cls(suffixes, lambda: (name for name, _ in walk(folder)), lambda name: (folder / name).is_file())
 
     @cached_property
     def files(self) -> tuple[str, ...]:
-        """The paths of all files, of this kind or not."""
+        """The paths of all files, including those with other suffixes."""
         files = tuple(self._list_files())
-        self._exists = frozenset(files).__contains__  # faster than to ask the disk for each
+        self._exists = frozenset(files).__contains__  # This is faster than asking the disk for every file.
         return files
 
     @cached_property
@@ -101,7 +110,7 @@ class NamedFiles:
         return keys
 
     def find(self, name: str) -> str | None:
-        """Returns the path of the file that belongs to a name; None if there is none, or if it could be several."""
+        """Returns the path of the file that belongs to a name; None if there is none or several match."""
         if name not in self._found:
             self._found[name] = self._looked_up(name)
         return self._found[name]
@@ -120,28 +129,35 @@ class NamedFiles:
         return None
 
     def name_of(self, text: str) -> str | None:
-        """Returns the name that a text means: the name itself, or a file with its suffix; None if it means no file.
+        """Returns the image name that `text` means, a name or a file name with a suffix; None if there is no such file.
 
         Raises:
-          InputError: if it means a file that another one hides: a.png where a.jpg is read.
+          InputError: If `text` names one file, but another file is read for the same name, such as a.jpg instead of
+            a.png.
         """
         stem = _SUFFIX.sub("", text)
         for name in dict.fromkeys((text, stem, _SUFFIX.sub("", stem))):
             found = self.find(name)
             if found and name != text and text != found and self._exists(text):
-                raise InputError(f"'{text}' is named, but {found} is read for '{name}'; take one of the two away")
+                raise InputError(
+                    f"the line names '{text}', but {found} is read for the name '{name}'; remove one of the two files"
+                )
             if found:
                 return name
         return None
 
     def name_of_path(self, path: str) -> str | None:
-        """Returns the name that a path means, whatever folders it begins with; None if it means no file."""
+        """Returns the image name that a path means, whatever folders it starts with. None if there is no such file.
+
+        Raises:
+          InputError: As in `name_of`.
+        """
         parts = PurePosixPath(path.replace("\\", "/")).parts
         tails = ("/".join(parts[i:]) for i in range(len(parts)))
         return next((name for tail in tails if (name := self.name_of(tail))), None)
 
     def similar(self, name: str) -> str | None:
-        """Returns the path of a file that was probably meant: a_mask.png for "a", or one in another folder."""
+        """Returns a file that was probably meant, such as a_mask.png or other/a.png for "a"; None if there is none."""
         wanted = re.escape(_key(PurePosixPath(name).name))
         matches = [
             path for path in self.files if re.search(rf"(?<![^\W_]){wanted}(?![^\W_])", _key(path.split("/")[-1]))
@@ -150,18 +166,18 @@ class NamedFiles:
 
 
 def _key(name: str) -> str:
-    """Returns a form in which names are equal that differ in case, Unicode form or encoding alone."""
+    """Returns a key that is equal for names that differ only in case, Unicode form or encoding."""
     if not name.isascii():
         try:
             name.encode()
-        except UnicodeEncodeError:  # bytes that are not UTF-8, from a disk or an archive of an older system
+        except UnicodeEncodeError:  # The name has bytes that are not UTF-8, from an older disk or archive.
             name = single_bytes(name.encode(errors="surrogateescape"))
         name = unicodedata.normalize("NFC", name)
     return name.casefold()
 
 
 def single_bytes(content: bytes) -> str:
-    """Returns bytes as text of Western Windows or, where that has no such character, of Latin-1."""
+    """Returns bytes decoded as Western Windows text (cp1252), or as Latin-1 if that fails."""
     try:
         return content.decode("cp1252")
     except UnicodeDecodeError:
@@ -169,12 +185,12 @@ def single_bytes(content: bytes) -> str:
 
 
 class Listed(NamedTuple):
-    """The images of a split.
+    """Images of one split, as its file lists them.
 
     Attributes:
-      names: in the order of the file.
-      masks: for lists with two files per line, the second one of each image.
-      encoding: of the file, "UTF-8" unless it is another one.
+      names: Image names in the order of the file.
+      masks: For lines with two files, the second one, by image name.
+      encoding: "UTF-8" if the file is Unicode text, otherwise "not UTF-8".
     """
 
     names: list[str]
@@ -183,37 +199,46 @@ class Listed(NamedTuple):
 
 
 def read_text(path: Path) -> str:
-    """Returns the text of a file in UTF-8, or in UTF-16 or UTF-32 with or without its mark.
+    """Returns the text of a file in UTF-8, or in UTF-16 or UTF-32 with or without a byte order mark.
 
     Raises:
-      InputError: if the file cannot be read or is in another encoding.
+      InputError: If the file cannot be read or has another encoding.
     """
     try:
         return _decoded(path.read_bytes())
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); expected a text file") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); expected a text file: correct its path or permissions"
+        ) from error
     except UnicodeError as error:
         reason = one_line(error, 120)
-        raise InputError(f"{path} cannot be read as UTF-8 text ({reason}); save it as such") from error
+        raise InputError(f"{path} cannot be read as UTF-8 text ({reason}); save it as UTF-8") from error
 
 
 def lines_of(text: str) -> list[str]:
-    """Returns the lines of a text; unlike `str.splitlines`, only ends of lines separate them."""
+    """Returns the lines of a text, split at line ends only.
+
+    `str.splitlines` would also split at other characters, such as form feeds.
+    """
     return re.split(r"\r\n|\r|\n", text)
 
 
 def read_list(path: Path, photographs: NamedFiles) -> Listed:
     """Reads the file that lists the images of a split.
 
-    Each line names one image: the name, the file with its suffix, or a path to it. A second file on the line is its
-    mask. Empty lines and lines that begin with # are skipped.
+    Each line names one image: by its name, by its file name with the suffix, or by a path to it. A second file on the
+    line is its mask. Empty lines and lines that start with # are skipped. A name without a photograph is kept, so that
+    the caller can report it.
 
     Args:
-      path: of the file, in UTF-8 or UTF-16; in another encoding if the names then fit the files.
-      photographs: that can be named.
+      path: List in UTF-8, UTF-16 or UTF-32. Other single-byte encodings are accepted if the names then match the files.
+      photographs: Files that a line can name.
+
+    Returns:
+      The names, in the order of the file, and the masks that the lines name.
 
     Raises:
-      InputError: if the file cannot be read or is empty, a line has another form or leads out of the folder, or an
+      InputError: If the file cannot be read or is empty, a line has another form, a name leads out of the folder, or an
         image is named twice.
     """
     try:
@@ -226,12 +251,24 @@ def read_list(path: Path, photographs: NamedFiles) -> Listed:
 
 
 def parse_list(content: bytes, path: object, photographs: NamedFiles) -> Listed:
-    """Like `read_list`, from the file's bytes; `path` is for messages."""
+    """Parses the content of a list; see `read_list`.
+
+    Args:
+      content: Bytes of the list.
+      path: Where the bytes come from, for error messages.
+      photographs: Files that a line can name.
+
+    Returns:
+      The names, in the order of the list, and the masks that the lines name.
+
+    Raises:
+      InputError: As in `read_list`.
+    """
     encoding = "UTF-8"
     try:
         text = _decoded(content)
     except UnicodeError:
-        text, encoding = single_bytes(content), "no UTF-8"
+        text, encoding = single_bytes(content), "not UTF-8"
     names: list[str] = []
     masks: dict[str, str] = {}
     for number, line in enumerate(lines_of(text), 1):
@@ -247,11 +284,14 @@ def parse_list(content: bytes, path: object, photographs: NamedFiles) -> Listed:
 
 
 def _entry(line: str, photographs: NamedFiles) -> tuple[str, str] | None:
-    """Returns the name of a line and the path of the mask, "" without one; None if the line is empty."""
+    """Returns the image name and the mask of a line, or None if the line is empty or a comment.
+
+    The mask is "" if the line names none.
+    """
     text = line.strip()
     if not text:
         return None
-    for whole in dict.fromkeys((line, text, text.strip(_QUOTES))):  # names may have blanks at their ends
+    for whole in dict.fromkeys((line, text, text.strip(_QUOTES))):  # A name may start or end with blanks.
         if name := photographs.name_of(whole):
             return name, ""
     if text.startswith("#"):
@@ -261,67 +301,70 @@ def _entry(line: str, photographs: NamedFiles) -> tuple[str, str] | None:
     ]
     files = [(head, rest) for head, rest in ends if _SUFFIX.search(head)]
     others = [(head, rest) for head, rest in reversed(ends) if _FLAG.fullmatch(rest) or rest[:1] == "#" or "/" in rest]
-    for head, rest in (*files, *others):  # names may have blanks, and what follows is seldom a name
+    # A name may contain blanks, so every blank is tried as its end.
+    for head, rest in (*files, *others):
         if name := photographs.name_of_path(head):
             return name, _second_file(text, name, rest)
     if name := photographs.name_of_path(text.strip(_QUOTES)):
         return name, ""
     _, folder, file = (files[0][0] if files else text).rpartition("JPEGImages/")
-    return (_SUFFIX.sub("", file) if folder else text), ""  # a photograph that is not there
+    return (_SUFFIX.sub("", file) if folder else text), ""  # No such photograph; the caller reports it.
 
 
 def _second_file(text: str, name: str, rest: str) -> str:
-    """Returns the mask that a line names behind its image, "" if there is none.
+    """Returns the mask that a line names after its image, "" without one.
 
     Raises:
-      InputError: if something else follows.
+      InputError: If something other than a mask follows.
     """
     if not rest or rest.startswith("#"):
         return ""
     if _FLAG.fullmatch(rest):
         raise InputError(
-            f"'{text}' has the mark of a class behind the name (-1, 0 or 1), as the lists in ImageSets/Main; expected "
-            "one image name per line: keep the names of the images that shall be in the split"
+            f"'{text}' has a class flag (-1, 0 or 1) after the name, like the lists in ImageSets/Main; expected one "
+            "image name per line: keep only the names that belong to the split"
         )
     if not _SUFFIX.search(rest) and "/" not in rest:
-        raise InputError(f"'{text[:80]}': expected one image name per line; take away what follows '{name}'")
+        raise InputError(f"'{text[:80]}': expected one image name per line; remove what follows '{name}'")
     return rest
 
 
 def _check_names(names: list[str], path: object, photographs: NamedFiles) -> None:
-    """Raises InputError if there is none, one leads out of the folder, or two mean the same image."""
-    for name in names:  # results are written under these names
+    """Raises InputError if there is no name, a name leads out of the folder, or two names mean the same image."""
+    for name in names:  # Results are written under these names, so they must stay inside the output folder.
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(
                 f"split file {path} names '{name}', which leads out of the folder; write one image name per line, "
-                "without folder and suffix"
+                "relative to JPEGImages and without the suffix"
             )
     if not names:
-        raise InputError(f"split file {path} is empty; expected one image name per line, each once")
+        raise InputError(f"split file {path} is empty; expected one image name per line: write those of the split")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if not twice:
         first: dict[str, str] = {}
         twice = [name for name in names if first.setdefault(photographs.find(name) or f"/{name}", name) != name]
     if twice:
         raise InputError(
-            f"split file {path} names '{twice[0]}' more than once; expected one image name per line, each once"
+            f"split file {path} names '{twice[0]}' more than once; expected every image once: delete the repeated lines"
         )
 
 
 def _decoded(content: bytes) -> str:
-    """Returns bytes as text.
+    """Returns the text that bytes stand for in UTF-8, UTF-16 or UTF-32.
+
+    UTF-16 and UTF-32 are recognised by their byte order mark, UTF-16 also by its zero bytes.
 
     Raises:
-      UnicodeError: if they are neither UTF-8 nor, with their mark or recognised by zeros, UTF-16 or UTF-32.
+      UnicodeError: If the bytes are in none of these encodings.
     """
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):
             return content.decode(encoding)
     if b"\0" not in content:
         return content.decode("utf-8")
-    # Without a mark: of an ASCII character, the end of a line at least, every second byte is zero.
+    # UTF-16 without a mark: one of the two bytes of every ASCII character is zero, and each line end is one.
     even, odd = content[::2].count(0), content[1::2].count(0)
     text = content.decode("utf-16-le" if odd > even else "utf-16-be")
     if "\0" in text:
-        raise UnicodeError("it has zeros, which are no text")
+        raise UnicodeError("it contains zero bytes")
     return text

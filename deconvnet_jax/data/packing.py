@@ -1,6 +1,6 @@
-"""Packs data sets with TFDS, whole or not at all, and notices when the files that were packed have changed.
+"""Packs data sets with TFDS, completely or not at all, and detects that packed files have changed since.
 
-`PackedBuilder` is what the builders of all data sets have in common. TensorFlow is never imported.
+`PackedBuilder` is the base class of the builders of all data sets. TensorFlow is never imported.
 """
 
 import abc
@@ -38,21 +38,22 @@ Progress = Callable[[int, int], None]
 Item = TypeVar("Item")
 
 _REASONS = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)]
-_NOTED, _SMALL = "files.json", 2**20  # bytes
+_NOTED = "files.json"  # Holds the sizes and checksums of the packed files.
+_SMALL = 2**20  # Files of up to this many bytes get a checksum.
 
 
 class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registration=True):
-    """Builder of a data set of ours; what is packed already is checked before it is used.
+    """Builder of a data set of this package. Data that is packed already is checked before it is used.
 
-    A subclass has a `name` and says with `items` and `read` what is packed. The records (`record_features`) are in the
-    order of the items. Its classes and its function that calls `prepare` stand in `data.DOWNLOADED`.
+    A subclass has a `name` and defines with `items` and `read` what is packed. Records (`record_features`) keep the
+    order of the items. Its class names and the function that calls `prepare` belong into `data.DOWNLOADED`.
 
-    Id 0 is background: it has no objects, so no window is cut around it, and in the window of an object every other
+    Id 0 means background: it has no objects, so no window is cut around it, and in the window of an object every other
     pixel becomes 0. A data set without background trains with data.windows=("image",) and data.label_mode="all".
     """
 
-    VERSION = tfds.core.Version("1.1.0")  # of the records: raise it when they change
-    code_path = epath.Path(__file__)  # TFDS looks it up with importlib_resources, which it does not depend on
+    VERSION = tfds.core.Version("1.1.0")  # Version of the records. Increase it when their content changes.
+    code_path = epath.Path(__file__)  # TFDS would find it with importlib_resources, which need not be installed.
 
     def __init__(
         self,
@@ -63,15 +64,20 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
         config: tfds.core.BuilderConfig | None = None,
         **metadata: Any,
     ):
-        """
+        """Prepares the builder and checks the data if it is packed already.
+
         Args:
-          data_dir: where TFDS keeps data sets.
-          description: of the data set, a line.
-          class_names: in the order of their ids.
-          progress: called with the number of examples done and of all examples.
-          config: of the data set, if it has several.
-          **metadata: "combined_splits", the stored splits that others consist of; "split_files", the folder with the
-            files that name a split's images; "left_out", why other splits are not there; "packed_from", `Origin`.
+          data_dir: Folder in which TFDS keeps data sets.
+          description: One line that describes the data set.
+          class_names: Class names in the order of their ids.
+          progress: Function that is called with the number of packed examples and of all examples.
+          config: Configuration of the data set. None if it has only one.
+          **metadata: What is stored with the data set. "combined_splits" maps a split to the stored splits that it
+            consists of, "split_files" is the folder with the lists of the splits, "left_out" maps a missing split to
+            the reason, and "packed_from" describes the original files (`Origin`).
+
+        Raises:
+          InputError: If data is packed already and is damaged.
         """
         self._progress, self._description = progress, description
         self._metadata = {"class_names": list(class_names), **metadata}
@@ -80,47 +86,46 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
                 super().__init__(data_dir=data_dir, config=config, file_format="array_record")
                 if self.data_path.exists():
                     _check_files(Path(self.data_path))
-                    dict(self.info.metadata or {})  # read when it is needed first
+                    dict(self.info.metadata or {})  # TFDS reads it on first use; damage must show here.
                     if not self.info.splits:
                         raise ValueError("it has no split")
         except InputError:
             raise
-        except Exception as error:  # TFDS raises whatever a damaged file leads it to
+        except Exception as error:  # TFDS raises many kinds of errors for damaged files.
             raise damaged(Path(getattr(self, "_data_dir", data_dir)), error) from error
 
     @abc.abstractmethod
     def items(self) -> Mapping[str, Sequence[Item]]:
-        """Returns what stands for each example, by the split that it is stored in."""
+        """Returns one item for each example, by the split that stores it. `read` turns an item into the example."""
 
     @abc.abstractmethod
     def read(self, split: str, item: Item) -> tuple[Example, bytes]:
-        """Returns an example, and the bytes of its image file as they are on the disk.
+        """Reads one example, and the bytes of its image file.
 
         Args:
-          split: that the example is stored in.
-          item: one of `items`.
+          split: Stored split that the example belongs to.
+          item: One of `items`.
 
         Returns:
-          The example: a name that no other image of the split has, image uint8 RGB [H, W, 3], label uint8 [H, W] and
-          instances uint8 [H, W]. `instances` is None where no objects are annotated; then every connected part of a
-          class counts as an object.
-          The encoded image file. A JPEG is kept; the pixels of other files are packed as PNG.
+          The example and the content of the image file. The example has a name that no other image of the split has, an
+          image (uint8 RGB [H, W, 3]), a label (uint8 [H, W]) and instances (uint8 [H, W]). `instances` is None where no
+          objects are annotated; then every connected part of a class counts as an object. RGB JPEGs are stored
+          unchanged; the pixels of other files are stored as PNG.
 
         Raises:
-          InputError: if a file cannot be used. Masks are checked with `check_mask_size` and `check_mask_ids` of
-            `images`.
+          InputError: If a file is not usable. Check masks with `check_mask_size` and `check_mask_ids` of `images`.
         """
 
     def finish(self, split: str) -> None:
-        """Called once all examples of a split were read."""
+        """Checks or records something after all examples of a split were read. Subclasses may override it."""
 
     def add_metadata(self, **metadata: Any) -> None:
-        """Adds to what is kept with the data set, while it is packed."""
+        """Adds entries to the metadata of the data set while it is being packed."""
         if self.info.metadata is not None:
             self.info.metadata.update(metadata)
 
     def close(self) -> None:
-        """Called when packing ends, however it does."""
+        """Releases resources when packing ends, whether it succeeded or not. Subclasses may override it."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -159,17 +164,20 @@ def prepare(
     files: Callable[[Path], dict[str, list[Path]]],
     not_built: str,
 ) -> Builder:
-    """Returns a data set of files that were downloaded; packs it if it is not packed yet.
+    """Opens a data set that is made of downloaded files, and packs it first if necessary.
 
     Args:
-      make: returns the builder for a folder in which TFDS keeps data sets, and the description of the files.
-      data_dir: where TFDS keeps data sets.
-      manual_dir: the folder with the files; None: only what was packed before.
-      files: returns the files of each part of the data in such a folder.
-      not_built: the message where there is neither.
+      make: Function that returns the builder, given the folder of TFDS's data sets and the description of the files.
+      data_dir: Folder in which TFDS keeps data sets.
+      manual_dir: Folder with the downloaded files. None opens only what was packed before.
+      files: Function that returns the files of each part of the data, given the folder with the downloaded files.
+      not_built: Error message for data that is not packed yet when `manual_dir` is None.
+
+    Returns:
+      A builder whose data is ready to read.
 
     Raises:
-      InputError: if the data cannot be used or written, or the files are others than those that were packed.
+      InputError: If the data is not usable, cannot be written, or was packed from other files than there are now.
     """
     builder = make(data_dir, None)
     notes = data_dir / builder.name
@@ -187,14 +195,14 @@ def prepare(
 def pack(make: Callable[[Path], PackedBuilder], data_dir: Path) -> None:
     """Packs a data set.
 
-    Two processes that pack the same data at once both finish; the first result stays.
+    If two processes pack the same data at once, both succeed and the first result is kept.
 
     Args:
-      make: returns the builder that writes to a folder.
-      data_dir: where TFDS keeps data sets.
+      make: Function that returns the builder that writes to a folder.
+      data_dir: Folder in which TFDS keeps data sets.
 
     Raises:
-      InputError: if the data cannot be used or the data set cannot be written; nothing is left then.
+      InputError: If the data is not usable or the data set cannot be written; nothing is left behind then.
     """
     path = Path(make(data_dir).data_path)
     try:
@@ -211,8 +219,8 @@ def _pack_into(folder: Path, path: Path, make: Callable[[Path], PackedBuilder]) 
     builder = make(inside)
     try:
         with silence(), not_written(path), contextlib.closing(builder):
-            builder.download_and_prepare(download_dir=inside)  # TFDS insists on a folder for downloads
-    except RuntimeError as error:  # of the library that writes ArrayRecord files
+            builder.download_and_prepare(download_dir=inside)  # TFDS requires a folder for downloads.
+    except RuntimeError as error:  # The library that writes ArrayRecord files raises it.
         reason = next((text for text in _REASONS if text in str(error)), one_line(error, 120))
         raise InputError(f"{path} could not be written ({reason}); make room there or name another folder") from error
     for file in list(Path(builder.data_path).iterdir()):
@@ -223,9 +231,13 @@ def _pack_into(folder: Path, path: Path, make: Callable[[Path], PackedBuilder]) 
 
 
 def _check_files(folder: Path) -> None:
-    """Raises an error for files that are missing or others than those that were packed."""
+    """Checks that the packed files are still those that were written.
+
+    Raises:
+      ValueError: If a file is missing or has changed.
+    """
     note = folder / _NOTED
-    if not note.exists():  # by an older version
+    if not note.exists():  # An older version packed the data.
         return
     for name, described in json.loads(note.read_text()).items():
         if not (folder / name).is_file():
@@ -235,24 +247,27 @@ def _check_files(folder: Path) -> None:
 
 
 def _described(path: Path) -> list[int]:
-    """Returns a file's size, and of small ones a checksum; large ones hold records, which have their own."""
+    """Returns the size of a file and, if it is small, a checksum. Large files hold records, which have checksums."""
     size = path.stat().st_size
     return [size] if size > _SMALL else [size, zlib.crc32(path.read_bytes())]
 
 
 def packed_data_dir(data_dir: str | Path, name: str, pack_it: bool) -> Path:
-    """Returns the folder in which TFDS keeps data sets; for one in a bucket, a local folder with a copy of a data set.
+    """Returns the folder in which to look for a packed data set, and removes what killed processes left of it there.
 
-    Records are read in random order in every epoch, which from a bucket takes a request each. What killed processes
-    left of the data set is removed.
+    Data in a bucket is copied to a local folder first, because training reads records in random order and every read
+    from a bucket is a request.
 
     Args:
-      data_dir: the folder.
-      name: of the data set.
-      pack_it: whether it is to be packed, if it is not yet.
+      data_dir: Folder in which TFDS keeps data sets, local or gs://.
+      name: Name of the data set.
+      pack_it: Whether the data set will be packed if it is not there.
+
+    Returns:
+      `data_dir`, or for a bucket the local folder with the copy.
 
     Raises:
-      InputError: if the folder is in a bucket, and the data set is not there or is to be packed.
+      InputError: If `data_dir` is in a bucket and does not hold the data set, or the data set is to be packed.
     """
     folder = user_path(data_dir, "the data folder", in_bucket=True)
     if in_bucket(folder):
@@ -267,7 +282,12 @@ def packed_data_dir(data_dir: str | Path, name: str, pack_it: bool) -> Path:
 
 
 def remove_leftovers(data_dir: Path, name: str) -> None:
-    """Removes what killed processes left of a data set in `data_dir`, of all its configurations."""
+    """Removes the unfinished folders that killed processes left of a data set, for all its configurations.
+
+    Args:
+      data_dir: Folder in which TFDS keeps data sets.
+      name: Name of the data set.
+    """
     folder = data_dir / name
     for config in folder.iterdir() if folder.is_dir() else ():
         remove_unfinished(config)
@@ -275,7 +295,7 @@ def remove_leftovers(data_dir: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keeps TFDS from writing to the terminal: progress bars, prints, warnings about its own conventions."""
+    """Keeps TFDS from printing: progress bars, messages, and warnings about its own conventions."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -287,14 +307,17 @@ def silence() -> Iterator[None]:
         logger.setLevel(level)
 
 
-# What files hold, so that data which changed is never taken for what was packed before.
+# Digests of files, so that changed data is never mistaken for the data that was packed before.
 
 
 def signature(files: Iterable[Path]) -> str:
-    """Returns a digest of paths, sizes, inodes and times, which changes whenever a file may have changed.
+    """Returns a digest of the paths, sizes, inodes and times of files. It changes whenever a file may have changed.
 
-    A file that was replaced with its size and time of modification kept (rsync -t, cp -p, unzip) still has another
-    time of status change.
+    Replacing a file can keep its size and its time of modification (rsync -t, cp -p, unzip), but changes its time of
+    status change.
+
+    Raises:
+      InputError: If a file does not exist or is not accessible.
     """
     digest = hashlib.sha256()
     for path in files:
@@ -306,18 +329,18 @@ def signature(files: Iterable[Path]) -> str:
 
 
 class Contents(NamedTuple):
-    """What files hold.
+    """Digests of a group of files.
 
     Attributes:
-      signature: of the files when they were read.
-      digest: of their bytes, in the files' order; equal for files that were only copied, moved or touched.
+      signature: `signature` of the files when they were read.
+      digest: Digest of their bytes, in the order of the files. It stays equal when files are copied, moved or touched.
     """
 
     signature: str
     digest: str
 
     def keep(self, note: Path) -> None:
-        """Writes a note for `contents_of`; does nothing where that is impossible."""
+        """Writes the digests to a note for `contents_of`. Does nothing if the note cannot be written."""
         text = json.dumps(self._asdict())
         with contextlib.suppress(InputError, OSError, ValueError):
             if not note.exists() or note.read_text(encoding="utf-8") != text:
@@ -326,13 +349,20 @@ class Contents(NamedTuple):
 
 
 def contents_of(files: Sequence[Path], note: Path) -> Contents:
-    """Returns what files hold; reads them unless a note about the same signature was kept.
+    """Returns the digests of files. Reads the files only if the note has none for their present signature.
+
+    Args:
+      files: Files to read, in a fixed order.
+      note: File in which `Contents.keep` stored earlier digests. It may be missing or damaged.
+
+    Returns:
+      The digests; the caller stores them with `keep`.
 
     Raises:
-      InputError: if a file cannot be read.
+      InputError: If a file cannot be read.
     """
     now = signature(files)
-    with contextlib.suppress(OSError, ValueError, TypeError):  # none yet, or damaged
+    with contextlib.suppress(OSError, ValueError, TypeError):  # The note may be missing or damaged.
         kept = Contents(**json.loads(note.read_text(encoding="utf-8")))
         if kept.signature == now:
             return kept
@@ -349,22 +379,27 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(
-            f"{path} cannot be read ({error.strerror}); correct its permissions, or get it again"
+            f"{path} cannot be read ({error.strerror}); correct its permissions or get it again"
         ) from error
 
 
 class Origin:
-    """The files that a data set is packed from, and what they hold."""
+    """Files that a data set is packed from, and their digests.
+
+    Attributes:
+      described: Folder and digests of the files, as stored with the packed data set.
+    """
 
     def __init__(self, folder: Path, parts: dict[str, list[Path]], notes: Path):
-        """
+        """Computes the digests of the files, or takes them from notes.
+
         Args:
-          folder: that the user gave.
-          parts: files of each part of the data, such as VOC and SBD.
-          notes: folder for notes of what the files hold, so that they are read once.
+          folder: Folder that the user gave.
+          parts: Files of each part of the data, such as "VOC" and "SBD".
+          notes: Folder for the notes with digests, so that large files are read only once.
 
         Raises:
-          InputError: if a file cannot be read.
+          InputError: If a file cannot be read.
         """
         place = path_digest(folder)
         self._notes = {part: notes / f".{part}-{place}.json" for part in parts}
@@ -375,29 +410,29 @@ class Origin:
         }
 
     def keep(self) -> None:
-        """Writes the notes."""
+        """Writes the notes with the digests."""
         for part, found in self._contents.items():
             found.keep(self._notes[part])
 
 
 def path_digest(folder: Path) -> str:
-    """Returns a digest of a folder's path, for the names of notes about it."""
+    """Returns a digest of a folder's absolute path, 16 hexadecimal digits, for the names of notes about it."""
     return hashlib.sha256(str(folder.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def _check_origin(
     builder: PackedBuilder, files: Callable[[Path], dict[str, list[Path]]], given: Path | None, notes: Path
 ) -> None:
-    """Raises InputError if the files that a data set was packed from are still there, and hold something else now.
+    """Raises InputError if the original files of a packed data set still exist but have another content now.
 
     Args:
-      builder: of the packed data set.
-      files: as for `prepare`.
-      given: the folder with the files; None for the one that it was packed from.
-      notes: folder for notes of what the files hold.
+      builder: Builder of the packed data set.
+      files: Function as for `prepare`.
+      given: Folder with the files. None checks the folder that the data set was packed from, if it still exists.
+      notes: Folder for the notes with digests.
     """
     packed = (builder.info.metadata or {}).get("packed_from")
-    if not packed:  # by an older version
+    if not packed:  # An older version packed the data.
         return
     folder = given or Path(packed["folder"])
     try:

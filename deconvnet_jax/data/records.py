@@ -1,4 +1,4 @@
-"""The records of our packed data sets: their features, and random access to them. TensorFlow is never imported."""
+"""Defines the records of packed data sets and gives random access to them. TensorFlow is never imported."""
 
 import contextlib
 import functools
@@ -27,12 +27,16 @@ _ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label"
 def record_features() -> tfds.features.FeaturesDict:
     """Returns the features of a record.
 
-    "name"; "image", the original JPEG, or a PNG of what is no RGB JPEG; "label" and "instances", PNGs of mode L (a
-    palette PNG would come out of OpenCV as colours); "has_instances", without which "instances" is zero; "height" and
-    "width"; and of the objects "boxes" (tight; x0, y0, x1, y1 in pixels, x1 and y1 exclusive), "class_ids", and
-    "instance_ids", their numbers in "instances" (`windows.instance_boxes`).
+    - "name": image name as in the split's file.
+    - "image": the original file if it is an RGB JPEG, otherwise a PNG of the decoded photograph.
+    - "label", "instances": masks as PNGs of mode L. OpenCV would decode a palette PNG to colours instead of ids.
+    - "has_instances": whether there is an instance mask. If not, "instances" is all zero.
+    - "height", "width": size of the image, in pixels.
+    - "boxes": tight boxes of the objects, x0, y0, x1, y1 in pixels; x1 and y1 are exclusive (`windows.instance_boxes`).
+    - "class_ids", "instance_ids": classes of the objects and their numbers in "instances".
 
-    They are not read from a packed data set's features.json: that names classes, whose modules TFDS would import.
+    The features are not read from the features.json of packed data. That file names classes whose modules TFDS would
+    import, which would run code that the file chooses.
     """
     mask = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
     return tfds.features.FeaturesDict(
@@ -52,7 +56,15 @@ def record_features() -> tfds.features.FeaturesDict:
 
 
 def record(example: Example, encoded: bytes) -> dict[str, Any]:
-    """The record of an example whose image file has these bytes."""
+    """Returns the record of an example.
+
+    Args:
+      example: Photograph with its masks.
+      encoded: Bytes of the photograph's file. They are stored unchanged if they are an RGB JPEG.
+
+    Returns:
+      A dict with the keys of `record_features`.
+    """
     instances = np.zeros_like(example.label) if example.instances is None else example.instances
     objects = instance_boxes(example.label, example.instances)
     height, width = example.label.shape
@@ -71,10 +83,14 @@ def record(example: Example, encoded: bytes) -> dict[str, Any]:
 
 
 class _Records:
-    """The records of a stored split, images and masks encoded."""
+    """Records of one stored split, with encoded images and masks."""
 
     def __init__(self, files: Sequence[Any]):
-        """`files`: what TFDS calls file instructions."""
+        """Opens the files of a split.
+
+        Args:
+          files: TFDS's file instructions of the split.
+        """
         self._source = ArrayRecordDataSource(files)
 
     def __len__(self) -> int:
@@ -86,13 +102,18 @@ class _Records:
 
 
 class DatasetSplit:
-    """The examples of one split: `len(split)`, `split[i]`; safe for threads, and can be sent to other processes."""
+    """Examples of one split, with `len(split)` and `split[i]`.
+
+    It can be used from several threads and sent to other processes. `split[i]` decodes an `images.Example`; the other
+    methods read only what they return.
+    """
 
     def __init__(self, parts: Sequence[_Records], folder: Path = Path()):
-        """
+        """Joins stored splits to one.
+
         Args:
-          parts: records, read one after the other.
-          folder: of the packed data, for messages.
+          parts: Records of the stored splits, in order.
+          folder: Folder of the packed data, for error messages.
         """
         self._parts, self._folder = parts, folder
         self._ends = np.cumsum([len(part) for part in parts])
@@ -108,30 +129,38 @@ class DatasetSplit:
             return Example(found["name"].decode(), _decoded(found["image"]), label, instances)
 
     def objects(self, index: int) -> Objects:
-        """The annotated objects of an image; no pixels are decoded."""
+        """Returns the annotated objects of an image without decoding it."""
         found = self._record(index)
         ids = (found[key].astype(np.int64) for key in ("class_ids", "instance_ids"))
         return Objects(found["boxes"].astype(np.float64).reshape(-1, 4), *ids)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of an image; no pixels are decoded."""
+        """Returns the height and the width of an image in pixels, without decoding it."""
         found = self._record(index)
         return int(found["height"]), int(found["width"])
 
     def name(self, index: int) -> str:
-        """The name of an image in the split's file."""
+        """Returns the name of an image as in the split's file."""
         found = self._record(index)
         with intact(self._folder):
             return found["name"].decode()
 
     def digest(self, index: int, masks: bool = False) -> str:
-        """Returns a digest of an image's bytes, with those of its masks or without; no pixels are decoded."""
+        """Returns a digest that changes with the bytes of an image, without decoding it.
+
+        Args:
+          index: Position of the image in the split.
+          masks: Whether the digest also covers the masks.
+
+        Returns:
+          16 hexadecimal digits.
+        """
         found = self._record(index)
         parts = ("image", "label", "instances") if masks else ("image",)
         return hashlib.sha256(b"".join(found[part] for part in parts)).hexdigest()[:16]
 
     def label(self, index: int) -> np.ndarray:
-        """The class mask alone, uint8 [H, W]."""
+        """Returns only the class mask of an image, uint8 [H, W]; 255 marks ignored pixels."""
         found = self._record(index)
         with intact(self._folder):
             return read_mask(io.BytesIO(found["label"]))
@@ -144,25 +173,53 @@ class DatasetSplit:
 
 
 def damaged(folder: Path, error: BaseException) -> InputError:
-    """Returns the error to raise for packed data that cannot be used."""
+    """Returns the InputError to raise for packed data that is not usable.
+
+    Args:
+      folder: Folder of the packed data.
+      error: Exception that shows the damage; its text becomes part of the message.
+
+    Returns:
+      The exception, not raised yet.
+    """
     reason = one_line(error, 160)
     return InputError(f"the packed data in {folder} is damaged ({reason}); delete that folder to pack the data again")
 
 
 @contextlib.contextmanager
 def intact(folder: Path) -> Iterator[None]:
-    """Turns every error of the block, which reads packed data, into an InputError that names its folder."""
+    """Turns every error in a block that reads packed data into an InputError that names the folder.
+
+    Raises:
+      InputError: If the block raises any exception.
+    """
     try:
         yield
-    except Exception as error:  # the libraries raise whatever a damaged file leads them to
+    except Exception as error:  # The libraries raise many kinds of errors for damaged files.
         raise damaged(folder, error) from error
 
 
 def open_split(builder: tfds.core.DatasetBuilder, split: str) -> DatasetSplit:
-    """The examples of a split, with random access; needs nothing but the files, also in another process.
+    """Opens a split of a packed data set for random access.
+
+    The result needs only the packed files, so it also works in another process.
+
+    Args:
+      builder: Builder from `prepare_voc_layout`, `prepare_voc2012` or `prepare_camvid`.
+      split: Name of a stored or combined split, such as "train" or "trainval".
+
+    Returns:
+      The examples of the split, in the order of its list.
 
     Raises:
-      InputError: if the data set has no such split, or is damaged; also when an example is read.
+      InputError: If the data set has no such split or is damaged. Reading an example later raises it, too.
+
+    Example:
+      >>> from deconvnet_jax.data import open_split, prepare_voc_layout, write_scenes
+      >>> write_scenes("scenes", train=2, val=1)
+      >>> split = open_split(prepare_voc_layout("scenes", "tfds"), "train")
+      >>> len(split), split[0].name, str(split[0].label.dtype)
+      (2, 'train_0000', 'uint8')
     """
     folder = Path(builder.data_path)
     parts = split_parts(builder, split)
@@ -171,31 +228,46 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> DatasetSplit:
 
 
 def split_parts(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
-    """The stored splits that a split consists of: itself, or those that it combines.
+    """Returns the stored splits that a split consists of: itself, or those that it combines.
+
+    Args:
+      builder: Builder of a packed data set.
+      split: Name of a stored or combined split.
+
+    Returns:
+      Names of stored splits, in order.
 
     Raises:
-      InputError: if the data set has no such split.
+      InputError: If the data set has no such split.
     """
     metadata = builder.info.metadata or {}
     combined = metadata.get("combined_splits", {})
     if split not in builder.info.splits and split not in combined:
         have = ", ".join([*builder.info.splits, *combined])
         folder, reason = metadata.get("split_files"), metadata.get("left_out", {}).get(split)
-        remedy = f"; write {folder}/{split}.txt, one image name a line" if folder else ""
+        remedy = f"; write {folder}/{split}.txt with one image name per line" if folder else ""
         remedy = f"; '{split}' is left out: {reason}" if reason else remedy
         raise InputError(f"no split '{split}' in {builder.name}; there are {have}{remedy}")
     return list(combined.get(split, [split]))
 
 
 def split_counts(builder: tfds.core.DatasetBuilder) -> dict[str, int]:
-    """The number of examples of every split."""
+    """Returns the number of examples of every split, stored or combined."""
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     combined = (builder.info.metadata or {}).get("combined_splits", {})
     return counts | {split: sum(counts[part] for part in parts) for split, parts in combined.items()}
 
 
 def class_pixels(source: Examples, num_classes: int) -> np.ndarray:
-    """Returns the number of pixels of each class in whole images, int64 [num_classes]; 255 is not counted."""
+    """Returns the number of pixels of each class in whole images.
+
+    Args:
+      source: Annotated images. Of a `DatasetSplit`, only the class masks are decoded.
+      num_classes: Number of classes. Ids from it upwards, such as 255, are not counted.
+
+    Returns:
+      Numbers of pixels, int64 [num_classes].
+    """
     label = source.label if isinstance(source, DatasetSplit) else lambda i: source[i].label
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         counts = pool.map(lambda i: np.bincount(label(i).ravel(), minlength=256), range(len(source)))
@@ -208,9 +280,12 @@ def _is_rgb_jpeg(encoded: bytes) -> bool:
 
 
 def _decoded(encoded: bytes) -> np.ndarray:
-    """As `read_image`, which checked the file when it was packed; OpenCV decodes JPEGs faster, to the same pixels."""
+    """Returns the pixels of a stored photograph, uint8 RGB [H, W, 3], like `read_image`.
+
+    The file was checked when it was packed. OpenCV decodes JPEGs faster than Pillow, to the same pixels.
+    """
     if encoded.startswith(b"\xff\xd8"):
-        image_size(io.BytesIO(encoded))  # refuses what is too large
+        image_size(io.BytesIO(encoded))  # This refuses images that are too large.
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is not None:
             return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

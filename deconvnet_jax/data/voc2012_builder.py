@@ -1,4 +1,4 @@
-"""The TFDS data set of VOC 2012 segmentation with the annotations of SBD. TensorFlow is never imported.
+"""Packs VOC 2012 segmentation together with the annotations of SBD. TensorFlow is never imported.
 
 builder = prepare_voc2012("downloads", "~/tensorflow_datasets")
 example = open_split(builder, "train_aug")[0]
@@ -51,17 +51,18 @@ NEEDS_SBD = (
 )
 COUNTS = {"train": 1464, "val": 1449, "train_aug": 10582}
 _CONFIGS = {
-    True: tfds.core.BuilderConfig(name="with_sbd", description="VOC 2012 and SBD: also train_aug."),
-    False: tfds.core.BuilderConfig(name="voc_only", description="VOC 2012 alone: no train_aug."),
+    True: tfds.core.BuilderConfig(name="with_sbd", description="VOC 2012 and SBD, with train_aug."),
+    False: tfds.core.BuilderConfig(name="voc_only", description="VOC 2012 alone, without train_aug."),
 }
 
 
 class Voc2012Seg(PackedBuilder[str]):
-    """VOC 2012 segmentation, and the images that SBD adds.
+    """VOC 2012 segmentation with the additional images of SBD, as a packed data set.
 
-    Stored are "train" and "val" of VOC with VOC's masks (255 along the objects), and "train_extra", images of SBD that
-    are in neither, with SBD's masks (no 255). Combined: "trainval", and "train_aug" = train + train_extra, which is the
-    union of VOC's train with SBD's train and val, less VOC's val.
+    The stored splits are VOC's "train" and "val" with VOC's masks (255 along the borders of objects), and
+    "train_extra": the images of SBD that are in neither, with SBD's masks (no 255). Two splits combine them: "trainval"
+    is train and val; "train_aug" is train and train_extra, which is VOC's train joined with SBD's train and val,
+    without VOC's val.
     """
 
     name = "voc2012_seg"
@@ -77,14 +78,24 @@ class Voc2012Seg(PackedBuilder[str]):
         progress: Progress | None = None,
         packed_from: Any = None,
     ):
-        """`archives`, "VOC" and "SBD" or the folders extracted from them, are read when the data set is packed."""
+        """Prepares the builder; archives are read only when the data set is packed.
+
+        Args:
+          data_dir: Folder in which TFDS keeps data sets.
+          with_sbd: Whether the data set includes SBD.
+          archives: "VOC" and optionally "SBD", each an archive or the folder extracted from it. None if nothing is
+            packed.
+          verify: Whether archives must be the official ones.
+          progress: Function that is called with the number of packed examples and of all examples.
+          packed_from: Description of the original files (`Origin.described`).
+        """
         self._paths, self._verify, self._open = archives or {}, verify, contextlib.ExitStack()
         combined = {"trainval": ["train", "val"]}
         if with_sbd:
             combined["train_aug"] = ["train", "train_extra"]
         super().__init__(
             data_dir,
-            "PASCAL VOC 2012 segmentation, with the annotations of SBD where they are at hand.",
+            "PASCAL VOC 2012 segmentation, with the annotations of SBD if they are available.",
             VOC_CLASSES,
             progress,
             _CONFIGS[with_sbd],
@@ -94,7 +105,11 @@ class Voc2012Seg(PackedBuilder[str]):
         )
 
     def items(self) -> dict[str, list[str]]:
-        """Returns the names of the images of every stored split."""
+        """Returns the image names of every stored split.
+
+        Raises:
+          InputError: If an archive is not usable or, with `verify`, not the official one.
+        """
         are_files = [path.is_file() for path in self._paths.values()]
         for part, path in self._paths.items():
             if self._verify and path.is_file():
@@ -111,7 +126,18 @@ class Voc2012Seg(PackedBuilder[str]):
         return names
 
     def read(self, split: str, item: str) -> tuple[Example, bytes]:
-        """Returns an image with its masks, checked."""
+        """Reads one image with its masks and checks them.
+
+        Args:
+          split: Stored split of the image. "train_extra" takes the masks from SBD.
+          item: Image name.
+
+        Returns:
+          The example and the content of its JPEG file.
+
+        Raises:
+          InputError: If a file is missing or not usable.
+        """
         if split == "train_extra":
             files = (f"cls/{item}.mat", f"inst/{item}.mat")
             label, instances = self._sbd.read(item)
@@ -131,9 +157,18 @@ class Voc2012Seg(PackedBuilder[str]):
 
 
 class _SbdMats:
-    """SBD's annotations of the images that VOC's splits lack; in memory, because a compressed archive is one pass."""
+    """SBD's annotations of the images that are not in VOC's splits.
+
+    They are kept in memory, because a compressed archive can be read only in one pass.
+    """
 
     def __init__(self, path: Path, known: set[str]):
+        """Reads the annotations.
+
+        Args:
+          path: Archive of SBD, or the folder extracted from it.
+          known: Image names in VOC's splits, whose annotations are left out.
+        """
         self._path = path
         self._files: dict[str, Member] = {}
 
@@ -152,15 +187,22 @@ class _SbdMats:
     def _file(self, name: str) -> Member:
         if name not in self._files:
             inside = f"{SBD.root}/{name}" if self._path.is_file() else name
-            raise InputError(f"{self._path} has no {inside}; is it the whole of SBD?")
+            raise InputError(f"{self._path} has no {inside}, expected the whole of SBD; get SBD again")
         return self._files[name]
 
 
 def read_sbd(class_file: Member, instance_file: Member) -> tuple[np.ndarray, np.ndarray]:
-    """Returns class ids and object numbers of an image of SBD, uint8 [H, W] each, from its MATLAB files.
+    """Returns the class mask and the object mask of one image of SBD, from its MATLAB files.
+
+    Args:
+      class_file: File from cls/, with the struct GTcls.
+      instance_file: File from inst/, with the struct GTinst.
+
+    Returns:
+      Class ids, uint8 [H, W], and object numbers, uint8 [H, W]; 0 is background in both.
 
     Raises:
-      InputError: if a file is not usable, or they contradict each other.
+      InputError: If a file is not usable, or the files contradict each other.
     """
     (label, _), (instances, categories) = _sbd_mask(class_file, "GTcls"), _sbd_mask(instance_file, "GTinst")
     if label.shape != instances.shape:
@@ -170,18 +212,19 @@ def read_sbd(class_file: Member, instance_file: Member) -> tuple[np.ndarray, np.
         )
     if instances.max(initial=0) > min(len(categories), IGNORE - 1):
         raise InputError(
-            f"{instance_file}: GTinst has an object {instances.max()}, but {len(categories)} Categories; get SBD again"
+            f"{instance_file}: GTinst shows object {instances.max()} of {len(categories)} Categories; get SBD again"
         )
     unknown = np.setdiff1d(np.concatenate([np.unique(label), categories]), np.arange(len(VOC_CLASSES)))
     if len(unknown):
         raise InputError(
-            f"{class_file} or {instance_file} has class {unknown[0]}; expected 0 to {len(VOC_CLASSES) - 1}"
+            f"{class_file} or {instance_file} has class {unknown[0]}; expected 0 to "
+            f"{len(VOC_CLASSES) - 1}: get SBD again"
         )
     return label, instances
 
 
 def _sbd_mask(file: Member, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the mask of a struct of SBD, uint8 [H, W], and the classes of objects 1, 2, ..., int64 [n]."""
+    """Returns the mask in a struct of SBD, uint8 [H, W], and the classes of its objects 1, 2, ..., int64 [n]."""
     found = read_mat(file, name, "get SBD again")
     try:
         struct = found[0, 0]
@@ -193,27 +236,29 @@ def _sbd_mask(file: Member, name: str) -> tuple[np.ndarray, np.ndarray]:
         return mask, categories.astype(np.int64).ravel()
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{file}: {name} has no usable Segmentation, or GTinst no Categories ({error}); get SBD again"
+            f"{file}: {name} is not usable ({error}); expected Segmentation and, in GTinst, Categories: get SBD again"
         ) from error
 
 
 def prepare_voc2012(
     manual_dir: str | Path | None, data_dir: str | Path, progress: Progress | None = None, verify: bool = True
 ) -> Voc2012Seg:
-    """Returns the data set; packs it on the first call.
+    """Opens VOC 2012, with SBD if it is available, and packs it on the first call.
 
     Args:
-      manual_dir: folder with VOCtrainval_11-May-2012.tar and, for the split "train_aug", benchmark.tgz, or with what
-        was extracted from them (VOCdevkit/VOC2012, benchmark_RELEASE/dataset). None: only what was packed before.
-      data_dir: where TFDS keeps data sets.
-      progress: called with the number of examples done and of all examples while packing.
-      verify: whether archives must be the official ones, by size, sha256 and the number of examples.
+      manual_dir: Folder with VOCtrainval_11-May-2012.tar and, for the split "train_aug", benchmark.tgz. The folders
+        extracted from them (VOCdevkit/VOC2012, benchmark_RELEASE/dataset) work too. None opens only what was packed
+        before.
+      data_dir: Folder in which TFDS keeps data sets.
+      progress: Function that is called with the number of packed examples and of all examples.
+      verify: Whether archives must have the official size and SHA-256 checksum and give the official numbers of
+        examples.
 
     Returns:
-      A builder whose data is ready to read.
+      A builder whose data is ready to read with `open_split`.
 
     Raises:
-      InputError: if the archives are missing or not usable; nothing half-built is left.
+      InputError: If the archives are missing or not usable; no unfinished data is left behind.
     """
     data_dir = packed_data_dir(data_dir, Voc2012Seg.name, pack_it=manual_dir is not None)
     folder = user_path(manual_dir, "--manual_dir") if manual_dir is not None else None
@@ -224,23 +269,23 @@ def prepare_voc2012(
         data_dir,
         folder,
         _files,
-        f"VOC 2012 is not built in {data_dir} yet: python -m experiments.prepare_data --dataset=voc2012 "
+        f"VOC 2012 is not packed in {data_dir} yet; run python -m experiments.prepare_data --dataset=voc2012 "
         f"--manual_dir=FOLDER_WITH_THE_ARCHIVES --data_dir={data_dir}",
     )
 
 
 def _archives(manual_dir: Path) -> dict[str, Path]:
-    """Returns what is there of "VOC" and "SBD": the archive, or the folder that was extracted from it."""
+    """Returns the paths of "VOC" and, if it is there, "SBD": archives, or folders that were extracted from them."""
     voc, sbd = find_archive(manual_dir, VOC), find_archive(manual_dir, SBD) or find_renamed(manual_dir, SBD)
     if voc is None:
         near = find_near(manual_dir, VOC)
-        remedy = f"did you mean {near}?" if near else f"get {VOC.url}, and for train_aug {SBD.url}"
+        remedy = f"did you mean {near}?" if near else f"download {VOC.url} and, for train_aug, {SBD.url}"
         raise InputError(f"{manual_dir} has neither {VOC.file} nor {VOC.root}; {remedy}")
     return {"VOC": voc, "SBD": sbd} if sbd else {"VOC": voc}
 
 
 def _files(manual_dir: Path) -> dict[str, list[Path]]:
-    """Returns the archives, or the files that are read of extracted ones."""
+    """Returns the archives or, for extracted ones, the files that are read."""
     found = _archives(manual_dir)
     return {part: [path] if path.is_file() else _read_files(path) for part, path in found.items()}
 

@@ -1,4 +1,4 @@
-"""The TFDS data set of a folder in the VOC layout: checked, packed, with random access. TensorFlow is never imported.
+"""Packs a folder in the VOC layout after checking it. TensorFlow is never imported.
 
 builder = prepare_voc_layout("VOCdevkit/VOC2012", "~/tensorflow_datasets")
 example = open_split(builder, "train")[0]
@@ -25,14 +25,8 @@ from deconvnet_jax.data.packing import (
     remove_leftovers,
     signature,
 )
-from deconvnet_jax.data.voc_layout import (
-    AnnotatedSplits,
-    ExampleFiles,
-    VocFolder,
-    annotated_splits,
-    class_names,
-    read_files,
-)
+from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, class_names, read_files
+from deconvnet_jax.data.voc_splits import AnnotatedSplits, annotated_splits
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import Example
@@ -40,14 +34,14 @@ from deconvnet_jax.labels import IGNORE, Palettes
 
 
 class FolderData(NamedTuple):
-    """A folder in the VOC layout as it was found.
+    """Folder in the VOC layout as it was found.
 
     Attributes:
-      root: the folder.
-      class_names: in the order of the ids.
-      splits: the images.
-      files: all files of the images.
-      contents: of the files.
+      root: The folder.
+      class_names: Class names in the order of their ids.
+      splits: Files of the images of every split.
+      files: All photographs and masks, each once.
+      contents: Digests of `files`.
     """
 
     root: Path
@@ -58,14 +52,14 @@ class FolderData(NamedTuple):
 
 
 class VocLayout(PackedBuilder[ExampleFiles]):
-    """A folder in the VOC layout as a TFDS data set."""
+    """Folder in the VOC layout as a packed data set."""
 
     name = "voc_layout"
 
     def __init__(self, data_dir: Path, config: tfds.core.BuilderConfig, source: FolderData, progress: Progress | None):
         self._source = source
         self._palettes = Palettes(source.class_names)
-        self._ids: dict[str, set[int]] = {}  # that the masks of each split show
+        self._ids: dict[str, set[int]] = {}  # Ids that occur in the masks of each split.
         super().__init__(
             data_dir,
             "Photographs with class and instance masks, from a folder in the VOC layout.",
@@ -81,24 +75,39 @@ class VocLayout(PackedBuilder[ExampleFiles]):
         return self._source.splits.examples
 
     def read(self, split: str, item: ExampleFiles) -> tuple[Example, bytes]:
-        """Returns an example, checked."""
+        """Reads one example and checks it.
+
+        Args:
+          split: Split of the example.
+          item: Files of the example.
+
+        Returns:
+          The example and the content of its photograph's file.
+
+        Raises:
+          InputError: If a file is not usable.
+        """
         example = read_files(item, len(self._source.class_names))
         self._palettes.add(item.label, example.label)
         self._ids.setdefault(split, set()).update(np.unique(example.label).tolist())
         return example, item.image.read_bytes()
 
     def finish(self, split: str) -> None:
-        """Checks the masks of a split; after the last one, that the files are still those that were to be packed."""
+        """Checks the masks of a split and, after the last split, that no file changed while it was packed.
+
+        Raises:
+          InputError: If the masks hold only 0 and 255, or a file has changed.
+        """
         ids, source = self._ids[split], self._source
         if IGNORE in ids and ids <= {0, IGNORE}:
             raise InputError(
-                f"{source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, which marks ignored "
-                f"pixels, so there is no object; save class ids 0, 1, ...: mask // {IGNORE} if {IGNORE} is the object"
+                f"{source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, and {IGNORE} marks ignored "
+                f"pixels; expected class ids 0, 1, ...: save mask // {IGNORE} if {IGNORE} marks the object"
             )
         if len(self._ids) < len(source.splits.examples):
             return
         if signature(source.files) != source.contents.signature:
-            raise InputError(f"{source.root}: files were changed while they were packed; run it again")
+            raise InputError(f"{source.root}: files changed while they were packed; run the command again")
         shown = {split: [source.class_names[i] for i in ids - {IGNORE}] for split, ids in self._ids.items()}
         single = [
             f"the masks of the split '{split}' show only '{names[0]}'; check them before training"
@@ -114,22 +123,29 @@ def prepare_voc_layout(
     progress: Progress | None = None,
     warn: Callable[[str], None] = lambda text: print(f"warning: {text}", file=sys.stderr),
 ) -> VocLayout:
-    """Returns the data set of a folder; packed on the first call and whenever a file in the folder has changed since.
+    """Opens a folder in the VOC layout, and packs it on the first call and after every change of its files.
 
     A file has changed if its bytes have, whatever its size and time say.
 
     Args:
-      voc_root: folder in the VOC layout (`voc_layout`).
-      data_dir: where TFDS keeps data sets; this one goes to voc_layout/FOLDER-FINGERPRINT.
-      progress: called with the number of examples done and of all examples while building; what it writes to
-        stdout is lost.
-      warn: called with a line about each split that is left out, and about data that is seldom meant so.
+      voc_root: Folder in the VOC layout (`voc_layout`).
+      data_dir: Folder in which TFDS keeps data sets. This one goes to voc_layout/FOLDER-FINGERPRINT.
+      progress: Function that is called with the number of packed examples and of all examples. Its output to stdout is
+        suppressed.
+      warn: Function that is called with each warning: a split that is left out, or data that is probably a mistake. By
+        default warnings go to stderr.
 
     Returns:
-      A builder whose data is ready to read.
+      A builder whose data is ready to read with `open_split`.
 
     Raises:
-      InputError: for the first unusable file; nothing half-built is left.
+      InputError: For the first file that is not usable; no unfinished data is left behind.
+
+    Example:
+      >>> from deconvnet_jax.data import prepare_voc_layout, split_counts, write_scenes
+      >>> write_scenes("scenes", train=2, val=1)
+      >>> split_counts(prepare_voc_layout("scenes", "tfds"))
+      {'train': 2, 'trainval': 3, 'val': 1}
     """
     root, data_dir = user_path(voc_root, "the VOC folder"), user_path(data_dir, "the data folder")
     note = data_dir / VocLayout.name / f".{_slug(root)}-{path_digest(root)}.json"
@@ -150,7 +166,7 @@ def prepare_voc_layout(
 
 
 def _look_at(root: Path, note: Path) -> FolderData:
-    """Returns what is in a folder; files that are as the note says are not read again."""
+    """Returns what is in a folder. Files that have not changed since the note was written are not read."""
     names, splits = class_names(root), annotated_splits(VocFolder(root))
     examples = [files for members in splits.examples.values() for files in members]
     files = list(dict.fromkeys(path for example in examples for path in example[1:] if path))
@@ -158,7 +174,7 @@ def _look_at(root: Path, note: Path) -> FolderData:
 
 
 def _fingerprint(source: FolderData) -> str:
-    """Returns a digest that changes with everything that is packed, and with nothing else."""
+    """Returns a digest that changes exactly when what is packed changes, 16 hexadecimal digits."""
     number = {path: i for i, path in enumerate(source.files)}
     members = {
         split: [[found.name, *(number.get(path) if path else None for path in found[1:])] for found in members]

@@ -1,4 +1,4 @@
-"""CamVid in the folders of SegNet's tutorial: pixels, ignored pixels, splits, unusable files."""
+"""Packs CamVid from the folders of SegNet's tutorial: pixels, ignored pixels, splits and unusable files."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ COUNTS = {"train": 3, "val": 1, "test": 2}
 
 @pytest.fixture
 def camvid(rng, tmp_path):
-    """The folder, and of every file the mask that was written."""
+    """The folder, and the mask that was written for each image."""
     root = tmp_path / "CamVid"
     return root, write_camvid(root, rng, COUNTS)
 
@@ -54,11 +54,11 @@ def test_masks_that_changed_are_not_read_from_the_packed_copy(camvid):
     prepare_camvid(root, data_dir)
     other = root.parent / "other"
     shutil.copytree(root, other)
-    prepare_camvid(other, data_dir)  # the same files
+    prepare_camvid(other, data_dir)  # It holds the same files.
     Image.fromarray(np.zeros_like(masks["val_000"])).save(other / "valannot/val_000.png")
     with pytest.raises(InputError, match=r"was packed from other files than .*other has now \(CamVid differs\)"):
         prepare_camvid(other, data_dir)
-    prepare_camvid(None, data_dir)  # packed from `root`, which is as it was
+    prepare_camvid(None, data_dir)  # The data was packed from `root`, which has not changed.
     (root / "valannot/val_000.png").write_bytes((other / "valannot/val_000.png").read_bytes())
     with pytest.raises(InputError, match=r"was packed from other files than .*CamVid has now"):
         prepare_camvid(None, data_dir)
@@ -78,7 +78,7 @@ def test_links_and_hidden_files(camvid):
 
 
 def test_not_built(tmp_path):
-    with pytest.raises(InputError, match=r"CamVid is not built in .* yet: python -m experiments\.prepare_data"):
+    with pytest.raises(InputError, match=r"CamVid is not packed in .* yet; run python -m experiments\.prepare_data"):
         prepare_camvid(None, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Names and files that differ in form only belong together; lists as people have them are read or refused in a line."""
+"""Names match files that differ only in form, and lists in common forms are read or refused with one line."""
 
 import codecs
 import os
@@ -40,7 +40,7 @@ def below(folder, *names):
         (f"{COMPOSED}.jpg", APART),
         (f"{APART}.jpg", COMPOSED),
         (f"{APART}/{APART}.JPG", f"{COMPOSED}/{COMPOSED}".upper()),
-        (os.fsdecode(b"caf\xe9.jpg"), "café"),  # a disk of Latin-1
+        (os.fsdecode(b"caf\xe9.jpg"), "café"),  # A disk with names in Latin-1.
     ],
 )
 def test_found(tmp_path, file, name):
@@ -52,7 +52,7 @@ def test_found(tmp_path, file, name):
     [
         (("a.jpg",), "b"),
         (("a.bmp",), "a"),
-        (("Ab.jpg", "aB.jpg"), "ab"),  # which of the two?
+        (("Ab.jpg", "aB.jpg"), "ab"),  # Either of two files could be meant.
         (("x/a.jpg",), "a"),
         (("a.jpg",), "../a"),
         (("a.jpg",), "/a"),
@@ -75,7 +75,7 @@ def test_exact_names_come_first(tmp_path):
     [
         ("a", "a"),
         ("a.jpg", "a"),
-        ("a.png", "a"),  # a list made of the masks
+        ("a.png", "a"),  # A list of the masks.
         ("a.jpg.png", "a"),
         ("./a.jpg", "a"),
         ("/home/me/VOC2012/JPEGImages/a.jpg", "a"),
@@ -91,7 +91,7 @@ def test_paths_are_shortened_to_names(tmp_path, text, name):
 
 
 def test_a_hidden_file_is_not_replaced_by_another(tmp_path):
-    with pytest.raises(InputError, match=r"'a\.png' is named, but a\.jpg is read for 'a'"):
+    with pytest.raises(InputError, match=r"names 'a\.png', but a\.jpg is read for the name 'a'"):
         below(tmp_path, "a.jpg", "a.png").name_of("a.png")
 
 
@@ -197,15 +197,15 @@ def test_encodings_and_ends_of_lines(tmp_path, photographs, encode, end):
 
 def test_names_that_look_like_something_else(tmp_path, photographs):
     assert names(tmp_path, photographs, "1 0\ncam1/b\n") == ["1 0", "cam1/b"]
-    assert names(tmp_path, photographs, "nowhere\nim0\n") == ["nowhere", "im0"]  # what is missing is said later
+    assert names(tmp_path, photographs, "nowhere\nim0\n") == ["nowhere", "im0"]  # A missing image is reported later.
     assert names(tmp_path, photographs, "/JPEGImages/a.jpg /SegmentationClass/a.png\nJPEGImages/b\n") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("im0 -1\nim1  1\n", r"line 1: 'im0 -1' has the mark of a class behind the name .* ImageSets/Main"),
-        ("im0.jpg 0\n", "has the mark of a class"),
+        ("im0 -1\nim1  1\n", r"line 1: 'im0 -1' has a class flag .* after the name, .* ImageSets/Main"),
+        ("im0.jpg 0\n", "has a class flag"),
         ("im0.jpg 500 375\n", "line 1: 'im0.jpg 500 375': expected one image name per line"),
         ("im0\nim1\nim0\n", "names 'im0' more than once"),
         ("im0\nIM0.jpg\n", "names 'IM0' more than once"),

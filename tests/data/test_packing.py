@@ -1,4 +1,4 @@
-"""A data set is packed whole or not at all: after kills, without room, and by two processes at once."""
+"""A data set is packed completely or not at all: after a kill, on a full disk, and by two processes at once."""
 
 import os
 import shutil
@@ -56,13 +56,15 @@ def test_what_a_killed_process_left_is_removed(folder, tmp_path):
     slow = PACK.replace("sys.argv[1:3]", "sys.argv[1:3], lambda *_: __import__('time').sleep(0.2)")
     kill_when(lambda: any(data_dir.rglob("incomplete.*")), start(slow, folder, data_dir))
     assert leftovers(data_dir)
-    (folder / "ImageSets/Segmentation/val.txt").write_text("val_0001\n")  # another data set than the killed one
+    (folder / "ImageSets/Segmentation/val.txt").write_text(
+        "val_0001\n"
+    )  # The list differs, so this is another data set than the killed one.
     prepare_voc_layout(folder, data_dir)
     assert not leftovers(data_dir)
 
 
 def test_the_work_of_others_is_left_alone(folder, tmp_path):
-    """Of a process that lives, and of another host, whose processes cannot be seen from here."""
+    """Covers a living process and another host, whose processes cannot be seen from here."""
     data_dir = tmp_path / "tfds"
     beside = Path(prepare_voc_layout(folder, data_dir).data_path).parent
     others = [beside / f".unfinished-{_host()}-{os.getppid()}-0-1.1.0", beside / ".unfinished-elsewhere-1-0-1.1.0"]
@@ -96,7 +98,7 @@ def test_no_room_is_one_line(folder, tmp_path):
     assert not [path for path in (tmp_path / "tfds").rglob("*") if path.is_file()]
 
 
-# What files hold is noticed whatever their size and time say; files that are the same are read once.
+# Changed content is detected whatever the size and time of a file are. Unchanged files are read only once.
 
 
 @pytest.fixture
@@ -121,4 +123,6 @@ def test_files_that_are_gone(files, tmp_path):
     with pytest.raises(InputError, match=r"a cannot be read \(No such file"):
         contents_of(files, tmp_path / "note.json")
     (tmp_path / "file").touch()
-    contents_of(files[1:], tmp_path / "none").keep(tmp_path / "file/note.json")  # impossible, and no matter
+    contents_of(files[1:], tmp_path / "none").keep(
+        tmp_path / "file/note.json"
+    )  # The note cannot be written, which must not raise.

@@ -1,4 +1,4 @@
-"""What is in a record, and random access to records from threads and other processes."""
+"""Checks the content of records and random access to them from threads and other processes."""
 
 import contextlib
 import io
@@ -78,7 +78,7 @@ def test_jpegs_are_kept_and_decoded_as_pillow_does(rng, subsampling, progressive
 def test_an_orientation_in_the_file_is_not_applied(rng):
     image = rng.integers(0, 256, (20, 30, 3), np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # Rotated by 90 degrees.
     content = encoded(image, format="JPEG", exif=exif)
     stored = record(Example("a", read_image(io.BytesIO(content)), image[..., 0], None), content)
     assert DatasetSplit([[stored | {"name": b"a"}]])[0].image.shape == (20, 30, 3)
@@ -97,7 +97,7 @@ def test_other_photographs_become_pngs_of_the_same_pixels(rng, mode):
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
-    """A folder with two scenes, packed; the folders of both."""
+    """The folder with two scenes and the folder of its packed data."""
     root = tmp_path_factory.mktemp("packed") / "scenes"
     write_scenes(root, train=2, val=1, seed=5)
     return root, Path(prepare_voc_layout(root, root.parent / "tfds").data_path)
@@ -134,7 +134,7 @@ DAMAGES = {
 @pytest.mark.parametrize("pattern", ["dataset_info.json", "metadata.json", "*-train.array_record*", "features.json"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_packed_data_is_one_line_with_the_remedy(packed, noted, pattern, damage):
-    """Also of data that older versions packed, without a note of its files; features.json is not read at all."""
+    """Also covers data that older versions packed without a note of its files. features.json is never read."""
     root, folder = packed
     wanted = read_all(root)
     file = next(folder.glob(pattern))
@@ -143,8 +143,10 @@ def test_damaged_packed_data_is_one_line_with_the_remedy(packed, noted, pattern,
         if not noted:
             stack.enter_context(changed(note, None))
         stack.enter_context(changed(file, DAMAGES[damage](file.read_bytes())))
-        harmless = pattern == "features.json" or damage == "flipped"  # in what is not read, or is only told
-        harmless |= (pattern, damage) == ("metadata.json", "missing")  # the classes are read from the folder
+        harmless = (
+            pattern == "features.json" or damage == "flipped"
+        )  # The damage is in a file or field that is not needed.
+        harmless |= (pattern, damage) == ("metadata.json", "missing")  # The class names are read from the folder.
         try:
             assert read_all(root) == wanted
             assert harmless

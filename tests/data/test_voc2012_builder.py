@@ -1,4 +1,4 @@
-"""VOC 2012 and SBD from archives in the official layout: every pixel, every split, every way they can be broken."""
+"""Packs VOC 2012 and SBD from archives in the official layout, and covers every pixel, split and kind of damage."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Archives:
-    """The files of both archives, to be changed before they are written."""
+    """Files of both archives, which a test can change before they are written."""
 
     def __init__(self, rng, folder):
         self.examples = random_examples(rng)
@@ -59,7 +59,7 @@ class Archives:
         return prepare_voc2012(self.folder, self.data_dir, verify=verify)
 
     def check(self, split, names):
-        """Every pixel of every example, and the objects."""
+        """Checks every pixel and every object of all examples."""
         assert [split.name(i) for i in range(len(split))] == names
         for i, name in enumerate(names):
             source, found = self.examples[name], split[i]
@@ -109,7 +109,9 @@ def test_built_once(archives):
     assert archives.build().data_path == first.data_path
     moved = archives.folder.rename(archives.folder.parent / "moved")
     archives.check(open_split(prepare_voc2012(None, archives.data_dir), "val"), VAL)
-    assert prepare_voc2012(moved, archives.data_dir).data_path == first.data_path  # same files, another folder
+    assert (
+        prepare_voc2012(moved, archives.data_dir).data_path == first.data_path
+    )  # The same files are in another folder now.
 
 
 @pytest.mark.parametrize("extracted", [False, True])
@@ -155,7 +157,7 @@ def test_an_incomplete_folder_of_sbd_is_named(archives):
     write_folder(archives.folder, archives.voc | archives.sbd)
     (archives.folder / SBD_ROOT).rename(archives.folder / "SBD")
     (archives.folder / "SBD/val.txt").unlink()
-    with pytest.raises(InputError, match=r"SBD has no val\.txt; is it the whole of SBD\?"):
+    with pytest.raises(InputError, match=r"SBD has no val\.txt, expected the whole of SBD; get SBD again"):
         archives.build()
 
 
@@ -190,14 +192,18 @@ def test_voc_alone_and_sbd_later(archives):
 
 
 def test_nothing_to_build_from(archives):
-    with pytest.raises(InputError, match=r"has neither VOCtrainval_11-May-2012\.tar nor VOCdevkit/VOC2012; get http"):
+    with pytest.raises(
+        InputError, match=r"has neither VOCtrainval_11-May-2012\.tar nor VOCdevkit/VOC2012; download http"
+    ):
         archives.build()
-    with pytest.raises(InputError, match=r"is not built in .* yet: python -m experiments\.prepare_data --dataset=voc"):
+    with pytest.raises(
+        InputError, match=r"is not packed in .* yet; run python -m experiments\.prepare_data --dataset=voc"
+    ):
         prepare_voc2012(None, archives.data_dir)
 
 
 def published(archives, monkeypatch, counts):
-    """Declares the test's archives the official ones."""
+    """Declares the archives of the test to be the official ones."""
     for name, file in (("VOC", VOC_FILE), ("SBD", SBD_FILE)):
         content = (archives.folder / file).read_bytes()
         archive = getattr(voc2012_builder, name)
@@ -234,7 +240,7 @@ def put(archive, key, content):
 
 
 def cut_voc(archives):
-    """Within a photograph."""
+    """Cuts the archive within a photograph."""
     path = archives.folder / VOC_FILE
     content = path.read_bytes()
     path.write_bytes(content[: content.index(archives.voc[f"{VOC_ROOT}/JPEGImages/{VAL[0]}.jpg"]) + 100])
@@ -273,8 +279,8 @@ SMALL = np.zeros((30, 30), np.uint8)
             put("voc", f"{VOC_ROOT}/JPEGImages/{EXTRA[0]}.jpg", jpeg(np.zeros((9, 9, 3), np.uint8))),
             "but its image is 9x9; get the data again",
         ),
-        (drop("sbd", f"{SBD_ROOT}/train.txt"), "has no benchmark_RELEASE/dataset/train.txt; is it the whole of SBD?"),
-        (drop("sbd", f"{SBD_ROOT}/cls/{EXTRA[0]}.mat"), f"has no {SBD_ROOT}/cls/{EXTRA[0]}.mat; is it the whole of"),
+        (drop("sbd", f"{SBD_ROOT}/train.txt"), "has no benchmark_RELEASE/dataset/train.txt, expected the whole of SBD"),
+        (drop("sbd", f"{SBD_ROOT}/cls/{EXTRA[0]}.mat"), f"has no {SBD_ROOT}/cls/{EXTRA[0]}.mat, expected the whole"),
         (put("sbd", f"{SBD_ROOT}/inst/{EXTRA[1]}.mat", b"MATLAB"), f"{EXTRA[1]}.mat is no MATLAB file with GTinst"),
         (put("sbd", f"{SBD_ROOT}/cls/{EXTRA[1]}.mat", class_mat(SMALL)), "is 30x30; get SBD again"),
         (put("sbd", f"{SBD_ROOT}/cls/{EXTRA[1]}.mat", class_mat(SMALL[None])), "expected uint8 [H, W]"),
@@ -289,7 +295,7 @@ def test_one_clear_error_and_nothing_half_built(archives, change, message):
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not files_below(archives.data_dir)
-    with pytest.raises(InputError, match="is not built"):
+    with pytest.raises(InputError, match="is not packed"):
         prepare_voc2012(None, archives.data_dir)
 
 
@@ -322,7 +328,7 @@ def test_tensorflow_is_never_imported(archives):
 
 @pytest.mark.parametrize("opencv", ["with OpenCV", "without OpenCV"])
 def test_read_with_tfds_alone(archives, opencv, tmp_path):
-    """Masks come out as class ids, not as the colours of a palette, whatever TFDS decodes them with."""
+    """Checks that TFDS alone reads masks as class ids, not as colours of a palette, whatever decodes them."""
     builder = archives.write().build()
     code = (
         "import sys;"
@@ -367,7 +373,7 @@ def test_an_image_of_sbd_with_one_object_and_one_with_none():
 
 GOOD = np.zeros((6, 8), np.uint8)
 EMPTY = instance_mat(GOOD, GOOD)
-NO_MASK = r"GTcls has no usable Segmentation, or GTinst no Categories \("
+NO_MASK = r"GTcls is not usable \("
 
 
 @pytest.mark.parametrize(
@@ -386,8 +392,12 @@ NO_MASK = r"GTcls has no usable Segmentation, or GTinst no Categories \("
         (class_mat(np.zeros((6, 8))), EMPTY, r"Segmentation is float64 \[6, 8\]"),
         (class_mat(np.zeros((0, 0), np.uint8)), EMPTY, r"is uint8 \[0, 0\]"),
         (class_mat(GOOD), instance_mat(GOOD.T, GOOD.T.copy()), "is 6x8 pixels, but .* is 8x6; get SBD again"),
-        (class_mat(GOOD), sbd_mat("GTinst", Segmentation=GOOD), "GTinst no Categories"),
-        (class_mat(GOOD), sbd_mat("GTinst", Segmentation=GOOD + 2, Categories=np.array([[3]])), "an object 2, but 1 C"),
+        (class_mat(GOOD), sbd_mat("GTinst", Segmentation=GOOD), "in GTinst, Categories"),
+        (
+            class_mat(GOOD),
+            sbd_mat("GTinst", Segmentation=GOOD + 2, Categories=np.array([[3]])),
+            "shows object 2 of 1 C",
+        ),
         (class_mat(GOOD + 30), EMPTY, "has class 30; expected 0 to 20"),
         (class_mat(GOOD), instance_mat(GOOD + 21, GOOD + 1), "has class 21; expected 0 to 20"),
     ],

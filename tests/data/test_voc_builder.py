@@ -1,4 +1,4 @@
-"""What goes into the TFDS data set comes out again; it is rebuilt when the folder changes; TensorFlow stays out."""
+"""The packed data equals the folder, is packed again when the folder changes, and never imports TensorFlow."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from deconvnet_jax.errors import InputError
 
 @pytest.fixture
 def folder(scenes, tmp_path):
-    """A copy of the scenes with two training images, to change."""
+    """A copy of the scenes with two training images, which a test can change."""
     root = tmp_path / "VOC2012"
     shutil.copytree(scenes, root)
     for path in (root / "ImageSets/Segmentation").glob("*.txt"):
@@ -26,7 +26,7 @@ def folder(scenes, tmp_path):
 
 
 def build(folder):
-    """Builds; returns the builder and how many examples had to be packed."""
+    """Packs the folder; returns the builder and how many examples were packed."""
     seen = []
     builder = prepare_voc_layout(folder, folder.parent / "tfds", lambda done, total: seen.append((done, total)))
     return builder, len(seen)
@@ -89,7 +89,7 @@ def test_a_mask_was_replaced_with_its_size_and_time_kept(folder):
     empty_mask(folder).save(folder / "new.png")
     size = max(path.stat().st_size, (folder / "new.png").stat().st_size)
     for mask in (path, folder / "new.png"):
-        mask.write_bytes(mask.read_bytes().ljust(size, b"\0"))  # what follows a PNG's end does not count
+        mask.write_bytes(mask.read_bytes().ljust(size, b"\0"))  # Bytes after the end of a PNG do not matter.
     assert first_label(folder).any()
     status = path.stat()
     os.utime(folder / "new.png", ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -114,7 +114,7 @@ def test_files_that_change_while_they_are_packed(folder):
     def change(done, total):
         empty_mask(folder).save(folder / "SegmentationClass/train_0003.png")
 
-    with pytest.raises(InputError, match="files were changed while they were packed; run it again"):
+    with pytest.raises(InputError, match="files changed while they were packed; run the command again"):
         prepare_voc_layout(folder, folder.parent / "tfds", change)
     assert not first_label(folder).any()
 
@@ -200,7 +200,7 @@ def test_tensorflow_is_never_imported(folder):
 
 
 def test_real_photographs(real_data, tmp_path):
-    """The VOC sample: 255 borders, no instances, VOC's 21 classes."""
+    """Uses the VOC sample: 255 along borders, no instances, VOC's 21 classes."""
     root = real_data / "voc2012_sample/VOCdevkit/VOC2012"
     split = open_split(prepare_voc_layout(root, tmp_path), "train")
     names = split_names(root, "train")
@@ -210,15 +210,19 @@ def test_real_photographs(real_data, tmp_path):
 
 
 def test_masks_of_0_and_255_are_an_error_with_the_remedy(folder):
-    """Nothing can be learned from them, and everything would score 1.000."""
+    """Nothing can be learned from such masks, but every prediction would score 1.000."""
     files = sorted((folder / "SegmentationClass").glob("train_000[13].png"))
     assert len(files) == 2
     for path in files:
         Image.fromarray(np.uint8(np.array(Image.open(path)) > 0) * 255).save(path)
-    with pytest.raises(InputError, match=r"split 'train' hold only 0 and 255, .*; save class ids 0, 1, .*mask // 255"):
+    with pytest.raises(
+        InputError, match=r"split 'train' hold only 0 and 255, .*; expected class ids 0, 1, .*mask // 255"
+    ):
         build(folder)
     assert not list((folder.parent / "tfds").rglob("*.array_record*"))
-    Image.fromarray(np.array(Image.open(files[0])) // 255).save(files[0])  # the other may hold ignored pixels alone
+    Image.fromarray(np.array(Image.open(files[0])) // 255).save(
+        files[0]
+    )  # The other mask may hold only ignored pixels.
     assert build(folder)[1] == 2
 
 

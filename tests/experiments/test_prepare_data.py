@@ -146,7 +146,7 @@ def test_flags_without_meaning_are_refused(tmp_path):
             "--dataset=scenes", "--manual_dir=x",
         ),
         "--seed has no meaning for --dataset=camvid": ("--dataset=camvid", "--seed=1"),
-        "CamVid is not built": ("--dataset=camvid",),
+        "CamVid is not packed": ("--dataset=camvid",),
     }  # fmt: skip
     for message, flags in cases.items():
         done = prepare(*flags, f"--data_dir={tmp_path}")
