@@ -9,30 +9,11 @@ are; the last line of stdout is the same as one JSON object.
 """
 
 import json
-import sys
 from collections.abc import Sequence
-from contextlib import closing
-from itertools import islice
-from pathlib import Path
-from typing import Any
 
-import ml_collections
-import numpy as np
 from absl import flags
-from rich.console import Console
-from rich.table import Table
-
-from deconvnet_jax.data import Source, Windows, class_windows
-from deconvnet_jax.images import save_picture
-from deconvnet_jax.labels import IGNORE
-from deconvnet_jax.visualization import contact_sheet
 
 from .common import cli
-from .common.dataset import TrainingData, open_training_data
-from .common.output import output_folder
-from .configs import settings
-
-BATCH = 16
 
 
 def define_flags() -> None:
@@ -46,95 +27,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Draws the sheet and prints the statistics."""
+    from .tasks.browse_data import run
+
     cli.no_arguments(argv)
     print(json.dumps(run(**cli.arguments_of(run))))
-
-
-def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 36, sample: int = 512) -> dict[str, Any]:
-    """Arguments as the flags; returns what the JSON line says.
-
-    Raises:
-      InputError: for data or a folder that cannot be used.
-    """
-    folder = output_folder(output)
-    found = open_training_data(settings.checked(config))
-    source, windows, repeated, names = found.trained, found.windows, found.repeated, found.class_names
-    crops = first_crops(found, max(count, sample))
-    images, labels = list(crops["image"][:count]), list(crops["label"][:count])
-    page = contact_sheet(images, labels, [str(i + 1) for i in range(count)], names)
-    save_picture(folder / "examples.png", page)
-    statistics = {
-        "images": len(source),
-        "images_without_windows": len(source) - len(np.unique(windows.images)),
-        "windows": len(windows.images),
-        "windows_with_repetitions": len(repeated.images),
-        "classes": class_statistics(windows, repeated, crops["label"], names),
-        "ignored_pixels": round(float(np.mean(crops["label"] == IGNORE)), 6),
-        "boxes": box_statistics(windows, source),
-        "picture": str(folder / "examples.png"),
-    }
-    print_tables(statistics)
-    return statistics
-
-
-def first_crops(found: TrainingData, count: int) -> dict[str, np.ndarray]:
-    """Returns the first crops of a training: "image" [count, S, S, 3] and "label" [count, S, S]."""
-    with closing(found.batches(BATCH)) as batches:
-        taken = list(islice(batches, -(-count // BATCH)))
-    return {key: np.concatenate([batch[key] for batch in taken])[:count] for key in taken[0]}
-
-
-def class_statistics(
-    windows: Windows, repeated: Windows, labels: np.ndarray, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Of every class: its windows, with repetitions, and its share of the pixels that are not ignored."""
-    pixels = np.bincount(labels[labels != IGNORE].ravel(), minlength=len(names))
-    counts, repetitions = (class_windows(found, len(names)) for found in (windows, repeated))
-    return {
-        name: {
-            "windows": int(counts[i]),
-            "windows_with_repetitions": int(repetitions[i]),
-            "pixels": round(float(pixels[i] / max(1, pixels.sum())), 6),
-        }
-        for i, name in enumerate(names)
-    }
-
-
-def box_statistics(windows: Windows, source: Source) -> dict[str, list[float]]:
-    """The 5 %, 25 %, 50 %, 75 % and 95 % points of the windows' sides and of their share outside of the image."""
-    sizes = np.array([source.size(i) for i in range(len(source))], np.float64)[windows.images]  # height, width
-    sides = windows.boxes[:, 2:] - windows.boxes[:, :2]
-    low, high = np.maximum(windows.boxes[:, :2], 0), np.minimum(windows.boxes[:, 2:], sizes[:, ::-1])
-    inside = np.minimum(np.prod(np.maximum(high - low, 0), axis=1) / np.prod(sides, axis=1), 1)
-    points = (5, 25, 50, 75, 95)
-    return {
-        "percent": list(points),
-        "side_pixels": np.percentile(sides.max(axis=1), points).round(1).tolist(),
-        "share_outside": np.percentile(1 - inside, points).round(3).tolist(),
-    }
-
-
-def print_tables(statistics: dict[str, Any]) -> None:
-    """Two tables and a line, on stderr: stdout is for the JSON."""
-    console = Console(stderr=True)
-    classes = Table("class", "windows", "with repetitions", "pixels of crops")
-    for column in classes.columns[1:]:
-        column.justify = "right"
-    for name, row in statistics["classes"].items():
-        classes.add_row(
-            name, f"{row['windows']:,}", f"{row['windows_with_repetitions']:,}", f"{100 * row['pixels']:.2f} %"
-        )
-    console.print(classes)
-    boxes = Table("of the windows", *(f"{percent} %" for percent in statistics["boxes"]["percent"]))
-    boxes.add_row("side, pixels", *(f"{value:.0f}" for value in statistics["boxes"]["side_pixels"]))
-    boxes.add_row("outside the image", *(f"{100 * value:.0f} %" for value in statistics["boxes"]["share_outside"]))
-    console.print(boxes)
-    print(
-        f"{statistics['windows']:,} windows in {statistics['images']:,} images, "
-        f"{statistics['images_without_windows']:,} of which have none; {100 * statistics['ignored_pixels']:.1f} % of "
-        f"the crops' pixels are ignored; picture: {statistics['picture']}",
-        file=sys.stderr,
-    )
 
 
 if __name__ == "__main__":

@@ -13,29 +13,11 @@ A network of stage_{1,2}_train_result predicts after `python -m experiments.cali
 `python -m experiments.voc_train --config.init_from=DIR`.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import chex
-import numpy as np
 from absl import flags
-from rich.console import Console
-from rich.table import Table
-
-from deconvnet_jax.data import read_class_names
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import locked
-from deconvnet_jax.inference import default_class_names, default_input_size
-from deconvnet_jax.models import DeconvNet, Network, Variables, count_parameters, layer_names
-from deconvnet_jax.training import init_variables
-from deconvnet_jax.weights import check_vacant, load_vgg16, network_from_caffe, save_network
 
 from .common import cli
-from .common.output import output_folder
-from .common.scripts import command
-
-BN_FORMS = {"auto": None, "folded": True, "learned": False}
-CHUNK = 2**20  # values at a time: fc6 alone has 103 million
 
 
 def define_flags() -> None:
@@ -46,7 +28,7 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "bn",
         "auto",
-        list(BN_FORMS),
+        ["auto", "folded", "learned"],
         "a DeconvNet's batch normalisation: 'folded' as in ..._inference, 'learned' as in stage_*_train_result; by "
         "default learned if the file has a loss layer",
     )
@@ -56,73 +38,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs one import."""
+    from .tasks.import_weights import run
+
     cli.no_arguments(argv)
     run(**cli.arguments_of(run))
-
-
-def run(
-    output: str | Path,
-    *,
-    caffemodel: str | Path | None = None,
-    vgg16: str | Path | None = None,
-    bn: str = "auto",
-    class_names: str | Path | None = None,
-) -> None:
-    """Imports one file; arguments as the flags.
-
-    Raises:
-      InputError: for a file that cannot be used, or a folder that holds a checkpoint.
-    """
-    file = caffemodel or vgg16
-    if file is None or (caffemodel and vgg16):
-        raise InputError("give one of --caffemodel=FILE and --vgg16=FILE")
-    folder = output_folder(output)
-    with locked(folder, f"--output={folder}"):
-        check_vacant(folder)
-        names = read_class_names(class_names) if class_names else None
-        if caffemodel:
-            net, variables, known = network_from_caffe(file, BN_FORMS[bn])
-        else:
-            net = DeconvNet(num_classes=len(names or default_class_names(21)))
-            variables, known = load_vgg16(file, init_variables(net, seed=0)), {"batch_statistics": "unknown"}
-        names = names or default_class_names(net.num_classes)
-        if len(names) != net.num_classes:
-            raise InputError(f"{class_names} has {len(names)} names, but the network has {net.num_classes} classes")
-        data = {"crop_size": default_input_size(net)}
-        info = {"config": {"data": data}, "class_names": list(names), "imported_from": Path(file).name, **known}
-        save_network(folder, net, variables, info)
-        print_arrays({name: variables["params"][name] for name in layer_names(net)})
-        print(describe(net, variables, known, folder))
-
-
-def print_arrays(params: Mapping[str, Mapping[str, chex.Array]]) -> None:
-    """Prints a table of all arrays."""
-    table = Table("layer", "array", "shape", "mean", "std")
-    for layer, parts in params.items():
-        for part, values in parts.items():
-            mean, std = mean_and_std(np.asarray(values))
-            table.add_row(layer, part, "x".join(map(str, values.shape)), f"{mean:.4g}", f"{std:.4g}")
-    Console(width=None if Console().is_terminal else 120).print(table)
-
-
-def mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    """Returns those of an array of any size, in float64 but without a copy of it."""
-    flat = values.reshape(-1)
-    chunks = [slice(start, start + CHUNK) for start in range(0, flat.size, CHUNK)]
-    mean = sum(flat[chunk].sum(dtype=np.float64) for chunk in chunks) / flat.size
-    variance = sum(np.square(flat[chunk] - mean).sum(dtype=np.float64) for chunk in chunks) / flat.size
-    return float(mean), float(np.sqrt(variance))
-
-
-def describe(net: Network, variables: Variables, known: dict[str, str], folder: Path) -> str:
-    """Returns what was imported and what to do with it."""
-    what = f"{type(net).__name__}, {count_parameters(variables):,} parameters, {net.num_classes} classes -> {folder}"
-    if known.get("batch_statistics") == "unknown":
-        return (
-            f"{what}\nIts batch statistics are not known. To train it: voc_train --config.init_from={folder}; to "
-            f"predict with it, measure them first: calibrate_bn --checkpoint={folder} --output=DIR"
-        )
-    return f"{what}\nTo predict with it: {command('predict')} --checkpoint={folder} --output=DIR IMAGE..."
 
 
 if __name__ == "__main__":

@@ -12,37 +12,19 @@ that cannot be read or segmented, or whose results cannot be written, is named o
 the exit status is then 1.
 """
 
-import itertools
-import os
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
 
-import ml_collections
-import numpy as np
 from absl import flags
 
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import in_bucket
-from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
-from deconvnet_jax.inference import Result, Segmenter
-from deconvnet_jax.visualization import result_panel, save_label_png
-from deconvnet_jax.weights import load_checkpoint
-
-from .common import cli, segmenting
-from .common.output import output_folder
-from .common.photographs import FAILURES, Failures, find_images, result_files, result_names
-
-_LONGEST_IN_BUCKET = 800  # bytes of 1024, for those of the folder
+from .common import cli
 
 
 def define_flags() -> None:
     """Defines the command line."""
     cli.define_checkpoint()
     cli.define_path("output", None, "folder for the label maps and overlays", in_bucket=True)
-    flags.DEFINE_integer("max_pixels", MAX_PHOTOGRAPH, "larger photographs are refused", lower_bound=1)
+    flags.DEFINE_integer("max_pixels", 50_000_000, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flag_as_required("output")
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
@@ -50,114 +32,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Segments the images on the command line."""
+    from .tasks.predict import run
+
     if run(**cli.arguments_of(run), arguments=argv[1:]):
         sys.exit(1)
-
-
-class _Job(NamedTuple):
-    path: Path
-    name: str  # of the results
-    image: np.ndarray
-    boxes: np.ndarray | None  # from a file
-
-
-def run(
-    checkpoint: str | Path,
-    output: str | Path,
-    arguments: Sequence[str],
-    *,
-    step: int | None = None,
-    config: ml_collections.ConfigDict | None = None,
-    changes: dict[str, Any] | None = None,
-    max_pixels: int = MAX_PHOTOGRAPH,
-) -> int:
-    """Segments images and prints a line for each, on stderr for those that failed, and those again at the end.
-
-    Args:
-      checkpoint: like `output`, `step` and `max_pixels` as the flag.
-      output: folder for the results.
-      arguments: files and folders.
-      step: of the checkpoint.
-      config: whose section "inference" counts instead of the checkpoint's.
-      changes: {"inference.KEY": value}.
-      max_pixels: of a photograph.
-
-    Returns:
-      The number of images that could not be read or segmented, or whose results could not be written.
-
-    Raises:
-      InputError: if there is no image, one is missing, the checkpoint, the settings or the output folder cannot be
-        used, or a result would overwrite an image.
-    """
-    paths = find_images(arguments)
-    folder = output_folder(output)
-    names = result_names(paths, folder)
-    segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step), config, changes or {})
-    failures = Failures(len(paths))
-
-    def read(path: Path, name: str) -> _Job:
-        _check_length(folder, name)
-        image = read_photograph(path, max_pixels)
-        boxes = segmenting.boxes_from_file(segmenter.settings, [path.stem], [image.shape[:2]])
-        return _Job(path, name, image, boxes[0] if boxes else None)
-
-    jobs = (failures.attempt(path, read, path, name) for path, name in zip(paths, names, strict=True))
-    for job, result in _segmented(segmenter, (job for job in jobs if job), failures):
-        line = failures.attempt(job.path, write_results, job, result, folder, segmenter.class_names)
-        if line:
-            print(line, flush=True)
-    return failures.listed()
-
-
-def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -> Iterator[tuple[_Job, Result]]:
-    """Yields the jobs with their results, in order.
-
-    The stream of the Segmenter ends with the first image that it cannot segment. Those that it had already taken are
-    then segmented one by one, and a new stream takes the others.
-    """
-    while True:
-        taken: deque[_Job] = deque()
-
-        def taking(taken: deque[_Job] = taken) -> Iterator[_Job]:
-            for job in jobs:
-                taken.append(job)
-                yield job
-
-        images, boxes = itertools.tee(taking())
-        results = segmenter.segment((job.image for job in images), (job.boxes for job in boxes))
-        try:
-            for result in results:
-                yield taken.popleft(), result
-            return
-        except FAILURES:
-            if not taken:
-                raise
-        for job in taken:
-            result = failures.attempt(job.path, segmenter, job.image, job.boxes)
-            if result is not None:
-                yield job, result
-
-
-def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence[str]) -> str:
-    """Writes the results of one image; returns a line that says what they show."""
-    label_file, overlay_file = result_files(folder, job.name)
-    save_label_png(label_file, result.labels)
-    save_picture(overlay_file, result_panel(job.image, result.labels, class_names))
-    return f"{job.path}: {describe(result.labels, class_names)} -> {label_file}, {overlay_file}"
-
-
-def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """Returns the classes found, the most frequent first, with the share of their pixels."""
-    counts = np.bincount(labels.ravel(), minlength=len(class_names))
-    found = (i for i in np.argsort(-counts, kind="stable").tolist() if counts[i])
-    return ", ".join(f"{class_names[i]} {100 * counts[i] / labels.size:.1f} %" for i in found)
-
-
-def _check_length(folder: Path, name: str) -> None:
-    limit = _LONGEST_IN_BUCKET if in_bucket(folder) else os.pathconf(folder, "PC_NAME_MAX")
-    longest = result_files(folder, name)[1].name
-    if len(os.fsencode(longest)) > limit:
-        raise InputError(f"{longest} would be longer than the {limit} bytes of a file name; rename the photograph")
 
 
 if __name__ == "__main__":

@@ -15,36 +15,10 @@ image that cannot be read is named on stderr and the others are still done; the 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import cv2
-import jax
-import numpy as np
 from absl import flags
 
-from deconvnet_jax.data import enlarge, propose_boxes, square
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
-from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image
-from deconvnet_jax.models import DeconvNet
-from deconvnet_jax.ops import MEAN_BGR, checked_boxes
-from deconvnet_jax.visualization import (
-    activation_picture,
-    class_legend,
-    overlay,
-    representative_channel,
-    side_by_side,
-)
-from deconvnet_jax.weights import load_checkpoint
-
-from .common import cli, segmenting
-from .common.output import output_folder
-from .common.photographs import Failures, find_images, result_names
-
-SIDE = 224  # of pictures of activations
-SHOWN_SIDE = 480  # longer side of photographs in figures, at most
-COUNTS = (1, 2, 5, 10, 20, 50)  # proposals in figure 6
-BOX_COLOR = (255, 255, 0)
+from .common import cli
 
 
 def define_flags() -> None:
@@ -52,7 +26,7 @@ def define_flags() -> None:
     cli.define_checkpoint()
     cli.define_path("output", None, "folder for the figures", in_bucket=True)
     flags.DEFINE_list("box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown")
-    flags.DEFINE_integer("max_pixels", MAX_PHOTOGRAPH, "larger photographs are refused", lower_bound=1)
+    flags.DEFINE_integer("max_pixels", 50_000_000, "larger photographs are refused", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flag_as_required("output")
     flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
@@ -60,157 +34,10 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Draws figures of the images on the command line."""
-    values = flags.FLAGS
-    config, changes = cli.given_config(values)
-    paths = find_images(argv[1:])
-    folder = output_folder(values.output)
-    box = parse_box(values.box)
-    segmenter = segmenting.segmenter_of(load_checkpoint(values.checkpoint, values.step), config, changes)
-    if not isinstance(segmenter.net, DeconvNet):
-        raise InputError(
-            f"{values.checkpoint} is no DeconvNet, and the figures show its decoder; give another network as "
-            "--config.inference.ensemble_checkpoint beside a DeconvNet"
-        )
-    if segmenter.settings.proposals_path is not None:
-        raise InputError("the figures find their proposals themselves: give inference.proposals a method, not a file")
-    failures = Failures(len(paths))
-    for path, name in zip(paths, result_names(paths, folder), strict=True):
-        if failures.attempt(path, _draw, segmenter, path, folder / name, values.max_pixels, box):
-            print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)
-    if failures.listed():
+    from .tasks.visualize import run
+
+    if run(**cli.arguments_of(run), arguments=argv[1:]):
         sys.exit(1)
-
-
-def _draw(segmenter: Segmenter, path: Path, beginning: Path, max_pixels: int, box: np.ndarray | None) -> bool:
-    for kind, figure in draw_figures(segmenter, read_photograph(path, max_pixels), box).items():
-        save_picture(beginning.with_name(f"{beginning.name}_{kind}.png"), figure)
-    return True
-
-
-def parse_box(words: Sequence[str] | None) -> np.ndarray | None:
-    """The box [4] that a flag names.
-
-    Raises:
-      InputError: unless these are four numbers that make a box.
-    """
-    if words is None:
-        return None
-    try:
-        return checked_boxes([[float(word) for word in words]])[0]
-    except (ValueError, InputError) as error:
-        raise InputError(f"--box={','.join(words)}: expected X0,Y0,X1,Y1 in pixels with X0 < X1 and Y0 < Y1") from error
-
-
-def draw_figures(segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """{"activations", "proposals", "comparison"}: pictures, uint8 RGB, of one photograph, uint8 RGB [H, W, 3].
-
-    Raises:
-      InputError: if the box is not on the image.
-    """
-    plain = segmenter.alone().changed(crf="none")
-    result = plain(image)
-    return {
-        "activations": activations_figure(plain, image, result, box),
-        "proposals": proposals_figure(plain, image),
-        "comparison": comparison_figure(segmenter, image, result),
-    }
-
-
-def activations_figure(
-    segmenter: Segmenter, image: np.ndarray, result: Result, box: np.ndarray | None = None
-) -> np.ndarray:
-    """Figure 4, in two rows.
-
-    Raises:
-      InputError: if the box is not on the image.
-    """
-    height, width = image.shape[:2]
-    box = largest_object(result.labels) if box is None else box
-    if (np.minimum(box[2:], (width, height)) <= np.maximum(box[:2], 0)).any():
-        raise InputError(f"the box {box.tolist()} is not on the image, which is {width}x{height} pixels")
-    assert isinstance(segmenter.net, DeconvNet)  # `main` refuses others
-    window = square(enlarge(box[None])).astype(np.float32)
-    crop = crop_windows(*device_image(image), window, segmenter.input_size)
-    maps = {
-        name: np.asarray(found[0])
-        for name, found in decoder_activations(segmenter.net, segmenter.variables, crop).items()
-    }
-    scores = maps.pop("scores")
-    probabilities = np.asarray(jax.nn.softmax(scores))
-    class_id = 1 + int(probabilities[..., 1:].mean((0, 1)).argmax())
-    pixels = np.clip(np.asarray(crop[0] + np.array(MEAN_BGR, np.float32)).round(), 0, 255)[..., ::-1].astype(np.uint8)
-    pictures = [cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)]
-    titles, channel = ["window"], 0
-    for name, activations in maps.items():
-        if not name.startswith("unpool"):  # an unpooled map shows the channel that went into it
-            channel = representative_channel(activations, probabilities[..., class_id])
-        pictures.append(activation_picture(activations[..., channel], SIDE))
-        titles.append(f"{name} {activations.shape[0]}x{activations.shape[1]}")
-    pictures.append(activation_picture(probabilities[..., class_id], SIDE))
-    titles.append(segmenter.class_names[class_id])
-    return _rows(pictures, titles, 6)
-
-
-def largest_object(labels: np.ndarray) -> np.ndarray:
-    """The box [4] of the largest connected part of a class; without one, that of the image."""
-    best, found = 0, np.array([0, 0, labels.shape[1], labels.shape[0]], np.float64)
-    for class_id in np.unique(labels[labels > 0]):
-        _, _, stats, _ = cv2.connectedComponentsWithStats((labels == class_id).astype(np.uint8))
-        for x, y, width, height, area in stats[1:].tolist():
-            if area > best:
-                best, found = area, np.array([x, y, x + width, y + height], np.float64)
-    return found
-
-
-def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
-    """Figure 6: results of the first 1, 2, 5, ... proposals by size, with the last ones' windows."""
-    settings = segmenter.settings
-    segmenter = segmenter.changed(mode="paper")
-    boxes = propose_boxes(image, settings.num_proposals, method=settings.proposals)[0]
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    boxes = boxes[np.argsort(-areas, kind="stable")]
-    counts = sorted({min(count, len(boxes)) for count in (*COUNTS, settings.num_proposals)})
-    pictures, titles, before = [_shown(image)], ["photograph"], 0
-    for count in counts:
-        result = segmenter.changed(num_proposals=count)(image, boxes)
-        picture = _shown(overlay(image, result.labels))
-        scale = picture.shape[1] / image.shape[1]
-        for x0, y0, x1, y1 in (result.boxes[before:] * scale).round().astype(int).tolist():
-            cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX_COLOR, 1)
-        pictures.append(picture)
-        titles.append(f"{count} proposal" + "s" * (count > 1))
-        before = count
-    return _rows(pictures, titles, 4)
-
-
-def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result) -> np.ndarray:
-    """Figure 7: what each part of the whole adds."""
-    crf = segmenter.settings.crf if segmenter.settings.crf != "none" else "released"
-    labels = {"DeconvNet": result.labels}
-    if segmenter.partner:
-        partner = segmenter.alone(segmenter.partner).changed(crf="none")
-        name = type(partner.net).__name__
-        labels = {name if name not in labels else "second network": partner(image).labels, **labels}
-        labels["ensemble"] = segmenter.changed(crf="none")(image).labels
-    labels[f"with {crf} CRF"] = segmenter.changed(crf=crf)(image).labels
-    pictures = [_shown(image), *(_shown(overlay(image, found)) for found in labels.values())]
-    ids = np.unique(np.concatenate([np.unique(found) for found in labels.values()]))
-    key = class_legend(ids.tolist(), segmenter.class_names, max(160, pictures[0].shape[0]))
-    return side_by_side([*pictures, key], ["photograph", *labels, ""])
-
-
-def _shown(picture: np.ndarray) -> np.ndarray:
-    scale = min(1.0, SHOWN_SIDE / max(picture.shape[:2]))
-    size = tuple(max(1, round(length * scale)) for length in picture.shape[1::-1])
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA) if scale < 1 else picture
-
-
-def _rows(pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int) -> np.ndarray:
-    starts = range(0, len(pictures), columns)
-    rows = [side_by_side(pictures[i : i + columns], titles[i : i + columns]) for i in starts]
-    width = max(row.shape[1] for row in rows)
-    padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    return np.concatenate(padded)
 
 
 if __name__ == "__main__":

@@ -15,17 +15,11 @@ prediction and overlay; of the first --panels images). A split without masks, li
 scored. A folder with the results of another evaluation is refused.
 """
 
-import json
 from collections.abc import Sequence
 
-import jax
 from absl import flags
-from rich.console import Console
-
-from deconvnet_jax.evaluation import scores_table
 
 from .common import cli, hosts
-from .common.evaluation import run
 
 
 def define_flags() -> None:
@@ -40,14 +34,11 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs one evaluation."""
+    from .common.evaluation import run, show
+
     cli.no_arguments(argv)
     hosts.initialize(flags.FLAGS)
-    scores = run(**cli.arguments_of(run), overrides=cli.data_flags("eval_split"))
-    if jax.process_index() > 0:
-        return
-    if "mean_iou" in scores:
-        Console().print(scores_table(scores))
-    print(json.dumps(scores, allow_nan=False))
+    show(run(**cli.arguments_of(run), overrides=cli.data_flags("eval_split")))
 
 
 if __name__ == "__main__":

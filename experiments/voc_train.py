@@ -17,13 +17,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from deconvnet_jax.processes import say
-from deconvnet_jax.training import (
-    Preempted,
-)
-
 from .common import cli, failures, hosts
-from .common.training import run
 
 
 def define_flags() -> None:
@@ -38,6 +32,11 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs one training."""
+    from deconvnet_jax.processes import say
+    from deconvnet_jax.training import Preempted
+
+    from .common.training import run
+
     cli.no_arguments(argv)
     hosts.initialize(flags.FLAGS)
     try:

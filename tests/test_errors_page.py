@@ -35,8 +35,8 @@ from deconvnet_jax.weights import (
 )
 from deconvnet_jax.weights.vgg16_files import read_vgg16
 from deconvnet_jax.weights.vgg16_layers import TORCH_NAMES
-from experiments import voc_train
 from experiments.common import checks, cli, dataset, failures, hosts, training
+from experiments.common import training as voc_train
 from experiments.common.checks import warn_of_common_images
 from experiments.compiled import topologies
 from experiments.compiled.report import does_not_fit

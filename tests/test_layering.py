@@ -67,6 +67,7 @@ EXPERIMENTS = {
     "common": {"configs"},
     "compiled": {"common"},
     "benchmarks": {"configs", "common", "compiled"},
+    "tasks": {"configs", "common", "compiled", "benchmarks"},
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from rich.console import Console
 
 from deconvnet_jax.data import (
     VOC_CLASSES,
@@ -22,7 +23,7 @@ from deconvnet_jax.data import (
     split_counts,
 )
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.evaluation import Tally, confusion_matrix, segmentation_scores, submission_folder
+from deconvnet_jax.evaluation import Tally, confusion_matrix, scores_table, segmentation_scores, submission_folder
 from deconvnet_jax.files import user_path, whole_file, write_text
 from deconvnet_jax.images import Examples, save_picture
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter, mode_of, settings_from
@@ -136,6 +137,15 @@ def run(
             with whole_file(folder / "confusion.png") as path:
                 confusion_picture(tally.matrix, info["class_names"]).savefig(path)
     return scores
+
+
+def show(scores: dict[str, Any]) -> None:
+    """Prints the scores as a table, if the split has masks, and as one JSON object; only in the first process."""
+    if jax.process_index() > 0:
+        return
+    if "mean_iou" in scores:
+        Console().print(scores_table(scores))
+    print(json.dumps(scores, allow_nan=False))
 
 
 def open_images(config: ml_collections.ConfigDict, info: dict[str, Any]) -> tuple[DatasetSplit | UnlabelledSplit, str]:

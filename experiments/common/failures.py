@@ -9,8 +9,6 @@ import threading
 import warnings
 from collections.abc import Callable
 
-import jax
-
 from deconvnet_jax import buckets
 from deconvnet_jax.errors import InputError, one_line
 
@@ -106,6 +104,8 @@ def _is_broken_pipe(descriptor: int) -> bool:
 
 def machine_failure(error: BaseException) -> str | None:
     """Returns what is wrong with the machine, or with a bucket, if that is why an error was raised; None for a bug."""
+    import jax
+
     text = " ".join(str(error).split())
     if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in text:
         return (
@@ -121,6 +121,8 @@ def machine_failure(error: BaseException) -> str | None:
 
 def no_accelerator() -> str | None:
     """Returns why JAX finds no device, in one line with the remedy; None if it has one."""
+    import jax
+
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from absl import flags
 
 from deconvnet_jax.errors import InputError
@@ -32,6 +31,8 @@ def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.env
     Raises:
       InputError: for incomplete flags, or if the processes do not find each other.
     """
+    import jax
+
     arguments = settings(values, environment)
     if arguments is None:
         return

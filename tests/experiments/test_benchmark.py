@@ -9,8 +9,8 @@ import pytest
 from absl import flags
 
 from deconvnet_jax.errors import InputError
-from experiments import benchmark as program
 from experiments.benchmarks import scaling
+from experiments.tasks import benchmark as program
 
 pytestmark = pytest.mark.end_to_end
 
@@ -36,7 +36,6 @@ def values(monkeypatch):
     def parse(*words):
         defined = flags.FlagValues()
         monkeypatch.setattr(flags, "FLAGS", defined)
-        monkeypatch.setattr(program.flags, "FLAGS", defined)
         for name in ("voc_root", "split", "forest", "batch_size", "picture", "width", "quick", "dtype", "report"):
             flags.DEFINE_string(name, None, "", flag_values=defined)
         for name in ("json", "step_ms"):
@@ -81,5 +80,5 @@ def test_all_runs_each_with_the_flags_it_takes_and_outlives_one_that_fails(monke
 def test_wrong_use(values, words, message):
     values(*(word for word in words if word.startswith("--")))
     with pytest.raises(InputError) as error:
-        program.main(["benchmark", *(word for word in words if not word.startswith("--"))])
+        program.run([word for word in words if not word.startswith("--")], flags.FLAGS)
     assert message in str(error.value)

@@ -11,9 +11,9 @@ from programs import run_program
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
-from experiments import browse_data
 from experiments.common import dataset
 from experiments.configs import default
+from experiments.tasks import browse_data
 
 pytestmark = pytest.mark.end_to_end
 

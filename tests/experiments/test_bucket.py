@@ -21,9 +21,11 @@ from deconvnet_jax.training import loop as training_loop
 from deconvnet_jax.training.metric_writer import metric_lines
 from deconvnet_jax.weights import load_checkpoint
 from deconvnet_jax.weights.checkpoint_folder import finished_steps
-from experiments import calibrate_bn, export_model, plot_metrics, predict, voc_eval, voc_train
+from experiments.common import evaluation as voc_eval
 from experiments.common import photographs
+from experiments.common import training as voc_train
 from experiments.configs import default
+from experiments.tasks import calibrate_bn, export_model, plot_metrics, predict
 
 pytestmark = pytest.mark.slow
 

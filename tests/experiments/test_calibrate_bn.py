@@ -10,8 +10,8 @@ from deconvnet_jax.data import open_split
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.weights import load_checkpoint
-from experiments import calibrate_bn, import_weights
 from experiments.common import dataset
+from experiments.tasks import calibrate_bn, import_weights
 
 pytestmark = pytest.mark.end_to_end
 

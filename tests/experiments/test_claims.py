@@ -8,8 +8,8 @@ from PIL import Image
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import network_from_config
-from experiments import claims
-from experiments.claims import PAPER, STAGE2, WHOLE, Row, Training
+from experiments.tasks import claims
+from experiments.tasks.claims import PAPER, STAGE2, WHOLE, Row, Training
 
 pytestmark = pytest.mark.end_to_end
 
@@ -84,6 +84,6 @@ def test_spread():
     assert claims.spread([None, 0.5]) == "50.0 (50.0 to 50.0); 1 of 2 diverged"
 
 
-def test_an_unknown_experiment():
+def test_an_unknown_experiment(tmp_path):
     with pytest.raises(InputError, match=r"expected the name of one experiment .*; got speed"):
-        claims.main(["claims", "speed"])
+        claims.run_one(["speed"], tmp_path, seeds=1, steps=20)

@@ -16,10 +16,10 @@ import pytest
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models.deconvnet import DECODER_WIDTHS, ENCODER_WIDTHS
 from deconvnet_jax.training import state
-from experiments import compile as program
 from experiments.compiled import report, topologies
 from experiments.compiled.hardware import ACCELERATORS
 from experiments.configs import default, voc_stage1
+from experiments.tasks import compile as program
 
 pytestmark = pytest.mark.end_to_end
 

@@ -13,7 +13,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import FCN8s
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.weights import load_checkpoint, save_network
-from experiments import export_model
+from experiments.tasks import export_model
 
 pytestmark = pytest.mark.end_to_end
 

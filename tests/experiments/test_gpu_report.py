@@ -8,10 +8,10 @@ import pytest
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.training import flatten
-from experiments import gpu_report
 from experiments.benchmarks.parts import FAILED, FINISHED, Part
 from experiments.benchmarks.registry import BENCHMARKS
 from experiments.configs import voc_stage1
+from experiments.tasks import gpu_report
 
 ROOT = Path(__file__).resolve().parents[2]
 

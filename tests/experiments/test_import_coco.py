@@ -11,7 +11,7 @@ from PIL import Image
 
 from deconvnet_jax.data import class_names, read_example, split_names
 from deconvnet_jax.data.coco import ClassCount, CocoSummary
-from experiments import import_coco
+from experiments.tasks import import_coco
 
 pytestmark = pytest.mark.end_to_end
 

@@ -19,7 +19,7 @@ from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.weights import load_checkpoint
 from deconvnet_jax.weights.vgg16_layers import TORCH_INDICES
-from experiments import import_weights, predict
+from experiments.tasks import import_weights, predict
 
 pytestmark = pytest.mark.end_to_end
 
@@ -146,7 +146,8 @@ def test_an_existing_checkpoint_is_not_overwritten(tmp_path):
 def test_the_full_network_in_a_minute_and_4_gb(tmp_path, rng, photo):
     (tmp_path / "full.caffemodel").write_bytes(encode(random_deconvnet(rng)))
     script = (
-        "import sys; from experiments import import_weights; import_weights.run(sys.argv[2], caffemodel=sys.argv[1])\n"
+        "import sys; from experiments.tasks import import_weights\n"
+        "import_weights.run(sys.argv[2], caffemodel=sys.argv[1])\n"
         "print(open('/proc/self/status').read())"
     )
     command = [sys.executable, "-c", script, tmp_path / "full.caffemodel", tmp_path / "imported"]

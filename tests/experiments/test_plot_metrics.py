@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from experiments import plot_metrics
-from experiments.plot_metrics import Curve, read_metrics, running_mean, short_names
+from experiments.tasks import plot_metrics
+from experiments.tasks.plot_metrics import Curve, read_metrics, running_mean, short_names
 
 
 def write_run(folder, steps=50, evaluations=True, loss=2.0):

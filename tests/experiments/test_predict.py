@@ -15,9 +15,9 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import read_photograph
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.proposals.files import Proposals
-from experiments import predict
 from experiments.common import photographs
 from experiments.configs import default
+from experiments.tasks import predict
 
 pytestmark = pytest.mark.end_to_end
 

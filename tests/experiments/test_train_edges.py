@@ -9,7 +9,7 @@ from programs import run_program
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.proposals.edge_network import read_edge_network
-from experiments import train_edges
+from experiments.tasks import train_edges
 
 pytestmark = pytest.mark.end_to_end
 

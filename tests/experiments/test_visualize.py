@@ -10,7 +10,7 @@ from programs import run_program
 from deconvnet_jax.data import draw_scene
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
-from experiments import visualize
+from experiments.tasks import visualize
 
 pytestmark = pytest.mark.end_to_end
 

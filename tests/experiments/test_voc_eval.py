@@ -18,8 +18,8 @@ from deconvnet_jax.data import VOC_CLASSES, read_example, split_names
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
 from deconvnet_jax.inference import Segmenter
-from experiments import voc_eval
 from experiments.common import evaluation
+from experiments.common import evaluation as voc_eval
 from experiments.configs import default
 
 pytestmark = pytest.mark.end_to_end

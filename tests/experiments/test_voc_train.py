@@ -32,9 +32,10 @@ from deconvnet_jax.training import (
     make_optimizer,
 )
 from deconvnet_jax.weights import load_checkpoint
-from experiments import import_weights, voc_train
 from experiments.common import checks, dataset, training
+from experiments.common import training as voc_train
 from experiments.configs import default, voc_fcn8s, voc_two_stage, voc_two_stage_released
+from experiments.tasks import import_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.end_to_end, pytest.mark.usefixtures("shared_steps")]

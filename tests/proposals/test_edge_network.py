@@ -90,7 +90,7 @@ def test_files(tmp_path, rng):
 
 def test_photographs(real_data):
     """The shipped weights find what people drew, better than gradients do, on photographs they have not seen."""
-    from experiments.train_edges import read_bsds500, score
+    from experiments.tasks.train_edges import read_bsds500, score
 
     examples = read_bsds500(real_data / "bsds500", "test")[::20]
     assert score(examples, shipped_params()).ods > score(examples, None).ods + 0.01

@@ -79,7 +79,7 @@ def test_an_accelerator_that_is_not_there(monkeypatch, platform):
         raise RuntimeError("Unable to initialize backend 'x':\nINTERNAL") if platform else AssertionError()
 
     monkeypatch.setattr(jax, "devices", none)
-    monkeypatch.setattr(failures.jax, "config", type("Config", (), {"jax_platforms": platform}))
+    monkeypatch.setattr(jax, "config", type("Config", (), {"jax_platforms": platform}))
     said = failures.machine_failure(AssertionError())
     assert "\n" not in said
     if platform is None:

@@ -108,7 +108,7 @@ def test_a_machine_that_is_no_pod_after_all_runs_alone(monkeypatch):
         asked.append(arguments)
         raise ValueError("coordinator_address should be defined.")
 
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", nothing_found)
+    monkeypatch.setattr(jax.distributed, "initialize", nothing_found)
     monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: name == "libtpu" or None)
     hosts.initialize(flag_values(), {})
     assert [set(arguments) for arguments in asked] == [{"initialization_timeout"}]
@@ -155,7 +155,7 @@ def test_variables_of_which_some_are_missing(monkeypatch, error):
     def partly_set(**_):
         raise error
 
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", partly_set)
+    monkeypatch.setattr(jax.distributed, "initialize", partly_set)
     with pytest.raises(InputError, match=type(error).__name__):
         hosts.initialize(flag_values(), {**CPU, "SLURM_STEP_NUM_TASKS": "2"})
 
@@ -180,7 +180,7 @@ def test_what_does_not_fit_together(monkeypatch, arguments, environment, message
     def nothing_found(**_):
         raise ValueError("coordinator_address should be defined.")  # as JAX without a cluster
 
-    monkeypatch.setattr(hosts.jax.distributed, "initialize", nothing_found)
+    monkeypatch.setattr(jax.distributed, "initialize", nothing_found)
     with pytest.raises(InputError, match=message):
         hosts.initialize(flag_values(*arguments), {**CPU, **environment})
 

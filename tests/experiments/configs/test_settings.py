@@ -13,8 +13,8 @@ from deconvnet_jax.settings import LocalPath, Number
 from deconvnet_jax.training import SCHEDULES, flatten
 from deconvnet_jax.training.optimizer import make_schedule
 from deconvnet_jax.training.workdir import ACCEPTABLE, HARMLESS, SINCE
-from experiments import voc_train
 from experiments.common import checks
+from experiments.common import training as voc_train
 from experiments.configs import default, demo, settings, stages, voc_fcn8s, voc_stage1_released, voc_two_stage
 
 VERSION_0_1 = Path(__file__).resolve().parents[2] / "support/version_0_1.tar.xz"

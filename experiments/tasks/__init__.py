@@ -1,0 +1,1 @@
+"""What the programs do after their command lines are parsed: one module per program, imported by its `main`."""

@@ -1,0 +1,72 @@
+"""Re-estimates the batch statistics of a checkpoint's network, and folds them into its weights."""
+
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import locked
+from deconvnet_jax.models import DeconvNet, Network, fold_batch_norm, fold_statistics
+from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
+
+from ..common import dataset
+from ..common.output import output_folder
+from ..common.training import measure, over_devices
+from ..configs import settings
+
+
+def run(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    config: ml_collections.ConfigDict | None = None,
+    overrides: dict[str, str] | None = None,
+    step: int | None = None,
+    batches: int = 500,
+    batch_size: int = 28,
+    fold: str = "none",
+) -> None:
+    """Calibrates a checkpoint; arguments as the flags, `overrides` by their keys in `config.data`.
+
+    Raises:
+      InputError: for a checkpoint whose statistics are folded or, with batches=0, not known; for data or a folder that
+        cannot be used.
+    """
+    folder = output_folder(output)
+    with locked(folder, f"--output={folder}"):
+        check_vacant(folder)
+        found, variables, info = load_checkpoint(checkpoint, step)
+        net = checked_network(found, info, checkpoint, batches)
+        if batches:
+            batch_size = over_devices(batch_size)
+            config = settings.checked(dataset.data_config(config, info["config"], overrides or {}))
+            variables = measure(net, variables, dataset.open_training_data(config), batches, batch_size)
+            info = {**info, "calibrated": {"batches": batches, "batch_size": batch_size}}
+        kept = {key: value for key, value in info.items() if key not in ("step", "batch_statistics")}
+        if fold != "none":
+            kept["batch_statistics"] = "folded"
+        if fold == "convolutions":
+            net, variables = fold_batch_norm(net, variables)
+        elif fold == "scale":
+            variables = fold_statistics(net, variables)
+        save_network(folder, net, variables, kept)
+        measured = f"statistics of {batches} batches of {batch_size}" if batches else "the checkpoint's own statistics"
+        print(f"{measured}{'' if fold == 'none' else f', folded into {fold}'} -> {folder}")
+
+
+def checked_network(net: Network, info: dict[str, Any], checkpoint: str | Path, batches: int) -> DeconvNet:
+    """Returns the network; raises InputError if there is nothing to measure or to fold."""
+    if not isinstance(net, DeconvNet):
+        raise InputError(f"{checkpoint} holds an {type(net).__name__}, which has no batch normalisation")
+    known = info.get("batch_statistics")
+    if not net.batch_norm and known != "folded":
+        raise InputError(f"{checkpoint} holds a network without batch normalisation")
+    if known == "folded":
+        raise InputError(
+            f"{checkpoint}: the statistics are folded already; start from the result of a training (of the authors' "
+            "files stage_2_train_result.caffemodel)"
+        )
+    if known == "unknown" and not batches:
+        raise InputError(f"{checkpoint}: the statistics are not known; measure them first: --batches=500")
+    return net

@@ -1,0 +1,54 @@
+"""Imports one split of COCO annotations into a folder in the VOC layout, and prints what it holds."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deconvnet_jax.data import import_coco
+from deconvnet_jax.data.coco import CocoSummary
+
+from ..common import cli
+
+
+def run(
+    annotations: Path, images: Path, output: Path, split: str, categories: Sequence[str] | None, skip_empty: bool
+) -> None:
+    """Imports one split."""
+    output = output.expanduser().absolute()
+    with cli.ProgressBar("importing images") as bar:
+        summary = import_coco(
+            annotations, images, output, split, categories=categories, skip_empty=skip_empty, progress=bar.update
+        )
+    print_classes(summary)
+    for warning in summary.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{output}: split {split}, {describe(summary)}")
+
+
+def print_classes(summary: CocoSummary) -> None:
+    """A table of the classes on stderr."""
+    table = Table("id", "class", "images", "objects", "pixels")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for class_id, (name, *counts) in enumerate(summary.classes):
+        table.add_row(str(class_id), Text(name), *(f"{count:,}" for count in counts))
+    Console(stderr=True, width=None if Console(stderr=True).is_terminal else 120).print(table)
+
+
+def describe(summary: CocoSummary) -> str:
+    """What was written, in one line."""
+    pixels = summary.ignored_pixels + sum(count.pixels for count in summary.classes)
+    parts = [
+        f"{summary.images} images",
+        f"{summary.objects} objects of {len(summary.classes) - 1} classes",
+        f"{summary.ignored_pixels} pixels ignored ({summary.ignored_pixels / pixels:.1%})",
+    ]
+    if summary.left_out:
+        parts.append(f"{summary.left_out} images without objects left out")
+    if summary.hidden:
+        parts.append(f"{summary.hidden} annotations without a visible pixel left out")
+    return ", ".join(parts)

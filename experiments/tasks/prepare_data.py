@@ -1,0 +1,99 @@
+"""Checks and packs a data set, computes its proposals and lists its training windows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from absl import flags
+
+from deconvnet_jax import data
+from deconvnet_jax.errors import InputError
+from deconvnet_jax.images import image_digests
+
+from ..common import cli, dataset
+from ..configs import settings
+
+DATASETS = ("scenes", *settings.DATASETS)
+_ONLY = {  # flags that mean something for some data sets only
+    "voc_root": ("voc_layout",),
+    "manual_dir": tuple(data.DOWNLOADED),
+    "verify": ("voc2012",),
+    "seed": ("scenes",),
+    "train_scenes": ("scenes",),
+    "val_scenes": ("scenes",),
+}
+
+
+def run(values: flags.FlagValues) -> None:
+    """Prepares one data set; the last lines on stdout say what was made and where."""
+    check_flags(values)
+    builder = prepare(values)
+    splits = values.proposals
+    if splits is None:
+        splits = default_proposals(builder) if values.dataset == "voc2012" else []
+    parts = checked_parts(builder, splits)
+    for part in parts:
+        path = dataset.compute_packed_proposals(builder, part, values.method, values.forest, values.processes)
+        print(f"proposals: {path}")
+    if splits:
+        print(f"windows of the two stages: {write_lists(builder, splits)}")
+
+
+def check_flags(values: flags.FlagValues) -> None:
+    """Raises InputError for an unknown data set, a flag that it needs, or one that it has no use for."""
+    chosen = values.dataset
+    if chosen not in DATASETS:
+        raise InputError(f"--dataset={chosen}: unknown; expected {' or '.join(DATASETS)}")
+    for name, used_by in _ONLY.items():
+        if values[name].present and chosen not in used_by:
+            raise InputError(f"--{name} has no meaning for --dataset={chosen}, only for {' and '.join(used_by)}")
+    if chosen == "voc_layout" and not values.voc_root:
+        raise InputError("--dataset=voc_layout needs --voc_root=FOLDER, with JPEGImages and SegmentationClass")
+
+
+def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
+    """Checks and packs the data set that the flags name, and says so."""
+    data_dir = Path(values.data_dir).expanduser().absolute()
+    if values.dataset == "scenes":
+        builder = dataset.prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
+    elif values.dataset == "voc_layout":
+        builder = dataset.packed_folder(Path(values.voc_root).expanduser().absolute(), data_dir)
+    else:
+        options = {"verify": values.verify} if values.dataset in _ONLY["verify"] else {}
+        with cli.ProgressBar("checking and packing") as bar:
+            builder = data.downloaded(values.dataset).prepare(values.manual_dir, data_dir, bar.update, **options)
+    counts = ", ".join(f"{split} {count}" for split, count in sorted(data.split_counts(builder).items()))
+    print(f"{values.dataset}: {len((builder.info.metadata or {})['class_names'])} classes, images: {counts}")
+    print(f"packed in {builder.data_path}")
+    return builder
+
+
+def default_proposals(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """What the paper trains on, if the archives had it, and the split to validate on."""
+    return ["train_aug" if "train_aug" in data.split_counts(builder) else "train", "val"]
+
+
+def checked_parts(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> list[str]:
+    """The stored splits that these consist of, each once.
+
+    Raises:
+      InputError: if there is no such split.
+    """
+    return list(dict.fromkeys(part for split in splits for part in data.split_parts(builder, split)))
+
+
+def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Path:
+    """Lists the windows of both stages of each split; returns their folder."""
+    folder = Path(builder.data_path) / "windows"
+    folder.mkdir(exist_ok=True)
+    for split in splits:
+        source = data.open_split(builder, split)
+        names = [source.name(i) for i in range(len(source))]
+        proposals, digests = dataset.packed_proposals(builder, split), image_digests(source, masks=True)
+        for stage, kind in (("stage1", "instance"), ("stage2", "proposal")):
+            try:
+                windows = data.training_windows(source, (kind,), proposals=proposals)
+                data.write_window_list(folder / f"{split}_{stage}.txt", windows, names, images=digests)
+            except InputError as error:  # training does without these lists
+                print(f"no list {split}_{stage}.txt: {error}")
+    return folder
