@@ -369,7 +369,7 @@ def _(**_):
     return cli._one_line(caught.value)
 
 
-@shows("batch_size=... does not divide over ... devices")
+@shows("batch_size=... cannot be split evenly over ... devices")
 def _(**_):
     return said(checks.check_settings, settings(batch_size=6))
 
@@ -426,7 +426,7 @@ def _(monkeypatch, **_):
     return failures.machine_failure(RuntimeError("Unable to initialize backend 'cuda'"))
 
 
-@shows("--workdir=... belongs to another config: ...")
+@shows("--workdir=... holds a run with another config: ...")
 def _(tmp_path, **_):
     claim_workdir(tmp_path, {"seed": 0})
     return said(claim_workdir, tmp_path, {"seed": 1})
@@ -537,7 +537,7 @@ def _(tmp_path, **_):
     return said(load_checkpoint, tmp_path / "net")
 
 
-@shows("... bn_group is ... there and ... now; give --config.bn_group=... to keep the groups for batch statistics")
+@shows("... bn_group was ... and is now ...; use --config.bn_group=... to keep the groups for batch statistics")
 def _(tmp_path, **_):
     net, variables, info = tiny_network()
     info["config"] |= {"batch_size": 16, "micro_batch": 0, "bn_group": 0}

@@ -1,4 +1,7 @@
-"""Training: loss, optimizer, the pmapped step, the loop, calibration of batch normalisation."""
+"""Trains a network: loss, optimizer, the pmapped step, the loop, checkpoints, re-estimated running statistics.
+
+`train` runs all of it. To call the parts yourself, start with `make_step` or with `train_step` and `data_parallel`.
+"""
 
 from deconvnet_jax.labels import IGNORE as IGNORE_LABEL
 from deconvnet_jax.training.calibration import calibrate_batch_norm

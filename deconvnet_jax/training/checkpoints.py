@@ -1,7 +1,7 @@
-"""Checkpoints of a run: one Orbax step holds variables, optimizer, data iterator and the run's description, apart.
+"""Saves and restores a run: each Orbax step holds variables, optimizer, data iterator and description as items.
 
-Steps are written atomically by Orbax, in the background: a half-written one is never listed. An integrity record is
-kept with them, so that a damaged step is found when it is read, and the one before it is used.
+Orbax writes a step atomically and in the background, so that a half-written step is never listed. Each step has an
+integrity record: a damaged step is noticed when it is read, and the step before it is used instead.
 """
 
 import sys
@@ -24,7 +24,7 @@ from deconvnet_jax.weights import (
     writing,
 )
 
-DAMAGED = "checkpoints_damaged"  # beside the folder of checkpoints
+DAMAGED = "checkpoints_damaged"  # name of a folder next to the folder of checkpoints
 
 
 def save_checkpoint(
@@ -36,24 +36,26 @@ def save_checkpoint(
     data: dict[str, Any],
     info: dict[str, Any],
 ) -> None:
-    """Starts writing one step; `finish_saving` waits for it. All processes call it.
+    """Starts to write one step; `weights.finish_saving` waits until it is complete. All processes must call it.
+
+    Waits for the step before it, and returns as soon as the arrays are copied to the host.
 
     Args:
-      manager: from `weights.open_checkpoints`.
-      step: number of updates done.
-      variables: {"params", "batch_stats"} of the network.
-      optimizer: the optimizer's state.
-      data: the data iterator's state, JSON.
-      info: the run's description, JSON: at least "config" (with the section "model") and "class_names".
+      manager: the open checkpoints, from `weights.open_checkpoints`.
+      step: the number of updates done; names the step's folder.
+      variables: {"params", "batch_stats"} of the network, on the host or replicated on all devices.
+      optimizer: the optimizer's state as a dict of trees of arrays; on the host or replicated.
+      data: the data iterator's state, a JSON object.
+      info: the run's description, a JSON object with at least "config" (with the section "model") and "class_names".
 
     Raises:
-      InputError: if this step, or the one before it, could not be written.
+      InputError: if this step or the one before it could not be written, or the folder has disappeared.
     """
     finish_saving(manager)
     if not in_bucket(manager.folder) and not manager.folder.is_dir():
         raise InputError(
-            f"{manager.folder} was removed or renamed while the run wrote to it; move it back and give the same "
-            "command again, or give another --workdir"
+            f"{manager.folder} was removed or renamed while the run wrote to it; move it back and run the same "
+            "command again, or use another --workdir"
         )
     record = integrity_record({"variables": variables, "optimizer": optimizer}, {"data": data, "info": info})
     args = ocp.args.Composite(
@@ -67,12 +69,17 @@ def save_checkpoint(
 
 
 def add_metrics(manager: Checkpoints, step: int, metrics: dict[str, float]) -> None:
-    """Adds the scores of a step that is saved; all processes call it.
+    """Adds the scores of an evaluation to a step that is already saved. All processes must call it.
 
-    So that a step is on the disk before its evaluation, which takes long, begins.
+    Scores are added later so that the step is on the disk before its evaluation starts, which takes long.
+
+    Args:
+      manager: the open checkpoints, from `weights.open_checkpoints`.
+      step: a step that `save_checkpoint` has started to write; waits until it is complete.
+      metrics: the scores by name; "mean_iou" decides which step counts as the best.
 
     Raises:
-      InputError: if they cannot be written.
+      InputError: if the step or its scores cannot be written.
     """
     finish_saving(manager)
     if jax.process_index() == 0:
@@ -84,17 +91,22 @@ def add_metrics(manager: Checkpoints, step: int, metrics: dict[str, float]) -> N
 def restore_newest(
     manager: Checkpoints, variables: Variables, optimizer: dict[str, Any]
 ) -> tuple[int, Variables, dict[str, Any], dict[str, Any]] | None:
-    """Returns the newest step that can be read (step, variables, optimizer, data iterator state), None without any.
+    """Returns the newest step that can be read.
 
-    Newer steps that are damaged are moved to the folder `checkpoints_damaged` beside that of the checkpoints, with a
-    warning on stderr. Arrays are NumPy's: bound to no device, so that a step over any number of devices takes them.
+    Newer steps that are damaged are moved to the folder `checkpoints_damaged` next to the folder of checkpoints, with
+    a warning on stderr.
 
     Args:
-      manager: from `weights.open_checkpoints`.
-      variables, optimizer: trees of the shapes that are expected.
+      manager: the open checkpoints, from `weights.open_checkpoints`.
+      variables: a tree of arrays with the expected structure, shapes and dtypes; its values are not used.
+      optimizer: the same for the optimizer's state.
+
+    Returns:
+      The step, the variables, the optimizer's state and the data iterator's state, or None if there are no steps. The
+      arrays are NumPy arrays: they are on no device, so that a step on any number of devices can take them.
 
     Raises:
-      InputError: if there are steps, but none that can be read.
+      InputError: if there are steps, but none of them can be read.
     """
     damaged: dict[int, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
@@ -103,7 +115,7 @@ def restore_newest(
             stored.json("info")
             data = stored.json("data")
             arrays = [stored.arrays("variables", variables), stored.arrays("optimizer", optimizer)]
-        except Exception as error:  # whatever Orbax, TensorStore and JSON make of damaged files
+        except Exception as error:  # damaged files make Orbax, TensorStore and JSON raise almost anything
             damaged[step] = one_line(error)
             continue
         _set_aside(manager, damaged)
@@ -111,12 +123,13 @@ def restore_newest(
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         raise InputError(
-            f"no checkpoint in {manager.folder} can be read ({reasons}); give another --workdir to start anew"
+            f"no checkpoint in {manager.folder} can be read ({reasons}); use another --workdir to start a new run"
         )
     return None
 
 
 def _set_aside(manager: Checkpoints, damaged: dict[int, str]) -> None:
+    """Moves damaged steps, {step: reason}, out of the folder of checkpoints; adds a number to a name that exists."""
     if not damaged:
         return
     directory = manager.folder
@@ -128,7 +141,8 @@ def _set_aside(manager: Checkpoints, damaged: dict[int, str]) -> None:
             target = folder / (f"{step}_{number}" if number else str(step))
             (directory / str(step)).rename(target)
             print(
-                f"warning: the checkpoint of step {step} cannot be read ({reason}); moved to {target}", file=sys.stderr
+                f"warning: the checkpoint of step {step} cannot be read ({reason}); it was moved to {target}",
+                file=sys.stderr,
             )
     _wait_for_all("damaged checkpoints are set aside")
     manager.reload()

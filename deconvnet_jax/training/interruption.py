@@ -1,4 +1,4 @@
-"""SIGTERM, as preempted machines and job schedulers send it, and Ctrl-C ask to stop after the step under way."""
+"""Stops a run after the current step when SIGTERM (preemption, job schedulers) or SIGINT (Ctrl-C) arrives."""
 
 import signal
 import threading
@@ -12,13 +12,14 @@ from jax.experimental import multihost_utils
 
 
 class Preempted(BaseException):
-    """A run has stopped because it was asked to, at a step whose checkpoint is written.
+    """Raised when a signal has stopped a run at a step whose checkpoint is saved.
 
-    Like KeyboardInterrupt no `Exception`: it may come at any place, and nobody on its way may take it for an error.
+    Like KeyboardInterrupt, it is no `Exception`: a signal can arrive anywhere, and code that catches errors must not
+    catch this one.
 
     Attributes:
-      step: that step.
-      signal: which asked, SIGTERM or SIGINT.
+      step: the step of the saved checkpoint.
+      signal: the number of the signal, SIGTERM or SIGINT.
     """
 
     def __init__(self, step: int, signal: int):
@@ -27,16 +28,19 @@ class Preempted(BaseException):
 
 
 class Interruption:
-    """A context manager that notices SIGTERM and SIGINT; a second SIGINT stops at once, as without it.
+    """Context manager that notes SIGTERM and SIGINT; the loop asks `requested` after each step whether to stop.
 
-    With several processes all of them stop at the same step, and SIGINT ends its process. There JAX's coordination
-    service takes SIGTERM, wherever it arrives, and agrees on a step (`jax.distributed.initialize` has registered it).
+    A second SIGINT raises KeyboardInterrupt immediately.
+
+    With several processes it installs no handlers. `jax.distributed.initialize` has registered SIGTERM with JAX's
+    coordination service, which notices it in any process and lets all processes stop at the same step. SIGINT then
+    ends only the process that receives it.
     """
 
     def __init__(self) -> None:
-        self._signal = 0  # that asked
-        self._saved_step: int | None = None
-        self._before: dict[int, Any] = {}
+        self._signal = 0  # the signal that arrived last; 0 for none
+        self._saved_step: int | None = None  # set inside `at_once`
+        self._before: dict[int, Any] = {}  # {signal: the handler that was installed before}
 
     def __enter__(self) -> "Interruption":
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
@@ -57,7 +61,14 @@ class Interruption:
 
     @contextmanager
     def at_once(self, saved_step: int) -> Iterator[None]:
-        """While an evaluation runs, whose steps are saved, the signal stops the run immediately."""
+        """Returns a context in which a signal stops the run immediately; for an evaluation, which takes long.
+
+        Args:
+          saved_step: the step of the newest checkpoint, which must contain all that is done.
+
+        Raises:
+          Preempted: when a signal arrives inside the context, or has arrived before it.
+        """
         if self._signal:
             raise Preempted(saved_step, self._signal)
         self._saved_step = saved_step
@@ -67,7 +78,10 @@ class Interruption:
             self._saved_step = None
 
     def requested(self, step: int) -> int:
-        """The signal that asks to stop after `step`, or 0. With several processes: call it once a step, in all."""
+        """Returns the signal that asks the run to stop after `step`, or 0 if none has arrived.
+
+        With several processes, all of them must call it exactly once per step; all get the same answer.
+        """
         if jax.process_count() > 1:
             return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
         return self._signal

@@ -1,4 +1,4 @@
-"""The training loop: steps, metrics, checkpoints, evaluation; resumes what it finds in the run's folder."""
+"""Runs the training loop: steps, metrics, checkpoints and evaluations; resumes the run that it finds in the folder."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -35,9 +35,12 @@ from deconvnet_jax.weights import Checkpoints, finish_saving, open_checkpoints
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found: scores, with "mean_iou" among them, and pictures, uint8 RGB [H, W, 3], by name.
+    """The results of an evaluation, the same in every process.
 
-    Scores of a class are named "iou/CLASS", and NaN if it does not occur. The same in every process.
+    Attributes:
+      scores: {name: value}, with "mean_iou" among them. The score of a class is named "iou/CLASS"; it is NaN if the
+        class does not occur. Checkpoints keep only names without a slash.
+      images: {name: uint8 RGB [H, W, 3]}, pictures of any size for TensorBoard and the folder `pictures`.
     """
 
     scores: dict[str, float]
@@ -55,26 +58,28 @@ def train(
     evaluate: Callable[[Variables], Evaluation],
     class_weights: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """Trains up to `config.num_steps`, from the newest checkpoint in `workdir` if there is one.
+    """Trains until step `config["num_steps"]`, from the newest checkpoint in `workdir` if there is one.
 
-    Writes to the folder: checkpoints/ (Orbax), metrics.jsonl and tensorboard/, pictures/ of the evaluations.
+    Uses all devices of all processes; every process must call it. Writes checkpoints/ (Orbax), metrics.jsonl,
+    tensorboard/ and pictures/ into the folder, and prints progress lines on stderr.
 
     Args:
-      config: the experiment's settings (experiments/configs/default.py).
-      workdir: the run's folder.
-      net: the network.
-      variables: initial values, on the host.
-      batches: this process's share of every batch.
-      info: saved with every checkpoint: "config" and "class_names".
-      evaluate: from variables on one device to scores and pictures.
-      class_weights: of the loss; see `segmentation_loss`.
+      config: the experiment's settings (experiments/configs/default.py); a nested mapping.
+      workdir: the run's folder, which exists (`claim_workdir`).
+      net: the network to train.
+      variables: {"params", "batch_stats"}, float32, the initial values; a checkpoint in `workdir` replaces them.
+      batches: this process's share of every batch; `local_batch_size` crops each.
+      info: the run's description, a JSON object with "config" and "class_names"; saved with every checkpoint.
+      evaluate: called with the current variables, on this process's first device; returns an `Evaluation`.
+      class_weights: [K], the weight of each class in the loss (`segmentation_loss`); None weights all classes alike.
 
     Returns:
-      The scores of the last evaluation, empty if there was none.
+      The scores of the last evaluation, without those of single classes; empty if there was no evaluation.
 
     Raises:
-      InputError: if a loss or a gradient is no longer a number, a checkpoint cannot be written or none can be read.
-      Preempted: after SIGTERM or SIGINT, when the last step is saved.
+      InputError: if the loss, a norm or a statistic is no longer finite, a checkpoint cannot be written, or none of the
+        existing checkpoints can be read.
+      Preempted: after SIGTERM or SIGINT, once the last step is saved.
     """
     step, optimizer = make_step(config, net, variables["params"], jax.device_count(), class_weights)
     if isinstance(net, DeconvNet) and net.batch_norm:
@@ -108,17 +113,23 @@ def make_step(
     devices: int,
     class_weights: Sequence[float] | None = None,
 ) -> tuple[Callable[..., tuple[TrainState, dict[str, jax.Array]]], optax.GradientTransformationExtraArgs]:
-    """Returns the step of a config, as each device runs it, and its optimizer.
+    """Returns the training step that a config describes, and its optimizer.
 
     Args:
-      config: the experiment's settings.
-      net: the network.
-      params: its parameters, or their shapes.
-      devices: number of them.
-      class_weights: of the loss; see `segmentation_loss`.
+      config: the experiment's settings: batch_size, micro_batch, bn_group, seed, caffe_gradients, remat,
+        all_reduce_dtype and the section "optimizer".
+      net: the network to train.
+      params: {layer: {part: array}}, its parameters or their shapes.
+      devices: the number of devices of all processes that share a batch.
+      class_weights: [K], the weight of each class in the loss (`segmentation_loss`); None weights all classes alike.
+
+    Returns:
+      `train_step` with all keyword arguments bound, a function (state, batch) -> (state, metrics) that each device runs
+      under the mapped axis `AXIS_NAME` (`data_parallel` does this); and the optimizer for `create_state`.
 
     Raises:
-      InputError: if a number of the batch's layout does not divide the other.
+      InputError: if batch_size, micro_batch, bn_group and `devices` do not fit together, or an optimizer setting is
+        wrong.
     """
     layout = batch_layout(config["batch_size"], devices, config["micro_batch"], config["bn_group"])
     optimizer = make_optimizer(config["optimizer"], params)
@@ -146,6 +157,8 @@ def make_step(
 
 @dataclass(frozen=True)
 class _Run:
+    """The parts of a run that stay the same from step to step."""
+
     config: Mapping[str, Any]
     info: dict[str, Any]
     evaluate: Callable[[Variables], Evaluation]
@@ -158,12 +171,13 @@ class _Run:
     progress: Progress
 
     def go(self, step_fn: Callable[..., Any], state: TrainState, start: int) -> dict[str, float]:
+        """Runs the steps after `start` and returns the scores of the last evaluation."""
         last, scores = self.config["num_steps"], {}
         if start and _due(start, self.config["eval_every"], last):
             scores, state = self._evaluated(state, start)
         for step in range(start + 1, last + 1):
             self.profiler.before(step)
-            with jax.transfer_guard("disallow"):  # nothing is copied between host and devices but the batches
+            with jax.transfer_guard("disallow"):  # only the batches may be copied to the devices
                 batch = next(self.batches)
                 state, metrics = step_fn(state, batch)
             self.profiler.after(step, metrics)
@@ -190,7 +204,7 @@ class _Run:
         self.progress.update(step, scalars)
 
     def _save(self, step: int, state: TrainState) -> None:
-        with self.monitor.paused():  # has read all steps: a state that diverged is never saved
+        with self.monitor.paused():  # reads the metrics of all steps: a state that diverged is never saved
             self.writer.flush()
             save_checkpoint(
                 self.manager,
@@ -203,7 +217,10 @@ class _Run:
         self.monitor.saved_step = step
 
     def _evaluated(self, state: TrainState, step: int) -> tuple[dict[str, float], TrainState]:
-        """The scores of a saved step, found now or kept with it, and the state that has taken note of them."""
+        """Returns the scores of a saved step, and the state whose learning rate follows them.
+
+        Evaluates the step, unless its checkpoint already has scores.
+        """
         scores = self.manager.metrics(step)
         if scores is None:
             with self.monitor.paused():
@@ -224,6 +241,7 @@ class _Run:
 
 
 def _resume(manager: Checkpoints, state: TrainState, batches: PrefetchedBatches) -> TrainState:
+    """Returns the state of the newest checkpoint and moves `batches` there; returns `state` if there is none."""
     restored = restore_newest(manager, state.variables, _optimizer_item(state))
     if restored is None:
         return state
@@ -237,5 +255,5 @@ def _optimizer_item(state: TrainState) -> dict[str, Any]:
 
 
 def _due(step: int, every: int, last: int) -> bool:
-    """Every so many steps and at the end; never for 0."""
+    """Returns whether an action is due after `step`: at every multiple of `every` and at the end; never if it is 0."""
     return every > 0 and (step % every == 0 or step == last)

@@ -1,4 +1,7 @@
-"""The per-pixel softmax loss (original: SOFTMAX_LOSS with ignore_label 255, normalised by the pixels that count)."""
+"""Computes the per-pixel softmax loss and the class weights in it.
+
+The original's layer is SOFTMAX_LOSS with ignore_label 255, normalised by the number of pixels that are not ignored.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,54 +19,76 @@ from deconvnet_jax.labels import IGNORE, check_ignore_label
 def segmentation_loss(
     logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | Sequence[float] | None = None
 ) -> Array:
-    """Mean cross entropy over the non-ignored pixels of the whole batch; 0 if there is none.
+    """Returns the mean cross entropy over all pixels of a batch that are not ignored.
+
+    On one device only: over several, `train_step` sums `pixel_sums` over the devices and divides once.
 
     Args:
-      logits: [N, H, W, K], floating point; the computation is in float32.
-      labels: [N, H, W], integer class ids 0..K-1, or `ignore_label`.
-      ignore_label: id of pixels that do not count.
-      class_weights: [K], how much a pixel of each class counts in the (weighted) mean; None: all alike.
+      logits: [N, H, W, K], any floating-point dtype; computed in float32.
+      labels: [N, H, W], any integer dtype: class ids 0..K-1, or `ignore_label`.
+      ignore_label: the id of pixels that do not count.
+      class_weights: [K], the weight of a pixel of each class in a weighted mean; None weights all pixels alike.
 
     Returns:
-      A float32 scalar, nats per pixel.
+      float32 scalar in nats per pixel; 0, with a gradient of 0, if all pixels are ignored.
 
     Raises:
       InputError: if `ignore_label` is 255 and there are more than 255 classes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> logits = jnp.zeros((1, 2, 2, 4))  # equal scores: each of the four classes has the probability 1/4
+      >>> labels = jnp.array([[[0, 1], [3, 255]]])  # the last pixel is ignored
+      >>> print(f"{segmentation_loss(logits, labels):.3f}")  # log(4)
+      1.386
     """
     sums = pixel_sums(logits, labels, ignore_label, class_weights)
     return sums["loss"] / positive(sums["weight"])
 
 
 def positive(total: Array) -> Array:
-    """A total to divide by: itself, or 1 where nothing was counted."""
+    """Returns a divisor that is never 0.
+
+    Args:
+      total: a count or a sum of weights, at least 0, any shape.
+
+    Returns:
+      `total`, with 1 in place of 0.
+    """
     return jnp.where(total > 0, total, 1)
 
 
 def class_weights_of(config: Mapping[str, Any], count_pixels: Callable[[], np.ndarray]) -> list[float] | None:
-    """Returns the weights of the classes in the loss, or None if every pixel counts the same.
+    """Returns the class weights of the loss that a config asks for.
 
-    Training (experiments/common/training.py) and `experiments.compile` both call it: the compiled step has weights if
-    the step that trains has them. A new rule for the weights belongs here.
+    A new rule for the weights belongs here. Training (experiments/common/training.py) and `experiments.compile` both
+    call this function, so that the compiled step has weights whenever the training step has them.
 
     Args:
-      config: the experiment's settings; `class_balance` is read.
-      count_pixels: returns the number of pixels of each class in the training data, [K]; called only for weights.
+      config: the experiment's settings; only "class_balance" is read.
+      count_pixels: returns the number of pixels of each class in the training data, [K]; not called without weights.
+
+    Returns:
+      K weights (`balanced_class_weights`), or None if "class_balance" is 0 and every pixel counts the same.
     """
     balance = config["class_balance"]
     return balanced_class_weights(count_pixels(), balance).tolist() if balance else None
 
 
 def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
-    """Returns the weights share ** -balance, by each class's share of the pixels.
-
-    `class_weights_of` calls it with the setting `class_balance`.
+    """Returns class weights proportional to share ** -balance, where share is a class's share of all pixels.
 
     Args:
-      pixels: [K], number of pixels of each class in the training split without ignored ones (`data.class_pixels`).
+      pixels: [K], the number of pixels of each class in the training split, without ignored ones (`data.class_pixels`).
       balance: from 0 (every pixel counts the same in the loss) to 1 (every class counts the same).
 
     Returns:
-      float32 [K], 1 on average over the pixels; 0 for a class without any.
+      float32 [K], scaled so that the mean over all pixels is 1; 0 for a class without pixels.
+
+    Example:
+      >>> weights = balanced_class_weights(np.array([900, 100, 0]), balance=1.0)
+      >>> [round(weight, 2) for weight in weights.tolist()]
+      [0.56, 5.0, 0.0]
     """
     shares = np.asarray(pixels, np.float64) / max(1, np.sum(pixels))
     weights = np.where(shares > 0, np.maximum(shares, 1e-12) ** -balance, 0)
@@ -73,19 +98,33 @@ def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
 def pixel_sums(
     logits: Array, labels: Array, ignore_label: int = IGNORE, class_weights: ArrayLike | Sequence[float] | None = None
 ) -> dict[str, Array]:
-    """What a mean over several devices is made of: sums over the non-ignored pixels, float32 scalars.
+    """Returns the sums over a batch from which the loss and the accuracy of several devices can be computed exactly.
 
-    Returns "loss" (weighted cross entropy), "weight" (of the pixels in it; their number without weights), "correct"
-    (pixels whose greatest score is the label's) and "pixels" (their number).
+    Sums are added up over devices and micro-batches first; then loss = "loss" / "weight" and accuracy = "correct" /
+    "pixels".
+
+    Args:
+      logits: [N, H, W, K], any floating-point dtype; computed in float32.
+      labels: [N, H, W], any integer dtype: class ids 0..K-1, or `ignore_label`.
+      ignore_label: the id of pixels that do not count.
+      class_weights: [K], the weight of a pixel of each class; None weights all pixels alike.
+
+    Returns:
+      float32 scalars, summed over all pixels that are not ignored: "loss", the weighted cross entropy in nats;
+      "weight", the weights, equal to the number of pixels without class weights; "correct", the number of pixels whose
+      label has the highest score (of equal scores, the lowest id counts); "pixels", the number of pixels.
+
+    Raises:
+      InputError: if `ignore_label` is 255 and there are more than 255 classes.
     """
     chex.assert_rank([logits, labels], [4, 3])
     chex.assert_equal_shape_prefix([logits, labels], 3)
     chex.assert_type([logits, labels], [float, int])
     check_ignore_label(logits.shape[-1], ignore_label)
     logits = logits.astype(jnp.float32)
-    labels = labels.astype(jnp.int32)  # 255 as int8 would be -1
+    labels = labels.astype(jnp.int32)  # in int8, 255 would be -1
     counts = labels != ignore_label
-    # The log probability of the label by selection: the gradient of a gather is a scatter, slow on every platform.
+    # The label's log probability is selected by a mask: the gradient of a gather is a scatter, slow on every platform.
     is_label = labels[..., None] == jnp.arange(logits.shape[-1])
     log_likelihood = jnp.sum(jnp.where(is_label, jax.nn.log_softmax(logits), 0), axis=-1)
     weight = counts.astype(jnp.float32)

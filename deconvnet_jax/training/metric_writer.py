@@ -1,4 +1,7 @@
-"""What a run reports: TensorBoard event files and JSON lines (under the method names of clu), and lines on stderr."""
+"""Reports what a run measures: JSON lines, TensorBoard event files, pictures, and progress on stderr.
+
+`MetricWriter` has the method names of clu's writers (`write_scalars`, `write_images`).
+"""
 
 import contextlib
 import itertools
@@ -30,24 +33,25 @@ from deconvnet_jax.images import save_picture
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))
 _BOARDS = itertools.count()
-_LARGEST_OBJECT = 2**22  # bytes; an object in a bucket is rewritten whole whenever it grows
+_LARGEST_OBJECT = 2**22  # bytes; then a new file starts, because a bucket rewrites an object whenever it grows
 
 
 class MetricWriter:
-    """Writes `metrics.jsonl`, TensorBoard files and pictures/ into a folder; continues those that are there.
+    """Writer of metrics.jsonl, TensorBoard files and pictures/ in a run's folder; appends to what is there.
 
-    In a bucket, lines and points appear every half minute, and with `flush` and `close`.
+    In a bucket, lines and points appear every half minute, and after `flush` and `close`. With several processes only
+    the first one writes; the methods of the others do nothing.
 
-    With several processes the first one writes, the others do nothing. Everything is written in the calling thread:
-    TensorBoard's own one ends with a stack trace on a full disk, and the program then waits for it without end.
+    Everything is written in the calling thread. TensorBoard's own thread ends with a stack trace when the disk is full,
+    and the program then waits for it forever.
     """
 
     def __init__(self, folder: str | Path, after_step: int):
-        """
+        """Opens the files and removes what a killed run wrote about steps that will run again.
+
         Args:
-          folder: of the run.
-          after_step: the last step that is done; what a run that was killed had written about later ones is removed:
-            they come again.
+          folder: the run's folder; created if it is missing.
+          after_step: the last step that is done; lines and points of later steps are removed.
 
         Raises:
           InputError: if the folder cannot be written.
@@ -63,11 +67,17 @@ class MetricWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             _drop_lines_after(self._path, after_step)
             self._lines = open_growing(self._path)
-        start = Event(step=after_step + 1, session_log=SessionLog(status=SessionLog.START))  # hides later points
+        start = Event(
+            step=after_step + 1, session_log=SessionLog(status=SessionLog.START)
+        )  # TensorBoard hides later points
         self._to_board(start)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Writes one JSON line {"step": ..., name: value, ...} and TensorBoard points; NaN, no score, is left out.
+        """Writes one JSON line {"step": ..., name: value, ...} and one TensorBoard point per value.
+
+        Args:
+          step: the step that the values belong to.
+          scalars: {name: value}; NaN and infinite values are left out, because JSON has none.
 
         Raises:
           InputError: if metrics.jsonl cannot be written.
@@ -81,7 +91,11 @@ class MetricWriter:
         self._to_board(*(Event(step=step, summary=scalar(name, value)) for name, value in known.items()))
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Writes pictures, uint8 RGB [H, W, 3], to TensorBoard and as pictures/step_STEP_NAME.png.
+        """Writes pictures to TensorBoard and to pictures/step_STEP_NAME.png.
+
+        Args:
+          step: the step that the pictures belong to.
+          images: {name: uint8 RGB [H, W, 3]}, of any size; the file's name has only what follows the last slash.
 
         Raises:
           InputError: if a file in pictures/ cannot be written.
@@ -94,7 +108,7 @@ class MetricWriter:
             self._to_board(Event(step=step, summary=image(name, picture, dataformats="HWC")))
 
     def _to_board(self, *events: Event) -> None:
-        """Writes events for TensorBoard; without them the run continues, with one warning."""
+        """Writes events for TensorBoard; after a failure it warns once, and the run continues without them."""
         if self._board_failed:
             return
         try:
@@ -102,7 +116,7 @@ class MetricWriter:
                 folder = self._folder / "tensorboard"
                 folder.mkdir(exist_ok=True)
                 name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}"
-                self._board = open_growing(folder / f"{name}.{next(_BOARDS)}", buffering=0)  # so the end writes none
+                self._board = open_growing(folder / f"{name}.{next(_BOARDS)}", buffering=0)  # closing must not write
                 events = (Event(file_version="brain.Event:2"), *events)
             for event in events:
                 event.wall_time = time.time()
@@ -115,10 +129,13 @@ class MetricWriter:
 
     def _board_fails(self, error: OSError) -> None:
         self._board_failed = True
-        print(f"warning: TensorBoard's files cannot be written ({error.strerror})", file=sys.stderr)
+        print(
+            f"warning: TensorBoard files cannot be written ({error.strerror}); the run continues without",
+            file=sys.stderr,
+        )
 
     def flush(self) -> None:
-        """Writes to a bucket what it does not have yet, so that a run that is killed has it when it resumes.
+        """Uploads what a bucket does not have yet, so that it survives if the run is killed; on a disk it does nothing.
 
         Raises:
           InputError: if metrics.jsonl cannot be written.
@@ -135,7 +152,7 @@ class MetricWriter:
             self._board_fails(error)
 
     def close(self) -> None:
-        """Closes the files; what could not be written to a disk was reported before.
+        """Closes the files, after a last `flush`.
 
         Raises:
           InputError: if metrics.jsonl cannot be written to a bucket.
@@ -150,12 +167,18 @@ class MetricWriter:
 
 
 class Progress:
-    """A context manager that shows loss, learning rate, images a second and the time left, on stderr.
+    """Context manager that shows loss, accuracy, learning rate, throughput and time left on stderr.
 
-    With several processes the first one does.
+    On a terminal it shows a bar, otherwise it prints a line per update. With several processes only the first shows it.
     """
 
     def __init__(self, start: int, last: int):
+        """Prepares the display.
+
+        Args:
+          start: the step that the run resumes from; 0 for a new run.
+          last: the step at which the run ends.
+        """
         self._console = Console(stderr=True, quiet=jax.process_index() != 0)
         self._start, self._last = start, last
         self._first: tuple[int, float] | None = None
@@ -173,18 +196,24 @@ class Progress:
         self._bar.stop()
 
     def update(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Shows the scalars of the last steps: loss, pixel_accuracy, learning_rate, images_per_second."""
+        """Shows the metrics of the last steps.
+
+        Args:
+          step: the newest step.
+          scalars: {name: value} with "loss", "pixel_accuracy", "learning_rate" and, if known, "images_per_second".
+        """
         text = (
-            f"loss {scalars['loss']:.3f}  accuracy {scalars['pixel_accuracy']:.3f}  rate {scalars['learning_rate']:.2g}"
+            f"loss {scalars['loss']:.3f}  accuracy {scalars['pixel_accuracy']:.3f}  "
+            f"learning rate {scalars['learning_rate']:.2g}"
         )
-        if "images_per_second" in scalars:  # the first step compiles
+        if "images_per_second" in scalars:  # unknown after the first step, which compiles
             text += f"  {scalars['images_per_second']:.1f} images/s"
         self._bar.update(self._task, completed=step, description=text)
         if not self._console.is_terminal:
             self._print(f"step {step}/{self._last}  {text}{self._left(step)}")
 
     def _left(self, step: int) -> str:
-        """By the time since the first update; before that, the step was compiled."""
+        """Returns the estimated time left; empty at the first update, because compilation came before it."""
         if self._first is None:
             self._first = step, time.perf_counter()
             return ""
@@ -192,7 +221,12 @@ class Progress:
         return f"  {timedelta(seconds=round((time.perf_counter() - then) / (step - first) * (self._last - step)))} left"
 
     def evaluated(self, step: int, scores: Mapping[str, float]) -> None:
-        """Prints the scores of an evaluation, a line that stays."""
+        """Prints a line with the scores of an evaluation.
+
+        Args:
+          step: the step that was evaluated.
+          scores: {name: value}, each printed with three decimals.
+        """
         self._print(f"step {step}  evaluation: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
     def _print(self, line: str) -> None:
@@ -200,29 +234,29 @@ class Progress:
 
 
 def _framed(data: bytes) -> bytes:
-    """Returns a record of TensorFlow's: length, its checksum, data, their checksum."""
+    """Returns a TensorFlow record: the length, its checksum, the data, their checksum."""
     length = struct.pack("<Q", len(data))
     return b"".join((length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data))))
 
 
 def metric_lines(path: Path) -> list[dict[str, float | None]]:
-    """Returns the lines of a metrics.jsonl, "step" among the values of each, without a last line that was cut off.
+    """Returns the lines of a metrics.jsonl as dicts, each with "step"; a last line that was cut off is left out.
 
     Raises:
-      InputError: if another one is damaged.
+      InputError: if any other line is damaged.
     """
     lines = path.read_bytes().splitlines()
     found = [_parsed(line) for line in lines]
     for number, values in enumerate(found[:-1], 1):
         if values is None:
             raise InputError(
-                f"{path}, line {number}: no JSON object with a step and numbers; correct or delete the file"
+                f'{path}, line {number}: expected a JSON object with "step" and numbers; correct or delete the line'
             )
     return [values for values in found if values is not None]
 
 
 def _parsed(line: bytes) -> dict[str, float | None] | None:
-    """Returns the values of a line, None if it is damaged."""
+    """Returns the values of a line, or None if it is damaged."""
     try:
         values = json.loads(line)
         good = isinstance(values["step"], int) and all(isinstance(v, _VALUES) for v in values.values())
@@ -232,7 +266,7 @@ def _parsed(line: bytes) -> dict[str, float | None] | None:
 
 
 def _drop_lines_after(path: Path, step: int) -> None:
-    """Removes lines of later steps; a file with damaged ones is kept beside as metrics.jsonl.damaged."""
+    """Removes the lines of later steps and damaged lines; keeps a damaged file as metrics.jsonl.damaged."""
     if not path.exists():
         return
     lines = path.read_bytes().splitlines() if path.is_file() else [b""]
@@ -245,7 +279,8 @@ def _drop_lines_after(path: Path, step: int) -> None:
             aside = path.with_name(f"{path.name}.damaged{number}")
         path.rename(aside)
         print(
-            f"warning: {path} has damaged lines; they are left out, the file is kept as {aside.name}", file=sys.stderr
+            f"warning: {path} has damaged lines; they were removed, and the old file is kept as {aside.name}",
+            file=sys.stderr,
         )
     kept = [values for values in found if values is not None and (values["step"] or 0) <= step]
     write_text(path, "".join(f"{json.dumps(values)}\n" for values in kept))

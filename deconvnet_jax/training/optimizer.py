@@ -1,4 +1,7 @@
-"""Momentum SGD as the original's Caffe does it, from optax's parts (training/00*/solver.prototxt)."""
+"""Builds momentum SGD with the update rule of the original's Caffe, from optax's parts.
+
+Values of the original: training/00*/solver.prototxt; the rule: solver.cpp.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from deconvnet_jax.ops.sums import sums_of_squares
 
 T = TypeVar("T")
 
-_BETTER = 1e-6  # a score of 0..1 is better than another by at least this
+_BETTER = 1e-6  # scores are 0..1; a smaller gain does not count as an improvement
 
 
 def _lowered_at_drops(config: Mapping[str, Any]) -> optax.Schedule:
@@ -31,11 +34,12 @@ def _constant(config: Mapping[str, Any]) -> optax.Schedule:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A learning-rate schedule.
+    """A row of `SCHEDULES`: how the learning rate depends on the step.
 
     Attributes:
-      rate: function of section "optimizer" of the config to the learning rate at a step.
-      of_scores: the scores of evaluations lower the rate further (`make_plateau`); so the run needs evaluations.
+      rate: takes section "optimizer" of the config and returns an optax schedule, a function step -> learning rate.
+      of_scores: True if the scores of evaluations lower the rate further (`make_plateau`); the run then needs
+        evaluations.
     """
 
     rate: Callable[[Mapping[str, Any]], optax.Schedule]
@@ -46,18 +50,28 @@ SCHEDULES = {"step": Schedule(_lowered_at_drops), "plateau": Schedule(_constant,
 
 
 def make_schedule(config: Mapping[str, Any]) -> optax.Schedule:
-    """Returns the learning rate at a step, by the row of `SCHEDULES` that the config names.
+    """Returns the learning rate as a function of the number of updates done.
 
-    To add a schedule, add a row; its function reads section "optimizer" only. A schedule with an end needs a new
-    setting for that end. It cannot be `num_steps`, which may change when a run resumes (`workdir.HARMLESS`) and would
-    then change the rates of steps already done. If both stages of a config need their own value of a new setting, name
-    it in `OWN` of experiments/configs/stages.py.
+    To add a schedule, add a row to `SCHEDULES`; its function reads section "optimizer" only. A schedule with an end
+    needs a new setting for that end. It cannot be `num_steps`: that may change when a run resumes (`workdir.HARMLESS`)
+    and would then change the rates of steps already done. If the two stages of a config need different values of a new
+    setting, name it in `OWN` of experiments/configs/stages.py.
 
     Args:
       config: section "optimizer" of the experiment's config.
 
+    Returns:
+      An optax schedule: takes the number of updates done, an int or an int32 array, and returns the learning rate of
+      the next update.
+
     Raises:
-      InputError: for an unknown schedule.
+      InputError: if "schedule" names no row of `SCHEDULES`.
+
+    Example:
+      >>> settings = {"schedule": "step", "learning_rate": 0.01, "drops": (9_000, 18_000), "drop_factor": 0.1}
+      >>> schedule = make_schedule(settings)
+      >>> [f"{schedule(step):.0e}" for step in (0, 8_999, 9_000, 18_000)]
+      ['1e-02', '1e-02', '1e-03', '1e-04']
     """
     name = config["schedule"]
     if name not in SCHEDULES:
@@ -66,13 +80,20 @@ def make_schedule(config: Mapping[str, Any]) -> optax.Schedule:
 
 
 def make_plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
-    """Returns what lowers the learning rate by scores: `update({}, state, value=-score)` gives the new `scale`.
+    """Returns the transformation that lowers the learning rate when the scores of evaluations stop improving.
 
-    The learning rate is multiplied by `drop_factor` after `plateau_patience` evaluations in a row whose score is not
-    better than the best before them (paper, section 4.2: "whenever the validation accuracy does not improve").
+    It multiplies the rate by `drop_factor` after `plateau_patience` evaluations in a row whose score is not better than
+    the best one before (paper, section 4.2: "whenever the validation accuracy does not improve").
+
+    Args:
+      config: section "optimizer" of the experiment's config: drop_factor and plateau_patience.
+
+    Returns:
+      A transformation that is called once per evaluation: `update({}, state, value=-score)` returns ({}, new state).
+      The state's `scale`, a float32 scalar, is the factor for `rate_scale` of the optimizer.
 
     Raises:
-      InputError: for a drop_factor that is no fraction.
+      InputError: if drop_factor is not between 0 and 1.
     """
     if not 0 < config["drop_factor"] < 1:
         raise InputError(f"config.optimizer.drop_factor={config['drop_factor']}: expected more than 0 and less than 1")
@@ -82,30 +103,42 @@ def make_plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtra
 
 
 def make_optimizer(config: Mapping[str, Any], params: Layers) -> optax.GradientTransformationExtraArgs:
-    """v <- momentum * v + rate * (gradient + decay * w);  w <- w - v.
+    """Returns momentum SGD: v <- momentum * v + rate * (gradient + decay * w), then w <- w - v.
 
-    The learning rate is inside the velocity, so a drop does not shrink the velocity that is under way. Biases learn
-    `bias_rate` times as fast as kernels and do not decay; scale and shift of batch normalisation learn like kernels,
-    and decay like them if `decay_bn` (Caffe's defaults, which the original leaves as they are).
+    The velocity v contains the learning rate, so a drop of the rate does not shrink the velocity of earlier steps.
+    Biases learn `bias_rate` times as fast as kernels and do not decay. Scale and shift of batch normalisation learn
+    like kernels, and decay like them if `decay_bn` is set. These are Caffe's defaults, which the original keeps.
 
     Args:
       config: section "optimizer" of the experiment's config: learning_rate, schedule and its settings, momentum,
-        weight_decay, decay_bn, bias_rate, rates (pairs of a prefix of layer names and the learning rate of these
-        layers, relative), freeze (prefixes of layer names that keep their initial values).
-      params: the network's parameters; only their names are used.
+        weight_decay, decay_bn and bias_rate; rates, pairs (prefix of layer names, factor on the learning rate of these
+        layers), of which the first that fits counts; freeze, prefixes of the names of layers that keep their values.
+      params: {layer: {part: array}}, the network's parameters or their shapes; only the names are used.
 
     Returns:
-      A transformation whose `update` takes `rate_scale`, which multiplies the learning rate. The shape of its state
-      depends on the parameters alone: a run can go on with other settings.
+      A transformation. `update` takes gradients, state and parameters (float32 trees of the same structure) and the
+      keyword `rate_scale`, a factor on the learning rate; it returns -v and the new state. The structure of the state
+      depends on the parameters only, so a run can resume with other settings.
 
     Raises:
-      InputError: for a prefix in `freeze` or `rates` that no layer has, or an unknown schedule.
+      InputError: if no layer has a prefix in `freeze` or `rates`, or the schedule is unknown.
+
+    Example:
+      >>> params = {"conv1_1": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}}
+      >>> settings = {"schedule": "step", "learning_rate": 0.5, "drops": (), "drop_factor": 0.1, "momentum": 0.9}
+      >>> settings |= {"weight_decay": 0.0, "decay_bn": True, "bias_rate": 2.0, "rates": (), "freeze": ()}
+      >>> optimizer = make_optimizer(settings, params)
+      >>> gradients = params
+      >>> updates, state = optimizer.update(gradients, optimizer.init(params), params)
+      >>> updates["conv1_1"]["kernel"].tolist(), updates["conv1_1"]["bias"].tolist()
+      ([-0.5, -0.5], [-1.0, -1.0])
     """
     for key, prefixes in (("freeze", config["freeze"]), ("rates", [prefix for prefix, _ in config["rates"]])):
         for prefix in prefixes:
             if not any(layer.startswith(prefix) for layer in params):
+                layers = ", ".join(params)
                 raise InputError(
-                    f"config.optimizer.{key}: no layer begins with '{prefix}'; there are {', '.join(params)}"
+                    f"config.optimizer.{key}: no layer's name begins with '{prefix}'; the layers are {layers}"
                 )
 
     def each(value: Callable[[str, str], T]) -> dict[str, dict[str, T]]:
@@ -127,22 +160,25 @@ def apply_gradients(
     params: Layers,
     rate_scale: ArrayLike,
 ) -> tuple[Layers, optax.OptState, dict[str, jax.Array]]:
-    """Applies one update and measures it, in one pass over gradients, parameters and velocity.
+    """Applies one update and returns its norms, in one pass over gradients, parameters and velocity.
 
-    XLA writes the new velocity to memory before it computes what else depends on it, and then reads it and the
-    parameters again: 7 passes over arrays of 411 MB instead of 5. So the update is computed twice from the same
-    arrays, once for the optimizer's state and once for everything else. A barrier hides from XLA that both are equal;
-    it then computes all of it in one kernel. On a CPU it computes the update once.
+    The update is computed twice from the same arrays: once for the optimizer's state, once for everything else. A
+    barrier hides from XLA that both are equal, so that it fuses each with its consumers into one kernel. Otherwise XLA
+    writes the new velocity to memory first and then reads it and the parameters again: 7 passes over arrays of 411 MB
+    instead of 5. On a CPU there is no barrier, and XLA computes the update once.
+
+    Works on the arrays of one device; there are no reductions over devices.
 
     Args:
       optimizer: the result of `make_optimizer`.
-      gradients, params: trees of the same structure.
+      gradients: {layer: {part: array}}, float32, already summed over devices and divided by the weight of the loss.
       opt_state: the optimizer's state.
-      rate_scale: multiplies the learning rate.
+      params: the parameters, float32, with the structure and shapes of `gradients`.
+      rate_scale: a factor on the learning rate, a scalar.
 
     Returns:
-      The new parameters, the new state and float32 scalars: "gradient_norm", "parameter_norm" (of the new
-      parameters), "update_norm".
+      The new parameters; the new optimizer state; and float32 scalars, L2 norms over all parameters: "gradient_norm",
+      "parameter_norm" (of the new parameters) and "update_norm" (of the change).
     """
     hidden = lax.platform_dependent(jnp.asarray(rate_scale), cpu=lambda x: x, default=lax.optimization_barrier)
     _, new_state = optimizer.update(gradients, opt_state, params, rate_scale=rate_scale)
@@ -158,13 +194,13 @@ def _decays(config: Mapping[str, Any], layer: str, part: str) -> bool:
 
 
 def _relative_rate(config: Mapping[str, Any], layer: str, part: str) -> float:
-    """The first prefix that fits the layer counts."""
+    """Returns the factor on the learning rate of a parameter; the first prefix that fits the layer counts."""
     rate = next((rate for prefix, rate in config["rates"] if layer.startswith(prefix)), 1.0)
     return rate * config["bias_rate"] if part == "bias" and not is_batch_norm(layer) else rate
 
 
 def _scale_each(rates: dict[str, dict[str, float]]) -> optax.GradientTransformationExtraArgs:
-    """Multiplies every update by its rate and by the argument `rate_scale`."""
+    """Returns a transformation that multiplies every update by its rate and by the argument `rate_scale`."""
 
     def update(
         updates: optax.Updates,
@@ -183,10 +219,18 @@ def _scale_each(rates: dict[str, dict[str, float]]) -> optax.GradientTransformat
 
 
 def is_frozen(layer: str, freeze: Sequence[str]) -> bool:
-    """True if the layer's name begins with one of the prefixes."""
+    """Returns whether a layer keeps its values.
+
+    Args:
+      layer: the name of the layer.
+      freeze: prefixes of the names of frozen layers; none freezes nothing.
+
+    Returns:
+      True if the name begins with one of the prefixes.
+    """
     return layer.startswith(tuple(freeze))
 
 
 def is_batch_norm(layer: str) -> bool:
-    """True for the layers that hold scale and shift."""
+    """Returns whether a layer of this name is a batch normalisation, which holds scale and shift."""
     return "bn" in layer

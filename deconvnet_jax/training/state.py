@@ -1,4 +1,4 @@
-"""What a training step changes."""
+"""Defines the state that a training step updates, and creates its initial value."""
 
 from functools import partial
 from typing import cast
@@ -13,13 +13,15 @@ from deconvnet_jax.models import Network, Variables
 
 
 class TrainState(struct.PyTreeNode):
-    """Step count, network and optimizer; replicated on every device.
+    """State of a run: step count, network and optimizer; every device holds all of it.
 
     Attributes:
-      step: int32 scalar, updates done.
-      variables: {"params": ..., "batch_stats": ...}; without the latter if the network has no batch normalisation.
-      opt_state: the optimizer's state.
-      plateau: how evaluations have gone; its `scale` multiplies the learning rate (`optimizer.make_plateau`).
+      step: int32 scalar, the number of updates done.
+      variables: {"params": {layer: {part: float32 array}}, "batch_stats": the same}; "batch_stats" is missing if the
+        network has no batch normalisation.
+      opt_state: the optimizer's state; the velocity has the shapes of "params", float32.
+      plateau: the history of evaluation scores, scalars; its `scale` multiplies the learning rate
+        (`optimizer.make_plateau`).
     """
 
     step: Array
@@ -29,7 +31,22 @@ class TrainState(struct.PyTreeNode):
 
 
 def init_variables(net: Network, seed: int) -> Variables:
-    """Fresh variables of the network, the same for the same seed."""
+    """Returns newly initialised variables of a network, float32, the same for the same seed.
+
+    Args:
+      net: the network.
+      seed: the seed of all random numbers.
+
+    Returns:
+      {"params": {layer: {part: array}}, "batch_stats": the same}, on the default device.
+
+    Example:
+      >>> from deconvnet_jax.models import DeconvNet
+      >>> net = DeconvNet(num_classes=21)
+      >>> variables = jax.eval_shape(lambda: init_variables(net, seed=0))  # the shapes only: this allocates nothing
+      >>> variables["params"]["fc6"]["kernel"].shape
+      (7, 7, 512, 4096)
+    """
     return _initialised(net, jax.random.key(seed))
 
 
@@ -39,7 +56,15 @@ def _initialised(net: Network, key: Array) -> Variables:
 
 
 def create_state(variables: Variables, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step.
+
+    Args:
+      variables: {"params", "batch_stats"} of the network, float32; kept as they are, not copied.
+      optimizer: the result of `make_optimizer` for these parameters.
+
+    Returns:
+      A state with step 0, a velocity of zeros, and a `plateau.scale` of 1.
+    """
     plateau = optax.contrib.reduce_on_plateau().init(jnp.zeros((), jnp.float32))
     plateau = cast(optax.contrib.ReduceLROnPlateauState, plateau)
     return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), plateau)

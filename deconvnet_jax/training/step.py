@@ -1,4 +1,21 @@
-"""One update of the network from one batch, as each device runs it."""
+"""Computes one update of the network from one batch, as each device runs it under a mapped axis.
+
+The state has no device axis and is equal on all devices. A device's share of the batch, [n, H, W, 3] and [n, H, W], is
+reshaped to [micro_batches, groups, crops, ...] (`BatchLayout`). Micro-batches run one after the other. The groups of a
+micro-batch run at the same time, by `jax.vmap`; each is normalised with its own batch statistics.
+
+Reductions over devices, in this order:
+
+1. In the network, if its `bn_axis_name` is set: `pmean` of the moments of every batch normalisation, float32 [2, C] per
+   group, over the devices that share a group; in the backward pass, of their gradients, [2, C] too.
+2. With `caffe_gradients`, if a group spans several devices: `psum` of the weights, float32 [groups], over them.
+3. In the backward pass of the last micro-batch: `psum` over all devices of the gradients of the largest layers, as
+   `all_reduce_dtype` (`early_sums`). They are complete: those of the earlier micro-batches are added before.
+4. After the last micro-batch: `psum` over all devices of all other gradients, as `all_reduce_dtype`; of four float32
+   scalars (`pixel_sums`); and of the running statistics, float32 [C] each.
+
+Then every device computes the same update from the same arrays. On a single device there is no `psum` of 3 and 4.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,7 +37,7 @@ from deconvnet_jax.training.parallel import BatchLayout
 from deconvnet_jax.training.state import TrainState
 
 Metrics = dict[str, Array]
-Sums = tuple[Layers, tuple[Metrics, Layers]]  # gradients, parts of the metrics, running statistics
+Sums = tuple[Layers, tuple[Metrics, Layers]]  # gradients; `pixel_sums` and running statistics
 
 
 def train_step(
@@ -37,31 +54,30 @@ def train_step(
     caffe_gradients: bool = False,
     all_reduce_dtype: DTypeLike = jnp.float32,
 ) -> tuple[TrainState, Metrics]:
-    """One update of the parameters; runs under a mapped axis over devices.
+    """Returns the state after one update, and the metrics of the batch; runs under a mapped axis over devices.
 
-    The loss is the (weighted) mean over the non-ignored pixels of the whole global batch, exact also when devices or
-    micro-batches hold different numbers of them. Everything returned is reduced over the axis, so it is equal on every
-    device.
+    The loss is the (weighted) mean over all pixels of the global batch that are not ignored. It is exact even if they
+    are distributed unevenly over devices and micro-batches: sums are divided after all reductions (see the module).
 
     Args:
-      state: the same on every device.
-      batch: this device's share: "image" uint8 RGB [n, H, W, 3], "label" uint8 [n, H, W] class ids or 255.
-      net, optimizer: what to train, and how (`make_optimizer`).
-      axis_name: the mapped axis.
-      layout: of the batch (`batch_layout`); None: what a device has is one micro-batch and one group. Running
-        statistics move once a step, by the mean over all groups.
-      seed: of dropout, where the network has it.
-      freeze: prefixes of layer names that get no gradient; `make_optimizer` leaves them unchanged.
-      class_weights: see `segmentation_loss`.
-      caffe_gradients: as the original's Caffe accumulates groups: the loss is the mean over groups of each one's mean
-        over pixels, and scale and shift of batch normalisation learn from the last group alone (solver.cpp,
-        bn_layer.cpp).
-      all_reduce_dtype: of the gradients while they are summed over devices; bfloat16 halves what is sent.
+      state: the state, float32, equal on every device.
+      batch: this device's share: "image" uint8 RGB [n, H, W, 3] and "label" uint8 [n, H, W], class ids or 255.
+      net: the network; its `bn_axis_name` and `bn_axis_groups` must fit `layout` (`make_step` sets them).
+      optimizer: the result of `make_optimizer`.
+      axis_name: the mapped axis over devices.
+      layout: how the global batch is divided (`batch_layout`); None for one micro-batch and one group per device.
+      seed: the seed of dropout; step, device, micro-batch and group are folded in.
+      freeze: prefixes of the names of layers that get no gradient; `make_optimizer` leaves them unchanged.
+      class_weights: [K], the weight of each class in the loss; None weights all pixels alike.
+      caffe_gradients: True computes the loss as Caffe accumulates it: the mean over groups of each group's mean over
+        pixels. Scale and shift of batch normalisation then learn from the last group only (solver.cpp, bn_layer.cpp).
+      all_reduce_dtype: the gradients are cast to it for `psum`; bfloat16 halves the bytes that are sent.
 
     Returns:
-      The new state, and float32 scalars: "loss" (nats a pixel), "pixel_accuracy" (0..1), "gradient_norm" (of the loss
-      alone), "parameter_norm" and "update_norm" (after and of the update), "finite" (1, or 0 if any of these or of the
-      statistics is no finite number).
+      The new state, in which running statistics are the mean over all groups; and float32 scalars: "loss" in nats per
+      pixel, "pixel_accuracy" 0..1, the L2 norms "gradient_norm" (of the loss, without weight decay), "parameter_norm"
+      (after the update) and "update_norm", and "finite", 1 or, if any of these or a statistic is not finite, 0. All of
+      them are equal on every device.
     """
     chex.assert_rank([batch["image"], batch["label"]], [4, 3])
     layout = layout or BatchLayout(devices=lax.axis_size(axis_name))
@@ -70,22 +86,9 @@ def train_step(
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), state.step), lax.axis_index(axis_name))
     large = large_layers(params, freeze) if lax.axis_size(axis_name) > 1 else []
 
-    def micro_batch(index: Array, crops: dict[str, Array], before: Before) -> Sums:
-        """Sums over a micro-batch: gradients (`before`: see `early_sums`), parts of the metrics, running statistics."""
-        keys = jax.random.split(jax.random.fold_in(key, index), layout.groups)
-        last = _is_last(layout, index, axis_name) if caffe_gradients else None
-
-        def loss(params: Layers) -> tuple[Array, tuple[Metrics, Layers]]:
-            forward = partial(_group_sums, net=net, batch_stats=batch_stats, freeze=freeze, class_weights=class_weights)
-            with early_sums(before, params, axis_name, all_reduce_dtype):
-                sums, stats = jax.vmap(partial(forward, params))(crops, keys, last)
-            if caffe_gradients:
-                sums["loss"] /= positive(_over_group(sums["weight"], layout, axis_name)) * layout.total_groups
-            sums, stats = jax.tree.map(lambda values: values.sum(axis=0), (sums, stats))
-            return sums["loss"], (sums, stats)
-
-        return jax.grad(loss, has_aux=True)(params)
-
+    forward = partial(_group_sums, net=net, batch_stats=batch_stats, freeze=freeze, class_weights=class_weights)
+    options = {"layout": layout, "axis_name": axis_name, "caffe_gradients": caffe_gradients, "dtype": all_reduce_dtype}
+    micro_batch = partial(_micro_batch_sums, params=params, key=key, forward=forward, **options)
     totals = _sum_over(micro_batch, groups, layout.micro_batches, large)
     gradients, sums, stats = _over_devices(totals, large, axis_name, all_reduce_dtype)
     weight = jnp.ones((), jnp.float32) if caffe_gradients else positive(sums["weight"])
@@ -104,12 +107,54 @@ def train_step(
     return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state), metrics
 
 
+def _micro_batch_sums(
+    index: Array,
+    crops: dict[str, Array],
+    before: Before,
+    *,
+    params: Layers,
+    key: Array,
+    forward: Callable[..., tuple[Metrics, Layers]],
+    layout: BatchLayout,
+    axis_name: str,
+    caffe_gradients: bool,
+    dtype: DTypeLike,
+) -> Sums:
+    """Returns the gradients, the `pixel_sums` and the running statistics of a micro-batch, summed over its groups.
+
+    Args:
+      index: int32 scalar, the number of the micro-batch.
+      crops: "image" [groups, crops, H, W, 3] and "label" [groups, crops, H, W].
+      before: {layer: gradient or None}, the layers whose gradients come back summed over devices (`early_sums`); all
+        other results are this device's own.
+      params: the parameters by which the loss is differentiated.
+      key: this device's random key for the step.
+      forward: `_group_sums` of one group.
+      layout: how the global batch is divided.
+      axis_name: the mapped axis over devices.
+      caffe_gradients: see `train_step`.
+      dtype: the dtype of gradients in the all-reduces of `early_sums`.
+    """
+    keys = jax.random.split(jax.random.fold_in(key, index), layout.groups)
+    last = _is_last(layout, index, axis_name) if caffe_gradients else None
+
+    def loss(params: Layers) -> tuple[Array, tuple[Metrics, Layers]]:
+        with early_sums(before, params, axis_name, dtype):
+            sums, stats = jax.vmap(partial(forward, params))(crops, keys, last)
+        if caffe_gradients:
+            sums["loss"] /= positive(_over_group(sums["weight"], layout, axis_name)) * layout.total_groups
+        sums, stats = jax.tree.map(lambda values: values.sum(axis=0), (sums, stats))
+        return sums["loss"], (sums, stats)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+
 def _over_devices(
     totals: Sums, summed: Sequence[str], axis_name: str, dtype: DTypeLike
 ) -> tuple[Layers, Metrics, Layers]:
-    """Gradients, parts of the metrics and running statistics summed over the axis, unless they are (`summed`)."""
+    """Returns gradients, `pixel_sums` and running statistics summed over the axis; the layers `summed` already are."""
     gradients, (sums, stats) = totals
-    if lax.axis_size(axis_name) == 1:  # XLA would copy a gigabyte of gradients
+    if lax.axis_size(axis_name) == 1:  # a psum over one device would make XLA copy a gigabyte of gradients
         return gradients, sums, stats
     rest = {name: layer for name, layer in gradients.items() if name not in summed}
     sums, stats = lax.psum((sums, stats), axis_name)
@@ -117,21 +162,30 @@ def _over_devices(
 
 
 def _all_finite(metrics: Metrics, batch_stats: Layers) -> Array:
-    """1.0, or 0.0 if a metric or a statistic is no finite number; norms are what shows it of gradients and weights."""
+    """Returns 1.0 if all metrics and statistics are finite, else 0.0; the norms cover gradients and parameters."""
     statistics = [jnp.sqrt(sum_of_squares(batch_stats))] if batch_stats else []
     return jnp.all(jnp.isfinite(jnp.stack([*metrics.values(), *statistics]))).astype(jnp.float32)
 
 
 def _divide(x: Array, layout: BatchLayout) -> Array:
-    """[n, ...] -> [micro-batches, groups, crops, ...]."""
+    """Reshapes [n, ...] to [micro_batches, groups, crops, ...]."""
     return x.reshape(layout.micro_batches, layout.groups, -1, *x.shape[1:])
 
 
 def _sum_over(micro_batch: Callable[..., Sums], groups: dict[str, Array], count: int, large: Sequence[str]) -> Sums:
     """Sums the results of all micro-batches one at a time, so that only one set of activations is alive.
 
-    The last one is computed after the loop if there are large layers: its backward pass sums their gradients over
-    devices, those of the other micro-batches included.
+    If there are large layers, the last micro-batch runs after the loop. Its backward pass adds the large gradients of
+    the earlier micro-batches and sums them over devices.
+
+    Args:
+      micro_batch: takes the number of a micro-batch, its crops and `before` (`_micro_batch_sums`).
+      groups: {name: array [micro_batches, groups, crops, ...]}.
+      count: the number of micro-batches.
+      large: the layers whose gradients are summed over devices early; empty on one device.
+
+    Returns:
+      The sums of this device, except for the gradients of the layers `large`, which are summed over all devices.
     """
     parts = jnp.arange(count), groups
     first = jax.tree.map(lambda x: x[0], parts)
@@ -147,12 +201,12 @@ def _sum_over(micro_batch: Callable[..., Sums], groups: dict[str, Array], count:
         return lax.scan(add, zeros, parts, unroll=unroll)[0]
 
     looped = jax.tree.map(lambda x: x[:-1], parts) if large else parts
-    # On CPU XLA compiles convolutions inside a loop to something 20 times slower.
+    # On a CPU, XLA compiles convolutions inside a loop to code that is 20 times slower.
     total = lax.platform_dependent(zeros, looped, cpu=partial(loop, unroll=True), default=loop)
     if not large:
         return total
     last = jax.tree.map(lambda x: x[-1], parts)
-    total, last = lax.optimization_barrier((total, last))  # or XLA keeps activations of two micro-batches at once
+    total, last = lax.optimization_barrier((total, last))  # otherwise XLA keeps the activations of two micro-batches
     gradients, others = micro_batch(*last, {name: total[0][name] for name in large})
     added, others = jax.tree.map(jnp.add, total, (gradients, others))
     return {**added, **{name: gradients[name] for name in large}}, others
@@ -169,7 +223,7 @@ def _group_sums(
     freeze: Sequence[str],
     class_weights: Sequence[float] | None,
 ) -> tuple[Metrics, Layers]:
-    """`pixel_sums` of a group, and the running statistics after it."""
+    """Returns the `pixel_sums` of one group, "image" [crops, H, W, 3], and the running statistics after it."""
     params = {name: _learning(name, layer, freeze, last) for name, layer in params.items()}
     variables = {"params": params, "batch_stats": batch_stats} if batch_stats else {"params": params}
     images = normalize_images(batch["image"])
@@ -180,7 +234,15 @@ def _group_sums(
 
 
 def _learning(name: str, layer: dict[str, Array], freeze: Sequence[str], last: Array | None) -> dict[str, Array]:
-    """A layer's parameters, without gradient if they are frozen, or learn from the last group and it is not."""
+    """Returns a layer's parameters, with their gradient stopped if they do not learn from this group.
+
+    Args:
+      name: the name of the layer.
+      layer: {part: array}, its parameters.
+      freeze: prefixes of the names of layers that never learn.
+      last: bool scalar, whether this group is the last one, from which alone batch normalisation learns; None if it
+        learns from all groups.
+    """
     if is_frozen(name, freeze):
         return lax.stop_gradient(layer)
     if last is None or not is_batch_norm(name):
@@ -189,13 +251,13 @@ def _learning(name: str, layer: dict[str, Array], freeze: Sequence[str], last: A
 
 
 def _is_last(layout: BatchLayout, micro_batch: Array, axis_name: str) -> Array:
-    """bool [groups]: which group of a device's micro-batch is the last of the global batch."""
+    """Returns bool [groups], True for the group of this device's micro-batch that is the last of the global batch."""
     device = lax.axis_index(axis_name) // layout.devices_a_group == layout.devices // layout.devices_a_group - 1
     return device & (micro_batch == layout.micro_batches - 1) & (jnp.arange(layout.groups) == layout.groups - 1)
 
 
 def _over_group(values: Array, layout: BatchLayout, axis_name: str) -> Array:
-    """Sums over the devices that share a group."""
+    """Returns values [groups] summed over the devices that share a group."""
     if layout.devices_a_group == 1:
         return values
     return lax.psum(values, axis_name, axis_index_groups=layout.device_groups)

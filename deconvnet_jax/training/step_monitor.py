@@ -1,4 +1,7 @@
-"""Watches the steps of a run: metrics, which are read late so that devices do not wait, and JAX's profiler."""
+"""Watches the steps of a run: collects their metrics, stops a run that diverges, and records a profile.
+
+The metrics of a step are copied to the host only after later steps were launched, so that the devices never wait.
+"""
 
 import math
 import time
@@ -15,20 +18,22 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import not_written, written_locally
 from deconvnet_jax.npz import write_npz
 
-LATE = 2  # steps that may be under way while the host goes on
-DIVERGED = "diverged"  # folder of the batches with which a run ended
-WARM_UP = 5  # steps before the profiler records: the first one compiles, and queues fill
+LATE = 2  # launched steps whose metrics are not read yet, so that the devices always have work
+DIVERGED = "diverged"  # folder for the batch of a step whose values are not finite
+WARM_UP = 5  # steps before the profiler records: the first step compiles, and then the queues fill
 
 
 class StepMonitor:
-    """Collects the metrics of steps, and stops the run at the first one with a value that is no finite number."""
+    """Collector of the metrics of steps; stops the run at the first step with a value that is not finite."""
 
     def __init__(self, workdir: Path, batch_size: int, saved_step: int | None = None):
-        """
+        """Starts to measure.
+
         Args:
           workdir: the run's folder.
-          batch_size: crops a step, over all processes.
-          saved_step: of the last checkpoint, for messages; may be set later.
+          batch_size: crops per step, over all processes.
+          saved_step: the step of the last checkpoint, named when the run diverges; None if there is none. Set this
+            attribute again after each checkpoint.
         """
         self._workdir, self._batch_size = workdir, batch_size
         self._under_way: deque[tuple[int, dict[str, jax.Array], dict[str, jax.Array]]] = deque()
@@ -38,30 +43,49 @@ class StepMonitor:
         self.saved_step = saved_step
 
     def add(self, step: int, metrics: dict[str, jax.Array], batch: dict[str, jax.Array]) -> None:
-        """Takes what a step returned and what it was given; waits for the step before the last.
+        """Takes the metrics of a step that was launched; waits for the step that is `LATE` steps older.
+
+        Args:
+          step: the number of the step.
+          metrics: what the step returned: {name: float32 scalar} on the devices, with "finite".
+          batch: the batch of the step, {name: array [devices, crops per device, ...]}; saved if the step diverges.
 
         Raises:
-          InputError: if that one was not finite; its batch is saved.
+          InputError: if the values of the older step are not finite; its batch is saved.
         """
         self._under_way.append((step, metrics, batch))
         while len(self._under_way) > LATE:
             self._read()
 
     def settle(self) -> None:
-        """Waits for all steps, so that the state is known to be good. Raises as `add`."""
+        """Waits for all steps and reads their metrics.
+
+        Raises:
+          InputError: if the values of a step are not finite; its batch is saved.
+        """
         while self._under_way:
             self._read()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done in here does not count as time of training; all steps are read before."""
+        """Returns a context whose duration does not count in the throughput; first waits for all steps.
+
+        Raises:
+          InputError: as `settle`.
+        """
         self.settle()
         begin = time.perf_counter()
         yield
         self._last_read += time.perf_counter() - begin
 
     def take(self) -> dict[str, float]:
-        """Means since the last call, and "images_per_second" if a time could be measured; waits for all steps."""
+        """Returns the means of all metrics since the last call; waits for all steps.
+
+        "images_per_second" is the throughput over all devices. It is missing after the first step, which compiles.
+
+        Raises:
+          InputError: as `settle`.
+        """
         self.settle()
         means = {name: float(np.mean([each[name] for each in self._metrics])) for name in self._metrics[0]}
         if self._timed:
@@ -86,24 +110,25 @@ class StepMonitor:
             path.parent.mkdir(exist_ok=True)
         write_npz(path, {key: _local_examples(value) for key, value in batch.items()})
         found = ", ".join(f"{name} {values[name]:.4g}" for name in ("loss", "gradient_norm", "parameter_norm"))
-        remedy = "there is no checkpoint yet; give another --workdir and a lower config.optimizer.learning_rate"
+        remedy = "There is no checkpoint yet: start again with another --workdir and"
         if self.saved_step is not None:
-            remedy = (
-                f"the checkpoint of step {self.saved_step} is good; go on from there with a lower "
-                "config.optimizer.learning_rate and --accept_changes"
-            )
-        raise InputError(f"training diverged at step {step}: {found}; its batch is saved in {path}; {remedy}")
+            remedy = f"To resume from the good checkpoint of step {self.saved_step}, add --accept_changes and"
+        raise InputError(
+            f"training diverged at step {step}: {found}; its batch is saved in {path}. "
+            f"{remedy} a lower config.optimizer.learning_rate"
+        )
 
 
 class ProfilerWindow:
-    """Records some steps with JAX's profiler, for TensorBoard or Perfetto, into the folder `profile`."""
+    """Recorder of some steps with JAX's profiler, for TensorBoard or Perfetto, into the folder `profile`."""
 
     def __init__(self, workdir: Path, start: int, steps: int):
-        """
+        """Chooses the steps to record: the first `steps` after `WARM_UP` steps of warm-up.
+
         Args:
           workdir: the run's folder.
-          start: the step before the first one of this start of the run.
-          steps: how many to record; 0: none. The first process does.
+          start: the step that the run resumes from; 0 for a new run.
+          steps: the number of steps to record; 0 for none. Only the first process records.
         """
         self._folder = workdir / "profile"
         self._first, self._last = start + WARM_UP + 1, start + WARM_UP + steps
@@ -111,19 +136,24 @@ class ProfilerWindow:
         self._written = ExitStack()
 
     def before(self, step: int) -> None:
-        """To be called before every step."""
+        """Starts the recording if `step` is the first to record; call it before every step."""
         if self._active and step == self._first:
             jax.profiler.start_trace(self._written.enter_context(written_locally(self._folder)))
             self._recording = True
 
     def after(self, step: int, result: object) -> None:
-        """To be called after every step, with what it returned."""
+        """Ends the recording if `step` is the last to record; call it after every step.
+
+        Args:
+          step: the number of the step.
+          result: what the step returned, a tree of arrays; the recording ends when they are ready.
+        """
         if self._recording and step == self._last:
             jax.block_until_ready(result)
             self.close()
 
     def close(self) -> None:
-        """Ends the recording if it is under way."""
+        """Ends the recording if one is running, for example when the run ends early."""
         if self._recording:
             self._recording = False
             with self._written:
@@ -131,6 +161,6 @@ class ProfilerWindow:
 
 
 def _local_examples(value: jax.Array) -> np.ndarray:
-    """[devices, n, ...] over all processes -> this process's examples [local devices * n, ...]."""
+    """Returns this process's examples, [local devices * n, ...], of an array [devices, n, ...] over all processes."""
     parts = [np.asarray(shard.data) for shard in value.addressable_shards]
     return np.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])

@@ -1,4 +1,8 @@
-"""The folder of a run: its resolved config, and the refusal to continue it with another one."""
+"""Claims the folder of a run: writes its config, and refuses to resume the run with another one.
+
+The tables below say which settings a resumed run may change. An entry is a whole key or, with a dot at its end, a
+section.
+"""
 
 import contextlib
 import json
@@ -14,10 +18,7 @@ from deconvnet_jax.files import locked, user_path, write_text
 from deconvnet_jax.training.parallel import group_size
 from deconvnet_jax.weights import newest_description
 
-# What a resumed run may change. Each entry is a whole key, or a section with a dot at its end. A change of any other
-# setting is refused.
-#
-# HARMLESS settings may change between two starts: they do not change what the steps already done have computed.
+# HARMLESS settings may always change: they do not change what the steps already done have computed.
 HARMLESS = (
     "num_steps",
     "log_every",
@@ -40,45 +41,45 @@ HARMLESS = (
     "data.read_threads",
     "data.workers",
 )
-# ACCEPTABLE settings change the steps to come, and the saved state still fits. They need --accept_changes.
+# ACCEPTABLE settings change the later steps, but the saved state still fits. They may change with --accept_changes.
 ACCEPTABLE = ("optimizer.", "micro_batch", "bn_group", "caffe_gradients", "all_reduce_dtype", "class_balance")
 ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split", "data.voc_root")
-ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inference.max_side")  # of evaluations
-# Settings that are newer than some runs, with the value that those runs used. Each new setting belongs here, unless it
-# is harmless: a run from before it resumes only with this value.
+ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inference.max_side")  # used by evaluations
+# {a newer setting: the value that older runs used}. Each new setting belongs here unless it is harmless: a run from
+# before the setting existed resumes only with this value.
 SINCE = {"data.zoom": [1.0, 1.0], "data.inside_image": False, "model.unpooling": "indices", "model.batch_norm": True}
 
 
-GROUP_SIZE = "bn_group"  # in a checkpoint's description: crops that share batch statistics
+GROUP_SIZE = "bn_group"  # key in a checkpoint's description: the number of crops that share batch statistics
 
 
 @contextlib.contextmanager
 def locked_workdir(workdir: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder; with several processes the first one does.
+    """Returns a context that holds the lock of a run's folder; with several processes only the first one locks it.
 
     Raises:
-      InputError: if another program writes to the folder.
+      InputError: if another program is using the folder.
     """
     with locked(workdir, f"--workdir={workdir}") if jax.process_index() == 0 else contextlib.nullcontext():
         yield
 
 
 def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes: bool = False) -> Path:
-    """Creates the folder and writes `config.json`, or checks that the run in it has the same config.
+    """Creates the folder of a run and writes `config.json`, or checks that the run in it has the same config.
 
-    The config of a run is that of its newest checkpoint; without one, that in `config.json`. With several processes
-    the first one writes.
+    The config of an existing run is that of its newest checkpoint or, without a checkpoint, that in `config.json`. With
+    several processes all check, and only the first one writes.
 
     Args:
-      workdir: the run's folder.
-      config: nested dict of JSON values, all of them resolved.
-      accept_changes: resume with changed settings of learning and arithmetic (`ACCEPTABLE`), too.
+      workdir: the run's folder, which need not exist; may be gs://BUCKET/NAME.
+      config: the experiment's settings: nested mappings of JSON values, without placeholders.
+      accept_changes: True allows changes of the settings in `ACCEPTABLE`; those in `HARMLESS` may always change.
 
     Returns:
-      The folder.
+      The folder, with a leading ~ expanded; a `buckets.Address` if it is in a bucket.
 
     Raises:
-      InputError: if the folder holds a run with another config (the differing keys are named), or is a file.
+      InputError: if the folder holds a run with another config (the message names the settings), or is a file.
     """
     workdir = user_path(workdir, "--workdir", in_bucket=True)
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
@@ -94,7 +95,7 @@ def claim_workdir(workdir: str | Path, config: Mapping[str, Any], accept_changes
             workdir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"--workdir={workdir}: cannot be written ({error.strerror}); give another folder"
+                f"--workdir={workdir}: cannot be written ({error.strerror}); choose another folder"
             ) from error
         write_text(path, json.dumps(config, indent=2) + "\n")
     return workdir
@@ -104,9 +105,10 @@ def _stored_config(path: Path, info: Mapping[str, Any] | None, new: Mapping[str,
     """Returns the config of the run in a folder, flat, or None if there is no run.
 
     Args:
-      path: of config.json.
-      info: the newest checkpoint's description.
-      new: the config of this start, flat: changes of acceptable settings that config.json has, too, were accepted.
+      path: the path of config.json.
+      info: the newest checkpoint's description, or None.
+      new: the config of this start, flat. If config.json already has a new value of an acceptable setting, that change
+        was accepted at an earlier start.
     """
     written, damage = None, ""
     try:
@@ -117,10 +119,12 @@ def _stored_config(path: Path, info: Mapping[str, Any] | None, new: Mapping[str,
         damage = one_line(error, 100)
     if info is None:
         if written is None and path.exists() and jax.process_index() == 0:
-            print(f"warning: {path} cannot be read ({damage}); written again, no step is saved yet", file=sys.stderr)
+            print(
+                f"warning: {path} cannot be read ({damage}); no step is saved yet, so it is replaced", file=sys.stderr
+            )
         return written
     if written is None and jax.process_index() == 0:
-        print(f"warning: {path} cannot be read ({damage}); the newest checkpoint has the config", file=sys.stderr)
+        print(f"warning: {path} cannot be read ({damage}); using the config of the newest checkpoint", file=sys.stderr)
     accepted = [key for key in new if _listed(key, ACCEPTABLE) and written and written.get(key) == new[key]]
     return {**flatten(info["config"]), **{key: new[key] for key in accepted}}
 
@@ -129,16 +133,16 @@ def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any], accept_
     old = {**{key: value for key, value in SINCE.items() if key in new}, **old}
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not _listed(key, HARMLESS)]
     refused = [key for key in changed if not (accept_changes and _listed(key, ACCEPTABLE))]
-    changes = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in refused or changed)
+    changes = "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in refused or changed)
     if refused:
-        remedies = ["another --workdir to start anew"]
+        remedies = ["another --workdir to start a new run"]
         if "bn_group" in refused and "bn_group" in old:
             remedies.insert(0, f"--config.bn_group={old['bn_group']} to keep the groups for batch statistics")
         if all(_listed(key, ACCEPTABLE) for key in refused):
-            remedies.append("or --accept_changes to go on with it")
-        raise InputError(f"--workdir={workdir} belongs to another config: {changes}; give {', '.join(remedies)}")
+            remedies.append("or --accept_changes to resume with the new value")
+        raise InputError(f"--workdir={workdir} holds a run with another config: {changes}; use {', '.join(remedies)}")
     if changed and jax.process_index() == 0:
-        print(f"going on with another config: {changes}", file=sys.stderr)
+        print(f"resuming with a changed config: {changes}", file=sys.stderr)
 
 
 def _listed(key: str, entries: tuple[str, ...]) -> bool:
@@ -147,7 +151,19 @@ def _listed(key: str, entries: tuple[str, ...]) -> bool:
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    """Returns a nested config as one flat dict whose keys are joined by dots.
+
+    Args:
+      config: nested mappings.
+      prefix: put before every key.
+
+    Returns:
+      {key: value}; a value that is an empty mapping disappears.
+
+    Example:
+      >>> flatten({"seed": 0, "optimizer": {"momentum": 0.9}})
+      {'seed': 0, 'optimizer.momentum': 0.9}
+    """
     flat: dict[str, Any] = {}
     for key, value in config.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}

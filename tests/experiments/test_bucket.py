@@ -159,7 +159,7 @@ def test_a_damaged_step_is_set_aside(run, bucket, data_dir, capsys):
 
 
 def test_another_config_is_refused(run, data_dir):
-    with pytest.raises(InputError, match=r"--workdir=gs://bucket/run belongs to another config: seed is"):
+    with pytest.raises(InputError, match=r"--workdir=gs://bucket/run holds a run with another config: seed was"):
         voc_train.run(settings(data_dir, seed=5), "gs://bucket/run")
 
 

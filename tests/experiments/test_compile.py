@@ -190,7 +190,7 @@ def eight_devices(monkeypatch):
 def test_a_batch_that_does_not_divide():
     config = voc_stage1.get_config()
     config.batch_size = 60
-    with pytest.raises(InputError, match="batch_size=60 does not divide over 8 devices"):
+    with pytest.raises(InputError, match="batch_size=60 cannot be split evenly over 8 devices"):
         program.run(config, "h100:8")
 
 

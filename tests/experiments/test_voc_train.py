@@ -249,7 +249,7 @@ def test_a_workdir_of_another_config(scenes, tmp_path):
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"seed": 7}))
     message = refused(settings(scenes), run)
-    assert "seed is 7 there and 0 now" in message
+    assert "seed was 7 and is now 0" in message
     assert "another --workdir" in message
 
 

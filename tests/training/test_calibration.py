@@ -1,4 +1,4 @@
-"""Measured statistics: by hand for the first layer, by their meaning for all others, and over several devices."""
+"""Checks re-estimated statistics: the first layer by hand, the others by their effect, and over several devices."""
 
 from functools import partial
 
@@ -54,7 +54,7 @@ def test_first_layer_by_hand(monkeypatch, rng, variables):
 
 
 def test_with_one_batch_inference_is_training(monkeypatch, rng, variables):
-    """With the statistics of that batch the network computes what it did while it measured them: every layer's fit."""
+    """With the statistics of one batch, inference on that batch equals training on it, so every layer's are right."""
     on_one_device(monkeypatch)
     (batch,) = random_batches(rng, 1)
     calibrated = calibrate_batch_norm(NET, variables, iter([batch]), 1)
@@ -68,7 +68,7 @@ def test_with_one_batch_inference_is_training(monkeypatch, rng, variables):
 
 
 def test_a_batch_is_one_over_any_number_of_devices(monkeypatch, rng, variables):
-    """Also where a device has one crop alone; what is passed in stays usable, and its old statistics do not matter."""
+    """Holds even with one crop per device. The arguments stay usable, and their old statistics do not matter."""
     assert DEVICES == 4
     batches = random_batches(rng, 3)
     variables = {**variables, "batch_stats": jax.tree.map(lambda x: jnp.full_like(x, np.inf), variables["batch_stats"])}
@@ -87,5 +87,5 @@ def test_a_batch_is_one_over_any_number_of_devices(monkeypatch, rng, variables):
 def test_statistics_that_are_no_numbers(rng, variables):
     kernel = variables["params"]["fc6"]["kernel"].at[0, 0, 0, 0].set(np.nan)
     damaged = {**variables["params"], "fc6": {**variables["params"]["fc6"], "kernel": kernel}}
-    with pytest.raises(InputError, match="the statistics of 'bnfc6' are no finite numbers"):
+    with pytest.raises(InputError, match="the statistics of 'bnfc6' are not finite"):
         calibrate_batch_norm(NET, {**variables, "params": damaged}, iter(random_batches(rng, 1)), 1)

@@ -170,7 +170,9 @@ def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(t
     config = {**CONFIG, "num_steps": 8, "log_every": 8, "eval_every": 0, "optimizer": optimizer}
     start(tmp_path / "resumed", {**config, "num_steps": 2, "eval_every": 2})
     for folder in (tmp_path / "resumed", tmp_path / "whole"):
-        with pytest.raises(InputError, match=r"diverged at step 3: loss .*; the checkpoint of step 2 is good"):
+        with pytest.raises(
+            InputError, match=r"diverged at step 3: loss .*\. To resume from the good checkpoint of step 2, add"
+        ):
             start(folder, config)
         saved = np.load(folder / "diverged/step_000003_process_0.npz")
         expected = batch_of(2)

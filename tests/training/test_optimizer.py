@@ -107,7 +107,7 @@ def test_batch_normalisation_need_not_decay():
     [
         (
             {"rates": (("conv9", 0.1),)},
-            "config.optimizer.rates: no layer begins with 'conv9'; there are conv1_1",
+            "config.optimizer.rates: no layer's name begins with 'conv9'; the layers are conv1_1",
         ),
         (
             {"schedule": "unknown"},
@@ -146,7 +146,9 @@ def test_frozen_layers_stay_and_a_wrong_prefix_is_named():
     updates, _ = optimizer.update(params, optimizer.init(params), params)
     assert jax.tree.leaves(updates["conv1_1"]) == [0, 0]
     assert updates["bn1_1"]["scale"] != 0
-    with pytest.raises(InputError, match=r"config.optimizer.freeze: no layer begins with 'convx'; there are conv1_1"):
+    with pytest.raises(
+        InputError, match=r"config.optimizer.freeze: no layer's name begins with 'convx'; the layers are conv1_1"
+    ):
         make_optimizer({**CONFIG, "freeze": ("convx",)}, params)
 
 

@@ -1,4 +1,4 @@
-"""How a batch is divided over four devices, into micro-batches and groups, and sent to the devices ahead of time."""
+"""Checks how a batch is divided over four devices, micro-batches and groups, and copied to devices ahead of time."""
 
 import itertools
 
@@ -75,7 +75,7 @@ def test_what_is_on_all_devices_stays_there(rng):
 
 @pytest.mark.parametrize(
     ("numbers", "expected"),
-    [  # batch size, devices, micro-batch, group -> micro-batches, groups, devices a group
+    [  # batch size, devices, micro-batch, group -> micro-batches, groups, devices per group
         ((64, 1, 0, 0), (1, 1, 1)),
         ((64, 1, 8, 8), (8, 1, 1)),  # the original on one card
         ((64, 1, 0, 8), (1, 8, 1)),
@@ -101,14 +101,17 @@ def test_groups_of_devices():
 @pytest.mark.parametrize(
     ("numbers", "message"),
     [
-        ((6, 4), "batch_size=6 does not divide over 4 devices; give a multiple of 4, for example 8"),
-        ((0, 4), "batch_size=0 does not divide over 4 devices; give a multiple of 4, for example 4"),
-        ((64, 2, 5), "config.micro_batch=5 does not divide the 32 crops that each of 2 devices has of batch_size=64"),
+        ((6, 4), "batch_size=6 cannot be split evenly over 4 devices; choose a multiple of 4, for example 8"),
+        ((0, 4), "batch_size=0 cannot be split evenly over 4 devices; choose a multiple of 4, for example 4"),
+        ((64, 2, 5), "config.micro_batch=5 does not divide 32, the crops per device \\(batch_size=64, 2 devices\\)"),
         (
             (64, 2, 8, 3),
-            "config.bn_group=3: a device computes 8 crops at once .*; give a divisor of 8, or 8 times",
+            "config.bn_group=3: a device computes 8 crops at once .*; choose a divisor of 8, or 8 times",
         ),
-        ((64, 2, 8, 32), "config.bn_group=32: a device computes 8 crops at once"),  # two devices: 16
+        (
+            (64, 2, 8, 32),
+            "config.bn_group=32: a device computes 8 crops at once",
+        ),  # two devices have groups of 16 at most
         ((8, 1, -1), "config.micro_batch=-1: expected 0 or more"),
         ((8, 1, 0, -8), "config.bn_group=-8: expected 0 or more"),
     ],
@@ -119,7 +122,7 @@ def test_what_does_not_divide(numbers, message):
 
 
 class Numbered:
-    """Batches that hold their number."""
+    """Iterator over batches whose pixels hold the number of the batch."""
 
     def __init__(self):
         self.read = 0

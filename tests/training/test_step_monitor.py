@@ -52,7 +52,7 @@ def test_steps_are_read_late_but_every_one(tmp_path):
     for step in range(2, 2 + LATE - 1):
         monitor.add(step, metrics(1.0), batch())
     with pytest.raises(
-        InputError, match=r"diverged at step 1: loss nan, gradient_norm 1, .*; there is no checkpoint yet"
+        InputError, match=r"diverged at step 1: loss nan, gradient_norm 1, .*\. There is no checkpoint yet"
     ):
         monitor.add(LATE + 1, metrics(1.0), batch())
     saved = np.load(tmp_path / "diverged/step_000001_process_0.npz")
@@ -63,7 +63,7 @@ def test_steps_are_read_late_but_every_one(tmp_path):
 def test_settling_reads_what_is_under_way(tmp_path):
     monitor = StepMonitor(tmp_path, batch_size=6, saved_step=3)
     monitor.add(4, metrics(1.0, finite=0.0), batch())
-    with pytest.raises(InputError, match=r"diverged at step 4.*; the checkpoint of step 3 is good"):
+    with pytest.raises(InputError, match=r"diverged at step 4.*the good checkpoint of step 3"):
         monitor.settle()
 
 

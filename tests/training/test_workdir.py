@@ -38,7 +38,7 @@ def test_a_run_from_before_a_setting_existed_may_continue_with_what_it_did(tmp_p
     newer = {**CONFIG, "data": {"cache_mb": 1, "zoom": (1.0, 1.0)}, "model": {"batch_norm": True}}
     claim_workdir(tmp_path, newer)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    with pytest.raises(InputError, match=r"data\.zoom is \[1\.0, 1\.0\] there and \[1\.0, 2\.0\] now"):
+    with pytest.raises(InputError, match=r"data\.zoom was \[1\.0, 1\.0\] and is now \[1\.0, 2\.0\]"):
         claim_workdir(tmp_path, {**newer, "data": {"cache_mb": 1, "zoom": (1.0, 2.0)}})
 
 
@@ -47,10 +47,12 @@ def test_a_setting_may_change_by_its_whole_name_only(tmp_path):
     old = {**CONFIG, "class_balance": 0.5, "class_balance_rule": "share", "inference": {"crf": "none", "crf_size": 3}}
     claim_workdir(tmp_path, old)
     claim_workdir(tmp_path, {**old, "inference": {"crf": "usual", "crf_size": 3}})
-    with pytest.raises(InputError, match=r"inference\.crf_size is 3 there and 5 now"):
+    with pytest.raises(InputError, match=r"inference\.crf_size was 3 and is now 5"):
         claim_workdir(tmp_path, {**old, "inference": {"crf": "usual", "crf_size": 5}})
     claim_workdir(tmp_path, {**old, "class_balance": 1.0}, accept_changes=True)
-    with pytest.raises(InputError, match="belongs to another config: class_balance_rule is 'share' there and 'own'"):
+    with pytest.raises(
+        InputError, match="holds a run with another config: class_balance_rule was 'share' and is now 'own'"
+    ):
         claim_workdir(tmp_path, {**old, "class_balance": 1.0, "class_balance_rule": "own"}, accept_changes=True)
 
 
@@ -60,7 +62,7 @@ def test_how_evaluations_segment_changes_on_purpose_only(tmp_path):
     claim_workdir(tmp_path, old)
     claim_workdir(tmp_path, {**old, "inference": {"mode": "whole_image", "crf": "usual"}})
     changed = {**old, "inference": {"mode": "sliding_window", "crf": "usual"}}
-    with pytest.raises(InputError, match=r"inference\.mode is 'whole_image' there .* or --accept_changes"):
+    with pytest.raises(InputError, match=r"inference\.mode was 'whole_image' and is now .* or --accept_changes"):
         claim_workdir(tmp_path, changed)
     claim_workdir(tmp_path, changed, accept_changes=True)
 
@@ -68,9 +70,9 @@ def test_how_evaluations_segment_changes_on_purpose_only(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"seed": 1}, "seed is 0 there and 1 now"),
-        ({"optimizer": {"drops": (3, 6), "learning_rate": 0.1}}, "optimizer.drops is [3, 5] there and [3, 6] now"),
-        ({"extra": 1}, "extra is None there and 1 now"),
+        ({"seed": 1}, "seed was 0 and is now 1"),
+        ({"optimizer": {"drops": (3, 6), "learning_rate": 0.1}}, "optimizer.drops was [3, 5] and is now [3, 6]"),
+        ({"extra": 1}, "extra was None and is now 1"),
     ],
 )
 def test_another_config_is_refused_and_changes_nothing(tmp_path, changed, named):
@@ -86,11 +88,13 @@ def test_another_config_is_refused_and_changes_nothing(tmp_path, changed, named)
 def test_changed_settings_of_learning_are_accepted_if_the_user_says_so(tmp_path, capsys):
     claim_workdir(tmp_path, CONFIG)
     slower = {**CONFIG, "optimizer": {"drops": (3, 5), "learning_rate": 0.01}}
-    with pytest.raises(InputError, match="another --workdir to start anew, or --accept_changes to go on with it"):
+    with pytest.raises(
+        InputError, match="another --workdir to start a new run, or --accept_changes to resume with the new value"
+    ):
         claim_workdir(tmp_path, slower)
     claim_workdir(tmp_path, slower, accept_changes=True)
     said = capsys.readouterr().err
-    assert said == "going on with another config: optimizer.learning_rate is 0.1 there and 0.01 now\n"
+    assert said == "resuming with a changed config: optimizer.learning_rate was 0.1 and is now 0.01\n"
     assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["learning_rate"] == 0.01
 
 
@@ -98,7 +102,7 @@ def test_other_changes_are_not_accepted_in_any_case(tmp_path):
     claim_workdir(tmp_path, CONFIG)
     changed = {**CONFIG, "seed": 1, "optimizer": {"drops": (3, 5), "learning_rate": 0.01}}
     with pytest.raises(
-        InputError, match="belongs to another config: seed is 0 there and 1 now; give another --workdir"
+        InputError, match="holds a run with another config: seed was 0 and is now 1; use another --workdir"
     ):
         claim_workdir(tmp_path, changed, accept_changes=True)
 
@@ -113,7 +117,7 @@ def test_a_file_as_folder_is_named(tmp_path):
 def test_a_damaged_config_without_a_checkpoint_is_written_again(tmp_path, damage, capsys):
     (tmp_path / "config.json").write_bytes(damage)
     claim_workdir(tmp_path, CONFIG)
-    assert re.fullmatch(r"warning: .*config\.json cannot be read .*; written again, .*\n", capsys.readouterr().err)
+    assert re.fullmatch(r"warning: .*config\.json cannot be read .*; .* it is replaced.*\n", capsys.readouterr().err)
     assert json.loads((tmp_path / "config.json").read_text())["num_steps"] == 10
 
 
@@ -130,7 +134,9 @@ def test_a_lost_or_damaged_config_is_that_of_the_newest_checkpoint(tmp_path, dam
     for config, refused in (({**CONFIG, "seed": 1}, True), (CONFIG, False)):
         path.unlink(missing_ok=True) if damage is None else path.write_bytes(damage)
         if refused:
-            with pytest.raises(InputError, match=r"belongs to another config: seed is 0 there and 1 now; give another"):
+            with pytest.raises(
+                InputError, match=r"holds a run with another config: seed was 0 and is now 1; use another"
+            ):
                 claim_workdir(tmp_path, config)
         else:
             claim_workdir(tmp_path, config)
@@ -142,7 +148,7 @@ def test_a_config_that_differs_from_the_checkpoint_lets_no_other_one_in(tmp_path
     save_step(tmp_path, CONFIG)
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**CONFIG, "seed": 1}))
-    with pytest.raises(InputError, match="seed is 0 there and 1 now"):
+    with pytest.raises(InputError, match="seed was 0 and is now 1"):
         claim_workdir(tmp_path, {**CONFIG, "seed": 1})
     claim_workdir(tmp_path, CONFIG)
     assert json.loads(path.read_text())["seed"] == 0
@@ -163,12 +169,12 @@ def test_other_groups_for_batch_statistics_are_refused(tmp_path, monkeypatch, ca
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     claim_workdir(tmp_path, config)
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    message = r"bn_group is 8 there and 4 now; give --config\.bn_group=8 to keep the groups .*, or --accept_changes"
+    message = r"bn_group was 8 and is now 4; use --config\.bn_group=8 to keep the groups .*, or --accept_changes"
     with pytest.raises(InputError, match=message):
         claim_workdir(tmp_path, config)
     claim_workdir(tmp_path, {**config, "bn_group": 8})
     capsys.readouterr()
     claim_workdir(tmp_path, config, accept_changes=True)
-    assert capsys.readouterr().err == "going on with another config: bn_group is 8 there and 4 now\n"
-    with pytest.raises(InputError, match=r"bn_group is 8 there and 2 now; .*; give --config\.bn_group=8"):
+    assert capsys.readouterr().err == "resuming with a changed config: bn_group was 8 and is now 4\n"
+    with pytest.raises(InputError, match=r"bn_group was 8 and is now 2; .*; use --config\.bn_group=8"):
         claim_workdir(tmp_path, {**config, "micro_batch": 2})
