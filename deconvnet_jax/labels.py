@@ -19,7 +19,8 @@ VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-IGNORE, IGNORE_16 = 255, 65_535  # the ids of ignored pixels in label maps of 8 and of 16 bits
+IGNORE = 255  # the id of ignored pixels in label maps of 8 bits
+IGNORE_16 = 65_535  # the same in label maps of 16 bits
 
 Color = tuple[int, ...]
 
