@@ -78,7 +78,9 @@ def _content(root: Path, target: str) -> str:
 def _local_targets(text: str, origin: str) -> list[str]:
     """Returns the files of the repository that a text links to."""
     found: list[str | None] = []
-    _outside_code(text, lambda part: found.extend(_local_target(m["target"], origin) for m in LINK.finditer(part)) or "")
+    _outside_code(
+        text, lambda part: found.extend(_local_target(m["target"], origin) for m in LINK.finditer(part)) or ""
+    )
     return [target for target in found if target]
 
 
