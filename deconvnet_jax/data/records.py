@@ -215,8 +215,7 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> DatasetSplit:
       InputError: If the data set has no such split or is damaged. Reading an example later raises it, too.
 
     Example:
-      >>> from deconvnet_jax.data import open_split, prepare_voc_layout, write_scenes
-      >>> write_scenes("scenes", train=2, val=1)
+      >>> from deconvnet_jax.data import open_split, prepare_voc_layout
       >>> split = open_split(prepare_voc_layout("scenes", "tfds"), "train")
       >>> len(split), split[0].name, str(split[0].label.dtype)
       (2, 'train_0000', 'uint8')

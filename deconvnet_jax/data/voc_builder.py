@@ -142,10 +142,9 @@ def prepare_voc_layout(
       InputError: For the first file that is not usable; no unfinished data is left behind.
 
     Example:
-      >>> from deconvnet_jax.data import prepare_voc_layout, split_counts, write_scenes
-      >>> write_scenes("scenes", train=2, val=1)
+      >>> from deconvnet_jax.data import prepare_voc_layout, split_counts
       >>> split_counts(prepare_voc_layout("scenes", "tfds"))
-      {'train': 2, 'trainval': 3, 'val': 1}
+      {'train': 2, 'trainval': 4, 'val': 2}
     """
     root, data_dir = user_path(voc_root, "the VOC folder"), user_path(data_dir, "the data folder")
     note = data_dir / VocLayout.name / f".{_slug(root)}-{path_digest(root)}.json"

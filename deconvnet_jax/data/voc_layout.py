@@ -160,8 +160,7 @@ def class_names(root: str | Path) -> tuple[str, ...]:
       InputError: If the folder is not in the VOC layout, or classes.txt is not a list of 2 to 255 different names.
 
     Example:
-      >>> from deconvnet_jax.data import class_names, write_scenes
-      >>> write_scenes("scenes", train=2, val=1)
+      >>> from deconvnet_jax.data import class_names
       >>> class_names("scenes")
       ('background', 'leaf', 'fish', 'kite', 'tyre', 'flower')
     """
@@ -214,8 +213,7 @@ def split_names(root: str | Path, split: str) -> list[str]:
       InputError: If there is no such split, or its file is not usable (`image_names.read_list`).
 
     Example:
-      >>> from deconvnet_jax.data import split_names, write_scenes
-      >>> write_scenes("scenes", train=2, val=1)
+      >>> from deconvnet_jax.data import split_names
       >>> split_names("scenes", "train")
       ['train_0000', 'train_0001']
     """
@@ -239,8 +237,7 @@ def read_example(root: str | Path, name: str, num_classes: int) -> Example:
       InputError: If a file is missing, damaged or of the wrong kind, if sizes differ, or if a class id is unknown.
 
     Example:
-      >>> from deconvnet_jax.data import read_example, write_scenes
-      >>> write_scenes("scenes", train=2, val=1)
+      >>> from deconvnet_jax.data import read_example
       >>> example = read_example("scenes", "train_0000", num_classes=6)
       >>> example.name, example.image.shape == (*example.label.shape, 3)
       ('train_0000', True)
