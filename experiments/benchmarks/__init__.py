@@ -1,1 +1,1 @@
-"""Measurements beside their alternatives; run by experiments.benchmark."""
+"""Benchmarks that experiments.benchmark runs: this project's speed and memory, compared with other libraries."""

@@ -1,12 +1,14 @@
-"""Seconds of the dense CRF per image: this project, and pydensecrf2 on the same machine.
+"""Measures the dense CRF in seconds per image, and compares it with pydensecrf2 on the same machine.
 
     python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
 
-From uint8 images of about 500x375 pixels and scores of 21 classes to labels, with 10 iterations, lattices included;
-without `--voc_root`, whose first photographs are taken, the images are drawn. The parameters are those of the released
-CRF and the usual ones (`ops.CRF_PRESETS`). Rounds alternate between the two, an image each, because a machine's speed
-drifts; the ratio is that of each round. pydensecrf2 runs on one thread of the host, ours on the device that JAX uses.
-Compilation is not counted: it is once for images of about one size. Without pydensecrf2 there is no ratio.
+Input: uint8 images of about 500x375 pixels and scores of 21 classes. Output: labels. The time includes the lattices and
+10 iterations. With --voc_root the images are the folder's first photographs; without it they are drawn. Both presets of
+parameters are measured, "released" and "usual" (`ops.CRF_PRESETS`).
+
+Rounds alternate between the two sides, because the speed of a machine drifts; the ratio is that of each round.
+pydensecrf2 runs on one thread of the host, this project on the device that JAX uses. Compilation is not counted: it
+happens once for all images of about the same size. Without pydensecrf2 there is no ratio.
 """
 
 import importlib
@@ -33,17 +35,24 @@ from . import harness
 from .harness import OURS, Numbers, Table
 
 HEIGHT, WIDTH, CLASSES, ITERATIONS = 375, 500, 21, 10
-PHOTOGRAPHS = 3  # that take turns
+PHOTOGRAPHS = 3  # images, which take turns
 ROUNDS = 6
-AGREEMENT = 99.0  # percent of the labels, at least
-SCALE = 12.0  # of the scores: products of two networks' are that large, and what the released CRF is made for
+AGREEMENT = 99.0  # smallest percentage of equal labels with which both sides compute the same
+SCALE = 12.0  # standard deviation of the scores, as of an ensemble's products, for which the released CRF is made
 THEIRS = "pydensecrf2"
 
 Preset = Mapping[str, Any]  # keyword arguments of `dense_crf`
 
 
 class Run(NamedTuple):
-    """Labels uint8 [H, W]; seconds of making the lattices and of iterating; vertices of both lattices, if told."""
+    """Result of one CRF.
+
+    Attributes:
+      labels: uint8 [H, W], class ids.
+      build: seconds to build the lattices.
+      iterate: seconds of the iterations.
+      vertices: number of vertices of both lattices; empty for pydensecrf2, which does not report them.
+    """
 
     labels: np.ndarray
     build: float
@@ -51,14 +60,21 @@ class Run(NamedTuple):
     vertices: tuple[int, ...] = ()
 
 
-Contender = Callable[[np.ndarray, np.ndarray, Preset], Run]  # of scores, image and preset
+Contender = Callable[[np.ndarray, np.ndarray, Preset], Run]  # takes scores, image and preset
 
 
 def run(voc_root: Path | None) -> Numbers:
     """Measures both presets.
 
+    Args:
+      voc_root: folder in the VOC layout whose first photographs are used; None draws images.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
+
     Raises:
-      InputError: if there are no photographs in the folder.
+      InputError: if the folder has no photographs.
+      RuntimeError: if the two sides give different labels.
     """
     images = read_photographs(voc_root) if voc_root else [draw_image(seed) for seed in range(PHOTOGRAPHS)]
     cases = [(draw_scores(image.shape[0], image.shape[1], seed), image) for seed, image in enumerate(images)]
@@ -76,21 +92,34 @@ def run(voc_root: Path | None) -> Numbers:
 
 
 def measure_one(scores: np.ndarray, image: np.ndarray, rounds: int) -> Numbers:
-    """Returns `measure` of one image with the released parameters, and "no_alternative"."""
+    """Measures the CRF with the released parameters on one image.
+
+    Args:
+      scores: float32 [H, W, K].
+      image: uint8 RGB [H, W, 3].
+      rounds: number of measurements.
+
+    Returns:
+      The result of `measure`, and "no_alternative": the reason why pydensecrf2 was not measured, or None.
+    """
     contenders, reason = find_contenders()
     return {**measure(contenders, [(scores, image)], CRF_PRESETS["released"], rounds), "no_alternative": reason}
 
 
 def read_photographs(voc_root: Path) -> list[np.ndarray]:
-    """Returns the first photographs of a folder in the VOC layout."""
+    """Returns the first photographs of a folder in the VOC layout, uint8 RGB [H, W, 3].
+
+    Raises:
+      InputError: if the folder has none.
+    """
     files = sorted(voc_root.glob("JPEGImages/*.jpg"))[:PHOTOGRAPHS]
     if not files:
-        raise InputError(f"--voc_root={voc_root}: there are no photographs JPEGImages/*.jpg")
+        raise InputError(f"--voc_root={voc_root}: no photographs JPEGImages/*.jpg; give a folder in the VOC layout")
     return [read_image(file) for file in files]
 
 
 def draw_image(seed: int) -> np.ndarray:
-    """Returns four scenes of the embedded data set side by side, cut to uint8 [375, 500, 3]."""
+    """Returns four scenes of the embedded data set in a 2x2 grid, cut to uint8 RGB [375, 500, 3]."""
     rng = np.random.default_rng(seed)
     scenes = [draw_scene(rng)[0][:240, :256] for _ in range(4)]
     tiles = [np.pad(scene, [(0, 240 - len(scene)), (0, 256 - scene.shape[1]), (0, 0)], "reflect") for scene in scenes]
@@ -98,14 +127,20 @@ def draw_image(seed: int) -> np.ndarray:
 
 
 def draw_scores(height: int, width: int, seed: int) -> np.ndarray:
-    """Returns smooth noise, float32 [height, width, 21]."""
+    """Returns smooth random scores, float32 [height, width, 21].
+
+    Args:
+      height: of the image in pixels.
+      width: of the image in pixels.
+      seed: of the noise; the same seed gives the same scores.
+    """
     rng = np.random.default_rng(seed)
     noise = [cv2.GaussianBlur(rng.standard_normal((height, width)), (0, 0), 12) for _ in range(CLASSES)]
     return (SCALE * np.stack(noise, axis=-1) / np.std(noise)).astype(np.float32)
 
 
 def find_contenders() -> tuple[dict[str, Contender], str | None]:
-    """Returns what there is to compare, and why not pydensecrf2 if it is missing."""
+    """Returns the sides that can be measured, by name, and why pydensecrf2 is missing (None if it is not)."""
     try:
         dcrf = importlib.import_module("pydensecrf.densecrf")
     except ImportError:
@@ -114,7 +149,16 @@ def find_contenders() -> tuple[dict[str, Contender], str | None]:
 
 
 def ours(scores: np.ndarray, image: np.ndarray, preset: Preset) -> Run:
-    """Does what `dense_crf` does, in its two parts."""
+    """Runs this project's CRF as `dense_crf` does, and measures both of its parts.
+
+    Args:
+      scores: float32 [H, W, K].
+      image: uint8 RGB [H, W, 3].
+      preset: keyword arguments of `dense_crf`.
+
+    Returns:
+      Labels, seconds and the lattices' vertices.
+    """
     begin = time.perf_counter()
     kernels = jax.block_until_ready(crf_kernels(image, preset["gaussian"], preset["bilateral"]))
     built = time.perf_counter()
@@ -127,7 +171,17 @@ def ours(scores: np.ndarray, image: np.ndarray, preset: Preset) -> Run:
 
 
 def theirs(dcrf: ModuleType, scores: np.ndarray, image: np.ndarray, preset: Preset) -> Run:
-    """Does the same with pydensecrf2."""
+    """Runs pydensecrf2's CRF and measures both of its parts.
+
+    Args:
+      dcrf: the module pydensecrf.densecrf.
+      scores: float32 [H, W, K].
+      image: uint8 RGB [H, W, 3].
+      preset: keyword arguments of `dense_crf`, which are translated to pydensecrf2's.
+
+    Returns:
+      Labels and seconds.
+    """
     height, width, classes = scores.shape
     rule = {"none": dcrf.NO_NORMALIZATION, "symmetric": dcrf.NORMALIZE_SYMMETRIC}[preset["normalization"]]
     options = {"kernel": dcrf.DIAG_KERNEL, "normalization": rule}
@@ -144,7 +198,14 @@ def theirs(dcrf: ModuleType, scores: np.ndarray, image: np.ndarray, preset: Pres
 
 
 def unary_of(scores: np.ndarray) -> np.ndarray:
-    """Returns -log softmax."""
+    """Computes unaries, -log softmax over the classes.
+
+    Args:
+      scores: float32 [H, W, K].
+
+    Returns:
+      float32 [H, W, K], from 0.
+    """
     shifted = scores - scores.max(axis=-1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=-1, keepdims=True)) - shifted
 
@@ -155,12 +216,22 @@ def measure(
     preset: Preset,
     rounds: int,
 ) -> Numbers:
-    """Measures contenders on pairs of scores and image; "agreement" is of their labels, in percent.
+    """Measures contenders in alternating rounds.
+
+    Args:
+      contenders: by name: OURS, and THEIRS if pydensecrf2 is installed.
+      cases: pairs of scores float32 [H, W, K] and image uint8 RGB [H, W, 3], which take turns.
+      preset: keyword arguments of `dense_crf`.
+      rounds: number of rounds, at least 1.
+
+    Returns:
+      By name, the `spread` of "seconds", "build_seconds" and "iterations_seconds". "ratio" (`harness.times_as_fast`)
+      and "agreement", the percentage of equal labels; both are None without THEIRS. "vertices" of the lattices.
 
     Raises:
-      RuntimeError: if the labels differ: then it is not the same computation.
+      RuntimeError: if fewer than AGREEMENT percent of the labels are equal.
     """
-    for case in cases:  # compilation
+    for case in cases:  # The first call compiles.
         contenders[OURS](*case, preset)
 
     def turn(contender: Contender) -> Callable[[], Run]:
@@ -188,7 +259,7 @@ def measure(
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns a row for each side and preset."""
+    """Returns one table with a row for each side and preset, from the numbers of `run`."""
     rows = []
     for preset, result in numbers["results"].items():
         near, alike = zip(*result["vertices"], strict=True)

@@ -1,4 +1,4 @@
-"""What a measurement was made on: device, driver, processor and versions of packages.
+"""Reports the machine of a measurement: device, driver, processor and versions of packages.
 
 python -m experiments.benchmark environment [--json=FILE]
 """
@@ -23,7 +23,7 @@ NVIDIA_SMI = "name,driver_version,memory.total,power.limit,clocks.max.sm,clocks.
 
 
 def run() -> Numbers:
-    """Returns what there is."""
+    """Returns the machine, the system, this repository's commit and the package versions as one JSON object."""
     device = jax.devices()[0]
     return {
         "platform": device.platform,
@@ -42,7 +42,7 @@ def run() -> Numbers:
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns one row per entry."""
+    """Returns a table with one row per entry of the numbers of `run`."""
     rows = []
     for name, value in numbers.items():
         entries = value.items() if isinstance(value, dict) else [(name, value)]
@@ -54,7 +54,7 @@ def tables(numbers: Numbers) -> list[Table]:
 
 
 def nvidia_smi() -> dict[str, str]:
-    """Returns what NVIDIA's tool says about the first card; nothing without one."""
+    """Returns nvidia-smi's values for the first GPU, with the keys in NVIDIA_SMI; empty without nvidia-smi."""
     if not shutil.which("nvidia-smi"):
         return {}
     command = ["nvidia-smi", f"--query-gpu={NVIDIA_SMI}", "--format=csv,noheader"]
@@ -64,7 +64,7 @@ def nvidia_smi() -> dict[str, str]:
 
 
 def processor() -> str:
-    """Returns the processor's name, where Linux tells."""
+    """Returns the processor's name from Linux; elsewhere what Python knows."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -72,7 +72,7 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """Returns the commit of this repository, with a + if files differ from it; None where it is no repository."""
+    """Returns the commit of this repository, with a + if files differ from it; None outside a git repository."""
     root = Path(__file__).resolve().parents[2]
     command = ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
     try:
@@ -82,7 +82,7 @@ def commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the packages that matter here and are installed."""
+    """Returns the versions of those PACKAGES that are installed."""
     found = {}
     for package in PACKAGES:
         try:

@@ -1,11 +1,11 @@
-"""How the cost of a training step grows: with the batch, the size of images, and the number of devices.
+"""Measures how a training step's throughput and peak memory change with batch, image size and number of devices.
 
     python -m experiments.benchmark growth [--width=W] [--picture=growth.png] [--json=FILE]
 
-Steps of the full network, as `benchmark train` takes them, each point in a separate process: images per second and
-peak memory, against images per step (at 224x224), against the side of the images, and against devices that share a
-batch. On a CPU, whose devices are virtual and share its cores, the last says what dividing a batch costs, not what more
-cores would bring. CPU: float32. Otherwise bfloat16. A point that does not fit into the memory is left out, and said.
+The steps are those of `benchmark train`, in float32 on a CPU and in bfloat16 on accelerators; each point is measured in
+a separate process. There are three series: images per step (at 224x224), the side of the images, and the number of
+devices that share a batch. The devices of a CPU are virtual and share its cores, so the third series shows what it
+costs to divide a batch, not what more cores would gain. A point that does not fit into memory is reported and left out.
 """
 
 import os
@@ -27,14 +27,20 @@ ROUNDS = 3
 
 
 class Point(NamedTuple):
-    """What is measured: images per step, their side in pixels, devices that share them."""
+    """A setting that is measured.
+
+    Attributes:
+      batch_size: images per step, over all devices.
+      size: side of the images in pixels.
+      devices: number of devices that share the batch.
+    """
 
     batch_size: int
     size: int
     devices: int
 
 
-# By platform, what grows in each series: batch, size, devices.
+# By platform, the points of each series.
 SERIES = {
     "cpu": {
         "batch": [Point(n, 224, 1) for n in (1, 2, 4, 8)],
@@ -47,7 +53,7 @@ SERIES = {
         "devices": [Point(64 * n, 224, n) for n in (1, 2, 4, 8)],
     },
 }
-# The key that grows in each series, and what to call it.
+# The key that changes in each series, and its name in tables and in the picture.
 GROWS = {
     "batch": ("batch_size", "images per step"),
     "size": ("size", "side of the images, pixels"),
@@ -56,13 +62,20 @@ GROWS = {
 
 
 def run(width: float, picture: Path | None) -> Numbers:
-    """Measures, and draws a picture if a file is named; the arguments are the flags of the command.
+    """Measures all series.
+
+    Args:
+      width: factor on the channels of all layers, above 0 and at most 1.
+      picture: file that gets a picture of the numbers; None draws none.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
 
     Raises:
-      InputError: for a width out of range, or if nothing could be measured.
+      InputError: for a width out of range, or if no point could be measured.
     """
     check_width(width)
-    platform, kind, count = harness.result_of(harness.start_process(devices))  # here it would keep the device
+    platform, kind, count = harness.result_of(harness.start_process(devices))  # This process would keep the device.
     on_cpu = platform == "cpu"
     series = SERIES["cpu" if on_cpu else "accelerator"]
     if not on_cpu:
@@ -75,11 +88,11 @@ def run(width: float, picture: Path | None) -> Numbers:
         "width": width,
         "dtype": "float32" if on_cpu else "bfloat16",
         "alternative": None,
-        "no_alternative": "itself at other sizes",
+        "no_alternative": "only this project is measured",
         "series": {name: [found[point] for point in points if found[point]] for name, points in series.items()},
     }
     if not any(numbers["series"].values()):
-        raise InputError("no step could be measured: the reasons are above")
+        raise InputError("no step could be measured, for the reasons above; give a smaller --width")
     if picture:
         with whole_file(picture) as path:
             draw(numbers).savefig(path)
@@ -87,9 +100,17 @@ def run(width: float, picture: Path | None) -> Numbers:
 
 
 def measure(point: Point, width: float) -> Numbers | None:
-    """Returns the numbers of a point, from a process with as many virtual devices; None if that one fails."""
+    """Measures a point in a new process, which has as many virtual devices as the point needs.
+
+    Args:
+      point: the setting.
+      width: factor on the channels of all layers.
+
+    Returns:
+      The fields of the point and the result of `measure_here`; None if the process failed. The reason is printed.
+    """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={point.devices}".strip()
-    environment = {"XLA_FLAGS": flags, "JAX_TRACEBACK_FILTERING": "off"}  # the error comes last
+    environment = {"XLA_FLAGS": flags, "JAX_TRACEBACK_FILTERING": "off"}  # so that the error is on the last line
     try:
         found = harness.result_of(harness.start_process(measure_here, *point, width, **environment))
     except RuntimeError as error:
@@ -100,16 +121,27 @@ def measure(point: Point, width: float) -> Numbers | None:
 
 
 def devices() -> tuple[str, str, int]:
-    """Returns platform, kind and number of the devices that JAX finds."""
+    """Returns platform, kind and number of the devices that JAX finds on this host."""
     return jax.default_backend(), jax.devices()[0].device_kind, jax.local_device_count()
 
 
 def measure_here(batch_size: int, size: int, count: int, width: float) -> Numbers:
-    """Returns images per second, median and range, and the most memory of this process, or of its first device."""
+    """Measures a point in this process.
+
+    Args:
+      batch_size: images per step, over all devices.
+      size: side of the images in pixels.
+      count: number of devices.
+      width: factor on the channels of all layers.
+
+    Returns:
+      "images_per_second" (`spread` of the rounds) and "peak_bytes": peak memory of this process on a CPU, otherwise of
+      the first device; None if unknown.
+    """
     on_cpu = jax.default_backend() == "cpu"
     net = make_net("float32" if on_cpu else "bfloat16", width)
     contender = train.ours(net, make_variables(net), make_batch(batch_size, size), jax.devices()[:count])
-    harness.timed(contender, 1)  # compiles
+    harness.timed(contender, 1)  # The first step compiles.
     harness.forget_peak()
     steps = 1 if on_cpu else 10
     rates = [batch_size / harness.timed(contender, steps)[0] for _ in range(1 + ROUNDS)][1:]
@@ -118,19 +150,19 @@ def measure_here(batch_size: int, size: int, count: int, width: float) -> Number
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns a row for each point of each series."""
+    """Returns one table with a row for each point of each series, from the numbers of `run`."""
     rows = []
     for name, points in numbers["series"].items():
         for found in points:
             place = (str(found[key]) for key in Point._fields)
             memory = harness.gigabytes(found["peak_bytes"])
             rows.append([GROWS[name][1], *place, harness.text(found["images_per_second"]), memory])
-    columns = ("grows", "images per step", "side", "devices", "images/s", "peak memory")
+    columns = ("series", "images per step", "side", "devices", "images/s", "peak memory")
     return [Table(harness.title(f"Training steps, {numbers['dtype']}", numbers), columns, rows)]
 
 
 def draw(numbers: Numbers) -> Figure:
-    """Draws a panel for each series: images per second above, memory below."""
+    """Returns a picture with a column for each series: images per second above, peak memory below."""
     figure = Figure(figsize=(12, 6), dpi=100, layout="constrained")
     panels = figure.subplots(2, len(numbers["series"]), sharex="col")
     for column, (name, points) in enumerate(numbers["series"].items()):

@@ -1,7 +1,7 @@
-"""Measures contenders in turns and shows what was found: ratios with their spread, tables, the machine's own rates.
+"""Tools that all benchmarks share: alternating rounds, ratios and their spread, tables, rates of the machine, memory.
 
-Every benchmark returns its numbers, one JSON object, and makes tables of them. `show` prints the tables;
-`experiments.gpu_report` writes them as Markdown.
+Every benchmark has a function `run`, which returns its numbers as one JSON object, and a function `tables`, which turns
+these numbers into tables. `show` prints the tables; `experiments.gpu_report` writes them as Markdown.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from rich.console import Console
 
 OURS, THEIRS = "deconvnet_jax", "PyTorch"
 ROUNDS = 5
-SECONDS, QUICK_SECONDS = 4.0, 0.5  # least duration of every measurement, which is at least one step
-WARM = 2  # steps before it: compilation, the choice of algorithms
+SECONDS, QUICK_SECONDS = 4.0, 0.5  # shortest duration of a measurement; a measurement has at least one step
+WARM = 2  # steps before the first measurement, in which programs are compiled and algorithms chosen
 RATE_ROUNDS = 7
-COPY_BYTES = 2**28
+COPY_BYTES = 2**28  # size of the array whose copying is timed
 
 T = TypeVar("T")
 Numbers = dict[str, Any]  # a JSON object
 
 
 class Table(NamedTuple):
-    """Text in columns; the title says what was measured, where and against what."""
+    """Table of texts. The title says what was measured, on which machine, and what it is compared with."""
 
     title: str
     columns: Sequence[str]
@@ -43,23 +43,49 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Contender(Generic[T]):
-    """One side of a comparison of networks."""
+    """One side of a comparison of networks.
 
-    step: Callable[[], T]  # starts one training step or forward pass; what it returns may still be computed
-    wait: Callable[[T], float]  # waits for that; returns the loss or a score as a number
-    parameters: int  # of the network
-    mode: str = "jit"  # how it is run
-    peak_bytes: Callable[[], int | None] = lambda: None  # the most device memory so far; None: nobody tells
+    Attributes:
+      step: starts one training step or forward pass; the device may still be computing the result that it returns.
+      wait: takes the result of `step`, waits until it is computed, and returns the loss or a score.
+      parameters: number of the network's parameters.
+      mode: how the network runs, such as "jit" or "torch.compile".
+      peak_bytes: returns the peak device memory so far in bytes, or None if the backend does not report it.
+    """
+
+    step: Callable[[], T]
+    wait: Callable[[T], float]
+    parameters: int
+    mode: str = "jit"
+    peak_bytes: Callable[[], int | None] = lambda: None
 
 
 def in_turns(contenders: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, list[T]]:
-    """Calls every contender once per round, because a machine's speed drifts; returns the results of all rounds."""
+    """Calls every contender once per round and returns the results of all rounds.
+
+    Contenders take turns because the speed of a machine drifts.
+
+    Args:
+      contenders: by name, a function that makes one measurement.
+      rounds: number of rounds.
+
+    Returns:
+      By name, the results of all rounds in their order.
+    """
     results = [{name: measure() for name, measure in contenders.items()} for _ in range(rounds)]
     return {name: [result[name] for result in results] for name in contenders}
 
 
 def timed(contender: Contender[T], steps: int) -> tuple[float, float]:
-    """Returns the seconds per step, and the last loss or score."""
+    """Runs steps back to back and measures their duration.
+
+    Args:
+      contender: the side that is measured.
+      steps: number of steps, at least 1.
+
+    Returns:
+      Seconds per step, and the loss or score of the last step.
+    """
     begin = time.perf_counter()
     last = contender.step()
     for _ in range(steps - 1):
@@ -69,16 +95,16 @@ def timed(contender: Contender[T], steps: int) -> tuple[float, float]:
 
 
 def compare(contenders: Mapping[str, Contender[Any]], batch_size: int, quick: bool = False) -> Numbers:
-    """Measures networks in turns.
+    """Measures the throughput of networks in alternating rounds.
 
     Args:
-      contenders: by name; OURS, and THEIRS if there is an alternative.
+      contenders: by name: OURS, and THEIRS if there is a network to compare with.
       batch_size: images per step.
-      quick: shorter rounds.
+      quick: True makes shorter rounds, whose numbers are less exact.
 
     Returns:
-      "images_per_second" (median and range), "ratio" (ours to theirs in images per second, or None), "peak_bytes",
-      "parameters", "mode" and "loss", the last value.
+      "ratio": how many times as fast OURS is as THEIRS, as `spread` of the rounds, or None without THEIRS. By name:
+      "images_per_second" (`spread` of the rounds), "peak_bytes", "parameters", "mode" and the last "loss".
     """
     steps = {}
     for name, contender in contenders.items():
@@ -101,24 +127,39 @@ def compare(contenders: Mapping[str, Contender[Any]], batch_size: int, quick: bo
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Returns median and range."""
+    """Returns "median", "min" and "max" of at least one value."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
 def times_as_fast(seconds: Mapping[str, Sequence[float]], other: str, ours: str = OURS) -> dict[str, float] | None:
-    """Returns how many times as fast ours is as another, round by round; None if the other was not measured."""
+    """Compares the seconds of two contenders round by round.
+
+    Args:
+      seconds: by name, the seconds of every round.
+      other: name of the contender to compare with.
+      ours: name of the contender in question.
+
+    Returns:
+      `spread` of (seconds of `other` / seconds of `ours`) over the rounds: above 1, `ours` is faster. None if `other`
+      was not measured.
+    """
     if other not in seconds:
         return None
     return spread([theirs / mine for mine, theirs in zip(seconds[ours], seconds[other], strict=True)])
 
 
 def number(value: float) -> str:
-    """Returns three digits of a number, or all of those before its point."""
+    """Returns a number as text with three significant digits; from 1,000 on, rounded to a whole number."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def text(values: Mapping[str, float] | None, unit: float = 1.0) -> str:
-    """Returns median and range as text, in units of `unit`; "-" for what was not measured."""
+    """Returns median and range as text, such as "500 (250 to 1,000)".
+
+    Args:
+      values: the result of `spread`; None or empty gives "-".
+      unit: divides all values, so 1e-3 shows seconds as milliseconds.
+    """
     if not values:
         return "-"
     median, low, high = (number(values[key] / unit) for key in ("median", "min", "max"))
@@ -126,19 +167,24 @@ def text(values: Mapping[str, float] | None, unit: float = 1.0) -> str:
 
 
 def gigabytes(num_bytes: float | None) -> str:
-    """Returns an amount of memory as text."""
-    return f"{num_bytes / 1e9:.1f} GB" if num_bytes else "not told"
+    """Returns a number of bytes as text in gigabytes; "unknown" for None."""
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes else "unknown"
 
 
 def setting() -> Numbers:
-    """Returns "device", "cores", and "alternative" or "no_alternative": PyTorch, or why it cannot be compared with."""
+    """Returns where a benchmark runs and whether PyTorch can be compared.
+
+    Returns:
+      "device" and "cores"; "alternative", PyTorch's name and version, or None; "no_alternative", the reason why PyTorch
+      cannot be compared, or None.
+    """
     device = shared_device()
     alternative, reason = find_torch(device.platform)
     return {"device": device.device_kind, "cores": cores(), "alternative": alternative, "no_alternative": reason}
 
 
 def shared_device() -> jax.Device:
-    """Returns the device that is measured; JAX leaves memory of it to PyTorch and other processes."""
+    """Returns the device that is measured, and keeps JAX from reserving its memory, which PyTorch also needs."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return jax.devices()[0]
 
@@ -149,7 +195,11 @@ def cores() -> int:
 
 
 def find_torch(platform: str) -> tuple[str | None, str | None]:
-    """Returns PyTorch's name and version; or None and why it cannot be used on the platform that JAX uses."""
+    """Looks for a PyTorch that can use a JAX platform such as "gpu".
+
+    Returns:
+      PyTorch's name and version, and None; or None, and the reason why PyTorch cannot be used.
+    """
     try:
         import torch
     except ImportError:
@@ -160,13 +210,26 @@ def find_torch(platform: str) -> tuple[str | None, str | None]:
 
 
 def title(what: str, numbers: Numbers) -> str:
-    """Returns what was measured, where, and against what."""
-    against = numbers["alternative"] or f"nothing: {numbers['no_alternative']}"
-    return f"{what}; {numbers['device']}, {numbers['cores']} cores; against {against}"
+    """Returns the title of a table: what was measured, on which machine, and what it is compared with.
+
+    Args:
+      what: what was measured.
+      numbers: of a benchmark, with the entries of `setting`.
+    """
+    alternative = numbers["alternative"]
+    compared = f"compared with {alternative}" if alternative else f"no comparison: {numbers['no_alternative']}"
+    return f"{what}; {numbers['device']}, {numbers['cores']} cores; {compared}"
 
 
 def rate_rows(label: str, result: Numbers, gflop: float, peak_flops: float) -> list[list[str]]:
-    """Returns a row for each side of a comparison of networks; its columns are RATE_COLUMNS."""
+    """Returns a row with the columns RATE_COLUMNS for each side of a comparison of networks.
+
+    Args:
+      label: what the rows have in common, such as the dtype; it follows the side's name.
+      result: the result of `compare`.
+      gflop: floating-point operations per image, in billions.
+      peak_flops: "flops" of `measure_rates`.
+    """
     rows = []
     for name, rate in result["images_per_second"].items():
         flops = 1e9 * gflop * rate["median"]
@@ -176,11 +239,11 @@ def rate_rows(label: str, result: Numbers, gflop: float, peak_flops: float) -> l
     return rows
 
 
-RATE_COLUMNS = ("", "images/s", "TFLOP/s", "of a matrix product's", "peak memory", "times as fast", "run as")
+RATE_COLUMNS = ("", "images/s", "TFLOP/s", "of a matrix product's rate", "peak memory", "times as fast", "mode")
 
 
 def show(tables: Sequence[Table]) -> None:
-    """Prints tables on stderr: stdout is for the JSON."""
+    """Prints tables to stderr, because stdout is for the JSON object."""
     console = Console(stderr=True, width=150)
     for title, columns, rows in tables:
         if title:
@@ -192,14 +255,18 @@ def show(tables: Sequence[Table]) -> None:
 
 
 def measure_rates(dtype: str) -> dict[str, float]:
-    """Returns what the device itself can do: a share of it says more than images per second.
+    """Measures what the device can do at best, so that throughput can be shown as a share of it.
+
+    Args:
+      dtype: of the matrices, "float32" or "bfloat16". JAX multiplies float32 as TF32 on GPUs.
 
     Returns:
-      "flops": per second, in a product of two large square matrices, float32 as JAX multiplies it by default (TF32 on
-      GPUs). "copy_bytes": per second, read and written, in copying a large array.
+      "flops": floating-point operations per second in a product of two large square matrices. "copy_bytes": bytes per
+      second, read and written, while a large array is copied.
     """
-    size, calls = (2048, 1) if jax.default_backend() == "cpu" else (8192, 20)  # starting one call takes as long as it
-    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)  # constant data lets a GPU clock higher
+    # 20 calls on a GPU, because the start of a call takes about as long as the call.
+    size, calls = (2048, 1) if jax.default_backend() == "cpu" else (8192, 20)
+    matrix = jax.random.normal(jax.random.key(0), (size, size), dtype)  # Constant data would let a GPU clock higher.
     values = jax.random.normal(jax.random.key(1), (COPY_BYTES // 4,))
     product, copy = jax.jit(jnp.matmul), jax.jit(lambda x: -x)
 
@@ -212,7 +279,13 @@ def measure_rates(dtype: str) -> dict[str, float]:
 
 
 def start_process(function: Callable[..., Any], *arguments: Any, **environment: str) -> subprocess.Popen[str]:
-    """Starts a new process that calls a function of a module and returns a JSON value for `result_of`."""
+    """Starts a new process that calls a function; `result_of` returns the function's result.
+
+    Args:
+      function: of a module; it returns a JSON value.
+      *arguments: of the function, all with a `repr` that Python can read.
+      **environment: variables that are added to those of this process.
+    """
     name = function.__name__
     code = f"import json; from {function.__module__} import {name}; print(json.dumps({name}(*{arguments!r})))"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": {**os.environ, **environment}}
@@ -220,10 +293,10 @@ def start_process(function: Callable[..., Any], *arguments: Any, **environment: 
 
 
 def result_of(process: subprocess.Popen[str]) -> Any:
-    """Waits for a process of `start_process`; returns its result.
+    """Waits for a process of `start_process` and returns its function's result.
 
     Raises:
-      RuntimeError: if it failed; with the last line of its error.
+      RuntimeError: if the process failed, with the last line of its stderr.
     """
     output, errors = process.communicate()
     if process.returncode:
@@ -232,18 +305,18 @@ def result_of(process: subprocess.Popen[str]) -> Any:
 
 
 def device_peak(device: jax.Device) -> int | None:
-    """Returns the most bytes of a device in use since this process began; None where the backend does not tell."""
+    """Returns a device's peak memory in bytes since this process started; None if the backend does not report it."""
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
 def forget_peak() -> None:
-    """Has Linux count the process's most memory from now on, if it lets a process do so."""
+    """Resets the process's peak memory, where Linux allows it; otherwise does nothing."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def process_peak() -> int | None:
-    """Returns the most bytes of this process's memory since `forget_peak`; None on a system that cannot be asked."""
+    """Returns this process's peak memory in bytes since `forget_peak`; None on a system other than Linux."""
     path = Path("/proc/self/status")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

@@ -1,24 +1,28 @@
-"""Seconds from a photograph to its label map, stage by stage: this project, and the same steps in PyTorch and OpenCV.
+"""Measures the seconds from a photograph to its label map, and compares them with the same steps in PyTorch and OpenCV.
 
     python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
 
-One drawn image of 500x375, DeconvNet at 224x224 with 21 classes and random weights in float32 (on a GPU, products are
-TF32 on both sides), its batch normalisation folded into the convolutions on both sides, 50 proposals. Stages:
-"proposals": Edge Boxes, the same for both sides, measured once and counted for both. "network": crops, resized and
-normalised, and the network. "aggregation": score maps resized back to their boxes, the maximum, labels on the host.
-Between these, ours waits for the device. "total" does not: it is the proposals and one call of `Segmenter`; for the
-other side, the sum. "CRF": the released parameters on the scores of ours, all classes made equally strong,
-beside pydensecrf2 (C++); in addition to the total.
+One drawn image of 500x375 with 50 proposals; DeconvNet at 224x224 with 21 classes and random weights in float32 (TF32
+products on a GPU, on both sides). On both sides batch normalisation is folded into the convolutions. Stages:
 
-The other side is what one would write by hand: OpenCV cuts and resizes crops, the network is PyTorch's (channels_last,
-inference mode; compiled on a GPU if that works), OpenCV resizes the score maps, NumPy takes the maximum. OpenCV does
-that for boxes of whole pixels, so both sides get the enlarged, squared proposals rounded. Every stage must give the
-same on both sides from the same input, or this fails; a network with random weights makes much of the rounding of one
-stage, so whole passes are not held to that. Rounds alternate between the two, because a machine's speed drifts; the
-ratio is that of each round.
+- "proposals": Edge Boxes. It is the same for both sides, measured once and counted for both.
+- "network": crops are cut, resized and normalised, and the network scores them.
+- "aggregation": score maps are resized back to their boxes, the maximum is taken, and labels reach the host.
+- "total": the proposals and one call of `Segmenter`; for the other side, the sum of the stages. The stages of this
+  project wait for the device, so they take longer than the total.
+- "CRF": the released parameters on this project's scores, all classes scaled alike, compared with pydensecrf2 (C++). It
+  is not part of the total.
 
-Beside that, the cost of a `Segmenter` call with 10, 50 and 200 proposals: seconds, and the most memory in use
-meanwhile, which must not grow: of the process on a CPU (Linux tells), else of the device.
+The other side is a program that a user would write. OpenCV cuts and resizes crops; the network is PyTorch's, in
+inference mode with channels_last, and with torch.compile on a GPU if that works. OpenCV resizes the score maps, and
+NumPy takes the maximum. OpenCV needs boxes of whole pixels, so both sides get rounded proposals.
+
+Given the same input, each stage must give the same result on both sides, or the benchmark fails. Whole passes may
+differ, because random weights amplify rounding. Rounds alternate between the two sides, because the speed of a machine
+drifts; the ratio is that of each round.
+
+A second table has the cost of a `Segmenter` call with 10, 50 and 200 proposals: seconds and peak memory, which must not
+grow. Peak memory is that of the process on a CPU (on Linux only), otherwise that of the device.
 """
 
 import time
@@ -53,39 +57,54 @@ from .harness import OURS, Numbers, Table, gigabytes
 from .network import CLASSES, SIZE, check_width, make_net, make_variables
 
 HEIGHT, WIDTH = 375, 500
-COUNTS, COUNT = (10, 50, 200), 50  # proposals
+COUNTS, COUNT = (10, 50, 200), 50  # proposals: for the cost of a call, and for the comparison
 ROUNDS = 3
 THEIRS = "PyTorch, OpenCV"
-LABELS_AGREE = 0.99  # of the pixels, at least
-SCORES_DIFFER = 0.05  # of their own variation, at most: root mean squares
-CROPS_DIFFER = 4.0  # of 255, at most: OpenCV 4 rounds places to 1/32 of a pixel
+LABELS_AGREE = 0.99  # smallest share of pixels with equal labels
+SCORES_DIFFER = 0.05  # largest root mean square of the difference of scores, in standard deviations of a class's scores
+CROPS_DIFFER = 4.0  # largest difference of crops, whose values are 0 to 255: OpenCV 4 rounds places to 1/32 of a pixel
 
 
 class Pass(NamedTuple):
-    """One segmented image: seconds of every stage by its name, and scores float32 [H, W, K]."""
+    """Seconds of every stage, by its name, and scores float32 [H, W, K] of one segmented image."""
 
     seconds: dict[str, float]
     scores: np.ndarray
 
 
-Segment = Callable[[np.ndarray], Pass]  # from windows [n, 4]
-Network = Callable[[np.ndarray], np.ndarray]
+Segment = Callable[[np.ndarray], Pass]  # takes windows [n, 4]
+Network = Callable[[np.ndarray], np.ndarray]  # takes crops float32 BGR [n, S, S, 3], returns scores [n, S, S, K]
 
 
 @contextmanager
 def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Adds the time inside to a stage."""
+    """Measures the time inside the context and adds it to a stage.
+
+    Args:
+      seconds: of every stage so far; it is changed.
+      name: of the stage.
+
+    Yields:
+      None.
+    """
     begin = time.perf_counter()
     yield
     seconds[name] += time.perf_counter() - begin
 
 
 def run(batch_size: int | None, width: float) -> Numbers:
-    """Measures every stage, and the cost of more proposals; the arguments are the flags of the command.
+    """Measures every stage and the cost of more proposals.
+
+    Args:
+      batch_size: windows per forward pass, at most 50; None takes the default of `InferenceSettings`.
+      width: factor on the channels of all layers, above 0 and at most 1.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
 
     Raises:
       InputError: for a width out of range.
-      RuntimeError: if the two sides do not agree.
+      RuntimeError: if a stage gives different results on the two sides.
     """
     check_width(width)
     setting = harness.setting()
@@ -93,7 +112,7 @@ def run(batch_size: int | None, width: float) -> Numbers:
     proposals_seconds, windows = find_windows(image)
     segmenter = make_segmenter(width, batch_size)
     batch_size = segmenter.settings.batch_size
-    costs = {str(count): cost(segmenter, image, windows[:count]) for count in COUNTS}  # before PyTorch is here
+    costs = {str(count): cost(segmenter, image, windows[:count]) for count in COUNTS}  # before PyTorch takes memory
 
     windows = windows[:COUNT]
     sides: dict[str, Segment] = {OURS: partial(our_pass, segmenter, image)}
@@ -122,16 +141,21 @@ def run(batch_size: int | None, width: float) -> Numbers:
 
 
 def make_image() -> np.ndarray:
-    """Returns a drawn scene, uint8 RGB [375, 500, 3]; the same every time."""
+    """Returns a drawn scene, uint8 RGB [375, 500, 3], the same one every time."""
     return cv2.resize(draw_scene(np.random.default_rng(0))[0], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 
 
 def find_windows(image: np.ndarray) -> tuple[list[float], np.ndarray]:
-    """Returns the seconds of every round to find COUNT proposals, and windows float32 [n, 4], as many as are needed.
+    """Finds proposals, measures the time, and makes windows of them.
 
-    Windows are enlarged and square as those of `Segmenter`, but of whole pixels.
+    Args:
+      image: uint8 RGB [H, W, 3].
+
+    Returns:
+      The seconds of every round in which COUNT proposals were found; and windows float32 [n, 4] with n up to 200,
+      enlarged and square as in `Segmenter`, but with whole pixels as corners.
     """
-    boxes, _ = propose_boxes(image, max(COUNTS))  # compiles, too
+    boxes, _ = propose_boxes(image, max(COUNTS))  # The first call compiles.
     squares = square(enlarge(boxes.astype(np.float64), ENLARGED))
     corners, sides = np.round(squares[:, :2]), np.maximum(np.round(squares[:, 2:] - squares[:, :2]), 1)
     seconds = []
@@ -143,19 +167,31 @@ def find_windows(image: np.ndarray) -> tuple[list[float], np.ndarray]:
 
 
 def make_segmenter(width: float, batch_size: int | None) -> Segmenter:
-    """Returns ours, which takes proposals as its windows."""
+    """Returns this project's `Segmenter` on one device; it does not enlarge proposals.
+
+    Args:
+      width: factor on the channels of all layers.
+      batch_size: windows per forward pass, at most 50; None takes the default.
+    """
     net = make_net("float32", width)
     net, variables = fold_batch_norm(net, make_variables(net))
-    batch_size = min(batch_size or InferenceSettings().batch_size, COUNT)  # the rest would be filled up
+    batch_size = min(batch_size or InferenceSettings().batch_size, COUNT)  # A larger batch would be filled up.
     settings = InferenceSettings(enlarge=1.0, num_proposals=max(COUNTS), batch_size=batch_size)
-    one_device = jax.local_devices()[:1]  # as PyTorch
+    one_device = jax.local_devices()[:1]  # as PyTorch uses
     return Segmenter(net, jax.device_put(variables), VOC_CLASSES, SIZE, settings, devices=one_device)
 
 
 def cost(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Numbers:
-    """Returns the seconds of a call that compiles nothing, and the most bytes in use meanwhile.
+    """Measures one call of a segmenter without compilation.
 
-    A device tells the most since the program began: call this for rising numbers of windows.
+    Args:
+      segmenter: the result of `make_segmenter`.
+      image: uint8 RGB [H, W, 3].
+      windows: float32 [n, 4].
+
+    Returns:
+      "seconds", "seconds_per_proposal" and "peak_bytes" (None if unknown). Accelerators report the peak since the
+      program started, so call this with increasing numbers of windows.
     """
     batch_size = segmenter.settings.batch_size
     segmenter(image, np.tile(windows, (batch_size, 1))[:batch_size])
@@ -169,7 +205,19 @@ def cost(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Number
 
 
 def our_pass(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Pass:
-    """Measures the total by one call; then the stages one by one, which is slower: they wait for each other."""
+    """Segments an image with one call, which is the total, and then runs each stage separately.
+
+    Args:
+      segmenter: the result of `make_segmenter`.
+      image: uint8 RGB [H, W, 3].
+      windows: float32 [n, 4], corners in whole pixels.
+
+    Returns:
+      Seconds of "total", "network" and "aggregation", and the scores of the call.
+
+    Raises:
+      RuntimeError: if the segmenter did not take the windows as they are.
+    """
     seconds = defaultdict(float)
     with stage(seconds, "total"):
         result = segmenter(image, windows)
@@ -195,7 +243,16 @@ def our_pass(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Pa
 
 
 def their_network(width: float, batch_size: int) -> tuple[Network, str]:
-    """Returns PyTorch's network from crops float32 BGR to scores [n, S, S, K] with our weights, and how it is run."""
+    """Returns PyTorch's network with this project's weights.
+
+    Args:
+      width: factor on the channels of all layers.
+      batch_size: crops per forward pass.
+
+    Returns:
+      A function from crops float32 BGR [n, S, S, 3], 0..255, to scores float32 [n, S, S, K]; and how the network runs,
+      such as "torch.compile".
+    """
     import torch
 
     from . import reference
@@ -213,7 +270,17 @@ def their_network(width: float, batch_size: int) -> tuple[Network, str]:
 
 
 def their_pass(network: Network, image: np.ndarray, batch_size: int, windows: np.ndarray) -> Pass:
-    """Does the same by hand, with OpenCV and NumPy around a network."""
+    """Segments an image with OpenCV, NumPy and a network, and measures every stage.
+
+    Args:
+      network: scores crops; the result of `their_network`.
+      image: uint8 RGB [H, W, 3].
+      batch_size: windows per forward pass.
+      windows: float32 [n, 4], corners in whole pixels.
+
+    Returns:
+      Seconds of "total", "network" and "aggregation", and the scores.
+    """
     seconds = defaultdict(float)
     with stage(seconds, "total"):
         photograph = image[..., ::-1].astype(np.float32)
@@ -232,7 +299,15 @@ def their_pass(network: Network, image: np.ndarray, batch_size: int, windows: np
 
 
 def cut(image: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
-    """Returns a box of an image float32 [H, W, 3], resized to the network's input; black outside, without mixing."""
+    """Cuts a box out of an image and resizes it to the network's input.
+
+    Args:
+      image: float32 [H, W, 3].
+      x0, y0, x1, y1: edges of the box in pixels, x1 and y1 exclusive; they may lie outside the image.
+
+    Returns:
+      float32 [224, 224, 3]; pixels beyond the image are black and not blended with its border.
+    """
     height, width = image.shape[:2]
     scale_x, scale_y = (x1 - x0) / SIZE, (y1 - y0) / SIZE
     to_image = np.array([[scale_x, 0, x0 + 0.5 * scale_x - 0.5], [0, scale_y, y0 + 0.5 * scale_y - 0.5]])
@@ -246,7 +321,13 @@ def cut(image: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def take_maximum(canvas: np.ndarray, scores: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> None:
-    """Puts the score map of a box into the canvas, where it is greater."""
+    """Resizes the score map of a box and takes the maximum of it and the canvas, in place.
+
+    Args:
+      canvas: float32 [H, W, K], the scores of the image so far; it is changed.
+      scores: float32 [S, S, K], of the box.
+      x0, y0, x1, y1: edges of the box in pixels, x1 and y1 exclusive; they may lie outside the image.
+    """
     resized = cv2.resize(scores, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     place = canvas[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     top, left = max(-y0, 0), max(-x0, 0)
@@ -254,10 +335,19 @@ def take_maximum(canvas: np.ndarray, scores: np.ndarray, x0: int, y0: int, x1: i
 
 
 def check_stages(segmenter: Segmenter, network: Network, image: np.ndarray, windows: np.ndarray) -> dict[str, float]:
-    """Returns how far the sides' stages agree on one batch of windows: share of labels, differences in their units.
+    """Checks that each stage gives the same on both sides, given the same input.
+
+    Args:
+      segmenter, network: the results of `make_segmenter` and `their_network`.
+      image: uint8 RGB [H, W, 3].
+      windows: float32 [n, 4], one batch; corners in whole pixels.
+
+    Returns:
+      "crops": largest difference, of values 0 to 255. "network" and "aggregation": `difference` of the scores.
+      "labels": share of pixels with equal labels.
 
     Raises:
-      RuntimeError: if that is not the same computation.
+      RuntimeError: if a difference is above its limit.
     """
     from .reference import full_precision
 
@@ -281,17 +371,30 @@ def check_stages(segmenter: Segmenter, network: Network, image: np.ndarray, wind
 
 
 def difference(mine: np.ndarray, other: np.ndarray) -> float:
-    """Returns the root mean square of the difference of scores [..., K], in units of their variation within a class."""
+    """Returns the root mean square of the difference of scores, in standard deviations of each class's scores.
+
+    Args:
+      mine, other: scores, float [..., K]; the deviations of `mine` are the unit.
+    """
     return float(np.sqrt(np.mean((standardised(mine, mine) - standardised(other, mine)) ** 2)))
 
 
 def same_labels(mine: np.ndarray, other: np.ndarray) -> float:
-    """Returns the share of pixels where the same class is the best, all being equally strong."""
+    """Returns the share of pixels with equal labels after `standardised`.
+
+    Args:
+      mine, other: scores, float [..., K]; the means and deviations of `mine` scale both.
+    """
     return float(np.mean(standardised(mine, mine).argmax(-1) == standardised(other, mine).argmax(-1)))
 
 
 def standardised(scores: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Returns scores [..., K] less each class's mean in `by`, over its deviation there: random weights favour one."""
+    """Returns scores whose classes all have mean 0 and deviation 1; with random weights one class would always win.
+
+    Args:
+      scores: float [..., K].
+      by: float [..., K]; the mean and the standard deviation of each class are computed on these scores.
+    """
     axes = tuple(range(by.ndim - 1))
     return (scores - by.mean(axes)) / by.std(axes)
 
@@ -299,9 +402,20 @@ def standardised(scores: np.ndarray, by: np.ndarray) -> np.ndarray:
 def measure(
     sides: dict[str, Segment], windows: np.ndarray, batch_size: int, proposals_seconds: list[float]
 ) -> tuple[Numbers, dict[str, np.ndarray]]:
-    """Returns "seconds" and "ratio" of every stage, and the last scores of both sides."""
+    """Measures both sides in alternating rounds.
+
+    Args:
+      sides: by name, a function that segments the image with given windows.
+      windows: float32 [n, 4].
+      batch_size: windows of the call that compiles.
+      proposals_seconds: seconds of the proposals in every round; they are added to both sides.
+
+    Returns:
+      By stage, "seconds" (by side, `harness.spread` of the rounds) and "ratio" (`harness.times_as_fast`); and by side,
+      the scores of the last round, float32 [H, W, K].
+    """
     for segment in sides.values():
-        segment(windows[:batch_size])  # compiles; chooses algorithms
+        segment(windows[:batch_size])  # The first call compiles and chooses algorithms.
     passes = harness.in_turns({name: partial(segment, windows) for name, segment in sides.items()}, ROUNDS)
     for of_side in passes.values():
         for (seconds, _), proposals in zip(of_side, proposals_seconds, strict=True):
@@ -316,11 +430,11 @@ def measure(
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns a row for each stage, and the cost of more proposals."""
+    """Returns a table of the stages and a table of the cost of more proposals, from the numbers of `run`."""
     width, height = numbers["image"]
     text = f"An image of {width}x{height} with {numbers['proposals']} proposals, {numbers['batch_size']} at once"
     named = [(name, THEIRS, found) for name, found in numbers["stages"].items()]
-    named.append((f"CRF, against {crf.THEIRS}", crf.THEIRS, numbers["crf"]))
+    named.append((f"CRF, compared with {crf.THEIRS}", crf.THEIRS, numbers["crf"]))
     rows = [
         [name, *(harness.text(found["seconds"].get(side)) for side in (OURS, other)), harness.text(found["ratio"])]
         for name, other, found in named
@@ -332,4 +446,4 @@ def tables(numbers: Numbers) -> list[Table]:
         for count, cost in numbers["costs"].items()
     ]
     columns = ("proposals", "seconds", "ms per proposal", "peak memory")
-    return [stages, Table(f"CRF against nothing: {reason}" if reason else "", columns, costs)]
+    return [stages, Table(f"CRF without comparison: {reason}" if reason else "", columns, costs)]

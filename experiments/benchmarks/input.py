@@ -1,11 +1,19 @@
-"""Training crops per second: this pipeline and PyTorch's DataLoader with OpenCV, on the same files in the same run.
+"""Measures the input pipeline in training crops per second, and compares it with PyTorch's DataLoader and OpenCV.
 
-Both cut the same stage-2 windows out of 500x375 JPEGs with their masks, resize to 250x250, crop 224x224 at random,
-mirror half of them and make batches of 64, with as many workers as there are cores. The DataLoader does what the
-original's window_seg_data_layer.cpp does, crop by crop. Ours is measured with a cache that holds all images, from the
-second epoch on; with one that holds a quarter of them, as 2 GB do of VOC 2012 with SBD; and without, decoding an image
-for every crop. The first of these again with fewer windows, on fewer images. --quick makes one short round of the
-comparison alone, on few images.
+    python -m experiments.benchmark input [--quick] [--json=FILE]
+
+Both sides read the same files in the same run. They cut stage-2 windows out of 500x375 JPEGs with masks, resize them to
+250x250, crop 224x224 at random, mirror half of the crops and make batches of 64. Both use as many workers as there are
+cores. The DataLoader makes each crop as the original's window_seg_data_layer.cpp does.
+
+This project's pipeline is measured in three ways:
+
+- with a cache that holds all images, from the second epoch on;
+- with a cache that holds a quarter of them, as 2 GB hold of VOC 2012 with SBD;
+- without a cache, so that an image is decoded for every crop.
+
+A second table has the cost of a crop with the full cache for different numbers of windows. --quick makes one short
+round of the comparison on few images, without the second table.
 """
 
 import statistics
@@ -29,26 +37,34 @@ HEIGHT, WIDTH = 375, 500
 BATCH, RESIZE, CROP = 64, 250, 224
 WINDOWS_PER_IMAGE = 10
 WINDOW_COUNTS = (100, 1_000, 10_000)
-IMAGES, QUICK_IMAGES = 2_400, 300  # in the comparison
-SCENES = 100  # drawn; further images are parts of these
+IMAGES, QUICK_IMAGES = 2_400, 300  # images in the comparison
+SCENES = 100  # scenes that are drawn; further images are parts of these
 ROUNDS, QUICK_ROUNDS = 5, 1
-SECONDS, QUICK_SECONDS = 4.0, 1.0  # of every measurement
-WARM = 24 * BATCH  # crops before it: workers start, buffers are used up
-IMAGE_BYTES = HEIGHT * WIDTH * 4  # decoded, with its mask
-CACHED = 2**31 / (10_582 * IMAGE_BYTES)  # of the images: the share of VOC's train_aug that 2 GB hold
+SECONDS, QUICK_SECONDS = 4.0, 1.0  # duration of a measurement
+WARM = 24 * BATCH  # crops before a measurement, in which workers start and full buffers are emptied
+IMAGE_BYTES = HEIGHT * WIDTH * 4  # of a decoded image with its mask
+CACHED = 2**31 / (10_582 * IMAGE_BYTES)  # share of the images of VOC's train_aug that 2 GB hold
 THEIRS = "PyTorch DataLoader, OpenCV"
 
-Start = Callable[[], Iterator[Any]]  # of an endless iterator over batches
+Start = Callable[[], Iterator[Any]]  # starts an endless iterator over batches
 
 
 def run(quick: bool = False) -> Numbers:
-    """Measures pipelines; `quick`: one short round on few images.
+    """Measures both pipelines.
+
+    Args:
+      quick: True makes one short round on few images.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
 
     Raises:
-      InputError: without PyTorch, the alternative.
+      InputError: if PyTorch is not installed.
     """
     if harness.find_torch("cpu")[0] is None:
-        raise InputError("the alternative is PyTorch: pip install -r tests/requirements-reference.txt")
+        raise InputError(
+            "this benchmark needs PyTorch to compare with; install it: pip install -r tests/requirements-reference.txt"
+        )
     images = QUICK_IMAGES if quick else IMAGES
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "voc"
@@ -71,7 +87,15 @@ def run(quick: bool = False) -> Numbers:
 
 
 def write_images(root: Path, count: int) -> list[str]:
-    """Writes `count` scenes of 500x375 in the VOC layout; returns their names."""
+    """Writes scenes of 500x375 pixels with masks in the VOC layout.
+
+    Args:
+      root: folder to create.
+      count: number of images.
+
+    Returns:
+      The images' names, all in the split "train".
+    """
     for part in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
         (root / part).mkdir(parents=True)
     scenes = [draw_scene(np.random.default_rng(seed)) for seed in range(min(count, SCENES))]
@@ -81,7 +105,7 @@ def write_images(root: Path, count: int) -> list[str]:
         image, label, _ = scenes[i % len(scenes)]
         top, left = rng.integers(0, 9, 2) if i >= len(scenes) else (0, 0)
         image = cv2.resize(image[top:, left:], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        noise = rng.integers(-6, 7, image.shape)  # the detail that enlarging cannot bring: JPEGs of a camera's size
+        noise = rng.integers(-6, 7, image.shape)  # Adds the detail that an enlarged scene lacks in a JPEG.
         Image.fromarray(np.uint8(np.clip(image + noise, 0, 255))).save(root / f"JPEGImages/{name}.jpg", quality=90)
         label = cv2.resize(label[top:, left:], (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
         Image.fromarray(label).save(root / f"SegmentationClass/{name}.png")
@@ -90,7 +114,12 @@ def write_images(root: Path, count: int) -> list[str]:
 
 
 def random_windows(images: int, count: int) -> Windows:
-    """Returns squares of 60 to 500 pixels, centred in the images: some reach beyond."""
+    """Returns random square windows with sides of 60 to 500 pixels; some reach beyond the image.
+
+    Args:
+      images: number of images.
+      count: number of windows, dealt out to the images in turn.
+    """
     rng = np.random.default_rng(1)
     centres = rng.uniform((0.2 * WIDTH, 0.2 * HEIGHT), (0.8 * WIDTH, 0.8 * HEIGHT), (count, 2))
     half = rng.uniform(30, 250, (count, 1))
@@ -100,20 +129,32 @@ def random_windows(images: int, count: int) -> Windows:
 
 
 def ours(source: Any, windows: Windows, **options: Any) -> Start:
-    """Returns this project's pipeline."""
+    """Returns a function that starts this project's pipeline.
+
+    Args:
+      source: the images.
+      windows: to cut out of them.
+      **options: fields of `CropSettings`.
+    """
     settings = CropSettings(label_mode="all", read_threads=harness.cores(), **options)
     return lambda: training_batches(source, windows, settings, batch_size=BATCH)
 
 
 def theirs(root: Path, names: Sequence[str], windows: Windows) -> Start:
-    """Returns PyTorch's loader."""
+    """Returns a function that starts PyTorch's DataLoader.
+
+    Args:
+      root: folder in the VOC layout.
+      names: of the images that the windows count.
+      windows: to cut out of them.
+    """
     from torch.utils.data import DataLoader, RandomSampler
 
     dataset: Any = WindowFiles(root, names, windows)
 
     def start() -> Iterator[Any]:
         sampler = RandomSampler(dataset, num_samples=10**9 // BATCH * BATCH, replacement=True)
-        # Not forked: a program that has used JAX, as this may have, has threads that do not survive that.
+        # "spawn", because this process may have used JAX, whose threads do not survive a fork.
         options = {"num_workers": harness.cores(), "prefetch_factor": 4, "multiprocessing_context": "spawn"}
         return iter(DataLoader(dataset, BATCH, sampler=sampler, **options))
 
@@ -121,7 +162,7 @@ def theirs(root: Path, names: Sequence[str], windows: Windows) -> Start:
 
 
 class WindowFiles:
-    """A map-style dataset for PyTorch: window_seg_data_layer.cpp in OpenCV's Python form."""
+    """Map-style dataset for PyTorch that makes crops as window_seg_data_layer.cpp does, with OpenCV in Python."""
 
     def __init__(self, root: Path, names: Sequence[str], windows: Windows):
         self._root, self._names, self._windows = root, names, windows
@@ -152,11 +193,14 @@ class WindowFiles:
 
 
 def compare(starts: Mapping[str, tuple[Start, int]], quick: bool) -> dict[str, list[float]]:
-    """Returns the seconds per crop of each in every round.
+    """Measures pipelines in alternating rounds.
 
     Args:
-      starts: what starts each, and how many crops come before the measurement.
-      quick: one short round.
+      starts: by name, a function that starts the pipeline, and the number of crops before the measurement.
+      quick: True makes one short round.
+
+    Returns:
+      By name, the seconds per crop in every round.
     """
 
     def turn(start: Start, warm: int) -> Callable[[], float]:
@@ -166,7 +210,16 @@ def compare(starts: Mapping[str, tuple[Start, int]], quick: bool) -> dict[str, l
 
 
 def measure(batches: Iterator[Any], warm: int, seconds: float) -> float:
-    """Returns the seconds per crop during `seconds`, after `warm` crops."""
+    """Measures one pipeline.
+
+    Args:
+      batches: iterator over batches; it is closed afterwards.
+      warm: number of crops before the measurement.
+      seconds: duration of the measurement.
+
+    Returns:
+      Seconds per crop.
+    """
     for _ in range(-(-warm // BATCH)):
         next(batches)
     begin, count = time.perf_counter(), 0
@@ -174,14 +227,22 @@ def measure(batches: Iterator[Any], warm: int, seconds: float) -> float:
         next(batches)
         count += BATCH
     per_crop = (time.perf_counter() - begin) / count
-    close = getattr(batches, "close", None)  # of ours; PyTorch's ends with the last reference to it
+    close = getattr(batches, "close", None)  # PyTorch's iterator has none; it ends with the last reference to it.
     if close:
         close()
     return per_crop
 
 
 def summary(results: Mapping[str, list[float]], growth: Mapping[str, list[float]]) -> Numbers:
-    """Returns medians, and the ratio of every round to the alternative of the same round."""
+    """Returns the benchmark's numbers.
+
+    Args:
+      results: by name of the pipeline, seconds per crop in every round.
+      growth: by number of windows, seconds per crop in every round; may be empty.
+
+    Returns:
+      Medians of the rates, and "ratio": by name, `harness.times_as_fast` compared with PyTorch's DataLoader.
+    """
     cores, rates = harness.cores(), {name: 1 / statistics.median(seconds) for name, seconds in results.items()}
     return {
         "cores": cores,
@@ -196,7 +257,7 @@ def summary(results: Mapping[str, list[float]], growth: Mapping[str, list[float]
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns the comparison, and the cost of a crop by the number of windows."""
+    """Returns a table of the comparison and, if measured, a table of the cost of a crop by the number of windows."""
     rows = []
     for name, rate in numbers["crops_per_second"].items():
         ratio = harness.text(numbers["ratio"][name]) if name in numbers["ratio"] else "1"

@@ -1,4 +1,4 @@
-"""The numbers of `experiments.gpu_report` as Markdown: an overview, then the tables of every benchmark."""
+"""Writes the numbers of `experiments.gpu_report` as Markdown: an overview, then the tables of every benchmark."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from .repeat import verdict
 
 
 def markdown(report: Numbers) -> str:
-    """Returns the report as far as it is known.
+    """Returns the text of report.md with the results so far.
 
     Args:
-      report: "started" (UTC, ISO 8601), "seconds", "width" and "parts", the outcomes by name (`parts.PartRunner`). The
-        name of a part is that of its benchmark, and what may follow "_".
+      report: "started" (UTC, ISO 8601), "seconds" since then, "width" of the network, and "parts": the outcomes by name
+        (`parts.PartRunner`). A part's name is the benchmark's name, optionally followed by "_" and a suffix.
     """
     parts = report["parts"]
     numbers = {name: outcome["numbers"] for name, outcome in parts.items() if outcome["numbers"]}
@@ -31,35 +31,52 @@ def markdown(report: Numbers) -> str:
 
 
 def kind(part: str) -> str:
-    """Returns the benchmark that a part is."""
+    """Returns the name of a part's benchmark: its own name up to the first "_"."""
     return part.partition("_")[0]
 
 
 def all_tables(benchmark: Benchmark, numbers: Numbers) -> str:
-    """Returns the tables of a benchmark."""
+    """Returns the tables of a benchmark as Markdown.
+
+    Args:
+      benchmark: the row of BENCHMARKS.
+      numbers: the result of its `run`.
+    """
     return "\n\n".join(table(each) for each in benchmark.module.tables(numbers))
 
 
 def shown(text_of: Callable[..., str], *arguments: Any) -> str:
-    """Returns the text of a function, or what is missing: one part's numbers must not end the run of the others."""
+    """Calls a function that makes a text; if it fails, returns the reason instead.
+
+    A part with unexpected numbers must not end the run of the other parts.
+
+    Args:
+      text_of: the function.
+      *arguments: of the function.
+    """
     try:
         return text_of(*arguments)
-    except Exception as error:  # of whatever form the numbers are
+    except Exception as error:  # The numbers may have any form.
         return f"not shown ({type(error).__name__}: {error}); the numbers are in report.json"
 
 
 def heading(report: Numbers, environment: Numbers) -> str:
-    """Returns when and with what it was measured."""
+    """Returns the line with start and duration, and warnings for a narrow network or a CPU.
+
+    Args:
+      report: as for `markdown`.
+      environment: numbers of the benchmark "environment"; empty if it did not finish.
+    """
     lines = [f"Started {report['started']}; {report['seconds']:.0f} seconds so far."]
     if report["width"] != 1:
-        lines.append(f"**A rehearsal: all layers are {report['width']:g} times as wide as the original's.**")
+        lines.append(f"**Rehearsal: all layers are {report['width']:g} times as wide as the original's.**")
     if environment.get("platform", "gpu") != "gpu":
-        lines.append(f"**Not a GPU: the numbers are those of the {environment['platform'].upper()}.**")
+        lines.append(f"**No GPU: these numbers were measured on the {environment['platform'].upper()}.**")
     return " ".join(lines)
 
 
 def overview(parts: Numbers) -> str:
-    """Returns every part with its status, time and the first thing to know, and the commands of what did not finish."""
+    """Returns a table of all parts with status, time and main result, and the commands of those that did not finish."""
     rows = []
     for name, outcome in parts.items():
         found = [shown(summary, kind(name), outcome["numbers"])] if outcome["numbers"] else []
@@ -69,13 +86,18 @@ def overview(parts: Numbers) -> str:
             [outcome["title"], outcome["status"], f"{outcome['seconds']:.0f}", f"`{name}.log`", "; ".join(found)]
         )
     again = [outcome["command"] for outcome in parts.values() if outcome["status"] != FINISHED]
-    commands = "To run alone what did not finish:\n\n```bash\n" + "\n".join(again) + "\n```"
+    commands = "Commands of the parts that did not finish:\n\n```bash\n" + "\n".join(again) + "\n```"
     of_parts = table(Table("", ("part", "status", "seconds", "log", "result"), rows))
-    return f"{of_parts}\n\n{commands if again else 'All of these finished.'}"
+    return f"{of_parts}\n\n{commands if again else 'All of these parts finished.'}"
 
 
 def summary(kind: str, numbers: Numbers) -> str:
-    """Returns the result of a part in a few words; of a benchmark with several comparisons, that of the first."""
+    """Returns the main result of a part in a few words; of several comparisons, the first one.
+
+    Args:
+      kind: name of the benchmark, or "tests" or "prediction".
+      numbers: of the part.
+    """
     if kind == "environment":
         return f"{numbers['device']}, JAX {numbers['versions']['jax']}"
     if kind == "tests":
@@ -100,12 +122,17 @@ def summary(kind: str, numbers: Numbers) -> str:
 
 
 def prediction(numbers: Numbers, measured: Numbers | None) -> str:
-    """Returns the compiler's bounds for a step beside the measured one."""
+    """Returns a Markdown table of the compiler's bounds for a step and the measured time.
+
+    Args:
+      numbers: of `experiments.compile --json`.
+      measured: of the part "train_bfloat16"; None if it did not finish.
+    """
     compiled = numbers["step"]
     names = {
-        "arithmetic_seconds": "arithmetic at the card's peak",
-        "memory_seconds": "memory traffic at the card's bandwidth",
-        "bound_seconds": "bound: for every instruction the longer of both",
+        "arithmetic_seconds": "arithmetic at the GPU's peak rate",
+        "memory_seconds": "memory traffic at the GPU's bandwidth",
+        "bound_seconds": "bound: the longer of both for each instruction",
     }
     rows = [[title, f"{1000 * compiled[key]:.3g}", ""] for key, title in names.items()]
     peak = f"{compiled['memory']['total_bytes'] / 1e9:.1f} GB of memory as compiled"
@@ -116,12 +143,12 @@ def prediction(numbers: Numbers, measured: Numbers | None) -> str:
         used = result["peak_bytes"][OURS]
         peak += f", {used / 1e9:.1f} GB measured" if used else ""
     images = numbers["batch_per_device"]
-    title = f"A step of {images} images, bfloat16; {peak}. The bound is from the program as XLA scheduled it."
+    title = f"A step of {images} images, bfloat16; {peak}. The bound is that of the program that XLA scheduled."
     return table(Table(title, ("", "milliseconds", "times the bound"), rows))
 
 
 def table(content: Table) -> str:
-    """Returns a table as Markdown, its title before it."""
+    """Returns a table as Markdown, with its title above it."""
     rows = [content.columns, ["---"] * len(content.columns), *content.rows]
     text = "\n".join(
         "| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in row) + " |" for row in rows

@@ -1,4 +1,4 @@
-"""The network under measurement: DeconvNet with random weights, a batch of noise, and the cost of its layers."""
+"""Makes the network that benchmarks measure: DeconvNet with random weights, random batches, and the cost of layers."""
 
 import re
 from typing import Any, NamedTuple
@@ -17,7 +17,13 @@ SIZE, CLASSES, FC_FEATURES = 224, 21, 4096
 
 
 class LayerCost(NamedTuple):
-    """A layer with its batch normalisation: number of parameters, multiply-adds of a forward pass of one image."""
+    """Cost of a layer with its batch normalisation.
+
+    Attributes:
+      name: of the layer, as in `DeconvNet`.
+      parameters: number of parameters.
+      macs: multiply-adds per image in the forward pass.
+    """
 
     name: str
     parameters: int
@@ -25,23 +31,33 @@ class LayerCost(NamedTuple):
 
 
 def check_width(width: float) -> None:
-    """Raises InputError for a width that no network has."""
+    """Raises InputError unless the flag --width is above 0 and at most 1."""
     if not 0 < width <= 1:
         raise InputError(f"--width={width:g}: expected more than 0 and at most 1, the original's width")
 
 
 def make_net(dtype: str, width: float) -> DeconvNet:
-    """Returns DeconvNet for 21 classes with all layers `width` times as wide."""
+    """Returns a DeconvNet for 21 classes.
+
+    Args:
+      dtype: of the computation, "float32" or "bfloat16".
+      width: factor on the channels of all layers, fc6 and fc7 included; above 0 and at most 1.
+    """
     return DeconvNet(CLASSES, width=width, fc_features=max(1, round(FC_FEATURES * width)), dtype=jnp.dtype(dtype))
 
 
 def shapes(net: DeconvNet, size: int = SIZE) -> Variables:
-    """Returns the shapes of a network's variables for images [size, size]."""
+    """Returns the shapes and dtypes of a network's variables, without computing them.
+
+    Args:
+      net: the network.
+      size: side of the square images in pixels; a multiple of 32.
+    """
     return jax.eval_shape(net.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32))
 
 
 def make_variables(net: DeconvNet) -> Variables:
-    """Returns random weights on the host, drawn by NumPy: `init_variables` takes long to compile."""
+    """Returns random weights on the host. NumPy draws them, because `init_variables` takes long to compile."""
     rng = np.random.default_rng(0)
 
     def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -53,7 +69,15 @@ def make_variables(net: DeconvNet) -> Variables:
 
 
 def make_batch(batch_size: int, size: int = SIZE) -> dict[str, np.ndarray]:
-    """Returns noise: "image" uint8 [B, size, size, 3] RGB and "label" uint8 [B, size, size], 5 % of it ignored."""
+    """Returns a batch of noise, the same one every time.
+
+    Args:
+      batch_size: number of images B.
+      size: their side in pixels.
+
+    Returns:
+      "image", uint8 RGB [B, size, size, 3], and "label", uint8 [B, size, size] class ids, 5 % of them 255 (ignored).
+    """
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, (batch_size, size, size), np.uint8)
     labels[rng.random(labels.shape) < 0.05] = 255
@@ -61,23 +85,29 @@ def make_batch(batch_size: int, size: int = SIZE) -> dict[str, np.ndarray]:
 
 
 def layer_costs(net: DeconvNet, size: int = SIZE) -> list[LayerCost]:
-    """Returns the cost of every layer for images [size, size], in the order of the forward pass."""
+    """Returns the cost of every layer in the order of the forward pass.
+
+    Args:
+      net: the network.
+      size: side of the square images in pixels; a multiple of 32.
+    """
     params = shapes(net, size)["params"]
 
     def cost(name: str) -> LayerCost:
         block = re.match(r"(?:de)?conv(\d)_", name)
         side = size // STRIDE - net.fc_window + 1 if "fc" in name else size // 2 ** (int(block[1]) - 1 if block else 0)
-        leaves = jax.tree.leaves({part: params[part] for part in (name, batch_norm_name(name))})  # the last has none
+        # The last layer has no batch normalisation: `batch_norm_name` returns its own name.
+        leaves = jax.tree.leaves({part: params[part] for part in (name, batch_norm_name(name))})
         return LayerCost(name, sum(leaf.size for leaf in leaves), params[name]["kernel"].size * side**2)
 
     return [cost(name) for name in layer_names(net) if "kernel" in params[name]]
 
 
 def gflop(net: DeconvNet) -> float:
-    """Returns the floating-point operations of a forward pass of one image, in billions: two per multiply-add."""
+    """Returns the floating-point operations of a forward pass per image, in billions; a multiply-add counts as two."""
     return 2 * sum(layer.macs for layer in layer_costs(net)) / 1e9
 
 
 def optimizer_settings() -> dict[str, Any]:
-    """Returns the paper's optimizer at a constant learning rate."""
+    """Returns section "optimizer" of the default config, the paper's settings, with a constant learning rate."""
     return {**default.get_config().optimizer.to_dict(), "drops": ()}

@@ -1,4 +1,4 @@
-"""Commands that share a limited time; what has finished is kept, whatever becomes of the rest."""
+"""Runs commands that share a limited time, and keeps the results of those that finish when others fail."""
 
 import contextlib
 import json
@@ -15,49 +15,61 @@ from pathlib import Path
 from .harness import Numbers
 
 FINISHED, FAILED, TOO_SLOW, NOT_STARTED = "finished", "failed", "too slow", "not started"
-LEAST_SECONDS = 15.0  # a part that would get less is not started
-GRACE = 3  # seconds between SIGTERM and SIGKILL for a part whose time is up
-_TIMED_OUT = (124, 128 + signal.SIGKILL, -signal.SIGKILL)  # how `timeout` ends after SIGTERM, and after SIGKILL
+LEAST_SECONDS = 15.0  # A part with less time than this is not started.
+GRACE = 3  # seconds between SIGTERM and SIGKILL for a part that has used up its time
+_TIMED_OUT = (124, 128 + signal.SIGKILL, -signal.SIGKILL)  # exit statuses of `timeout` after SIGTERM, and after SIGKILL
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command whose result is wanted."""
+    """A command of a report.
 
-    name: str  # of its files in the folder of the report, NAME.log and NAME.json
-    title: str  # what it measures, for readers
-    command: Sequence[str]  # the program and its arguments; it may write its numbers, a JSON object, to `numbers_file`
-    environment: Mapping[str, str] = field(default_factory=dict)  # variables for this part alone
-    numbers_of_log: Callable[[str], Numbers] | None = None  # of a command that writes no file, from the text of its log
+    Attributes:
+      name: names its files in the report's folder, NAME.log and NAME.json.
+      title: what the part measures, as the report shows it.
+      command: the program and its arguments. It may write its numbers, a JSON object, to `numbers_file`.
+      environment: variables for this part only.
+      numbers_of_log: takes the text of the log and returns the numbers, for a command that writes no file of numbers.
+    """
+
+    name: str
+    title: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    numbers_of_log: Callable[[str], Numbers] | None = None
 
 
 class PartRunner:
-    """Runs parts within a common time.
+    """Runner of parts that share a limited time.
 
     Attributes:
-      outcomes: what became of parts, by name: "title", "command" (as one would type it), "status" (FINISHED, FAILED,
-        TOO_SLOW or NOT_STARTED), "seconds" that it ran, "limit" (the seconds that it might have run), "error" (why it
-        did not finish; of a part that failed, the last line of its log; or None), "numbers" (or None).
-      environment: variables for all parts that are still to come, on top of this process's.
+      outcomes: of the parts so far, by name. "title"; "command", as a user types it; "status", one of FINISHED, FAILED,
+        TOO_SLOW and NOT_STARTED; "seconds" that the part ran; "limit", the seconds that it was given; "error", why it
+        did not finish (for FAILED the last line of its log), or None; "numbers", or None.
+      environment: variables for all later parts, in addition to those of this process.
     """
 
     def __init__(self, folder: Path, finished: Callable[[Numbers], None], least: float = LEAST_SECONDS):
         """Starts the clock.
 
         Args:
-          folder: for logs and numbers.
+          folder: where logs and numbers are written.
           finished: called with `outcomes` after every part.
-          least: seconds; a part that would get less is not started.
+          least: smallest number of seconds for which a part is started.
         """
         self.folder, self.outcomes, self.environment = folder, {}, {}
         self._finished, self._least = finished, least
-        self._end = time.monotonic()  # of the shares handed out so far
+        self._end = time.monotonic()  # when the shares given so far are used up
 
     def run(self, share: float, parts: Sequence[Part]) -> None:
-        """Runs parts at the same time and returns when all have ended.
+        """Runs parts at the same time and returns when all of them have ended.
 
-        They get `share` seconds and what earlier parts left of theirs, so that no part takes the time of a later one.
+        Parts get their own share and the time that earlier parts left unused. So no part uses the time of a later one.
+
+        Args:
+          share: seconds for these parts.
+          parts: to run.
         """
         self._end += share
         limit = self._end - time.monotonic() - GRACE
@@ -77,10 +89,10 @@ class PartRunner:
                 time.sleep(0.05)
         finally:
             for _, process in running.values():
-                process.terminate()  # `timeout` hands it on
+                process.terminate()  # `timeout` passes the signal on.
 
     def _start(self, part: Part, limit: float) -> subprocess.Popen[bytes]:
-        """Starts a command under `timeout`, which ends it even if this process is killed."""
+        """Starts a command under `timeout`, which ends the command even if this process is killed."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1", **self.environment, **part.environment}
         command = ["timeout", f"--kill-after={GRACE}", f"{limit:.1f}", *part.command]
         numbers_file(self.folder, part.name).unlink(missing_ok=True)
@@ -98,7 +110,7 @@ class PartRunner:
         with contextlib.suppress(OSError, ValueError):
             numbers = json.loads(numbers_file(self.folder, part.name).read_text())
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        status, error = FAILED, lines[-1][:300] if lines else f"ended with status {returncode} and said nothing"
+        status, error = FAILED, lines[-1][:300] if lines else f"exit status {returncode}, without any output"
         if returncode == 0:
             status, error = FINISHED, None
         elif returncode in _TIMED_OUT and seconds > limit - 1:
@@ -122,5 +134,10 @@ class PartRunner:
 
 
 def numbers_file(folder: Path, name: str) -> Path:
-    """Returns the file for the numbers of a part."""
+    """Returns the path of the file for a part's numbers.
+
+    Args:
+      folder: of the report.
+      name: of the part.
+    """
     return folder / f"{name}.json"

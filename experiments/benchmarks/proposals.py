@@ -1,8 +1,11 @@
-"""Recall of object proposals: how many objects the first 50, 200 and 2,000 boxes of each method find, and the time.
+"""Measures the recall and the time of every method of object proposals.
 
-An object is an instance of more than 1,000 pixels (without instance masks: a connected part of a class). "50@0.5" is
-the share of objects whose tight box one of the first 50 boxes overlaps by an intersection over union of 0.5. Times are
-those of one thread, the edge network's included.
+    python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--forest=FILE] [--json=FILE]
+
+Recall is the share of objects that are found by the first 50, 200 and 2,000 boxes. The column "50@0.5" counts an object
+if one of the first 50 boxes overlaps its tight box with an intersection over union of at least 0.5. Objects are
+instances of more than 1,000 pixels; without instance masks, connected parts of a class. Times are those of one thread,
+the edge network included.
 """
 
 import statistics
@@ -24,14 +27,22 @@ from ..common import cli
 from .harness import Numbers, Table
 
 COUNTS, THRESHOLDS = (50, 200, 2000), (0.5, 0.7)
-MIN_AREA = 1000  # pixels of an object
+MIN_AREA = 1000  # Objects have more pixels than this.
 
 
 def run(voc_root: Path | None, split: str, forest: Path | None = None) -> Numbers:
     """Measures all methods.
 
+    Args:
+      voc_root: folder in the VOC layout; None is refused.
+      split: whose objects are searched.
+      forest: model file of a structured forest, which is then measured too; None leaves it out.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
+
     Raises:
-      InputError: without data or objects in it.
+      InputError: without a folder, or if no image has an object that is large enough.
     """
     if not voc_root:
         raise InputError("this benchmark needs photographs with masks: --voc_root=FOLDER in the VOC layout")
@@ -47,7 +58,15 @@ def run(voc_root: Path | None, split: str, forest: Path | None = None) -> Number
 
 
 def load(voc_root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns photographs and the boxes [n, 4] of their objects."""
+    """Reads the photographs of a split and the boxes of their objects.
+
+    Args:
+      voc_root: folder in the VOC layout.
+      split: name in ImageSets/Segmentation.
+
+    Returns:
+      For each photograph with a mask: uint8 RGB [H, W, 3] and float64 [n, 4], the tight boxes of its objects.
+    """
     images = []
     num_classes = len(class_names(voc_root))
     for name in split_names(voc_root, split):
@@ -62,10 +81,19 @@ def load(voc_root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Path | None) -> Numbers:
-    """Returns recall in percent, [thresholds][counts], and the median time per image in seconds."""
+    """Measures one method.
+
+    Args:
+      images: the result of `load`.
+      method: one of `METHODS`.
+      forest: model file for the method "structured_forest"; otherwise None.
+
+    Returns:
+      "recall" in percent, by threshold and then by number of boxes, and "seconds", the median per image.
+    """
     propose = partial(propose_boxes, method=method, forest=str(forest) if forest else None)
     overlaps, seconds = [], []
-    for image, _ in images:  # compilation, caches
+    for image, _ in images:  # The first call for an image compiles and fills caches.
         propose(image, 1)
     with cli.ProgressBar(method) as bar:
         for done, (image, truth) in enumerate(images, 1):
@@ -85,7 +113,7 @@ def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Pa
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns a row for each method."""
+    """Returns one table with a row for each method, from the numbers of `run`."""
     title = (
         f"{numbers['objects']} objects in {numbers['images']} images of '{numbers['split']}'; recall in %, standard "
         f"error up to {numbers['standard_error']:.1f}"

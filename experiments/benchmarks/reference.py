@@ -1,6 +1,6 @@
-"""DeconvNet in PyTorch, written as a user of PyTorch would, with our layers' names and weights.
+"""DeconvNet in PyTorch, as a user of PyTorch would write it, with the layer names and weights of this project.
 
-It imports PyTorch at once: benchmarks import this file only where `harness.find_torch` found PyTorch.
+This file imports PyTorch, so benchmarks import it only where `harness.find_torch` found PyTorch.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from .network import CLASSES, optimizer_settings
 
 
 class Network(nn.Module):
-    """DeconvNet of PyTorch's own modules."""
+    """DeconvNet made of PyTorch's own modules."""
 
     def __init__(self, variables: Variables) -> None:
         super().__init__()
@@ -34,11 +34,19 @@ class Network(nn.Module):
         self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
 
     def apply_layer(self, name: str, x: Tensor) -> Tensor:
-        """A convolution with its batch normalisation and ReLU."""
+        """Applies a convolution with its batch normalisation and ReLU.
+
+        Args:
+          name: of the layer.
+          x: float tensor [N, C, H, W].
+
+        Returns:
+          Float tensor [N, C', H', W'].
+        """
         return nn.functional.relu(self.norms[name](self.layers[name](x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores [N, K, H, W] of images [N, 3, H, W] in BGR less the mean."""
+        """Computes scores [N, K, H, W] of images [N, 3, H, W], which are BGR less the mean."""
         switches = {}
         for block, widths in ENCODER_WIDTHS.items():
             for i in range(1, len(widths) + 1):
@@ -54,9 +62,10 @@ class Network(nn.Module):
 
 
 def _layer(name: str, layer: dict[str, jax.Array]) -> nn.Conv2d | nn.ConvTranspose2d:
-    """A Conv2d from our kernel [h, w, in, out]; fc6-deconv, which enlarges its map, is a ConvTranspose2d.
+    """Returns a Conv2d with this project's kernel [h, w, in, out]; for fc6-deconv a ConvTranspose2d.
 
-    The other deconvolutions are convolutions here as they are in ours: as ConvTranspose2d they take PyTorch longer.
+    fc6-deconv enlarges its map. The other deconvolutions are convolutions, as in this project: PyTorch computes a
+    Conv2d faster than a ConvTranspose2d.
     """
     kernel = torch.tensor(layer["kernel"])
     height, width, channels, features = kernel.shape
@@ -71,16 +80,16 @@ def _layer(name: str, layer: dict[str, jax.Array]) -> nn.Conv2d | nn.ConvTranspo
 
 
 def _batch_norm(layer: dict[str, jax.Array]) -> nn.BatchNorm2d:
-    """A BatchNorm2d with our epsilon and momentum, which PyTorch counts from the other end."""
+    """Returns a BatchNorm2d with this project's epsilon and momentum; PyTorch's momentum is 1 minus ours."""
     net = DeconvNet(CLASSES)
     module = nn.BatchNorm2d(len(layer["scale"]), eps=net.bn_epsilon, momentum=1 - net.bn_momentum)
     values = {"weight": torch.tensor(layer["scale"]), "bias": torch.tensor(layer["bias"])}
-    module.load_state_dict(values, strict=False)  # running statistics begin alike
+    module.load_state_dict(values, strict=False)  # Initial running statistics are the same in both.
     return module
 
 
 def device() -> str:
-    """Returns PyTorch's name of the device that JAX uses; on a GPU, sets what speeds PyTorch up."""
+    """Returns PyTorch's name of the device that JAX uses; on a GPU, switches on TF32 and cuDNN's search."""
     if jax.default_backend() == "cpu":
         return "cpu"
     torch.backends.cudnn.benchmark = True
@@ -89,7 +98,15 @@ def device() -> str:
 
 
 def training(variables: Variables, batch: dict[str, np.ndarray], dtype: str) -> Contender[Tensor]:
-    """Returns the training step that `train.ours` makes: channels_last, autocast for bfloat16, compiled on a GPU."""
+    """Returns PyTorch's training step, which computes the same as `train.ours`.
+
+    It uses channels_last, autocast for bfloat16, and torch.compile on a GPU if that works.
+
+    Args:
+      variables: initial values, those of this project's network.
+      batch: "image" uint8 RGB [B, S, S, 3] and "label" uint8 [B, S, S], 255 = ignored.
+      dtype: of the computation, "float32" or "bfloat16".
+    """
     on = device()
     if on == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -123,7 +140,7 @@ def training(variables: Variables, batch: dict[str, np.ndarray], dtype: str) -> 
 
 
 def _optimizer(network: Network) -> torch.optim.SGD:
-    """SGD with the parameter groups of `make_optimizer`."""
+    """Returns SGD with the learning rates and weight decay of `make_optimizer`."""
     settings = optimizer_settings()
     rate, decay = settings["learning_rate"], settings["weight_decay"]
     weights = [layer.weight for layer in network.layers.values()]
@@ -137,11 +154,15 @@ def _optimizer(network: Network) -> torch.optim.SGD:
 
 
 def forward_pass(variables: Variables, example: Tensor) -> tuple[Callable[[Tensor], Tensor], int, str]:
-    """Returns the network with folded batch normalisation, its number of parameters, and how it is run.
+    """Returns the network for inference, with batch normalisation folded into the convolutions.
 
     Args:
-      variables: of our network.
-      example: images [N, 3, H, W] on `device()`, of the size and batch that will be used.
+      variables: of this project's network.
+      example: images, float tensor [N, 3, H, W] on `device()`, with the size and batch that will be used.
+
+    Returns:
+      A function from images [N, 3, H, W] to scores [N, K, H, W], the number of parameters, and how the network runs,
+      such as "torch.compile".
     """
     network = Network(variables).eval()
     for name, norm in network.norms.items():
@@ -163,13 +184,13 @@ def forward_pass(variables: Variables, example: Tensor) -> tuple[Callable[[Tenso
 def _compiled(
     network: Network, trial: Callable[[Callable[[Tensor], Tensor]], object], on: str
 ) -> tuple[Callable[[Tensor], Tensor], str]:
-    """The network, compiled on a GPU if that works here, and how it is run."""
+    """Returns the network, compiled on a GPU if that works, and "eager", "torch.compile" or why compilation failed."""
     if on == "cpu":
         return network, "eager"
     try:
         fast = torch.compile(network)
         trial(fast)
-    except Exception as error:  # Triton, a compiler or an operation is missing: many kinds
+    except Exception as error:  # Triton, a compiler or an operation is missing; errors are of many kinds.
         return network, f"eager; torch.compile fails: {str(error).strip().splitlines()[0][:80]}"
     return fast, "torch.compile"
 
@@ -180,11 +201,15 @@ def _count(network: Network) -> int:
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """No TF32 on either side: a network with random weights makes it look like another computation.
+    """Switches TF32 off on both sides inside the context.
 
-    PyTorch then computes eagerly, because a compiled network would be compiled again for another precision.
+    A network with random weights amplifies the rounding of TF32 so much that the scores would seem different.
+    PyTorch runs eagerly inside the context, because it would compile the network again for another precision.
+
+    Yields:
+      None.
     """
-    if jax.default_backend() == "cpu":  # has no TF32; our programs would be compiled again
+    if jax.default_backend() == "cpu":  # A CPU has no TF32, and another precision would compile our programs again.
         yield
         return
     torch.set_float32_matmul_precision("highest")
@@ -195,6 +220,6 @@ def full_precision() -> Iterator[None]:
 
 
 def _allow_tf32() -> None:
-    """What XLA does by default."""
+    """Lets PyTorch multiply float32 in TF32, as XLA does by default."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True

@@ -1,4 +1,4 @@
-"""All benchmarks by name, each with the flags that it takes."""
+"""The table of all benchmarks: name, module and flags."""
 
 from types import ModuleType
 from typing import NamedTuple
@@ -7,10 +7,15 @@ from . import crf, environment, forward, growth, infer, input, proposals, repeat
 
 
 class Benchmark(NamedTuple):
-    """A benchmark."""
+    """A benchmark.
 
-    module: ModuleType  # its `run` returns numbers, one JSON object; its `tables` makes tables of them
-    flags: tuple[str, ...] = ()  # the arguments of `run`
+    Attributes:
+      module: its `run` returns the numbers as one JSON object; its `tables` turns them into tables.
+      flags: names of the flags of experiments.benchmark that `run` takes as arguments.
+    """
+
+    module: ModuleType
+    flags: tuple[str, ...] = ()
 
 
 BENCHMARKS = {

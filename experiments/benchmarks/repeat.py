@@ -1,12 +1,12 @@
-"""Whether two runs of the same training are equal bit for bit: 20 steps from the same weights on the same crops.
+"""Checks whether two runs of the same training are equal bit for bit: 20 steps from the same weights on the same crops.
 
     python -m experiments.benchmark repeat [--batch_size=N] [--width=W] [--dtype=bfloat16] [--json=FILE]
     XLA_FLAGS=--xla_gpu_deterministic_ops=true python -m experiments.benchmark repeat
 
-Two processes run at the same time on one device, each of which compiles its own step, as two runs on two days do; they
-keep no compiled programs. Compared are the losses of all steps and a hash of all parameters and batch statistics after
-the last one. Steps are those of `train`: 2 crops on a CPU, 8 otherwise, or N; float32 on a CPU, bfloat16 otherwise.
-XLA_FLAGS holds for both.
+Two processes run at the same time on one device. Each compiles its own step, like two runs on different days, and no
+compiled program is kept. The benchmark compares the losses of all steps, and after the last step a hash of all
+parameters and batch statistics. The steps are those of `train`: 2 crops in float32 on a CPU, otherwise 8 crops in
+bfloat16, unless flags say otherwise. Both processes use XLA_FLAGS.
 """
 
 import hashlib
@@ -28,7 +28,15 @@ RUNS = 2
 
 
 def run(batch_size: int | None, width: float, dtype: str | None) -> Numbers:
-    """Trains in two processes and compares; the arguments are the flags of the command.
+    """Trains in two processes and compares the results.
+
+    Args:
+      batch_size: crops per step; None: 2 on a CPU, otherwise 8.
+      width: factor on the channels of all layers, above 0 and at most 1.
+      dtype: of the computation, "float32" or "bfloat16"; None: float32 on a CPU, otherwise bfloat16.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
 
     Raises:
       InputError: for a width out of range.
@@ -58,7 +66,16 @@ def run(batch_size: int | None, width: float, dtype: str | None) -> Numbers:
 
 
 def train(batch_size: int, width: float, dtype: str) -> Numbers:
-    """Trains; returns "losses", those of all steps, and "hash", that of the variables."""
+    """Trains STEPS steps in this process.
+
+    Args:
+      batch_size: crops per step.
+      width: factor on the channels of all layers.
+      dtype: of the computation.
+
+    Returns:
+      "losses" of all steps, and "hash" of the variables after the last one.
+    """
     net, devices = make_net(dtype, width), jax.devices()[:1]
     update, state = start_training(net, make_variables(net), devices)
     batch = place_batch(make_batch(batch_size), devices)
@@ -70,7 +87,7 @@ def train(batch_size: int, width: float, dtype: str) -> Numbers:
 
 
 def hash_of(tree: chex.ArrayTree) -> str:
-    """Returns the SHA-256 of the bytes of all arrays of a tree, in the tree's order."""
+    """Returns the SHA-256 of the bytes of all arrays of a tree, in the tree's order, as hexadecimal digits."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(tree):
         digest.update(np.asarray(leaf).tobytes())
@@ -78,7 +95,7 @@ def hash_of(tree: chex.ArrayTree) -> str:
 
 
 def verdict(numbers: Numbers) -> str:
-    """Returns whether the runs are equal, and from which step on they are not."""
+    """Returns in words whether the runs are equal, and otherwise the first step at which they differ."""
     if numbers["equal"]:
         return "equal bit for bit"
     first = numbers["first_step_that_differs"]
@@ -86,7 +103,7 @@ def verdict(numbers: Numbers) -> str:
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns one row: the setting and whether the runs are equal."""
+    """Returns one table with one row: the setting and whether the runs are equal."""
     title = f"Two runs of {numbers['steps']} steps of {numbers['batch_size']} images; {numbers['device']}"
     row = [numbers["xla_flags"] or "default", numbers["dtype"], verdict(numbers)]
     return [Table(title, ("XLA_FLAGS", "dtype", "the runs are"), [row])]

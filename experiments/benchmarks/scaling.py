@@ -1,12 +1,16 @@
-"""Weak scaling from compiled programs: what a step loses to summing up gradients on more accelerators.
+"""Computes weak scaling from compiled programs: the time that a step loses to all-reduces on more accelerators.
 
     python -m experiments.benchmark scaling [--report=FILE] [--step_ms=MS] [--json=FILE]
 
-Nothing is measured here. When each all-reduce starts and ends, and its bytes, are those of a program that XLA compiled
-(`experiments.compile --json=FILE`); without --report, of all such files in docs/results/compiled. Everything else in
-the step takes its compiled bound times a factor: that of one H100 where it was measured, or the reader's own step time,
---step_ms. Rates of links are the vendors', of which 80 % is assumed to be reached (`experiments/compiled/hardware.py`).
-More accelerators are assumed to run the same program, each with as many images.
+Nothing is measured here. The start, the end and the bytes of each all-reduce are read from a report of a program that
+XLA compiled (`experiments.compile --json=FILE`); without --report, from all reports in docs/results/compiled.
+
+Assumptions:
+
+- Everything else in the step takes its compiled bound times a factor. The factor is the one measured on one H100, or it
+  follows from your own step time, --step_ms.
+- Links reach 80 % of the vendors' rates (`experiments/compiled/hardware.py`).
+- More accelerators run the same program, each with as many images.
 """
 
 import json
@@ -21,28 +25,33 @@ from ..compiled.topologies import accelerator_of
 from .harness import Numbers, Table
 
 REPORTS = Path(__file__).resolve().parents[2] / "docs/results/compiled"
-SIZES = (8, 64, 256)  # accelerators
+SIZES = (8, 64, 256)  # numbers of accelerators
 # A step of 64 images in bfloat16 took 38.4 ms on one H100 (docs/performance.md); the bound of that program was 26.8 ms.
 SLOWER_THAN_BOUND = 38.4 / 26.8
 
 
 def run(report: str | Path | None, step_ms: float | None) -> Numbers:
-    """Computes the scaling.
+    """Computes the scaling of every report.
 
     Args:
-      report: file of `experiments.compile --json`; None: all in docs/results/compiled.
-      step_ms: measured milliseconds of that report's step on one accelerator; None: estimated from its bound.
+      report: file of `experiments.compile --json`; None takes all files in docs/results/compiled.
+      step_ms: measured milliseconds of that report's step on one accelerator; None estimates them from the bound.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
 
     Raises:
-      InputError: for a time that is none, or a file that cannot be used.
+      InputError: for a `step_ms` that is not above 0 or has no `report`, and for a file that cannot be used.
     """
     if step_ms is not None and step_ms <= 0:
-        raise InputError(f"--step_ms={step_ms:g}: expected the milliseconds of a step, more than 0")
+        raise InputError(f"--step_ms={step_ms:g}: expected the milliseconds of a step, above 0")
     if step_ms is not None and report is None:
-        raise InputError(f"--step_ms={step_ms:g}: expected --report too, the compiled program of that step")
+        raise InputError(f"--step_ms={step_ms:g} needs the compiled program of that step; give --report=FILE too")
     files = [Path(report)] if report else sorted(REPORTS.glob("*.json"))
     if not files:
-        raise InputError(f"{REPORTS} holds no reports; give --report=FILE, made by experiments.compile --json=FILE")
+        raise InputError(
+            f"{REPORTS} holds no reports; give --report=FILE, which experiments.compile --json=FILE writes"
+        )
     return {
         "step": "given" if step_ms else f"bound of the compiled program times {SLOWER_THAN_BOUND:.2f}",
         "cases": [case(read_report(file), step_ms) for file in files],
@@ -50,10 +59,10 @@ def run(report: str | Path | None, step_ms: float | None) -> Numbers:
 
 
 def read_report(file: Path) -> Numbers:
-    """Returns the report of a compiled program.
+    """Reads a report of a compiled program.
 
     Raises:
-      InputError: if the file is not one.
+      InputError: if the file cannot be read or is no such report.
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -65,7 +74,16 @@ def read_report(file: Path) -> Numbers:
 
 
 def case(report: Numbers, step_ms: float | None) -> Numbers:
-    """Returns the numbers of a compiled program on one accelerator and on more."""
+    """Computes the scaling of one compiled program.
+
+    Args:
+      report: the result of `read_report`.
+      step_ms: measured milliseconds of the step on one accelerator; None estimates them from the bound.
+
+    Returns:
+      The program's setting, "step_seconds" on one accelerator, and "scaling": by number of accelerators, seconds of
+      "all_reduce" and "step", and "efficiency" from 0 to 1.
+    """
     step, accelerator = report["step"], accelerator_of(report["topology"])
     alone = step_ms / 1000 if step_ms else SLOWER_THAN_BOUND * step["bound_seconds"]
     scaling = {}
@@ -86,7 +104,7 @@ def case(report: Numbers, step_ms: float | None) -> Numbers:
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns a row for each compiled program."""
+    """Returns one table with a row for each compiled program, from the numbers of `run`."""
     on = f"on {', '.join(map(str, SIZES))} accelerators"
     title = f"Step on one accelerator: {numbers['step']}. All-reduces and efficiency: {on}."
     columns = (

@@ -1,11 +1,16 @@
-"""Milliseconds of pooling with indices and unpooling, forward and backward, beside PyTorch and the general form.
+"""Measures pooling with indices and unpooling in milliseconds, and compares them with PyTorch and the general form.
 
     python -m experiments.benchmark unpool [--batch_size=N] [--json=FILE]
 
-At the five sizes where the network pools and unpools, 8 images or N, float32, channels last everywhere: maximum of 2x2
-windows with its position, unpooling to that position, and the gradient of both. Three ways: `ops.max_unpool` with the
-promise window=2, which is what the network does; without it, scatters and gathers on the indices; PyTorch's MaxPool2d
-and MaxUnpool2d. All must give the same values and gradients. Rounds alternate; ratios are those of each round.
+Measured are the maximum of 2x2 windows with its position, unpooling to that position, and the gradient of both, for 8
+images or N in float32 with channels last. The five sizes are those of the network's poolings. Three ways are compared:
+
+- `ops.max_unpool` with window=2, as the network uses it;
+- `ops.max_unpool` without `window`, which scatters and gathers by the indices;
+- PyTorch's MaxPool2d and MaxUnpool2d.
+
+All must give the same values and gradients. Rounds alternate between them, because the speed of a machine drifts;
+ratios are those of each round.
 """
 
 import time
@@ -29,14 +34,20 @@ ROUNDS = 9
 BATCH_SIZE = 8
 GENERAL = "deconvnet_jax, any window"
 
-Program = Callable[[], tuple[Any, Any]]  # starts one round; returns the unpooled map and the gradient of its input
+Program = Callable[[], tuple[Any, Any]]  # runs one round; returns the unpooled map and the gradient of its input
 
 
 def run(batch_size: int | None) -> Numbers:
-    """Measures pooling and unpooling.
+    """Measures all sizes.
+
+    Args:
+      batch_size: number of images; None: 8.
+
+    Returns:
+      The numbers for `tables`, one JSON object.
 
     Raises:
-      RuntimeError: if the ways do not agree.
+      RuntimeError: if two ways give different values or gradients.
     """
     setting = harness.setting()
     sizes = [(SIZE >> (block - 1), widths[-1]) for block, widths in ENCODER_WIDTHS.items()]
@@ -50,7 +61,20 @@ def run(batch_size: int | None) -> Numbers:
 
 
 def measure(compare: bool, batch_size: int, side: int, channels: int) -> Numbers:
-    """Returns seconds of every way, and how many times as fast ours is as each of the others."""
+    """Measures all ways at one size.
+
+    Args:
+      compare: True measures PyTorch too.
+      batch_size: number of images.
+      side: height and width of the map before pooling.
+      channels: of the map.
+
+    Returns:
+      By name of the way, "seconds" (`harness.spread` of the rounds) and "ratio" (`harness.times_as_fast`).
+
+    Raises:
+      RuntimeError: if two ways give different values or gradients.
+    """
     rng = np.random.default_rng(0)
     x, upstream = (rng.standard_normal((batch_size, side, side, channels), np.float32) for _ in range(2))
     programs = {OURS: ours(x, upstream, 2), GENERAL: ours(x, upstream, None)}
@@ -65,7 +89,13 @@ def measure(compare: bool, batch_size: int, side: int, channels: int) -> Numbers
 
 
 def ours(x: np.ndarray, upstream: np.ndarray, window: int | None) -> Program:
-    """Returns this project's, with or without the promise."""
+    """Returns this project's program.
+
+    Args:
+      x: float32 [N, H, W, C], the map before pooling.
+      upstream: float32 [N, H, W, C], the gradient of the unpooled map.
+      window: 2, or None for the general form.
+    """
 
     def forward_and_backward(x: jax.Array, upstream: jax.Array) -> tuple[jax.Array, jax.Array]:
         def unpooled(x: jax.Array) -> jax.Array:
@@ -79,7 +109,12 @@ def ours(x: np.ndarray, upstream: np.ndarray, window: int | None) -> Program:
 
 
 def theirs(x: np.ndarray, upstream: np.ndarray) -> Program:
-    """Returns PyTorch's, on arrays that are channels_last."""
+    """Returns PyTorch's program, with channels_last arrays.
+
+    Args:
+      x: float32 [N, H, W, C], the map before pooling.
+      upstream: float32 [N, H, W, C], the gradient of the unpooled map.
+    """
     import torch
 
     device = "cpu" if jax.default_backend() == "cpu" else "cuda"
@@ -97,7 +132,7 @@ def theirs(x: np.ndarray, upstream: np.ndarray) -> Program:
 
 
 def timed(program: Program) -> float:
-    """Returns the seconds of a round."""
+    """Runs one round, waits for the device, and returns the seconds."""
     begin = time.perf_counter()
     y, gradient = program()
     if isinstance(y, jax.Array):
@@ -108,7 +143,7 @@ def timed(program: Program) -> float:
 
 
 def check(programs: dict[str, Program]) -> None:
-    """Raises RuntimeError unless all ways give the same; compiles, too."""
+    """Raises RuntimeError unless all ways give the same values and gradients. The call also compiles the programs."""
     expected = [np.asarray(array) for array in programs[OURS]()]
     for name, program in programs.items():
         found = program()
@@ -119,7 +154,7 @@ def check(programs: dict[str, Program]) -> None:
 
 
 def tables(numbers: Numbers) -> list[Table]:
-    """Returns milliseconds, a row for each size."""
+    """Returns one table of milliseconds with a row for each size, from the numbers of `run`."""
     rows = []
     for size, result in numbers["results"].items():
         row = [size, harness.text(result["seconds"][OURS], 1e-3)]

@@ -1,4 +1,4 @@
-"""Short rounds, and processes that are calls."""
+"""Fixtures that make benchmarks short and replace new processes by calls."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from experiments.benchmarks import harness
 
 @pytest.fixture
 def short(monkeypatch):
-    """Two rounds of one step, little arithmetic for the machine's own rates."""
+    """Makes two rounds of one step, and little arithmetic for the rates of the machine."""
     for name, value in {"ROUNDS": 2, "SECONDS": 0.0, "WARM": 1, "RATE_ROUNDS": 1, "COPY_BYTES": 2**20}.items():
         monkeypatch.setattr(harness, name, value)
 
@@ -21,7 +21,7 @@ def without_torch(monkeypatch):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """What would be called in a new process is called here; returns the environments asked for."""
+    """Calls functions in this process instead of a new one; returns the environments that were requested."""
     environments = []
 
     def start_process(function, *arguments, **environment):
@@ -41,7 +41,7 @@ def in_this_process(monkeypatch):
 
 @pytest.fixture
 def check_spread():
-    """Median and range of a positive number."""
+    """Returns a check that median and range are positive and in order."""
 
     def check(spread):
         assert 0 < spread["min"] <= spread["median"] <= spread["max"]

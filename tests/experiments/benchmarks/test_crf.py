@@ -1,4 +1,4 @@
-"""The benchmark of the dense CRF: both sides compute the same; the numbers themselves are no test."""
+"""Tests that both sides of the CRF benchmark compute the same; the measured numbers are not tested."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from experiments.benchmarks import crf
 
 @pytest.fixture(autouse=True)
 def little(monkeypatch):
-    """Small images, a few classes and rounds."""
+    """Makes images small and classes and rounds few."""
     for name, value in {"HEIGHT": 24, "WIDTH": 32, "CLASSES": 3, "ROUNDS": 2, "PHOTOGRAPHS": 1}.items():
         monkeypatch.setattr(crf, name, value)
 
@@ -38,7 +38,7 @@ def test_without_pydensecrf_there_is_no_ratio(monkeypatch):
         assert result["ratio"] is result["agreement"] is None
         assert list(result["seconds"]) == ["deconvnet_jax"]
         assert 1 < result["vertices"][0][0] < 24 * 32
-    assert "against nothing: pydensecrf2 is not installed" in crf.tables(numbers)[0].title
+    assert "no comparison: pydensecrf2 is not installed" in crf.tables(numbers)[0].title
 
 
 def test_another_crf_is_no_comparison():
@@ -52,7 +52,7 @@ def test_another_crf_is_no_comparison():
 
 
 def test_our_side_does_what_dense_crf_does():
-    """And labels say where the scores are."""
+    """Also, most labels are those of the highest scores."""
     image, scores = crf.draw_image(0), crf.draw_scores(24, 32, 0)
     unary = crf.unary_of(scores)
     np.testing.assert_allclose(np.exp(-unary).sum(-1), 1, atol=1e-4)
@@ -71,5 +71,5 @@ def test_images():
 
 
 def test_a_folder_without_photographs(tmp_path):
-    with pytest.raises(InputError, match=r"^--voc_root=.*: there are no photographs"):
+    with pytest.raises(InputError, match=r"^--voc_root=.*: no photographs"):
         crf.run(tmp_path)

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""Tests the report of the machine of a measurement."""
 
 from experiments.benchmarks import environment
 

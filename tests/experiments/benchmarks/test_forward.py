@@ -1,4 +1,4 @@
-"""The forward pass: both sides compute the same; the numbers are no test."""
+"""Tests that both sides of the forward benchmark compute the same; the measured numbers are not tested."""
 
 import pytest
 
@@ -25,7 +25,7 @@ def test_without_pytorch():
     numbers = forward.run(2, 1 / 32)
     (result,) = numbers["results"].values()
     assert result["ratio"] is None
-    assert "against nothing: PyTorch is not installed" in forward.tables(numbers)[0].title
+    assert "no comparison: PyTorch is not installed" in forward.tables(numbers)[0].title
 
 
 def test_another_computation_is_noticed(rng):

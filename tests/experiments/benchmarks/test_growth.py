@@ -1,4 +1,4 @@
-"""How a step's cost grows: a narrow network at a few points; the numbers themselves are no test."""
+"""Tests the growth benchmark with a narrow network at a few points; the measured numbers are not tested."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from experiments.benchmarks.growth import Point
 
 SERIES = {
     "batch": [Point(2, 224, 1)],
-    "size": [Point(2, 256, 1), Point(2, 200, 1)],  # the last size does not exist
+    "size": [Point(2, 256, 1), Point(2, 200, 1)],  # The network refuses the last size.
     "devices": [Point(2, 224, 2)],
 }
 
@@ -32,7 +32,7 @@ def test_every_series_is_measured_and_drawn(monkeypatch, tmp_path, capsys, in_th
         environment.get("XLA_FLAGS", "").split("--xla_force_host_platform_device_count=")[-1]
         for environment in in_this_process
     ]
-    assert flags == ["", "1", "1", "1", "2"]  # the first process tells the devices
+    assert flags == ["", "1", "1", "1", "2"]  # The first process reports the devices.
     printed = capsys.readouterr().err
     assert "Point(batch_size=2, size=200, devices=1) was not measured: " in printed
     assert "multiples of 32" in printed
@@ -42,7 +42,7 @@ def test_every_series_is_measured_and_drawn(monkeypatch, tmp_path, capsys, in_th
 
 
 def test_a_point(monkeypatch, check_spread):
-    """The step that is measured is of this network, batch and number of devices; that it trains is test_train's."""
+    """The measured step has the given network, batch and number of devices. test_train.py tests that it trains."""
     made = []
 
     def ours(net, variables, batch, devices):
@@ -58,5 +58,5 @@ def test_a_point(monkeypatch, check_spread):
 
 def test_nothing_could_be_measured(monkeypatch, in_this_process):
     monkeypatch.setattr(growth, "SERIES", {"cpu": {"size": [Point(2, 200, 1)]}})
-    with pytest.raises(InputError, match=r"^no step could be measured: the reasons are above$"):
+    with pytest.raises(InputError, match=r"^no step could be measured, for the reasons above; give a smaller --width$"):
         growth.run(1 / 32, None)

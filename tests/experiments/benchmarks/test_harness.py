@@ -1,4 +1,4 @@
-"""Turns, ratios, processes and memory, without a network."""
+"""Tests turns, ratios, processes and memory without a network."""
 
 import math
 import operator
@@ -21,7 +21,7 @@ def test_contenders_take_turns():
     sides = {name: side(lambda name=name: calls.append(name)) for name in (harness.OURS, harness.THEIRS)}
     found = harness.compare(sides, batch_size=4)
     ours, theirs = sides
-    assert calls == [ours, ours, theirs, theirs, ours, theirs, ours, theirs]  # warm-up and a first measurement before
+    assert calls == [ours, ours, theirs, theirs, ours, theirs, ours, theirs]  # after warm-up and a first measurement
     assert found["loss"] == {ours: math.pi, theirs: math.pi}
     assert found["parameters"] == {ours: 7, theirs: 7}
     assert found["mode"][ours] == "by hand"
@@ -34,7 +34,7 @@ def test_ratios_are_of_the_same_round():
 
 
 def test_a_table_of_networks(capsys):
-    """8 images per second of 100 GFLOP each, on a machine that makes 4 TFLOP/s."""
+    """8 images/s of 100 GFLOP each, on a machine with 4 TFLOP/s."""
     result = {"images_per_second": {"deconvnet_jax": harness.spread([8, 4, 16])}, "ratio": None}
     result |= {"peak_bytes": {"deconvnet_jax": 2.5e9}, "mode": {"deconvnet_jax": "jit"}}
     numbers = {"device": "cpu", "cores": 1, "alternative": None, "no_alternative": "PyTorch is not installed"}
@@ -42,7 +42,7 @@ def test_a_table_of_networks(capsys):
     assert rows == [["deconvnet_jax, float32", "8 (4 to 16)", "0.8", "20 %", "2.5 GB", "-", "jit"]]
     harness.show([harness.Table(harness.title("Steps", numbers), harness.RATE_COLUMNS, rows)])
     printed = capsys.readouterr().err
-    assert "Steps; cpu, 1 cores; against nothing: PyTorch is not installed" in printed
+    assert "Steps; cpu, 1 cores; no comparison: PyTorch is not installed" in printed
     assert "2.5 GB" in printed
 
 
@@ -71,8 +71,8 @@ def test_another_process():
         harness.result_of(harness.start_process(operator.floordiv, 1, 0))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_the_most_memory_is_of_what_came_last():
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports peak memory")
+def test_peak_memory_starts_from_the_last_reset():
     harness.forget_peak()
     before = harness.process_peak()
     np.ones(200_000_000, np.uint8)

@@ -1,4 +1,4 @@
-"""The inference benchmark: both sides do the same work; the numbers themselves are no test."""
+"""Tests that both sides of the inference benchmark compute the same; the measured numbers are not tested."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,14 @@ def no_crf(scores, image, keywords):
 
 @pytest.fixture
 def little(monkeypatch):
-    """A small image, few proposals, few rounds, no CRF but the scores themselves."""
+    """Makes the image small, proposals and rounds few, and replaces the CRF by the labels of the scores."""
     for name, value in {"HEIGHT": 90, "WIDTH": 120, "COUNTS": (2, 5), "COUNT": 5, "ROUNDS": 2}.items():
         monkeypatch.setattr(infer, name, value)
     monkeypatch.setattr(crf, "find_contenders", lambda: ({"deconvnet_jax": no_crf}, "not here"))
 
 
 def test_both_sides_do_the_same_work(little, check_spread):
-    """A narrow network and few windows, the last batch not full: every stage agrees, and so do whole passes."""
+    """With a narrow network and a last batch that is not full, every stage agrees, and so do whole passes."""
     pytest.importorskip("torch", reason="PyTorch is the alternative: pip install deconvnet_jax[reference]")
     numbers = infer.run(2, WIDTH)
     assert numbers["proposals"] == 5
@@ -39,7 +39,7 @@ def test_both_sides_do_the_same_work(little, check_spread):
         numbers["stages"][stage]["seconds"]["PyTorch, OpenCV"] for stage in ("total", "network", "aggregation")
     )
     assert total["min"] > sum(part["min"] for part in parts)
-    assert [row[0] for row in infer.tables(numbers)[0].rows] == [*STAGES, "CRF, against pydensecrf2"]
+    assert [row[0] for row in infer.tables(numbers)[0].rows] == [*STAGES, "CRF, compared with pydensecrf2"]
 
 
 @pytest.mark.usefixtures("without_torch")
@@ -47,7 +47,7 @@ def test_without_alternatives(little, capsys):
     numbers = infer.run(None, WIDTH)
     assert numbers["alternative"] is None
     assert numbers["agreement"] is None
-    assert numbers["batch_size"] == 5  # no more than there are proposals
+    assert numbers["batch_size"] == 5  # at most the number of proposals
     for result in (*numbers["stages"].values(), numbers["crf"]):
         assert list(result["seconds"]) == ["deconvnet_jax"]
         assert result["ratio"] is None
@@ -57,8 +57,8 @@ def test_without_alternatives(little, capsys):
         assert cost["peak_bytes"] is None or cost["peak_bytes"] > 50e6
     harness.show(infer.tables(numbers))
     printed = capsys.readouterr().err
-    assert "against nothing: PyTorch is not installed" in printed
-    assert "CRF against nothing: not here" in printed
+    assert "no comparison: PyTorch is not installed" in printed
+    assert "CRF without comparison: not here" in printed
 
 
 def test_another_computation_is_no_comparison(little):

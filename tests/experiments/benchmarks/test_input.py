@@ -1,4 +1,4 @@
-"""The input pipeline beside PyTorch's: both cut the same crops; the numbers themselves are no test."""
+"""Tests that both sides of the input benchmark cut the same crops; the measured numbers are not tested."""
 
 import json
 import os
@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 
 def test_little_of_everything(tmp_path):
-    """In a program of its own, as Grain's and PyTorch's workers share memory with it."""
+    """Runs in a separate program, because the workers of Grain and PyTorch share memory with it."""
     pytest.importorskip("torch")
     (tmp_path / "little.py").write_text(LITTLE)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -47,7 +47,7 @@ def test_little_of_everything(tmp_path):
 
 
 def test_the_alternative_cuts_the_same_crops(tmp_path, monkeypatch):
-    """Without chance, pixel by pixel: windows within the image and beyond it."""
+    """Without random crops, pixels are equal in windows inside the image and beyond it."""
     pytest.importorskip("torch")
     monkeypatch.setattr(input_benchmark, "RESIZE", 224)
     names = input_benchmark.write_images(tmp_path / "voc", 3)
@@ -60,9 +60,11 @@ def test_the_alternative_cuts_the_same_crops(tmp_path, monkeypatch):
         found = theirs[i]
         its = found["image"].numpy()[..., ::-1].astype(int), found["label"].numpy()
         mirrored = [array[:, ::-1] for array in its]
-        if np.abs(mirrored[0] - image).mean() < np.abs(its[0] - image).mean():  # a label may be its own mirror image
+        if (
+            np.abs(mirrored[0] - image).mean() < np.abs(its[0] - image).mean()
+        ):  # Images decide, because a label may be symmetric.
             its = mirrored
         beyond += (label == 255).any()
-        assert np.mean(its[1] == label) > 0.97  # nearest pixels are chosen by another rounding
+        assert np.mean(its[1] == label) > 0.97  # The two sides round the nearest pixel differently.
         assert np.abs(its[0] - image).mean() < 3
     assert 0 < beyond < 12

@@ -1,4 +1,4 @@
-"""The report of a GPU as Markdown: what it says is in the numbers."""
+"""Tests the Markdown of a GPU report against the numbers that it shows."""
 
 import re
 
@@ -102,7 +102,7 @@ def test_every_beginning_of_a_report_can_be_read(names):
     for lines in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({line.count("|") for line in lines.splitlines()}) == 1, lines
     assert "None" not in text
-    assert "All of these finished." in text
+    assert "All of these parts finished." in text
 
 
 def test_numbers_of_the_report():
@@ -117,7 +117,7 @@ def test_numbers_of_the_report():
         "| --x | bfloat16 | equal bit for bit |",
         "| total | 0.03 (0.027 to 0.033) | 0.09 (0.081 to 0.099) | 3 (2.7 to 3.3) |",
         "99.9987 %",
-        "Pooling and unpooling of 8 images; NVIDIA H200, 16 cores; against nothing: no PyTorch",
+        "Pooling and unpooling of 8 images; NVIDIA H200, 16 cores; no comparison: no PyTorch",
         "| 1 ms |",
         "9,000 crops/s, 3 times as fast",
         "| measured | 32 | 2 |",
@@ -127,7 +127,7 @@ def test_numbers_of_the_report():
         assert expected in text
 
 
-def test_what_did_not_work_is_said():
+def test_parts_that_did_not_finish_are_reported():
     parts = {
         "crf": outcome(None, FAILED, "error: a | b"),
         "input": outcome(None, "too slow", "stopped after 9 seconds"),
@@ -136,10 +136,10 @@ def test_what_did_not_work_is_said():
     assert "| A part | failed | 10 | `crf.log` | `error: a / b` |" in text
     assert "| A part | too slow | 10 | `input.log` | stopped after 9 seconds |" in text
     assert "python -m x\npython -m x\n" in text
-    assert "A rehearsal: all layers are 0.125 times as wide" in text
+    assert "Rehearsal: all layers are 0.125 times as wide" in text
 
 
-def test_numbers_of_another_form_do_not_end_the_run():
+def test_unexpected_numbers_do_not_end_the_run():
     parts = {"prediction": outcome({"step": {}}), "crf": outcome({"results": []}), "repeat": outcome(NUMBERS["repeat"])}
     text = markdown(report(**parts))
     assert text.count("not shown (") == 4

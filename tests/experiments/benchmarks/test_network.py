@@ -1,4 +1,4 @@
-"""The cost of the network under measurement."""
+"""Tests the cost of the network that benchmarks measure."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from experiments.benchmarks import network
 
 
 def test_cost_of_the_layers():
-    """The paper's network: 251.8 M parameters, 32.75 G multiply-adds, of which the encoder 15.47."""
+    """The paper's network has 251.8 M parameters and 32.75 G multiply-adds per image, 15.47 of them in the encoder."""
     net = network.make_net("float32", 1.0)
     layers = network.layer_costs(net)
     assert [layer.name for layer in layers[13:16]] == ["fc6", "fc7", "fc6-deconv"]

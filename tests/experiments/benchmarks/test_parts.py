@@ -1,4 +1,4 @@
-"""Parts of a report: shares of the time, failures, and what is left when the program is killed."""
+"""Tests the parts of a report: shares of the time, failures, and the results that a killed program leaves."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def runner(tmp_path):
     return made
 
 
-def test_what_becomes_of_parts(runner, tmp_path):
+def test_outcomes_of_parts(runner, tmp_path):
     good = f"echo said; echo '{{\"speed\": 3}}' >{tmp_path}/good.json"
     runner.run(30, [shell("good", good)])
     runner.run(0, [shell("bad", "echo before; echo 'error: no luck' >&2; exit 3")])
@@ -47,7 +47,7 @@ def test_what_becomes_of_parts(runner, tmp_path):
     assert found["good"]["error"] is None
     assert found["bad"]["error"] == "error: no luck"
     assert found["bad"]["numbers"] is None
-    assert found["killed"]["error"] == "ended with status -9 and said nothing"
+    assert found["killed"]["error"] == "exit status -9, without any output"
     assert found["counted"]["numbers"] == {"lines": 2}
     assert (tmp_path / "good.log").read_text() == "said\n"
 
@@ -63,10 +63,10 @@ def test_a_slow_part_ends_with_its_children_and_the_others_run(runner, tmp_path)
     assert not alive(child)
 
 
-def test_time_that_is_left_goes_to_the_next_and_nobody_takes_it_from_others(runner):
+def test_unused_time_goes_to_the_next_part_and_no_part_uses_the_time_of_others(runner):
     runner.run(20, [shell("first", "true")])
     runner.run(10, [shell("second", "true")])
-    assert 26 < runner.outcomes["second"]["limit"] <= 27  # 3 to end it
+    assert 26 < runner.outcomes["second"]["limit"] <= 27  # GRACE is kept for its end.
     runner._end -= 30
     runner.run(1, [shell("late", "true")])
     assert runner.outcomes["late"]["status"] == NOT_STARTED
@@ -105,7 +105,7 @@ runner.run(30, [Part("second", "Second", ("bash", "-c", f"echo $$ >{folder}/pid;
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_killed_program_has_kept_what_finished(tmp_path, number):
+def test_a_killed_program_has_kept_finished_parts(tmp_path, number):
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
@@ -116,7 +116,7 @@ def test_a_killed_program_has_kept_what_finished(tmp_path, number):
     pid = int((tmp_path / "pid").read_text())
     if number == signal.SIGTERM:
         wait_for(lambda: not alive(pid))
-    else:  # `timeout` ends it later
+    else:  # `timeout` ends it later.
         os.kill(pid, signal.SIGKILL)
 
 

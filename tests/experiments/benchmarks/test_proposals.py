@@ -1,4 +1,4 @@
-"""Recall of object proposals on drawn scenes; the times themselves are no test."""
+"""Tests the recall of object proposals on drawn scenes; the measured times are not tested."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Two runs of the same training: what is compared, and that a difference shows."""
+"""Tests the comparison of two runs of the same training, and that it finds a difference."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from experiments.benchmarks import harness, repeat
 
 def test_two_runs_of_a_narrow_network(monkeypatch, in_this_process):
     monkeypatch.setattr(repeat, "STEPS", 2)
-    numbers = repeat.run(2, 1 / 32, "float32")  # as in test_train.py: compiled once
+    numbers = repeat.run(2, 1 / 32, "float32")  # as in test_train.py, so that it compiles once
     assert numbers["equal"]
     assert numbers["first_step_that_differs"] is None
     assert numbers["losses"][0][0] != numbers["losses"][0][1]
@@ -17,7 +17,7 @@ def test_two_runs_of_a_narrow_network(monkeypatch, in_this_process):
     assert repeat.tables(numbers)[0].rows[0][-1] == "equal bit for bit"
 
 
-def test_a_difference_shows(monkeypatch):
+def test_a_difference_is_found(monkeypatch):
     runs = [{"losses": [3.0, float("nan"), last], "hash": name} for last, name in ((1.0, "a"), (1.5, "b"))]
     monkeypatch.setattr(harness, "start_process", lambda *_, **__: runs.pop(0))
     monkeypatch.setattr(harness, "result_of", lambda run: run)

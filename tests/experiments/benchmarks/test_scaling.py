@@ -1,4 +1,4 @@
-"""The scaling of compiled programs against cases computed by hand."""
+"""Tests the scaling of compiled programs against cases computed by hand."""
 
 import json
 
@@ -13,7 +13,7 @@ EXCHANGE |= {"before_backward_end": True, "flops_between": 1, "num_bytes": 10**9
 
 
 def report(start, end):
-    """Of a program with a bound of 10 ms and one all-reduce of a gigabyte."""
+    """Returns the report of a program with a bound of 10 ms and one all-reduce of a gigabyte."""
     return {
         "topology": "h100:8",
         "batch_per_device": 8,
@@ -41,7 +41,7 @@ def scaled(write, start, end, step_ms):
     return case
 
 
-def test_what_hides_costs_nothing(write):
+def test_an_all_reduce_beside_other_work_costs_nothing(write):
     found = scaled(write, 0.002, 0.009, 20.0)  # twice the bound: 14 ms for an all-reduce of 4.9 ms
     assert found["step_seconds"] == pytest.approx(0.020)
     assert found["scaling"]["8"]["step"] == pytest.approx(0.020)
@@ -49,7 +49,7 @@ def test_what_hides_costs_nothing(write):
     assert (found["batch_per_device"], found["dtype"], found["gradients"]) == (8, "bfloat16", "float32")
 
 
-def test_what_is_waited_for_costs_its_time(write):
+def test_an_all_reduce_that_the_step_waits_for_costs_its_time(write):
     found = scaled(write, 0.009, 0.009, 20.0)
     for size, numbers in found["scaling"].items():
         seconds = all_reduce_seconds(1e9, ACCELERATORS["h100"].levels(int(size)))
@@ -59,7 +59,7 @@ def test_what_is_waited_for_costs_its_time(write):
     assert list(found["scaling"]) == ["8", "64", "256"]
 
 
-def test_half_of_it_hides(write):
+def test_half_of_an_all_reduce_beside_other_work(write):
     seconds = all_reduce_seconds(1e9, ACCELERATORS["h100"].levels(8))
     found = scaled(write, 0.006, 0.006 + seconds / 4, 20.0)  # half of its time, at twice the bound
     assert found["scaling"]["8"]["step"] == pytest.approx(0.020 + seconds / 2)
@@ -80,9 +80,9 @@ def test_the_stored_reports():
 @pytest.mark.parametrize(
     ("given", "step_ms", "message"),
     [
-        (True, 0.0, "--step_ms=0: expected the milliseconds of a step, more than 0"),
-        (True, -3.0, "--step_ms=-3: expected the milliseconds of a step, more than 0"),
-        (False, 50.0, "--step_ms=50: expected --report too, the compiled program of that step"),
+        (True, 0.0, "--step_ms=0: expected the milliseconds of a step, above 0"),
+        (True, -3.0, "--step_ms=-3: expected the milliseconds of a step, above 0"),
+        (False, 50.0, "--step_ms=50 needs the compiled program of that step; give --report=FILE too"),
     ],
 )
 def test_wrong_use(write, given, step_ms, message):
@@ -103,5 +103,5 @@ def test_a_file_that_is_no_report(write, content):
 
 def test_no_reports(monkeypatch, tmp_path):
     monkeypatch.setattr(scaling, "REPORTS", tmp_path)
-    with pytest.raises(InputError, match=r"holds no reports; give --report=FILE, made by experiments\.compile"):
+    with pytest.raises(InputError, match=r"holds no reports; give --report=FILE, which experiments\.compile"):
         scaling.run(None, None)

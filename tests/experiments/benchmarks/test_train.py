@@ -1,4 +1,4 @@
-"""The training benchmark: both sides do the same work; the numbers themselves are no test."""
+"""Tests that both sides of the training benchmark compute the same; the measured numbers are not tested."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ pytestmark = pytest.mark.usefixtures("short")
 
 
 def one_class(batch_size):
-    """A batch on which the loss falls at once, with ignored pixels."""
+    """Returns a batch of one class, with ignored pixels, on which the loss falls at once."""
     batch = network.make_batch(batch_size)
     batch["label"][batch["label"] != 255] = 3
     return batch
@@ -17,7 +17,7 @@ def one_class(batch_size):
 
 @pytest.mark.usefixtures("in_this_process")
 def test_both_sides_do_the_same_work(monkeypatch, check_spread):
-    """A narrow network: as many parameters, the same loss after every round, and it falls."""
+    """With a narrow network, both sides have the same number of parameters and the same loss, which falls."""
     pytest.importorskip("torch", reason="PyTorch is the alternative: pip install deconvnet_jax[reference]")
     monkeypatch.setattr(train, "make_batch", one_class)
     losses = []
@@ -31,7 +31,7 @@ def test_both_sides_do_the_same_work(monkeypatch, check_spread):
     assert len(set(result["parameters"].values())) == 1
     assert all(1e8 < peak < 1e10 for peak in result["peak_bytes"].values())
 
-    # Before the rounds: two measurements of each, not in turns. After them: those of the memory.
+    # Each side is measured twice before the rounds, and its memory after them.
     ours, theirs = ([loss for _, loss in losses[first:8:2]] for first in (4, 5))
     assert np.isfinite(ours).all()
     np.testing.assert_allclose(ours, theirs, rtol=0.01)

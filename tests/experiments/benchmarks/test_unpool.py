@@ -1,4 +1,4 @@
-"""Pooling and unpooling: all ways compute the same; the numbers are no test."""
+"""Tests that all ways of pooling and unpooling compute the same; the measured numbers are not tested."""
 
 import numpy as np
 import pytest
