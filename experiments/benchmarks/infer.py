@@ -53,6 +53,7 @@ from deconvnet_jax.models import fold_batch_norm
 from deconvnet_jax.ops.preprocess import MEAN_BGR
 
 from . import crf, harness
+from .agreement import difference, same_labels, standardised
 from .harness import OURS, Numbers, Table, gigabytes
 from .network import CLASSES, SIZE, check_width, make_net, make_variables
 
@@ -303,7 +304,10 @@ def cut(image: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
     Args:
       image: float32 [H, W, 3].
-      x0, y0, x1, y1: edges of the box in pixels, x1 and y1 exclusive; they may lie outside the image.
+      x0: left edge of the box in pixels; it may lie outside the image.
+      y0: upper edge.
+      x1: right edge, exclusive.
+      y1: lower edge, exclusive.
 
     Returns:
       float32 [224, 224, 3]; pixels beyond the image are black and not blended with its border.
@@ -326,7 +330,10 @@ def take_maximum(canvas: np.ndarray, scores: np.ndarray, x0: int, y0: int, x1: i
     Args:
       canvas: float32 [H, W, K], the scores of the image so far; it is changed.
       scores: float32 [S, S, K], of the box.
-      x0, y0, x1, y1: edges of the box in pixels, x1 and y1 exclusive; they may lie outside the image.
+      x0: left edge of the box in pixels; it may lie outside the image.
+      y0: upper edge.
+      x1: right edge, exclusive.
+      y1: lower edge, exclusive.
     """
     resized = cv2.resize(scores, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     place = canvas[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
@@ -338,7 +345,8 @@ def check_stages(segmenter: Segmenter, network: Network, image: np.ndarray, wind
     """Checks that each stage gives the same on both sides, given the same input.
 
     Args:
-      segmenter, network: the results of `make_segmenter` and `their_network`.
+      segmenter: the result of `make_segmenter`.
+      network: the result of `their_network`.
       image: uint8 RGB [H, W, 3].
       windows: float32 [n, 4], one batch; corners in whole pixels.
 
@@ -368,35 +376,6 @@ def check_stages(segmenter: Segmenter, network: Network, image: np.ndarray, wind
     if not (found["labels"] > LABELS_AGREE and all(found[name] < limit for name, limit in most.items())):
         raise RuntimeError(f"the two sides do not compute the same: {found}")
     return found
-
-
-def difference(mine: np.ndarray, other: np.ndarray) -> float:
-    """Returns the root mean square of the difference of scores, in standard deviations of each class's scores.
-
-    Args:
-      mine, other: scores, float [..., K]; the deviations of `mine` are the unit.
-    """
-    return float(np.sqrt(np.mean((standardised(mine, mine) - standardised(other, mine)) ** 2)))
-
-
-def same_labels(mine: np.ndarray, other: np.ndarray) -> float:
-    """Returns the share of pixels with equal labels after `standardised`.
-
-    Args:
-      mine, other: scores, float [..., K]; the means and deviations of `mine` scale both.
-    """
-    return float(np.mean(standardised(mine, mine).argmax(-1) == standardised(other, mine).argmax(-1)))
-
-
-def standardised(scores: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Returns scores whose classes all have mean 0 and deviation 1; with random weights one class would always win.
-
-    Args:
-      scores: float [..., K].
-      by: float [..., K]; the mean and the standard deviation of each class are computed on these scores.
-    """
-    axes = tuple(range(by.ndim - 1))
-    return (scores - by.mean(axes)) / by.std(axes)
 
 
 def measure(
