@@ -1,15 +1,19 @@
-"""What the paper claims, as small experiments on the embedded scenes, each with several seeds.
+"""Tests the paper's claims with small experiments on the embedded scenes, each with several seeds.
 
     python -m experiments.claims NAME --workdir=DIR [--seeds=3] [--steps=1200]
 
-"unpooling": values go to where the maxima came from, to the corner of each window, or to all of it. "batch_norm": with
-and without. "stages": objects first and proposals then, against either alone, for the same number of steps.
-"proposals": how many are shown, their maximum against their mean, and proposals against the whole image, by the size of
-objects. "crf": the fully connected CRF behind it.
+NAME is one of these experiments:
 
-The network is that of experiments/configs/demo.py, trained for so many steps on 500 scenes, and scored on 60 others. A
-seed decides initial weights, crops and their order; the scenes stay. Trainings and scores that DIR has already are used
-again, also by other experiments. Writes DIR/NAME.json and DIR/NAME.png, and prints mean and range over the seeds.
+- "unpooling": values go to the places of the maxima, to the corner of each window, or to the whole window.
+- "batch_norm": with and without batch normalisation.
+- "stages": objects and then proposals, compared with either alone for the same number of steps.
+- "proposals": their number, their maximum or mean, and proposals or the whole image, by the size of objects.
+- "crf": with and without the fully connected CRF.
+
+The network is that of experiments/configs/demo.py, trained for --steps steps on 500 scenes and scored on 60 others. A
+seed decides initial weights, crops and their order; the scenes are always the same. Trainings and scores that DIR has
+already are not repeated, and experiments share them. Writes DIR/NAME.json and DIR/NAME.png, and prints mean and range
+over the seeds.
 """
 
 from collections.abc import Sequence

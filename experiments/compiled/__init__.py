@@ -1,1 +1,1 @@
-"""What a compiled program costs and sends, read from its text, and the hardware it is compiled for."""
+"""Reads from a compiled program what it costs and sends, and describes the hardware that it is compiled for."""

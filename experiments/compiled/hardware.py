@@ -1,4 +1,4 @@
-"""Accelerators that programs are compiled for: peaks, memory, and the networks between them."""
+"""Accelerators that programs are compiled for: peak rates, memory, and the networks between them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,30 +10,50 @@ GPUS_PER_HOST = 8
 
 
 class Level(NamedTuple):
-    """A network through which accelerators, or groups of them, sum up what they have."""
+    """Network over which accelerators, or groups of them, run an all-reduce.
 
-    devices: int  # accelerators or groups
-    bandwidth: float  # bytes per second that one accelerator sends
-    latency: float  # seconds from one to the next
-    hops: int  # that follow each other on the way to all
+    Attributes:
+      devices: number of accelerators or groups.
+      bandwidth: bytes per second that one accelerator sends.
+      latency: seconds from one accelerator to the next.
+      hops: number of such steps, one after the other, until the data of one accelerator has reached all others.
+    """
+
+    devices: int
+    bandwidth: float
+    latency: float
+    hops: int
 
 
 class Accelerator(NamedTuple):
-    """One kind of accelerator."""
+    """Kind of accelerator.
 
-    platform: str  # "gpu" or "tpu"
-    peak: dict[str, float]  # operations per second by the dtype of the computation, without sparsity
-    bandwidth: float  # bytes per second of its memory
-    memory: float  # bytes that a program can use
-    levels: Callable[[int], list[Level]]  # the networks between a number of them
+    Attributes:
+      platform: "gpu" or "tpu".
+      peak: peak floating-point operations per second by the dtype of the computation, without sparsity.
+      bandwidth: bytes per second of its memory.
+      memory: bytes that a program can use.
+      levels: takes a number of accelerators and returns the networks between them, inner ones first.
+    """
+
+    platform: str
+    peak: dict[str, float]
+    bandwidth: float
+    memory: float
+    levels: Callable[[int], list[Level]]
 
 
 def all_reduce_seconds(num_bytes: float, levels: Sequence[Level]) -> float:
-    """Returns the time of one all-reduce over all levels, inner ones first.
+    """Returns the estimated seconds of one all-reduce over all levels.
 
-    On every level a ring (or what sends as little): reduce-scatter and all-gather, each of which sends (n-1)/n of the
-    bytes from every accelerator. The next level sums up only the part that an accelerator is left with. Pieces of the
-    array pass through the levels one behind the other, so the slowest level sets the time.
+    On each level the accelerators form a ring, or another pattern that sends as few bytes: a reduce-scatter and an
+    all-gather, each of which sends (n-1)/n of the bytes from every accelerator. After the reduce-scatter, each of them
+    has 1/n of the array, and only this part goes through the next level. The array is sent in pieces that follow each
+    other through the levels, so the slowest level determines the time.
+
+    Args:
+      num_bytes: of the array on each accelerator.
+      levels: the networks, inner ones first (`Accelerator.levels`).
     """
     sending = latency = 0.0
     for level in levels:
@@ -44,11 +64,11 @@ def all_reduce_seconds(num_bytes: float, levels: Sequence[Level]) -> float:
 
 
 def _gpu(bfloat16: float, tf32: float, bandwidth: float, memory: float, nvlink: float, network: float) -> Accelerator:
-    """GPUs in hosts of 8 on one switch, with a network card for every GPU.
+    """Returns GPUs in hosts of 8, connected by one switch, with one network card per GPU.
 
-    `nvlink` and `network` are bytes per second in one direction, of each GPU, inside a host and between hosts, where
-    NCCL builds trees: the number of hops grows as the logarithm. JAX takes 75 % of a GPU's memory unless
-    XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
+    `nvlink` and `network` are bytes per second of each GPU in one direction, inside a host and between hosts. Between
+    hosts NCCL builds trees, so the number of hops grows with the logarithm of the hosts. JAX takes 75 % of a GPU's
+    memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise.
     """
 
     def levels(devices: int) -> list[Level]:
@@ -63,12 +83,12 @@ def _gpu(bfloat16: float, tf32: float, bandwidth: float, memory: float, nvlink: 
 def _tpu(
     peak: float, bandwidth: float, memory: float, link: float, axes: int, wrapped: Callable[[list[int]], list[int]]
 ) -> Accelerator:
-    """TPU chips in a grid of 2 or 3 axes, each side as long as the others or twice that.
+    """Returns TPU chips in a grid of 2 or 3 axes, whose sides are equally long or differ by a factor of 2.
 
-    The sides work on parts of the data at the same time. On a side that wraps around (`wrapped` returns those), a chip
-    has two links and the way is half as long; on one that does not, the chip at the end, for which all wait, has one.
-    `link` is bytes per second in one direction. A TPU multiplies float32 as bfloat16 unless a higher precision is asked
-    for, which this project does not.
+    The axes exchange parts of the data at the same time. On an axis that wraps around, a chip has two links and paths
+    are half as long; `wrapped` takes the sides of the grid and returns those of such axes. On another axis the chip at
+    the end has one link, and all chips wait for it. `link` is bytes per second in one direction. A TPU multiplies
+    float32 as bfloat16 unless a higher precision is requested, which this project does not do.
     """
 
     def levels(devices: int) -> list[Level]:
@@ -89,15 +109,17 @@ def _multiples_of_4(sides: list[int]) -> list[int]:
     return sides if all(side % 4 == 0 for side in sides) else []
 
 
-# Sources, in one direction and without sparsity. "Scaling" is How to Scale Your Model, jax-ml.github.io/scaling-book.
-# H100, H200: data sheets of the SXM modules (1,979 TFLOP/s bfloat16 and 989 TF32, both with sparsity; NVLink 900 GB/s
-#   both ways), DGX SuperPOD reference architecture RA-11333 (a card of 400 Gb/s for every GPU). A100: data sheet (312
-#   and 156 TFLOP/s, 600 GB/s both ways), DGX A100 user guide (200 Gb/s). B200: DGX B200 data sheet for 8 of them (36
-#   PFLOP/s bfloat16 with sparsity, NVLink 14.4 TB/s both ways, 400 Gb/s a card). Bandwidth and memory: targets/.
-# TPU v5e, v5p, v6e: Google Cloud's pages (197, 459, 918 TFLOP/s; 819, 2,765, 1,640 GB/s; links both ways 400, 1,200,
-#   800 GB/s a chip, of 4, 6, 4 links). Which sides wrap around: Scaling, part 2. Memory: what libtpu 0.0.50 leaves to a
-#   program.
-# Latencies are round numbers of the usual size, no vendor's (1 us for a TPU's link: Scaling, part 3).
+# Sources. Rates in the table are in one direction and without sparsity.
+# H100, H200: data sheets of the SXM modules (with sparsity 1,979 TFLOP/s in bfloat16 and 989 in TF32; NVLink 900 GB/s
+#   in both directions); DGX SuperPOD reference architecture RA-11333 (a network card of 400 Gb/s per GPU).
+# A100: data sheet (312 and 156 TFLOP/s, NVLink 600 GB/s in both directions); DGX A100 user guide (200 Gb/s per GPU).
+# B200: DGX B200 data sheet, for 8 GPUs (36 PFLOP/s in bfloat16 with sparsity, NVLink 14.4 TB/s in both directions, 400
+#   Gb/s per GPU).
+# Bandwidth and memory of GPUs: the files in targets/.
+# TPU v5e, v5p, v6e: Google Cloud's pages (197, 459, 918 TFLOP/s; 819, 2,765, 1,640 GB/s; links of a chip in both
+#   directions 400, 1,200, 800 GB/s, over 4, 6, 4 links). Axes that wrap around: How to Scale Your Model
+#   (jax-ml.github.io/scaling-book), part 2. Memory: the bytes that libtpu 0.0.50 leaves to a program.
+# Latencies are typical round numbers, not a vendor's (1 us for a TPU's link: How to Scale Your Model, part 3).
 ACCELERATORS = {
     "h100": _gpu(989e12, 494e12, 3352.32e9, 84_942_979_072, 450e9, 50e9),
     "h200": _gpu(989e12, 494e12, 4800e9, 151_397_597_184, 450e9, 50e9),

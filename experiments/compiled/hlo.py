@@ -1,6 +1,6 @@
-"""Reads the text of a compiled HLO module: instructions in the order of execution, shapes, multiply-adds, bytes.
+"""Reads the text of a compiled HLO module: instructions in the order of execution, shapes, operations and bytes.
 
-The text is what `jax.stages.Compiled.as_text()` returns. Sizes include the tiles to which a TPU pads arrays.
+The text is the result of `jax.stages.Compiled.as_text()`. Sizes include the padding to tiles on a TPU.
 """
 
 import math
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Opcodes that move nothing: other names for what is there already, or carried out by what they call.
 COLLECTIVES = ("all-reduce", "reduce-scatter", "all-gather", "all-to-all", "collective-permute")
+# Opcodes that move no bytes: they only rename arrays, or the computations that they call move the bytes.
 FREE = (
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier", "add-dependency"),
     *("domain", "partition-id", "replica-id", "while", "call"),
@@ -24,11 +24,17 @@ _COMPUTATION = re.compile(r"(ENTRY )?%(\S+) \(.*\{\s*$")
 _ARRAY = re.compile(r"(\w+)\[([\d,]*)\](?:\{([^{}]*)\})?")
 _NAME = re.compile(r"%([^\s,()]+)")
 _TILE = re.compile(r"T\(([\d,]+)\)")
-_ON_CHIP = re.compile(r"S\([1-9]")  # where a TPU prefetches to
+_ON_CHIP = re.compile(r"S\([1-9]")  # memory spaces on the chip, into which a TPU prefetches
 
 
 class Array(NamedTuple):
-    """Dtype and sizes of an array; its layout: dimensions, the minor one first, tiles and memory space, as in HLO."""
+    """Array of a module.
+
+    Attributes:
+      dtype: as in HLO, such as "bf16".
+      dims: sizes.
+      layout: as in HLO: the order of the dimensions, the minor one first, then tiles and memory space.
+    """
 
     dtype: str
     dims: tuple[int, ...]
@@ -36,9 +42,9 @@ class Array(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Bytes in memory, with the padding of the layout's tile."""
+        """The bytes in memory, with padding to the layout's tile."""
         digits, tile = re.search(r"\d+", self.dtype), _TILE.search(self.layout)
-        bits = int(digits[0]) if digits else 8 * (self.dtype == "pred")  # tokens have none
+        bits = int(digits[0]) if digits else 8 * (self.dtype == "pred")  # A token has no bits.
         dims = list(self.dims)
         if tile and dims:
             order = [int(i) for i in self.layout.split(":")[0].split(",")]  # minor dimension first
@@ -49,60 +55,74 @@ class Array(NamedTuple):
 
     @property
     def traffic(self) -> int:
-        """Bytes that reading or writing it moves from or to the device's memory."""
+        """The bytes that reading or writing it moves from or to the device's memory; 0 for arrays on the chip."""
         return 0 if _ON_CHIP.search(self.layout) else self.num_bytes
 
 
 class Instruction(NamedTuple):
-    """One instruction: result, opcode, names of operands, and the rest of its line."""
+    """Instruction of a computation.
+
+    Attributes:
+      name: unique in the module.
+      arrays: of the result; several for a tuple.
+      opcode: such as "fusion" or "all-reduce-start".
+      operands: names of the instructions whose results it reads.
+      attributes: the rest of its line.
+      number: position of a parameter among its computation's parameters; 0 for other opcodes.
+    """
 
     name: str
     arrays: tuple[Array, ...]
     opcode: str
     operands: tuple[str, ...]
     attributes: str
-    number: int = 0  # of a parameter
+    number: int = 0
 
     def attribute(self, key: str) -> str | None:
-        """The value of key=%NAME, key="TEXT", key={...} or key=WORD; None if there is none."""
+        """Returns the value of an attribute: key=%NAME, key="TEXT", key={...} or key=WORD; None without it."""
         found = re.search(rf'\b{key}=(?:"([^"]*)"|\{{([^{{}}]*)\}}|%?([^\s,]+))', self.attributes)
         return next((group for group in found.groups() if group is not None), None) if found else None
 
     @property
     def op_name(self) -> str:
-        """Where in the traced program it comes from, e.g. "jit(f)/jvp(DeconvNet)/conv1_1/add"."""
+        """The origin in the traced program, such as "jit(f)/jvp(DeconvNet)/conv1_1/add"; "" if unknown."""
         return self.attribute("op_name") or ""
 
     @property
     def called(self) -> str | None:
-        """The computation that a fusion, call, loop or asynchronous start runs."""
+        """The name of the computation that a fusion, call, loop or asynchronous start runs; None for other opcodes."""
         key = {"while": "body", "call": "to_apply"}.get(self.opcode, "calls")
         return self.attribute(key)
 
     @property
     def aliases(self) -> dict[int, int]:
-        """Which of its results are written into which operand."""
+        """The positions of results that are written into an operand, with the operand's position."""
         found = re.search(r"output_to_operand_aliasing=\{((?:\{\d*\}: \(\d+, \{\}\)(?:, )?)*)\}", self.attributes)
         pairs = re.findall(r"\{(\d*)\}: \((\d+),", found[1]) if found else ()
         return {int(result or 0): int(operand) for result, operand in pairs}
 
     @property
     def trip_count(self) -> int:
-        """How often a loop runs, if XLA knows; otherwise 1."""
+        """The number of iterations of a loop if XLA knows it, otherwise 1."""
         found = re.search(r'"known_trip_count":\{"n":"?(\d+)', self.attributes)
         return int(found[1]) if found else 1
 
 
 @dataclass
 class Computation:
-    """Instructions of a computation in their order, by name."""
+    """Computation of a module.
+
+    Attributes:
+      instructions: by name, in the order of execution.
+      root: name of the instruction whose result is the computation's.
+    """
 
     instructions: dict[str, Instruction] = field(default_factory=dict)
     root: str = ""
 
     @cached_property
     def users(self) -> dict[str, list[Instruction]]:
-        """Who reads each instruction."""
+        """The instructions that read each instruction's result, by its name."""
         users: dict[str, list[Instruction]] = {}
         for instruction in self.instructions.values():
             for name in dict.fromkeys(instruction.operands):
@@ -111,20 +131,25 @@ class Computation:
 
     @cached_property
     def parameters(self) -> dict[int, str]:
-        """Names of its parameters by number."""
+        """The names of the parameters by number."""
         return {i.number: i.name for i in self.instructions.values() if i.opcode == "parameter"}
 
 
 @dataclass
 class Module:
-    """All computations of a module, and the one that runs first."""
+    """Compiled HLO module.
+
+    Attributes:
+      computations: by name.
+      entry: the computation that runs first.
+    """
 
     computations: dict[str, Computation]
     entry: Computation
 
     @classmethod
     def parse(cls, text: str) -> "Module":
-        """Reads the text of a scheduled module."""
+        """Returns the module in a text of scheduled HLO."""
         computations: dict[str, Computation] = {}
         entry = current = Computation()
         for line in text.splitlines():
@@ -141,11 +166,19 @@ class Module:
         return cls(computations, entry)
 
     def called(self, instruction: Instruction) -> Computation | None:
-        """The computation that an instruction runs, if it does."""
+        """Returns the computation that an instruction runs, or None."""
         return self.computations.get(instruction.called or "")
 
     def products(self, computation: Computation, instruction: Instruction) -> Iterator[tuple[Instruction, int]]:
-        """Convolutions and matrix products in an instruction and what it calls, with the floating-point operations."""
+        """Finds convolutions and matrix products in an instruction and in the computations that it calls, except loops.
+
+        Args:
+          computation: that contains the instruction.
+          instruction: in which to look.
+
+        Yields:
+          The product's instruction and its floating-point operations.
+        """
         inner = self.called(instruction)
         if inner and instruction.opcode != "while":
             for each in inner.instructions.values():
@@ -155,7 +188,7 @@ class Module:
             yield instruction, count
 
     def exchange(self, instruction: Instruction) -> str | None:
-        """The kind of exchange between devices that an instruction is, starts, ends or has a part of; or None."""
+        """Returns the kind of exchange, such as "all-reduce", to which an instruction belongs; or None."""
         kind = instruction.opcode.removesuffix("-start").removesuffix("-done")
         if kind in COLLECTIVES:
             return kind
@@ -164,10 +197,14 @@ class Module:
         return next((kind for kind in kinds if kind), None)
 
     def traffic(self, computation: Computation, instruction: Instruction) -> int:
-        """Bytes that an instruction reads from and writes to the device's memory.
+        """Returns the bytes that an instruction reads from and writes to the device's memory.
 
-        Of an asynchronous pair the start reads and the end writes. What is only sliced is read in part. What a fusion
-        that has a part of an exchange hands on to the next part is left out.
+        The start of an asynchronous pair counts the bytes read, the end those written. Of an operand that is only
+        sliced, the slices count. Buffers that one part of a divided exchange passes to the next part do not count.
+
+        Args:
+          computation: that contains the instruction.
+          instruction: whose bytes are counted.
         """
         opcode, inner = instruction.opcode, self.called(instruction)
         if opcode in FREE or instruction.attribute("custom_call_target") == "ConcatBitcast":
@@ -196,7 +233,7 @@ class Module:
         return read + (self._written(inner, results) if opcode == "fusion" and inner else results)
 
     def _read(self, computation: Computation, name: str, whole: int) -> int:
-        """Bytes that a fusion reads of a parameter: less than all of it if all who use it take slices."""
+        """Returns the bytes that a fusion reads of a parameter; less than `whole` if all its users take slices."""
         total = 0
         for user in computation.users.get(name, ()):
             inner, is_first = self.called(user), user.operands[0] == name
@@ -207,12 +244,12 @@ class Module:
                 total += sum(self._read(inner, inner.parameters[i], whole) for i in positions)
             elif is_first and user.opcode in SLICES:
                 total += user.arrays[0].num_bytes
-            elif not (is_first and user.opcode == "dynamic-update-slice"):  # which is written in place
+            elif not (is_first and user.opcode == "dynamic-update-slice"):  # That operand is updated in place.
                 return whole
         return total
 
     def _written(self, computation: Computation, results: int) -> int:
-        """Bytes that a fusion writes: only the update if it writes into its operand."""
+        """Returns the bytes that a fusion writes; only the update if it writes into an operand."""
         root = computation.instructions[computation.root]
         if root.opcode != "dynamic-update-slice":
             return results
@@ -235,7 +272,7 @@ def _parse_instruction(name: str, text: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """The position after the bracket that closes the one at `start`."""
+    """Returns the position after the bracket that closes the bracket at `start`."""
     depth = 0
     for match in re.compile(r"[()]").finditer(text, start):
         depth += 1 if match[0] == "(" else -1
@@ -245,7 +282,14 @@ def _closing(text: str, start: int) -> int:
 
 
 def flops(computation: Computation, instruction: Instruction) -> int:
-    """Floating-point operations of a convolution or matrix product, two per multiply-add; 0 of anything else."""
+    """Returns the floating-point operations of a convolution or matrix product; 0 for other instructions.
+
+    A multiply-add counts as two operations; multiplications with padding do not count.
+
+    Args:
+      computation: that contains the instruction.
+      instruction: to count.
+    """
     target = instruction.attribute("custom_call_target") or ""
     is_convolution = instruction.opcode == "convolution" or target.startswith("__cudnn$conv")
     if not is_convolution and instruction.opcode != "dot" and not target.startswith("__cublas"):
@@ -254,7 +298,7 @@ def flops(computation: Computation, instruction: Instruction) -> int:
     left, right = (computation.instructions[name].arrays[0].dims for name in instruction.operands[:2])
     if not is_convolution:
         return 2 * math.prod(result) * math.prod(left[dim] for dim in _contracted(instruction))
-    if target.startswith("__cudnn$convBackwardInput"):  # the window is that of the forward convolution
+    if target.startswith("__cudnn$convBackwardInput"):  # Its window is that of the forward convolution.
         return _convolution_flops(instruction, result, right, left)
     if target.startswith("__cudnn$convBackwardFilter"):
         return _convolution_flops(instruction, left, result, right)
@@ -262,9 +306,9 @@ def flops(computation: Computation, instruction: Instruction) -> int:
 
 
 def _contracted(instruction: Instruction) -> list[int]:
-    """The dimensions of the first operand that a matrix product sums over."""
+    """Returns the dimensions of the first operand over which a matrix product sums."""
     found = instruction.attribute("lhs_contracting_dims")
-    if found is None:  # a call of cuBLAS
+    if found is None:  # in a call of cuBLAS
         of_call = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', instruction.attributes)
         found = of_call[1].replace('"', "") if of_call else ""
     return [int(dim) for dim in found.split(",") if dim]
@@ -273,7 +317,7 @@ def _contracted(instruction: Instruction) -> list[int]:
 def _convolution_flops(
     instruction: Instruction, left: tuple[int, ...], kernel: tuple[int, ...], result: tuple[int, ...]
 ) -> int:
-    """Two operations per multiply-add with a real input; none for padding and for the holes of a dilation."""
+    """Counts two operations per multiply-add with an input element; none for padding and the gaps of a dilation."""
     of_left, of_kernel, of_result = re.split("_|->", instruction.attribute("dim_labels") or "")
     window = dict(part.split("=") for part in (instruction.attribute("window") or "").split())
     count = 2 * result[of_result.index("b")] * result[of_result.index("f")] * kernel[of_kernel.index("i")]
@@ -284,7 +328,7 @@ def _convolution_flops(
 
 
 def _pairs(window: dict[str, str], size: int, out: int) -> int:
-    """Along one axis: how many pairs of output and place in the window meet an element of the input."""
+    """Returns along one axis the number of pairs of output and window position that meet an input element."""
     side, stride = int(window.get("size", 1)), int(window.get("stride", 1))
     dilation, holes = int(window.get("rhs_dilate", 1)), int(window.get("lhs_dilate", 1))
     low = int(window.get("pad", "0_0").split("_")[0])

@@ -1,8 +1,8 @@
-"""Searches the largest batch per device that fits, by few compilations: memory grows linearly with the batch."""
+"""Searches for the largest batch per device that fits, with few compilations: memory grows linearly with the batch."""
 
 from collections.abc import Callable
 
-MOST = 4096  # images per device, where the search ends
+MOST = 4096  # images per device; larger batches are not tried
 
 
 def find_largest(start: int, valid: Callable[[int], bool], needed: Callable[[int], float | None], memory: float) -> int:
@@ -10,15 +10,16 @@ def find_largest(start: int, valid: Callable[[int], bool], needed: Callable[[int
 
     Args:
       start: images per device to begin with.
-      valid: whether a batch per device can be divided as the config says.
-      needed: bytes that a step with a batch needs; None if XLA refuses it. Expensive.
-      memory: bytes that there are.
+      valid: takes a batch per device; whether the config's `micro_batch` and `bn_group` allow it.
+      needed: takes a batch per device; returns the bytes that a step needs, or None if XLA refuses to compile it. Slow,
+        because it compiles the step.
+      memory: bytes that a program can use on a device.
     """
     fits, too_large, guess, on_line = 0, MOST + 1, start, False
     points: list[tuple[int, float]] = []  # the last two batches whose bytes are known
     while between := [batch for batch in range(fits + 1, too_large) if valid(batch)]:
         below = [batch for batch in between if batch <= guess]
-        if on_line and not below:  # the next valid one needs more than there is
+        if on_line and not below:  # By the line, the next valid batch needs too much.
             break
         batch = below[-1] if below else between[0]
         num_bytes = needed(batch)

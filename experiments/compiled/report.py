@@ -1,4 +1,4 @@
-"""What `experiments.compile` reports: as JSON values, and as text."""
+"""Makes the report of `experiments.compile`, as JSON values and as text."""
 
 import math
 import re
@@ -19,11 +19,17 @@ from .schedule import Rates, read_schedule, step_seconds
 from .topologies import accelerator_of
 
 SETTINGS = ("batch_size", "micro_batch", "bn_group", "remat", "all_reduce_dtype")
-SHOWN = 12  # exchanges in the text; the JSON has all
+SHOWN = 12  # exchanges that the text shows; the JSON has all
 
 
 def setting(config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """Returns what was compiled, and for what."""
+    """Returns the settings that were compiled and the accelerators that they were compiled for.
+
+    Args:
+      config: of the experiment.
+      topology: of the accelerators, such as "h100:8".
+      devices: of this topology.
+    """
     accelerator = accelerator_of(topology)
     return {
         "topology": topology,
@@ -45,9 +51,20 @@ def setting(config: ml_collections.ConfigDict, topology: str, devices: Sequence[
 def of_step(
     compiled: jax.stages.Compiled, config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]
 ) -> dict[str, Any]:
-    """Returns the report of a compiled training step; bytes and operations are those of one device."""
+    """Returns the report of a compiled training step. Bytes and operations are those of one device.
+
+    Args:
+      compiled: the step; its first argument has state and batch.
+      config: of the experiment.
+      topology: of the accelerators.
+      devices: of this topology.
+
+    Returns:
+      The fields of `Schedule`, and "memory", "flops_per_image", "bytes_per_image", "xla_bytes_accessed" (XLA's own
+      count), "exchange_seconds" (all exchanges) and "waiting_seconds" (the part for which the step waits).
+    """
     accelerator, images = accelerator_of(topology), config.batch_size // len(devices)
-    arguments = compiled.args_info[0]  # state and batch
+    arguments = compiled.args_info[0]  # of state and batch
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(arguments)]
     schedule = read_schedule(
         compiled.as_text() or "",
@@ -71,7 +88,13 @@ def of_step(
 def of_proposal_batch(
     compiled: jax.stages.Compiled, config: ml_collections.ConfigDict, topology: str
 ) -> dict[str, Any]:
-    """Returns the report of the compiled proposal batch."""
+    """Returns the report of the compiled program for a batch of proposals.
+
+    Args:
+      compiled: the program; its first argument has the network's variables.
+      config: of the experiment.
+      topology: of the accelerators.
+    """
     accelerator, windows = accelerator_of(topology), config.inference.batch_size
     schedule = read_schedule(
         compiled.as_text() or "", Rates(accelerator.peak[config.model.dtype], accelerator.bandwidth)
@@ -86,8 +109,18 @@ def of_proposal_batch(
 
 
 def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: Any) -> dict[str, Any]:
-    """Returns what a program needs on one device; `state`: those of its arguments that stay."""
-    stats: Any = compiled.memory_analysis()  # every compiler of these topologies has one
+    """Returns the memory that a program needs on one device.
+
+    Args:
+      compiled: the program.
+      accelerator: that it is compiled for.
+      state: tree of those arguments that stay in memory between calls, or of their shapes.
+
+    Returns:
+      "state_bytes", "temporary_bytes", "total_bytes", "usable_bytes" (of the accelerator), "share" (total of usable)
+      and "fits".
+    """
+    stats: Any = compiled.memory_analysis()  # The compilers for these topologies all have it.
     total = (
         stats.argument_size_in_bytes
         + stats.output_size_in_bytes
@@ -106,7 +139,7 @@ def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: Any) 
 
 
 def show(found: dict[str, Any]) -> None:
-    """Prints a report on stdout."""
+    """Prints a report to stdout as text."""
     console = Console(width=118, highlight=False, soft_wrap=True)
     step, windows, needed = found["step"], found["proposal_batch"], found["step"]["memory"]
     each, config = found["batch_per_device"], found["config"]
@@ -136,7 +169,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def does_not_fit(found: dict[str, Any]) -> str:
-    """Returns the line for a step that needs too much."""
+    """Returns the message for a step that needs more memory than a device has."""
     needed = found["step"]["memory"]
     return (
         f"config.batch_size={found['config']['batch_size']} needs {_gb(needed['total_bytes'])} on each "
@@ -146,13 +179,13 @@ def does_not_fit(found: dict[str, Any]) -> str:
 
 
 def shortage(message: str) -> str:
-    """Returns the amounts in XLA's message about too little memory."""
+    """Returns XLA's message about too little memory, reduced to needed and available amounts or to its first line."""
     amounts = re.findall(r"[\d.]+[KMGT]i?B?\b", message)
     return f"XLA needs {amounts[0]} and a device has {amounts[1]}" if len(amounts) > 1 else message.splitlines()[0]
 
 
 def _exchanges(step: dict[str, Any]) -> Table:
-    """The exchanges between devices that send the most, in their order."""
+    """Returns a table of the exchanges that send the most bytes, in the order of their starts."""
     shown = sorted(step["collectives"], key=lambda one: -one["num_bytes"] * one["times"])[:SHOWN]
     title = f"Exchanges between devices ({len(shown)} largest of {len(step['collectives'])})"
     table = Table(
@@ -171,7 +204,7 @@ def _exchanges(step: dict[str, Any]) -> Table:
 
 
 def _largest(step: dict[str, Any]) -> Table:
-    table = Table("MB moved", "instruction", "of", title="Instructions that move the most bytes")
+    table = Table("MB moved", "instruction", "layer", title="Instructions that move the most bytes")
     for one in step["largest"]:
         table.add_row(f"{one['bytes'] / 1e6:,.0f}", one["name"], one["layer"])
     return table

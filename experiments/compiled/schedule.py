@@ -1,7 +1,7 @@
-"""What a compiled program does in its order: operations, bytes, and when its all-reduces start and end.
+"""Reads from a compiled program its operations, its bytes, and when its all-reduces start and end.
 
-Times are bounds: an instruction takes its operations at the peak rate or its bytes at the memory's bandwidth,
-whichever is longer. The program itself is slower.
+Times are lower bounds. An instruction takes the longer of two times: its operations at the peak rate, and its bytes at
+the memory's bandwidth. The program itself is slower.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,14 +10,19 @@ from typing import Any, NamedTuple
 
 from .hlo import Computation, Instruction, Module
 
-# Names of the fusions between which libtpu runs an exchange in parts, inside the fusions that compute.
+# libtpu divides an exchange into parts inside fusions that compute. Fusions with these names start and end it.
 PARTS_START, PARTS_DONE = "async-collective-start", "async-collective-done"
-LATE = 0.9  # share of the backward pass's products after which an all-reduce is late
-SHOWN = 10  # instructions that move the most bytes
+LATE = 0.9  # An all-reduce that starts after this share of the backward pass's products is late.
+SHOWN = 10  # number of instructions in `Schedule.largest`
 
 
 class Rates(NamedTuple):
-    """Peak floating-point operations per second, and bytes per second of the memory."""
+    """Rates of a device.
+
+    Attributes:
+      flops: peak floating-point operations per second.
+      bandwidth: bytes per second of its memory.
+    """
 
     flops: float
     bandwidth: float
@@ -25,45 +30,72 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True)
 class Collective:
-    """A sum over devices, or another exchange between them."""
+    """All-reduce or another exchange between devices.
 
-    name: str  # of the instruction
-    kind: str  # e.g. "all-reduce"
-    num_bytes: int  # of its results on each device
-    times: int  # how often it runs: more than once inside a loop
-    asynchronous: bool  # whether other instructions can run between its start and its end
-    start_product: int  # convolutions and matrix products of the backward pass that run before its start
-    end_product: int  # those that run before its end
-    before_backward_end: bool  # whether products of the backward pass run after its start
-    flops_between: int  # operations of what runs between its start and its end
-    start_seconds: float  # bound of the time of all instructions before its start, exchanges left out
-    end_seconds: float  # the same before its end
+    Attributes:
+      name: of the instruction.
+      kind: such as "all-reduce".
+      num_bytes: of its results on each device.
+      times: number of runs per step; more than 1 inside a loop.
+      asynchronous: whether other instructions can run between its start and its end.
+      start_product: number of convolutions and matrix products of the backward pass before its start.
+      end_product: number of those before its end.
+      before_backward_end: whether products of the backward pass run after its start.
+      flops_between: floating-point operations between its start and its end.
+      start_seconds: bound of the time of all instructions before its start, without exchanges.
+      end_seconds: the same before its end.
+    """
+
+    name: str
+    kind: str
+    num_bytes: int
+    times: int
+    asynchronous: bool
+    start_product: int
+    end_product: int
+    before_backward_end: bool
+    flops_between: int
+    start_seconds: float
+    end_seconds: float
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a program does on one device; exchanges with other devices are left out of bytes and seconds."""
+    """Work of a program on one device. Bytes and seconds do not include exchanges with other devices.
 
-    flops: int  # of convolutions and matrix products, two per multiply-add; none for padding
-    num_bytes: int  # moved from and to the device's memory
-    backward_products: int  # convolutions and matrix products of the backward pass
-    arithmetic_seconds: float  # `flops` at the peak rate
-    memory_seconds: float  # `num_bytes` at the memory's bandwidth
-    bound_seconds: float  # the bounds of all instructions, one after the other; a TPU's prefetches run beside others
-    exchanged_bytes: int  # that every device exchanges with others
-    early_share: float  # of those, the share whose exchange starts before the last tenth of the backward products
-    collectives: tuple[Collective, ...]  # in the order of their starts
-    largest: tuple[dict[str, Any], ...]  # the instructions that move most: "name", "opcode", "layer", "bytes", "times"
+    Attributes:
+      flops: floating-point operations of convolutions and matrix products, two per multiply-add, without padding.
+      num_bytes: moved from and to the device's memory.
+      backward_products: number of convolutions and matrix products of the backward pass.
+      arithmetic_seconds: `flops` at the peak rate.
+      memory_seconds: `num_bytes` at the memory's bandwidth.
+      bound_seconds: sum of the bounds of all instructions; a TPU's prefetches run at the same time as others.
+      exchanged_bytes: that every device exchanges with others.
+      early_share: share of `exchanged_bytes` whose exchange starts before the last tenth of the backward products.
+      collectives: all exchanges, in the order of their starts.
+      largest: the instructions that move the most bytes, each with "name", "opcode", "layer", "bytes" and "times".
+    """
+
+    flops: int
+    num_bytes: int
+    backward_products: int
+    arithmetic_seconds: float
+    memory_seconds: float
+    bound_seconds: float
+    exchanged_bytes: int
+    early_share: float
+    collectives: tuple[Collective, ...]
+    largest: tuple[dict[str, Any], ...]
 
 
 def read_schedule(text: str, rates: Rates, layers: Sequence[str] = (), arguments: Sequence[str] = ()) -> Schedule:
-    """Returns what a compiled program does on one device.
+    """Returns the work of a compiled program on one device.
 
     Args:
       text: of the scheduled HLO module.
       rates: of the device.
-      layers: names to look for in the origin of an instruction.
-      arguments: names of the program's arguments, in their order.
+      layers: names of the network's layers, by which `Schedule.largest` names the origin of instructions.
+      arguments: names of the program's arguments in their order, for instructions that belong to no layer.
     """
     module = Module.parse(text)
     steps = list(_steps(module, module.entry, 1))
@@ -88,7 +120,7 @@ def read_schedule(text: str, rates: Rates, layers: Sequence[str] = (), arguments
 
 
 class _Step(NamedTuple):
-    """An instruction, the computation that it is in, and how often it runs."""
+    """Instruction with the computation that contains it and the number of its runs."""
 
     instruction: Instruction
     computation: Computation
@@ -96,7 +128,7 @@ class _Step(NamedTuple):
 
 
 def _steps(module: Module, computation: Computation, times: int) -> Iterator[_Step]:
-    """All instructions in the order in which they run; those of a loop once, with its number of turns."""
+    """Yields all instructions in the order of execution; those of a loop once, with its number of iterations."""
     for instruction in computation.instructions.values():
         inner = module.called(instruction)
         if inner and instruction.opcode in ("while", "call"):
@@ -106,7 +138,7 @@ def _steps(module: Module, computation: Computation, times: int) -> Iterator[_St
 
 
 def _starts_and_ends(instruction: Instruction) -> tuple[bool, bool]:
-    """Whether an instruction with an exchange starts it, and whether it ends it."""
+    """Returns whether an instruction starts its exchange, and whether it ends it."""
     if instruction.opcode == "fusion" and instruction.name.startswith((PARTS_START, PARTS_DONE)):
         return instruction.name.startswith(PARTS_START), instruction.name.startswith(PARTS_DONE)
     return not instruction.opcode.endswith("-done"), not instruction.opcode.endswith("-start")
@@ -114,32 +146,32 @@ def _starts_and_ends(instruction: Instruction) -> tuple[bool, bool]:
 
 @dataclass
 class _Clock:
-    """What has run so far."""
+    """Counter of the instructions that have run so far."""
 
     module: Module
     rates: Rates
     flops: int = 0
     num_bytes: int = 0
-    products: int = 0  # of the backward pass
+    products: int = 0  # convolutions and matrix products of the backward pass
     seconds: float = 0.0
-    # By name, for each exchange: kind, times, whether asynchronous, `now` at its start; bytes, `now` at its end.
+    # By name of each exchange: kind, times, whether asynchronous, `now` at its start; and bytes, `now` at its end.
     begun: dict[str, tuple[str, int, bool, tuple[int, int, float]]] = field(default_factory=dict)
     ended: dict[str, tuple[int, tuple[int, int, float]]] = field(default_factory=dict)
 
     @property
     def now(self) -> tuple[int, int, float]:
-        """Products of the backward pass, operations and seconds so far."""
+        """The products of the backward pass, operations and seconds so far."""
         return self.products, self.flops, self.seconds
 
     def run(self, step: _Step) -> None:
-        """Advances by one instruction."""
+        """Counts one instruction."""
         instruction, computation, times = step
         kind = self.module.exchange(instruction)
         if kind or (instruction.opcode == "async-done" and instruction.operands[0] in self.begun):
             starts, ends = _starts_and_ends(instruction)
             computes = instruction.opcode == "fusion" and starts and ends
             in_parts = any(name.startswith(PARTS_START) for name in self.begun.keys() - self.ended.keys())
-            if not (computes and in_parts):  # otherwise one of the parts
+            if not (computes and in_parts):  # Otherwise it holds a part of an exchange that has started.
                 self._exchange(instruction, times, kind or "")
             if not computes:
                 return
@@ -149,7 +181,9 @@ class _Clock:
         flops = sum(count for _, count in products)
         self.flops += times * flops
         self.products += times * sum("transpose(" in product.op_name for product, _ in products)
-        if not instruction.opcode.endswith(("-start", "-done")):  # a prefetch runs beside other instructions
+        if not instruction.opcode.endswith(
+            ("-start", "-done")
+        ):  # A prefetch runs at the same time as other instructions.
             self.seconds += times * max(flops / self.rates.flops, num_bytes / self.rates.bandwidth)
 
     def _exchange(self, instruction: Instruction, times: int, kind: str) -> None:
@@ -163,7 +197,7 @@ class _Clock:
             self.ended[start] = sum(array.num_bytes for array in instruction.arrays), self.now
 
     def finished(self) -> Iterator[Collective]:
-        """The exchanges, after the last instruction."""
+        """Yields all exchanges. Call it after the last instruction."""
         for name, (kind, times, asynchronous, (start_product, start_flops, start)) in self.begun.items():
             num_bytes, (end_product, end_flops, end) = self.ended[name]
             yield Collective(
@@ -178,7 +212,7 @@ class _Clock:
 def _largest(
     module: Module, steps: Sequence[_Step], layers: Sequence[str], arguments: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """The instructions that move the most bytes; what the end of a pair writes is its start's."""
+    """Yields the instructions that move the most bytes; bytes written by the end of a pair count for its start."""
     moved: dict[str, int] = {}
     by_name = {step.instruction.name: step for step in steps}
     for instruction, computation, times in steps:
@@ -196,7 +230,7 @@ def _largest(
 
 
 def _origin(instruction: Instruction, computation: Computation, layers: Sequence[str], arguments: Sequence[str]) -> str:
-    """The layer that an instruction belongs to and whether it is of its backward pass, or the arguments it reads."""
+    """Returns the layer of an instruction and its pass, or else the largest argument that it reads."""
     parts = instruction.op_name.replace(";", "/").split("/")
     what = parts[-1] or instruction.opcode
     layer = next((part for part in reversed(parts) if part in layers), None)
@@ -213,13 +247,13 @@ def _origin(instruction: Instruction, computation: Computation, layers: Sequence
 def step_seconds(
     collectives: Sequence[Collective], bound: float, factor: float, duration: Callable[[float], float]
 ) -> float:
-    """Returns the time of a step with its exchanges, one of which is on its way at a time.
+    """Returns the seconds of a step with its exchanges. Exchanges run one after the other.
 
     Args:
       collectives: of the step's schedule.
       bound: `Schedule.bound_seconds`.
-      factor: by how much everything but exchanges takes longer than its bound.
-      duration: seconds of an exchange, by its bytes.
+      factor: actual time of everything except exchanges, divided by its bound.
+      duration: takes the bytes of an exchange and returns its seconds.
     """
     events = [(one.start_seconds, False, i) for i, one in enumerate(collectives)]
     events += [(one.end_seconds, True, i) for i, one in enumerate(collectives)]

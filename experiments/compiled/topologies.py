@@ -1,4 +1,4 @@
-"""Devices that are not there, described to JAX so that programs can be compiled for them."""
+"""Describes accelerators that this machine does not have to JAX, so that programs can be compiled for them."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from deconvnet_jax.errors import InputError
 from .hardware import ACCELERATORS, GPUS_PER_HOST, Accelerator
 
 TARGETS = Path(__file__).with_name("targets")
-# What libtpu would otherwise ask Google Cloud for: which machine this is.
+# The type of machine, for which libtpu would otherwise ask Google Cloud.
 MACHINES = {"v5e": "v5litepod-8", "v5p": "v5p-8", "v6e": "v6e-8"}
 EXAMPLES = "v5e:4x4, v5p:2x2x2, v6e:2x4, h100:8, h200:8, a100:16, b200:8"
 
@@ -21,7 +21,7 @@ def accelerator_of(topology: str) -> Accelerator:
     """Returns the accelerator of a topology such as "h100:8" or "v5e:4x4".
 
     Raises:
-      InputError: for an unknown one, or a number or grid that is none.
+      InputError: for an unknown accelerator, or a wrong number of GPUs or grid of chips.
     """
     name, _, size = topology.partition(":")
     if name not in ACCELERATORS:
@@ -31,15 +31,15 @@ def accelerator_of(topology: str) -> Accelerator:
         what = "a grid of chips" if is_tpu else "a number of GPUs"
         raise InputError(f"--topology={topology}: expected {what} after the colon, for example {EXAMPLES}")
     if not is_tpu and int(size) > GPUS_PER_HOST and int(size) % GPUS_PER_HOST:
-        raise InputError(f"--topology={topology}: expected at most 8 GPUs, or hosts of 8: a multiple of 8")
+        raise InputError(f"--topology={topology}: expected 1 to 8 GPUs, or a multiple of 8 for several hosts")
     return ACCELERATORS[name]
 
 
 def describe(topology: str) -> list[jax.Device]:
-    """Returns the devices of a topology, for `jax.jit` and `jax.pmap` to compile for; they cannot run anything.
+    """Returns the devices of a topology. `jax.jit` and `jax.pmap` can compile for them, but not run on them.
 
     Raises:
-      InputError: for an unknown topology, or if the compiler for it is not installed or is in use.
+      InputError: for an unknown topology, or if its compiler is not installed or in use by another process.
     """
     devices = {"gpu": _gpus, "tpu": _tpus}[accelerator_of(topology).platform]
     try:
@@ -61,7 +61,7 @@ def _gpus(topology: str) -> list[jax.Device]:
     name, _, size = topology.partition(":")
     inside = min(int(size), GPUS_PER_HOST)
     text = (TARGETS / f"{name}.txtpb").read_text(encoding="utf-8")
-    grid = f"1x{int(size) // inside}x{inside}"  # of hosts, and GPUs in each
+    grid = f"1x{int(size) // inside}x{inside}"  # hosts, and GPUs in each
     return list(get_topology_desc(topology_name=name, platform="cuda", topology=grid, target_config=text).devices)
 
 
@@ -73,5 +73,5 @@ def _tpus(topology: str) -> list[jax.Device]:
     machine = {"TPU_ACCELERATOR_TYPE": MACHINES[topology.partition(":")[0]], "TPU_WORKER_HOSTNAMES": "localhost"}
     os.environ.update({"TPU_SKIP_MDS_QUERY": "1", **machine})
     if not list(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
-        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # no chips that processes could take from each other
+        os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # Without chips, processes cannot disturb each other.
     return list(get_topology_desc(platform="tpu", topology_name=topology).devices)

@@ -22,20 +22,20 @@ from ..configs import demo
 
 TRAIN_SCENES, VAL_SCENES = 500, 60
 COUNTS = (1, 5, 10, 25, 50, 100)
-DROPS = (0.75, 0.92)  # of a training's steps, from which the learning rate is a tenth
+DROPS = (0.75, 0.92)  # shares of the steps at which the learning rate is multiplied by 0.1
 MEASURES = ("mean_iou", "boundary_f1", *(f"object_iou/{size}" for size in SIZES))
 
 Settings = dict[str, Any]
 
 
 class Training(NamedTuple):
-    """One training.
+    """Training of an experiment.
 
     Attributes:
       name: of its folder.
-      settings: keys of the config that differ from the demo's.
-      share: of --steps that it takes.
-      start: the training whose last weights it starts from.
+      settings: keys of the config that differ from the demo's, with their values.
+      share: its number of steps, as a share of --steps.
+      start: the training from whose last weights it starts; None starts from random weights.
     """
 
     name: str
@@ -45,7 +45,13 @@ class Training(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A training, segmenting in one way."""
+    """Row of a results table: a training and one way of segmenting.
+
+    Attributes:
+      label: as the table shows it.
+      training: whose network is scored.
+      inference: keys of the config's section "inference" that differ from the training's.
+    """
 
     label: str
     training: Training
@@ -103,7 +109,17 @@ EXPERIMENTS: dict[str, list[Row]] = {
 
 
 def run_one(words: Sequence[str], workdir: Path, seeds: int, steps: int) -> None:
-    """Runs the experiment that the words on the command line name."""
+    """Runs the experiment that the command line names.
+
+    Args:
+      words: of the command line, without flags; the experiment's name.
+      workdir: folder for data, trainings and results.
+      seeds: number of seeds: 0, 1, ...
+      steps: of a training with `share` 1.
+
+    Raises:
+      InputError: unless there is one word, and it names an experiment.
+    """
     if len(words) != 1 or words[0] not in EXPERIMENTS:
         given = " ".join(words) or "nothing"
         raise InputError(f"expected the name of one experiment ({', '.join(EXPERIMENTS)}); got {given}")
@@ -111,7 +127,17 @@ def run_one(words: Sequence[str], workdir: Path, seeds: int, steps: int) -> None
 
 
 def run(name: str, workdir: Path, seeds: int, steps: int) -> dict[str, list[dict[str, float | None]]]:
-    """Trains and scores what is missing; returns the measures of every row and seed."""
+    """Trains and scores what is missing, writes the results and prints a table.
+
+    Args:
+      name: one of EXPERIMENTS.
+      workdir: folder for data, trainings and results.
+      seeds: number of seeds: 0, 1, ...
+      steps: of a training with `share` 1.
+
+    Returns:
+      By the row's label, the measures of every seed (`scored`).
+    """
     rows = EXPERIMENTS[name]
     prepare(workdir / "data")
     found = {row.label: [scored(row, workdir, seed, steps) for seed in range(seeds)] for row in rows}
@@ -125,14 +151,24 @@ def run(name: str, workdir: Path, seeds: int, steps: int) -> dict[str, list[dict
 
 
 def prepare(folder: Path) -> None:
-    """Scenes and their proposals."""
+    """Draws the scenes and computes their proposals, unless the folder has them."""
     builder = dataset.prepare_scenes(folder, TRAIN_SCENES, VAL_SCENES, 0)
     for part in ("train", "val"):
         dataset.compute_packed_proposals(builder, part)
 
 
 def scored(row: Row, workdir: Path, seed: int, steps: int) -> dict[str, float | None]:
-    """The measures of one row and seed; all of them None if the training diverged."""
+    """Returns the measures of one row and seed, and keeps them in a file.
+
+    Args:
+      row: of the experiment.
+      workdir: folder for data, trainings and results.
+      seed: of the training.
+      steps: of a training with `share` 1.
+
+    Returns:
+      MEASURES with values from 0 to 1; all are None if the training diverged.
+    """
     folder = workdir / f"steps{steps}"
     ways = [f"{key}_{value}" for key, value in sorted(row.inference.items())] or ["whole_image"]
     path = folder / "scores" / f"{row.training.name}.seed{seed}.{'.'.join(ways)}.json"
@@ -150,13 +186,13 @@ def _score(row: Row, data: Path, folder: Path, seed: int, steps: int) -> dict[st
     if inference.get("mode") == "paper":
         inference["proposals"] = str(dataset.proposals_file(_builder(data), "val"))
     scores = evaluation.run(trained, changes={f"inference.{key}": value for key, value in inference.items()})
-    jax.clear_caches()  # of dozens of networks, the programs would take up the memory mappings of the process
+    jax.clear_caches()  # Programs of dozens of networks would use up the process's memory mappings.
     flat = {**scores, **{f"object_iou/{size}": iou for size, iou in scores["object_iou"].items()}}
     return {measure: flat[measure] for measure in MEASURES}
 
 
 def _trained(training: Training, data: Path, folder: Path, seed: int, steps: int) -> Path | None:
-    """The folder of a training, done now or before; None if it diverged."""
+    """Returns the folder of a training, which is run unless it was run before; None if it diverged."""
     workdir, diverged = (folder / "runs" / f"{training.name}.seed{seed}{end}" for end in ("", ".diverged"))
     if diverged.exists():
         return None
@@ -181,7 +217,14 @@ def _trained(training: Training, data: Path, folder: Path, seed: int, steps: int
 
 
 def config_of(training: Training, data: Path, seed: int, steps: int) -> ml_collections.ConfigDict:
-    """The demo's config with the training's settings."""
+    """Returns the demo's config with a training's settings.
+
+    Args:
+      training: whose settings are applied.
+      data: folder with the scenes and their packed form.
+      seed: of the training.
+      steps: of a training with `share` 1.
+    """
     config = demo.get_config()
     total = max(2, round(training.share * steps))
     config.update_from_flattened_dict(training.settings)
@@ -204,7 +247,7 @@ def _builder(data: Path) -> Any:
 
 
 def spread(values: Sequence[float | None]) -> str:
-    """Mean and range over the seeds, in percent."""
+    """Returns mean and range of scores from 0 to 1 as text in percent; None stands for a seed that diverged."""
     known = [100 * value for value in values if value is not None]
     if not known:
         return "diverged"
@@ -213,7 +256,12 @@ def spread(values: Sequence[float | None]) -> str:
 
 
 def results_table(name: str, found: dict[str, list[dict[str, float | None]]]) -> Table:
-    """Mean and range of every measure over the seeds."""
+    """Returns a table of mean and range of every measure over the seeds.
+
+    Args:
+      name: of the experiment.
+      found: the result of `run`.
+    """
     headings = ("mean IoU %", "boundary F1 %", *(f"{size} objects, IoU %" for size in SIZES))
     table = Table(name, *headings)
     for label, seeds in found.items():
@@ -222,7 +270,12 @@ def results_table(name: str, found: dict[str, list[dict[str, float | None]]]) ->
 
 
 def picture(name: str, found: dict[str, list[dict[str, float | None]]]) -> Figure:
-    """Mean IoU of every row: a point for each seed, and their mean."""
+    """Returns a picture of every row's mean IoU: a point for each seed, and their mean.
+
+    Args:
+      name: of the experiment.
+      found: the result of `run`.
+    """
     figure = Figure(figsize=(9, 0.9 + 0.42 * len(found)), dpi=100, layout="constrained")
     axes = figure.subplots()
     for i, (label, seeds) in enumerate(found.items()):

@@ -19,20 +19,30 @@ from ..benchmarks.network import FC_FEATURES, check_width
 from ..benchmarks.parts import FINISHED, Part, PartRunner, numbers_file
 from ..common.output import output_folder
 
-TESTS = ("tests/training", "tests/ops", "tests/models", "tests/inference")  # the most telling first
-TOPOLOGIES = ("h200", "h100", "a100", "b200")  # that experiments.compile describes
+TESTS = ("tests/training", "tests/ops", "tests/models", "tests/inference")  # most important first
+TOPOLOGIES = ("h200", "h100", "a100", "b200")  # GPUs that experiments.compile can compile for
 PYTHON = (sys.executable, "-m")
 _TEST_RESULT = re.compile(r"^(\S+::.*?) (PASSED|FAILED|SKIPPED|ERROR)\b", re.MULTILINE)
 
-# Shares of the time, in seconds of DEFAULT_MINUTES. What a stage leaves goes to those after it.
+# Shares of the time in seconds, for --minutes=DEFAULT_MINUTES. Time that a part leaves goes to later parts.
 DEFAULT_MINUTES = 8.8
 ENVIRONMENT_SHARE = 20
 CHECKS_SHARE = 90
-BATCH, FEW = {"gpu": 64, "cpu": 4}, {"gpu": 8, "cpu": 2}  # images a step
+BATCH, FEW = {"gpu": 64, "cpu": 4}, {"gpu": 8, "cpu": 2}  # images per step
 
 
 def run(output: Path, minutes: float, width: float, allow_cpu: bool) -> None:
-    """Measures and writes the report."""
+    """Runs all parts and writes the report.
+
+    Args:
+      output: folder of the report; it must not hold one yet.
+      minutes: time limit of all parts together.
+      width: factor on the channels of all layers, above 0 and at most 1.
+      allow_cpu: True measures the CPU if there is no GPU; otherwise a machine without a GPU is refused.
+
+    Raises:
+      InputError: without a GPU, for a width out of range, or for a folder that cannot be used.
+    """
     on_cpu = not shutil.which("nvidia-smi")
     if on_cpu and not allow_cpu:
         raise InputError("there is no NVIDIA GPU here (no nvidia-smi); --allow_cpu measures this CPU instead")
@@ -40,21 +50,21 @@ def run(output: Path, minutes: float, width: float, allow_cpu: bool) -> None:
     folder = output_folder(output)
     if (folder / "report.json").exists():
         raise InputError(f"--output={folder} holds a report already; name another folder")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the running part, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # also ends the running part
     if on_cpu:
-        say("warning: there is no GPU here; what is measured is this CPU")
+        say("warning: there is no GPU here; this CPU is measured instead")
     with tempfile.TemporaryDirectory(prefix="deconvnet_jax_compiled_") as compiled:
         measure(folder, minutes, width, on_cpu, Path(compiled))
 
 
 def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: Path) -> None:
-    """Runs all parts.
+    """Runs all parts and writes the report after each.
 
     Args:
-      folder: for the report.
-      minutes: that all parts may take together.
-      width: of the network.
-      on_cpu: measure the CPU.
+      folder: where the report is written.
+      minutes: time limit of all parts together.
+      width: factor on the channels of all layers, above 0 and at most 1.
+      on_cpu: True measures the CPU.
       compiled: folder for compiled programs, which parts share.
 
     Raises:
@@ -79,13 +89,13 @@ def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: 
     known = runner.outcomes["environment"]
     if known["status"] != FINISHED:
         raise InputError(f"JAX cannot compute here: {known['error'].removeprefix('error: ')}")
-    if not on_cpu and known["numbers"]["platform"] == "cpu":  # JAX takes the CPU where its plugin for GPUs is missing
+    if not on_cpu and known["numbers"]["platform"] == "cpu":  # JAX uses the CPU if its GPU plugin is missing.
         version = known["numbers"]["versions"]["jax"]
         raise InputError(
             f'JAX sees no GPU here, only the CPU; install its plugin: pip install "jax[cuda13]=={version}"'
         )
     runner.run(unit * CHECKS_SHARE, checks(folder, width, known["numbers"]["device"]))
-    if not on_cpu:  # on a CPU, programs with oneDNN cannot be kept
+    if not on_cpu:  # On a CPU, programs with oneDNN cannot be kept.
         runner.environment["JAX_COMPILATION_CACHE_DIR"] = str(compiled)
     for share, part in measurements(folder, width, on_cpu):
         runner.run(unit * share, [part])
@@ -93,10 +103,16 @@ def measure(folder: Path, minutes: float, width: float, on_cpu: bool, compiled: 
 
 
 def checks(folder: Path, width: float, device: str) -> list[Part]:
-    """What may run at the same time, because no time is measured."""
+    """Returns the parts that may run at the same time, because they do not measure speed.
+
+    Args:
+      folder: of the report.
+      width: factor on the channels of all layers.
+      device: JAX's name of the GPU, from which the compiler's target is chosen.
+    """
     pytest = (*PYTHON, "pytest", "-v", "-m", "accelerator", "-p", "no:cacheprovider")
     options = ("-W", "default", "--continue-on-collection-errors", *TESTS)
-    exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}  # TF32 would fail the tests' tolerances
+    exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}  # TF32 is too inexact for the tests' tolerances.
     deterministic = {"XLA_FLAGS": "--xla_gpu_deterministic_ops=true"}
     repeat = ("repeat", f"--width={width}")
     parts = [
@@ -111,7 +127,13 @@ def checks(folder: Path, width: float, device: str) -> list[Part]:
 
 
 def prediction(folder: Path, width: float, topology: str) -> Part:
-    """The compiler's bound for the step that `train_bfloat16` measures; needs the CPU alone."""
+    """Returns the part that compiles the step of `train_bfloat16` and computes its bound; it uses only the CPU.
+
+    Args:
+      folder: of the report.
+      width: factor on the channels of all layers.
+      topology: one of TOPOLOGIES.
+    """
     settings = {
         "batch_size": BATCH["gpu"],
         "bn_group": 0,  # batch statistics of all images, as in the benchmark
@@ -120,7 +142,7 @@ def prediction(folder: Path, width: float, topology: str) -> Part:
         "model.fc_features": max(1, round(FC_FEATURES * width)),
     }
     command = (
-        *(*PYTHON, "experiments.compile", "--config=experiments/configs/voc_stage1.py"),
+        *(*PYTHON, "experiments.compile", "--config=voc_stage1"),
         f"--topology={topology}:1",
         *(f"--config.{key}={value}" for key, value in settings.items()),
         f"--json={numbers_file(folder, 'prediction')}",
@@ -129,7 +151,13 @@ def prediction(folder: Path, width: float, topology: str) -> Part:
 
 
 def measurements(folder: Path, width: float, on_cpu: bool) -> list[tuple[float, Part]]:
-    """What runs alone, in order of value, each with its share of the time."""
+    """Returns the parts that run one after the other, most important first, each with its share of the time in seconds.
+
+    Args:
+      folder: of the report.
+      width: factor on the channels of all layers.
+      on_cpu: True for the batch sizes of a CPU.
+    """
     kind, wide = "cpu" if on_cpu else "gpu", f"--width={width}"
     batch, few = BATCH[kind], FEW[kind]
     step, exact = ("train", wide, "--quick", "--dtype=bfloat16"), ("train", wide, "--quick", "--dtype=float32")
@@ -148,18 +176,26 @@ def measurements(folder: Path, width: float, on_cpu: bool) -> list[tuple[float, 
 
 
 def benchmark(folder: Path, name: str, title: str, *arguments: str, **environment: str) -> Part:
-    """A part that is one of `experiments.benchmark`."""
+    """Returns a part that runs one benchmark of `experiments.benchmark`.
+
+    Args:
+      folder: of the report.
+      name: of the part and its files.
+      title: as the report shows it.
+      *arguments: name and flags of the benchmark.
+      **environment: variables for this part.
+    """
     command = (*PYTHON, "experiments.benchmark", *arguments, f"--json={numbers_file(folder, name)}")
     return Part(name, title, command, environment)
 
 
 def count_tests(log: str) -> Numbers:
-    """Counts of results in pytest's verbose log, complete or not, and the names of tests that failed."""
+    """Counts results in pytest's verbose log, which may be incomplete; also returns the names of failed tests."""
     results = _TEST_RESULT.findall(log)
     counts = {word.lower(): sum(found == word for _, found in results) for word in ("PASSED", "FAILED", "SKIPPED")}
     return {**counts, "failures": [name for name, found in results if found in ("FAILED", "ERROR")]}
 
 
 def say(text: str) -> None:
-    """Prints a line of progress."""
+    """Prints a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, shortened."""
+"""Runs the notebook from top to bottom with few steps and scenes."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_runs_from_top_to_bottom(tmp_path, rng):
         for output in cell.get("outputs", ())
         if {"image/jpeg", "image/png"} & set(output.get("data", ()))
     ]
-    assert len(pictures) == 7  # examples, curves, an evaluation, methods, figures 4 and 6, one's own
+    assert len(pictures) == 7  # examples, curves, an evaluation, results, figures 4 and 6, your picture
     assert not [cell for cell in notebook.cells for output in cell.get("outputs", ()) if output.output_type == "error"]
     assert (tmp_path / "run/evaluation/metrics.json").exists()
     assert len(nbformat.writes(notebook)) < 1_000_000

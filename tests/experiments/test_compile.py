@@ -145,7 +145,7 @@ def test_the_step_weighs_classes_where_the_config_does(monkeypatch, balance):
         ("h100", "--topology=h100: expected a number of GPUs after the colon, for example v5e:4x4"),
         ("h100:2x4", "--topology=h100:2x4: expected a number of GPUs after the colon"),
         ("v5e:8", "--topology=v5e:8: expected a grid of chips after the colon"),
-        ("a100:12", "--topology=a100:12: expected at most 8 GPUs, or hosts of 8: a multiple of 8"),
+        ("a100:12", "--topology=a100:12: expected 1 to 8 GPUs, or a multiple of 8 for several hosts"),
     ],
 )
 def test_unknown_topologies(topology, message):

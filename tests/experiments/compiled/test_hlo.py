@@ -1,4 +1,4 @@
-"""Sizes, operations and bytes of instructions, against values computed by hand."""
+"""Tests sizes, operations and bytes of instructions against values computed by hand."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from experiments.compiled.hlo import Array, Module, flops
 
 
 def parsed(body, *computations):
-    """A module whose entry has these lines; its other computations in full."""
+    """Returns a module whose entry computation has the given lines, with other computations in full."""
     text = "\n".join(["HloModule m, is_scheduled=true", *computations, "ENTRY %main (a: f32[]) -> f32[] {", body, "}"])
     return Module.parse(text)
 
@@ -32,7 +32,7 @@ def operations(module, name):
         (Array("s4", (6,)), 3),
         (Array("token", ()), 0),
         (Array("bf16", (2, 3, 64), "2,1,0:T(8,128)(2,1)"), 2 * 8 * 128 * 2),  # 3 rows to 8, 64 lanes to 128
-        (Array("f32", (8, 5, 2), "0,2,1:T(8,128)"), 5 * 8 * 128 * 4),  # the first dimension is the minor one
+        (Array("f32", (8, 5, 2), "0,2,1:T(8,128)"), 5 * 8 * 128 * 4),  # The first dimension is the minor one.
         (Array("f32", (300,), "0:T(128)"), 384 * 4),
         (Array("f32", (), ":T(128)"), 4),
     ],
@@ -62,7 +62,7 @@ INPUTS = """  %x = bf16[2,6,6,3]{3,2,1,0} parameter(0)
   %k = bf16[3,3,3,5]{3,2,1,0} parameter(1)
   %g = bf16[2,6,6,5]{3,2,1,0} parameter(2)
 """
-# Along a side of 6 with a window of 3 and padding of 1: 3 places for each of 6 outputs, but 2 at both ends.
+# Along a side of 6 with a window of 3 and a padding of 1, each of 6 outputs has 3 places, and 2 at both ends.
 SAME = 2 * 2 * (3 * 6 - 2) ** 2 * 3 * 5
 
 
@@ -81,12 +81,12 @@ SAME = 2 * 2 * (3 * 6 - 2) ** 2 * 3 * 5
             "bf16[2,2,2,5]{3,2,1,0} convolution(%x, %k), window={size=3x3 stride=2x2}, dim_labels=b01f_01io->b01f",
             2 * 2 * (3 * 2) ** 2 * 3 * 5,
         ),
-        # A dilated input has 11 places, every second a hole: windows of 3 see 2, 1, 2, ... of its elements.
+        # A dilated input has 11 places, every second one a gap: windows of 3 contain 2, 1, 2, ... elements.
         (
             "bf16[2,9,9,5]{3,2,1,0} convolution(%x, %k), window={size=3x3 lhs_dilate=2x2}, dim_labels=b01f_01io->b01f",
             2 * 2 * (5 * 2 + 4 * 1) ** 2 * 3 * 5,
         ),
-        # The gradient of the kernel, as XLA writes it for TPUs: the batch is summed over, the window is the output.
+        # The kernel's gradient as XLA writes it for TPUs: the sum is over the batch, and the window is the output.
         (
             "bf16[3,3,3,5]{3,2,1,0} convolution(%x, %g), window={size=6x6 pad=1_1x1_1}, dim_labels=f01b_i01o->01bf",
             SAME,

@@ -1,4 +1,4 @@
-"""The largest batch that fits, with few compilations."""
+"""Tests the search for the largest batch that fits, and its number of compilations."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from experiments.compiled.largest_batch import find_largest
 
 
 class Device:
-    """Needs bytes by batch; refuses what is larger than `refuses` as XLA does for TPUs."""
+    """Stand-in for compilations: a call returns the bytes of a batch, or None above `refuses`, as XLA does for TPUs."""
 
     def __init__(self, state, image, refuses=float("inf")):
         self.state, self.image, self.refuses, self.asked = state, image, refuses, []

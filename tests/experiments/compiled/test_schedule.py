@@ -1,4 +1,4 @@
-"""When exchanges start and end in a schedule, its sums, and the time of a step, against values computed by hand."""
+"""Tests starts and ends of exchanges, sums of a schedule and the time of a step against values computed by hand."""
 
 from functools import partial
 
@@ -6,8 +6,8 @@ import pytest
 
 from experiments.compiled.schedule import Collective, Rates, read_schedule, step_seconds
 
-# A forward product, three backward ones (2 * 10 * 10 * 10 operations each) and three exchanges: one asynchronous, one
-# that XLA marks as synchronous, one that is. Reading and writing a square moves 1,200 bytes.
+# A forward product, three backward products (2 * 10 * 10 * 10 operations each) and three exchanges: an asynchronous
+# one, a pair that XLA marks as synchronous, and a synchronous one. Reading and writing a square moves 1,200 bytes.
 PRODUCT = "f32[10,10]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={0}, metadata={op_name="
 PROGRAM = f"""HloModule m, is_scheduled=true
 
@@ -35,7 +35,7 @@ ENTRY %main (a: f32[10,10]) -> f32[10,10] {{
   ROOT %norm = f32[1000]{{0}} negate(%big), metadata={{op_name="jit(f)/neg"}}
 }}
 """
-RATES = Rates(flops=1000.0, bandwidth=1e9)  # a product takes 2 seconds, bytes next to nothing
+RATES = Rates(flops=1000.0, bandwidth=1e9)  # A product takes 2 seconds; bytes take almost no time.
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def schedule():
 
 
 def test_sums(schedule):
-    assert schedule.flops == 2000 * (4 + 4)  # the loop turns four times
+    assert schedule.flops == 2000 * (4 + 4)  # The loop has four iterations.
     assert schedule.num_bytes == 1200 * 4 + 4 * (1200 + 800) + 8000
     assert schedule.backward_products == 3
     assert schedule.arithmetic_seconds == pytest.approx(16)
@@ -102,7 +102,7 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 
 
 def test_an_exchange_in_parts_inside_fusions_that_compute():
-    """As libtpu writes it: what the parts hand on to each other is no traffic of theirs."""
+    """In libtpu's form, buffers that the parts pass to each other do not count as traffic."""
     program = """%begin (g: f32[8]) -> (f32[8], u32[]) {
   %g = f32[8]{0} parameter(0)
   %r = f32[8]{0} all-reduce(%g)
@@ -154,11 +154,14 @@ def exchange(start, end, num_bytes, times=1):
     ("collectives", "seconds"),
     [
         ([], 10.0),
-        ([exchange(2, 6, 3)], 10.0),  # hides
+        ([exchange(2, 6, 3)], 10.0),  # runs beside other work
         ([exchange(2, 6, 5)], 11.0),
         ([exchange(4, 4, 5)], 15.0),  # synchronous
         ([exchange(4, 4, 5, times=2)], 20.0),
-        ([exchange(1, 5, 3), exchange(2, 5, 3)], 12.0),  # one after the other: until 7, 2 more than the second's end
+        (
+            [exchange(1, 5, 3), exchange(2, 5, 3)],
+            12.0,
+        ),  # One after the other they last until 7, which is 2 after the end of the second.
         ([exchange(8, 10, 3)], 11.0),
     ],
 )
@@ -166,7 +169,7 @@ def test_time_of_a_step(collectives, seconds):
     assert step_seconds(collectives, 10.0, 1.0, float) == pytest.approx(seconds)
 
 
-def test_a_slower_step_hides_more():
+def test_a_slower_step_waits_less():
     assert step_seconds([exchange(2, 6, 6)], 10.0, 1.0, float) == pytest.approx(12)
     assert step_seconds([exchange(2, 6, 6)], 10.0, 2.0, float) == pytest.approx(20)
     assert step_seconds([exchange(2, 6, 6)], 10.0, 1.0, partial(float.__mul__, 0.5)) == pytest.approx(10)

@@ -1,4 +1,4 @@
-"""Every setting of the configs has a type and a range, and what is out of it is one line that names the setting."""
+"""Tests that every setting has a type and a range, and that a wrong value gives one line that names the setting."""
 
 import importlib
 import json
@@ -25,7 +25,7 @@ ODD = (NAN, INF, -INF, -1e9, 10**18, "abc", "", (), ("abc",), ((1, 2, 3),), {}, 
 
 
 def changed(key, value, config=None):
-    """A config with any value, also one that ml_collections would not take from the command line."""
+    """Returns a config with any value for a key, even one that ml_collections refuses on the command line."""
     config = config or default.get_config()
     section, _, name = key.rpartition(".")
     with config.ignore_type(), config.unlocked():
@@ -45,7 +45,7 @@ def test_every_setting_has_a_kind():
 
 
 def test_runs_of_version_0_1_have_a_value_for_every_setting():
-    """A run from before a setting resumes with the value of `SINCE`, or with any value if the setting is harmless."""
+    """A run that is older than a setting resumes with the value in `SINCE`, or with any value if it is harmless."""
     with tarfile.open(VERSION_0_1) as archive:
         stored = archive.extractfile("./run/config.json")
         assert stored is not None
@@ -74,9 +74,9 @@ def test_configs_that_come_with_the_project(name):
 @pytest.mark.parametrize("key", DEFAULTS)
 def test_values_of_another_type_or_out_of_range(key):
     kind = settings.KINDS[key]
-    fraction = isinstance(kind, Number) and not kind.whole  # ml_collections makes 1.0 of True there
+    fraction = isinstance(kind, Number) and not kind.whole  # ml_collections turns True into 1.0 there.
     wrong = [value for value in ODD if not (value in kind or (value is True and fraction))]
-    assert len(wrong) >= len(ODD) - 3  # text, or True, or a number may be right, never all of them
+    assert len(wrong) >= len(ODD) - 3  # At most three of them are right for one setting.
     for value in wrong:
         assert f"config.{key}" in refused(changed(key, value))
 
@@ -120,7 +120,7 @@ def test_stage_1_is_checked_too():
         voc_train.run(config, "never/made")
 
 
-def test_configs_that_are_none():
+def test_objects_that_are_no_configs():
     assert "config.seed is missing" in refused(ml_collections.ConfigDict())
     assert "returned NoneType" in refused(None)
     config = default.get_config()
@@ -163,7 +163,7 @@ def test_paths_become_absolute(monkeypatch, tmp_path):
         ({"batch_size": 2**20, "micro_batch": 2}, "the crops of one step need"),
     ],
 )
-def test_what_no_machine_can_hold(monkeypatch, changes, message):
+def test_settings_that_need_too_much_memory(monkeypatch, changes, message):
     monkeypatch.setattr(checks, "host_memory", lambda: 8 * checks.GIB)
     monkeypatch.setattr(checks, "device_memory", lambda: 8 * checks.GIB)
     config = demo.get_config()
