@@ -25,7 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     # memory. Must divide the device's share of the batch. 0: the whole share at once.
     config.micro_batch = 0
     # Crops that share batch statistics, on one device or over several: a divisor of the crops that a device computes at
-    # once, or that number times a divisor of the number of devices. 0: the crops that a device computes at once.
+    # once, or that number times a divisor of the number of devices. 0: the crops that a device computes at once. FCN-8s
+    # and other networks without batch normalisation need 0.
     config.bn_group = 0
     # True: as in the released Caffe code, the loss is the mean of the groups' means over pixels, and scale and shift of
     # batch normalisation learn from the last group only. False: the loss is the mean over all labelled pixels.
@@ -43,7 +44,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.all_reduce_dtype = "float32"  # of gradients in the all-reduce; "bfloat16" sends half the bytes
 
     # Start from the network of this checkpoint: the folder of a training run or of an import, also gs://BUCKET/NAME. If
-    # its classes differ from the data's, the score layer starts from random weights. None: start as `init` says.
+    # its classes differ from the data's, the score layer starts from random weights. None: start as `init` says. Give
+    # `init_from` or `init.vgg16`, not both.
     config.init_from = config_dict.placeholder(str)
     config.init_from_step = config_dict.placeholder(int)  # its step; None: the one with the best mean IoU
     config.init = _init()
@@ -51,15 +53,16 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer = _optimizer()
 
     config.log_every = 10  # steps between lines of metrics.jsonl and updates of the progress line
-    config.eval_every = 500  # steps between evaluations; the last step is evaluated too. 0: no evaluations
+    # Steps between evaluations; the last step is evaluated too. 0: no evaluations, which "plateau" does not allow.
+    config.eval_every = 500
     config.eval_images = 0  # images that an evaluation takes, from the start of the split; 0: all
     # Steps between checkpoints. The last step, every evaluated step and a step stopped by SIGTERM are always saved. 0:
     # only those.
     config.checkpoint_every = 500
 
-    # Batches over which batch-norm statistics are re-estimated after training; the result goes to WORKDIR/calibrated. 0
-    # disables it; the original used 500 batches of 28 crops.
     config.calibrate = calibrate = ml_collections.ConfigDict()
+    # Batches over which batch-norm statistics are re-estimated after training; the result goes to WORKDIR/calibrated. 0
+    # disables it, also for networks without batch normalisation; the original used 500 batches of 28 crops.
     calibrate.batches = 0
     calibrate.batch_size = 28  # crops per batch, at least 2; rounded up to a multiple of the number of devices
 
@@ -67,7 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
     # the ensemble, and in modes with proposals they show the network the whole image in one window.
     config.inference = _inference()
 
-    config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth on; 0: none
+    config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth after a start; 0: none
     # Folder that keeps compiled programs, so that the next start is faster; runs may share it. None: WORKDIR/compiled,
     # or no folder on a CPU.
     config.compilation_cache = config_dict.placeholder(str)
@@ -160,12 +163,13 @@ def _optimizer() -> ml_collections.ConfigDict:
     optimizer.learning_rate = 0.01  # initial learning rate, above 0
     # "step": the learning rate drops at the steps `drops`. "plateau": it drops when evaluations no longer improve.
     optimizer.schedule = "step"
-    optimizer.drops = (9_000, 18_000)  # "step": steps at which the learning rate is multiplied by `drop_factor`
+    # "step": steps at which the learning rate is multiplied by `drop_factor`, in ascending order. (): none.
+    optimizer.drops = (9_000, 18_000)
     optimizer.drop_factor = 0.1  # "step" and "plateau": factor on the learning rate at each drop, between 0 and 1
     optimizer.plateau_metric = "pixel_accuracy"  # "plateau": the score that counts; or "mean_iou"
     optimizer.plateau_patience = 1  # "plateau": evaluations without improvement before a drop
-    optimizer.momentum = 0.9  # from 0 and below 1
-    optimizer.weight_decay = 5e-4  # from 0 to 1; biases do not decay
+    optimizer.momentum = 0.9  # share of the velocity that each step keeps, from 0 and below 1
+    optimizer.weight_decay = 5e-4  # factor on the weights that is added to the gradient, from 0 to 1; not on biases
     optimizer.decay_bn = True  # True: scale and shift of batch normalisation decay too
     optimizer.bias_rate = 2.0  # factor on the learning rate of biases; not on the shift of batch normalisation
     # Factors on the learning rate of some layers, from 0: pairs (prefix of layer names, factor), for example
