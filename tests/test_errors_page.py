@@ -552,7 +552,7 @@ def _(tmp_path, **_):
     return said(init_from_checkpoint, tmp_path / "net", net, variables, CLASSES)
 
 
-@shows("the statistics of this network's batch normalisation are not known: it was trained in Caffe")
+@shows("this network has no running statistics for batch normalisation: it was trained in Caffe")
 def _(**_):
     net, variables, info = tiny_network()
     return said(Segmenter.from_loaded, net, variables, {**info, "batch_statistics": "unknown"})

@@ -1,10 +1,15 @@
-"""Inference: from a photograph to its label map; the network as an artefact that runs without this package."""
+"""Segments photographs with a trained network, and exports the network to run without this package.
+
+Start with `Segmenter`. Everything else is what it is made of, in the order of use: modes (which windows), proposal
+batches (windows to score maps to one canvas), ensembles and the CRF.
+"""
 
 from deconvnet_jax.images import check_image
 from deconvnet_jax.inference.activations import decoder_activations
 from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, product_of_positive, refine
 from deconvnet_jax.inference.devices import DeviceImage, device_image, padded_size
 from deconvnet_jax.inference.export import PLATFORMS, export_network, flat_weights
+from deconvnet_jax.inference.member import Member, default_class_names, default_input_size
 from deconvnet_jax.inference.modes import (
     MODES,
     Mode,
@@ -26,13 +31,7 @@ from deconvnet_jax.inference.proposal_batch import (
     sample_scores,
 )
 from deconvnet_jax.inference.scorer import Scorer
-from deconvnet_jax.inference.segmenter import (
-    Member,
-    Result,
-    Segmenter,
-    default_class_names,
-    default_input_size,
-)
+from deconvnet_jax.inference.segmenter import Result, Segmenter
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""The decoder's maps of an input, from 14x14 to 224x224 (paper, section 3.4 and figure 4)."""
+"""Returns the decoder's activations for an input, from 14x14 to 224x224 (paper, section 3.4 and figure 4)."""
 
 from functools import lru_cache
 from typing import Any, cast
@@ -14,23 +14,34 @@ from deconvnet_jax.ops import max_unpool
 
 
 def decoder_activations(net: DeconvNet, variables: Variables, windows: Array) -> dict[str, Array]:
-    """Returns the maps after the last deconvolution of every block, and after every unpooling but the first.
+    """Returns the maps after the last deconvolution of every decoder block, and after every unpooling but the first.
 
     Args:
       net: the network.
-      variables: of it.
-      windows: float32 BGR [N, S, S, 3] minus mean (`crop_windows`).
+      variables: {"params", "batch_stats"} of `net`.
+      windows: float32 BGR [N, S, S, 3], 0..255 minus the mean (`crop_windows`, `ops.normalize_images`).
 
     Returns:
-      "deconv5_3" [N, S/16, S/16, C5], "unpool4" [N, S/8, S/8, C5], "deconv4_3", "unpool3", "deconv3_3", "unpool2",
-      "deconv2_2", "unpool1", "deconv1_2" [N, S, S, C1], after their ReLUs, in this order; then "scores" [N, S, S, K].
+      {name: float [N, side, side, channels]} in the order of computation: "deconv5_3" (side S/16), "unpool4" (S/8),
+      "deconv4_3", "unpool3" (S/4), "deconv3_3", "unpool2" (S/2), "deconv2_2", "unpool1" (S), "deconv1_2"; then
+      "scores" float32 [N, S, S, K], the logits. Maps of deconvolutions are taken after batch normalisation and ReLU.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.ops import normalize_images
+      >>> from deconvnet_jax.weights import load_checkpoint
+      >>> net, variables, _ = load_checkpoint("runs/demo")
+      >>> windows = normalize_images(np.zeros((1, 32, 32, 3), np.uint8))
+      >>> maps = decoder_activations(net, variables, windows)
+      >>> [(name, found.shape[1]) for name, found in maps.items()][:3]
+      [('deconv5_3', 2), ('unpool4', 4), ('deconv4_3', 4)]
     """
     chex.assert_rank(windows, 4)
     maps = _program(cast(nn.Module, net), net.batch_norm)(variables, windows)
     names = [f"deconv{block}_{len(widths)}" for block, widths in DECODER_WIDTHS.items()]
     unpooled = [f"unpool{block}" for block in list(DECODER_WIDTHS)[1:]]
     between = [name for pair in zip(names[:-1], unpooled, strict=True) for name in pair]
-    return {name: maps[name] for name in (*between, names[-1], "scores")}  # a jitted function sorts names
+    return {name: maps[name] for name in (*between, names[-1], "scores")}  # jit returns the names sorted
 
 
 @lru_cache(maxsize=2)

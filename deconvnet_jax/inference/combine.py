@@ -1,4 +1,4 @@
-"""Scores of two networks as one, and the last step: the fully connected CRF.
+"""Combines the scores of two networks, and applies the fully connected CRF.
 
 Scores are float32 [..., K]; `softmax(scores)` are probabilities.
 """
@@ -17,24 +17,59 @@ from deconvnet_jax.ops.dense_crf import Kernels, crf_kernels, mean_field_rows, p
 
 @jax.jit
 def mean_of_probabilities(scores: Array, others: Array) -> Array:
-    """Returns the paper's ensemble (section 4.4): the logarithm of the mean of both networks' probabilities."""
+    """Returns the ensemble of the paper (section 4.4): the logarithm of the mean of both networks' probabilities.
+
+    Args:
+      scores: float32 [..., K], the scores of the first network.
+      others: float32 [..., K], the scores of the second network.
+
+    Returns:
+      float32 [..., K], log probabilities.
+
+    Example:
+      >>> one, two = jnp.log(jnp.array([0.8, 0.2])), jnp.log(jnp.array([0.4, 0.6]))
+      >>> print(jnp.exp(mean_of_probabilities(one, two)).round(3))
+      [0.6 0.4]
+    """
     return jnp.logaddexp(jax.nn.log_softmax(scores), jax.nn.log_softmax(others)) - jnp.log(2.0)
 
 
 @jax.jit
 def product_of_positive(scores: Array, others: Array) -> Array:
-    """Returns the released ensemble: the product of both networks' scores, negative ones as 0."""
+    """Returns the ensemble of the released code: the product of both networks' scores, with 0 for negative scores.
+
+    Args:
+      scores: float32 [..., K], the scores of the first network.
+      others: float32 [..., K], the scores of the second network.
+
+    Returns:
+      float32 [..., K], at least 0.
+    """
     return jnp.maximum(scores, 0) * jnp.maximum(others, 0)
 
 
 @jax.jit
 def most_likely(scores: Array) -> Array:
-    """Returns the class with the highest score, [...]: uint8, uint16 if K is more than 255."""
+    """Returns the class with the highest score; of equal scores, the one with the lowest id.
+
+    Args:
+      scores: [..., K], of any real dtype.
+
+    Returns:
+      Class ids [...], uint8, or uint16 if K is more than 255.
+    """
     return scores.argmax(axis=-1).astype(label_type(scores.shape[-1]))
 
 
 def kernels_of(image: np.ndarray, preset: str) -> Kernels:
-    """Returns what the CRF needs to know of an image, uint8 RGB [H, W, 3]; waits for the device to count vertices.
+    """Returns the kernels of the CRF for an image; waits for the device, which counts the lattice's vertices.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+      preset: a key of `ops.CRF_PRESETS`.
+
+    Returns:
+      The Gaussian and the bilateral kernel, for `refine`.
 
     Raises:
       InputError: if the image is too large for a lattice.
@@ -45,18 +80,18 @@ def kernels_of(image: np.ndarray, preset: str) -> Kernels:
 def refine(
     scores: Array, kernels: Kernels, size: tuple[int, int], preset: str, sharpness: float = 1.0
 ) -> tuple[Array, Array]:
-    """Applies a fully connected CRF to scores; does not wait for the device.
+    """Returns the labels and log probabilities of a fully connected CRF; does not wait for the device.
 
     Args:
-      scores: float32 [Hp, Wp, K], whose upper left corner is the image's.
-      kernels: of the image (`kernels_of`).
-      size: its height and width.
-      preset: one of `ops.CRF_PRESETS`.
-      sharpness: factor on the scores; the unaries are -log softmax(sharpness * scores).
+      scores: float32 [Hp, Wp, K], padded: the image is in the upper left corner.
+      kernels: the kernels of the image (`kernels_of`).
+      size: the image's height and width, at most Hp and Wp.
+      preset: a key of `ops.CRF_PRESETS`, the same as for `kernels`.
+      sharpness: a factor on the scores; the unaries are -log softmax(sharpness * scores).
 
     Returns:
-      The most probable class of every pixel, row by row, uint8 or uint16 [P], and the logarithms of the CRF's
-      probabilities, float32 [P, K]. P is at least H * W; what is beyond means nothing.
+      The most probable class of every pixel, uint8 or uint16 [P], and the logarithms of the CRF's probabilities,
+      float32 [P, K]. Pixels are in row-major order. P is at least H * W; the entries after H * W are padding.
     """
     settings = CRF_PRESETS[preset]
     weights = settings["gaussian"][-1], settings["bilateral"][-1]
@@ -67,7 +102,7 @@ def refine(
 
 @partial(jax.jit, static_argnames="rows")
 def _unary_rows(scores: Array, sharpness: Array, size: Array, rows: int) -> Array:
-    """Returns -log p of the pixels of an image of that size, [rows, K]."""
+    """Returns -log p of the image's pixels in row-major order, [rows, K]; the rows after H * W repeat the last one."""
     index = jnp.minimum(jnp.arange(rows), size[0] * size[1] - 1)
     return -jax.nn.log_softmax(sharpness * scores[index // size[1], index % size[1]])
 

@@ -1,8 +1,9 @@
-"""How inference uses several devices: one program runs on all of them, each with its image or windows.
+"""Runs inference on several devices: one program runs on all of them, each with its own image or windows.
 
-An array that is spread holds the parts of all devices one after the other along its first axis, each of the same shape.
-With `mesh=None` there is one device, JAX's default, and arrays and programs are those of that device. In a round, each
-device has one image, and all images have the same padded size.
+A spread array holds the parts of all devices, which have the same shape, one after the other along its first axis. With
+`mesh=None` there is one device, JAX's default, and arrays and programs are those of that device.
+
+A round is a set of images with the same padded size, at most one per device, that the devices compute at the same time.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,15 +19,15 @@ from deconvnet_jax.errors import InputError
 
 Tree = TypeVar("Tree")
 AXIS = "devices"
-PARTS, WHOLE = PartitionSpec(AXIS), PartitionSpec()  # each device has its part; each has all of it
-BUCKET = 256  # sides of images and canvases are padded to multiples of it; all of VOC fits into 512x512
+PARTS, WHOLE = PartitionSpec(AXIS), PartitionSpec()  # each device holds its part; each holds everything
+BUCKET = 256  # pixels; sides of images and canvases are padded to multiples of it. All of VOC fits into 512x512.
 
 
 def local_mesh(devices: Sequence[jax.Device] | None) -> Mesh | None:
-    """Returns the mesh of these devices, of this process; None if that is the default device alone.
+    """Returns a mesh of devices of this process, or None if only the default device is used.
 
     Args:
-      devices: by default all of this process, or the one of `jax.default_device` where that is set.
+      devices: the devices; None for all of this process, or for that of `jax.default_device` if it is set.
 
     Raises:
       InputError: if there is no device, one is given twice, or one belongs to another process.
@@ -36,22 +37,39 @@ def local_mesh(devices: Sequence[jax.Device] | None) -> Mesh | None:
     local = jax.local_devices()
     chosen = local if devices is None else list(devices)
     if not chosen or len(set(chosen)) < len(chosen) or any(d.process_index != jax.process_index() for d in chosen):
-        raise InputError(f"devices={chosen}: expected one or more different devices of jax.local_devices()")
+        raise InputError(f"devices={chosen}: expected one or more distinct devices of jax.local_devices()")
     return None if chosen == local[:1] else Mesh(np.array(chosen), (AXIS,))
 
 
 def device_count(mesh: Mesh | None) -> int:
-    """Returns the number of devices."""
+    """Returns the number of devices of a mesh; 1 for None."""
     return 1 if mesh is None else mesh.size
 
 
 def sharding_of(mesh: Mesh | None, spec: PartitionSpec = PARTS) -> NamedSharding | None:
-    """Returns how an array lies on the devices; None with one device."""
+    """Returns the sharding of an array on the devices of a mesh.
+
+    Args:
+      mesh: the devices; None for one device.
+      spec: `PARTS` for a spread array, `WHOLE` for one that every device holds.
+
+    Returns:
+      The sharding; None with one device.
+    """
     return None if mesh is None else NamedSharding(mesh, spec)
 
 
 def replicated(tree: Tree, mesh: Mesh | None) -> Tree:
-    """Copies a tree to every device; with one device it stays where it is, unless that is on several."""
+    """Copies a tree of arrays to every device.
+
+    Args:
+      tree: a tree of arrays, on the host or on devices.
+      mesh: the devices; None for one device.
+
+    Returns:
+      The tree; every device of the mesh holds all of it. With one device, `tree` itself, unless one of its arrays is on
+      several devices: then a copy on the first device.
+    """
     if mesh is not None:
         return jax.device_put(tree, sharding_of(mesh, WHOLE))
     several = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array) and len(leaf.devices()) > 1]
@@ -59,7 +77,15 @@ def replicated(tree: Tree, mesh: Mesh | None) -> Tree:
 
 
 def parts_of(array: Array, mesh: Mesh | None) -> list[Array]:
-    """Returns the part of every device, each on its device; does not wait for them."""
+    """Returns the parts of a spread array; does not wait for the devices.
+
+    Args:
+      array: a spread array [devices * n, ...].
+      mesh: the devices; None for one device.
+
+    Returns:
+      One array [n, ...] per device, on that device.
+    """
     if mesh is None:
         return [array]
     shards = {shard.device: shard.data for shard in array.addressable_shards}
@@ -70,31 +96,42 @@ def parts_of(array: Array, mesh: Mesh | None) -> list[Array]:
 def on_each(
     function: Callable[..., Any], mesh: Mesh | None, donate: tuple[int, ...] = (), **static: Any
 ) -> Callable[..., Any]:
-    """Returns a function of spread arrays to spread arrays that runs `function` on the parts of every device.
-
-    It is compiled once for all devices. With one device it is `function`, as it is.
+    """Returns a function that runs `function` on the parts of every device.
 
     Args:
-      function: of arrays to arrays, with `static` as keywords.
-      mesh: of the devices.
-      donate: positions of the arguments whose memory is reused, with several devices.
-      **static: hashable keywords of `function`.
+      function: takes arrays, and `static` as keywords; returns arrays.
+      mesh: the devices; None for one device.
+      donate: positions of the arguments whose memory may be reused; ignored with one device.
+      **static: hashable keyword arguments for `function`.
+
+    Returns:
+      A function of spread arrays that returns spread arrays, compiled once for all devices. With one device, `function`
+      with the keywords bound.
     """
     own = partial(function, **static)
     return own if mesh is None else jax.jit(spread(own, mesh), donate_argnums=donate)
 
 
 def spread(function: Callable[..., Any], mesh: Mesh, inputs: Any = PARTS) -> Callable[..., Any]:
-    """Returns `function` on the parts of every device, not jitted; `inputs` says what is spread of the arguments."""
+    """Returns a function that runs `function` on the parts of every device, not jitted.
+
+    Args:
+      function: takes arrays and returns arrays.
+      mesh: the devices.
+      inputs: a `PartitionSpec` for all arguments, or a tuple with one for each: `PARTS` or `WHOLE`.
+
+    Returns:
+      A function whose results are spread arrays.
+    """
     return jax.shard_map(function, mesh=mesh, in_specs=inputs, out_specs=PARTS, check_vma=False)
 
 
 class DeviceImage(NamedTuple):
-    """An image on the device, or one on each of several devices.
+    """An image on the device, or one image on each of several devices as spread arrays.
 
     Attributes:
-      pixels: uint8 RGB [Hp, Wp, 3], padded (`padded_size`).
-      extent: int32 [2], height and width of the image itself.
+      pixels: uint8 RGB [Hp, Wp, 3], padded with 0 at the bottom and on the right (`padded_size`).
+      extent: int32 [2], the height and width of the image without padding.
     """
 
     pixels: Array
@@ -102,17 +139,32 @@ class DeviceImage(NamedTuple):
 
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
-    """Returns both sides rounded up to multiples of BUCKET: images of equal padded sizes share their programs."""
+    """Returns the size to which an image is padded; images of the same padded size share compiled programs.
+
+    Args:
+      height: in pixels, at least 1.
+      width: in pixels, at least 1.
+
+    Returns:
+      Height and width rounded up to multiples of 256.
+
+    Example:
+      >>> padded_size(375, 500)
+      (512, 512)
+    """
     return -(-height // BUCKET) * BUCKET, -(-width // BUCKET) * BUCKET
 
 
 def device_image(*images: np.ndarray, mesh: Mesh | None = None) -> DeviceImage:
-    """Pads images and hands one to each device.
+    """Pads images and copies one to each device.
 
     Args:
-      *images: uint8 RGB [H, W, 3], at most one per device, all of one padded size. Where there are fewer, the devices
-        that are left take them again from the first.
-      mesh: of several devices.
+      *images: uint8 RGB [H, W, 3], at most one per device, all with the same padded size. If there are fewer images
+        than devices, the other devices repeat them from the first.
+      mesh: the devices; None for one device.
+
+    Returns:
+      The images; with several devices, spread arrays.
     """
     height, width = padded_size(*images[0].shape[:2])
     padded = np.zeros((device_count(mesh), height, width, 3), np.uint8)
@@ -126,12 +178,12 @@ def device_image(*images: np.ndarray, mesh: Mesh | None = None) -> DeviceImage:
 
 
 class Prepared(NamedTuple):
-    """An image on its way to a device.
+    """An image that is ready to be computed.
 
     Attributes:
-      size: height and width of the photograph.
-      image: uint8 RGB [H, W, 3], as it is computed: reduced to `max_side`.
-      windows: float32 [n, 4] on `image`, of each network.
+      size: height and width of the original photograph, in pixels.
+      image: uint8 RGB [H, W, 3], the photograph reduced to `max_side`.
+      windows: float32 [n, 4] for each network, the windows in pixels of `image`.
     """
 
     size: tuple[int, int]
@@ -140,7 +192,15 @@ class Prepared(NamedTuple):
 
 
 def rounds_of(group: Sequence[Prepared], devices: int) -> list[list[int]]:
-    """Returns the rounds that a group of images takes: their numbers in the group, at most `devices` per round."""
+    """Returns the rounds that a group of images takes.
+
+    Args:
+      group: images of any sizes.
+      devices: the number of devices.
+
+    Returns:
+      For each round, the indices of its images in `group`: at most `devices`, all with the same padded size.
+    """
     rounds: list[list[int]] = []
     open_rounds: dict[tuple[int, int], list[int]] = {}
     for i, prepared in enumerate(group):
@@ -153,7 +213,16 @@ def rounds_of(group: Sequence[Prepared], devices: int) -> list[list[int]]:
 
 
 def groups(ready: Iterable[Prepared], limit: int, devices: int) -> Iterator[list[Prepared]]:
-    """Yields images that take at most `limit` rounds together; those before an image that raises an error, too."""
+    """Yields the images in groups, in their order.
+
+    Args:
+      ready: the images; read one by one.
+      limit: the rounds that a group takes, at most.
+      devices: the number of devices.
+
+    Yields:
+      A group as soon as it is full. If reading the next image raises InputError, the group before it comes first.
+    """
     group: list[Prepared] = []
     try:
         for prepared in ready:
@@ -173,10 +242,15 @@ def groups(ready: Iterable[Prepared], limit: int, devices: int) -> Iterator[list
 
 
 def are_faster_alone(batches: Sequence[int], devices: int) -> bool:
-    """Returns whether images of one round take fewer batches one by one, when the devices share their windows.
+    """Returns whether the images of a round take fewer batches one after the other than at the same time.
+
+    One after the other, all devices share the windows of each image.
 
     Args:
-      batches: how many batches the windows of each image fill.
-      devices: how many there are.
+      batches: the number of batches that the windows of each image fill.
+      devices: the number of devices.
+
+    Returns:
+      True if they do; False for ties.
     """
     return sum(-(-count // devices) for count in batches) < max(batches, default=0)

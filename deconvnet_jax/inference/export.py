@@ -1,4 +1,4 @@
-"""The network as a StableHLO artefact, which JAX runs without this package."""
+"""Exports a network as a StableHLO artefact, which JAX runs without this package."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -17,26 +17,35 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def flat_weights(variables: Variables) -> dict[str, Array]:
-    """Returns the weights as the artefact takes them: {"params/conv1_1/kernel": array, ...}."""
+    """Returns the weights in the form that the artefact takes: {"params/conv1_1/kernel": array, ...}."""
     return {name: cast(Array, leaf) for name, leaf in flatten_dict(variables, sep="/").items()}
 
 
 def export_network(
     net: nn.Module, variables: Variables, input_size: int, platforms: Sequence[str] = PLATFORMS
 ) -> bytes:
-    """Returns the function (weights, images) -> scores, for any number of images, serialized by `jax.export`.
+    """Returns the function (weights, images) -> scores as bytes, serialised by `jax.export`.
 
-    The weights stay outside: as constants inside, those of the full network take minutes to compile and 10 GB.
+    The weights are arguments. As constants, those of the full network take minutes to compile and 10 GB of memory.
 
     Args:
       net: a module with `apply(variables, images, train=False) -> logits`.
-      variables: of the network; only their names and shapes matter.
-      input_size: side of the images, S.
-      platforms: that the artefact can run on.
+      variables: the variables of `net`, or their shapes; only names, shapes and dtypes are used.
+      input_size: the side S of the images, in pixels.
+      platforms: the platforms that the artefact can run on, of `PLATFORMS`.
 
     Returns:
-      What `jax.export.deserialize(bytearray(...)).call(weights, images)` runs: weights from `flat_weights`, images
-      uint8 RGB [N, S, S, 3], scores (logits) float32 [N, S, S, K].
+      The artefact. `jax.export.deserialize(bytearray(artefact)).call(weights, images)` takes weights from
+      `flat_weights` and images uint8 RGB [N, S, S, 3] for any N, and returns logits float32 [N, S, S, K].
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.weights import load_checkpoint
+      >>> net, variables, _ = load_checkpoint("runs/demo")
+      >>> artefact = export_network(net, variables, input_size=32, platforms=["cpu"])
+      >>> network = export.deserialize(bytearray(artefact))  # needs only JAX
+      >>> network.call(flat_weights(variables), np.zeros((2, 32, 32, 3), np.uint8)).shape
+      (2, 32, 32, 3)
     """
 
     def scores(weights: dict[str, Array], images: Array) -> Array:

@@ -1,15 +1,19 @@
-"""The proposal batch: windows of an image in, their score maps folded into one canvas over the image.
+"""Computes a batch of windows of an image, and folds their score maps into one canvas over the image.
 
-All of it runs on the device, in programs of fixed shapes: `crop_windows` cuts a batch of boxes out of the image,
-`network_scores` runs the network on them, `fold_scores` puts their score maps back to their places and keeps the
-maximum (or the sum) at every pixel (paper, section 4.3, equations 1 and 2); `Scorer.fold` calls them in this order. An
-image and its canvas are padded to one of a few sizes (`devices.padded_size`); the network's program does not depend on
-them. Memory does not grow with the number of boxes, because the canvas is all that one batch leaves to the next, and it
-is donated. With several devices (`mesh`) the arrays of all of them lie one after the other along the first axis
+Everything runs on the device, in three programs that `Scorer.fold` calls in this order:
+
+1. `crop_windows` cuts a batch of boxes out of the image: [n, S, S, 3];
+2. `network_scores` runs the network on the crops: [n, S, S, K];
+3. `fold_scores` resizes the score maps to their boxes and keeps the maximum (or the sum) at every pixel of the canvas,
+   [Hp, Wp, K] (paper, section 4.3, equations 1 and 2).
+
+An image and its canvas are padded to one of a few sizes (`devices.padded_size`), so that few programs are compiled. The
+network's program does not depend on that size. Memory does not grow with the number of boxes: only the canvas passes
+from one batch to the next, and it is donated. With several devices (`mesh`), the arrays are spread
 (`inference.devices`).
 
-Pixel centres are at half-integers everywhere: in images, crops, score maps and boxes (x0, y0, x1, y1 in pixels, x1 and
-y1 exclusive).
+Pixel centres are at half-integers in images, crops, score maps and boxes. Boxes are x0, y0, x1, y1 in pixels, x1 and y1
+exclusive.
 """
 
 from collections.abc import Callable
@@ -29,16 +33,16 @@ from deconvnet_jax.models import Variables, compiler_options
 from deconvnet_jax.ops import MEAN_BGR
 
 AGGREGATIONS = ("max", "mean")
-_FILTER_TAPS = 6  # of a score map that shrinks to half its size, the most in `released` (112 pixels and more)
-_ROWS = 64  # at a time: intermediate results of a large photograph would take as much memory again
+_FILTER_TAPS = 6  # enough for score maps that shrink to half: windows of `released` have 112 pixels or more
+_ROWS = 64  # rows that the host resizes at once, which limits the memory for intermediate results
 
 
 class Canvas(NamedTuple):
-    """The scores of the windows so far at every pixel.
+    """Scores at every pixel of a padded image, folded over the windows so far.
 
     Attributes:
-      scores: float32 [Hp, Wp, K], their greatest scores ("max") or the sum of them ("mean").
-      shown: float32 [Hp, Wp], how many windows show the pixel.
+      scores: float32 [Hp, Wp, K], the maximum ("max") or the sum ("mean") over the windows that show the pixel.
+      shown: float32 [Hp, Wp], the number of windows that show the pixel.
     """
 
     scores: Array
@@ -51,12 +55,15 @@ def empty_canvas(
     """Returns a canvas without windows, on every device.
 
     Args:
-      height: padded (`padded_size`).
-      width: padded.
+      height: the padded height of the image (`padded_size`).
+      width: the padded width.
       num_classes: K.
       aggregation: "max" or "mean".
-      clip: begin the maximum with 0, so that negative scores do not count (the released code).
-      mesh: of several devices.
+      clip: True starts the maximum with 0 instead of -inf, so that negative scores do not count (released code).
+      mesh: the devices; None for one device.
+
+    Returns:
+      The canvas; with several devices, spread arrays.
     """
     first = -jnp.inf if aggregation == "max" and not clip else 0.0
     height, where = height * device_count(mesh), sharding_of(mesh)
@@ -71,16 +78,24 @@ def crop_windows(
     """Cuts boxes out of an image, resizes them to squares (bilinear) and normalises them for the network.
 
     Args:
-      image: uint8 RGB [Hp, Wp, 3]; what is beyond `extent` is never looked at.
-      extent: int32 [2], height and width of the image itself.
-      boxes: float32 [n, 4], any position and size; may reach beyond the image.
-      size: side of the squares, S.
-      outside: what is beyond the image: "black" before the mean is subtracted (DeconvNet), or the "mean" (FCN-8s).
-      antialias: filter what shrinks, and mix the image's border with what is beyond, as MATLAB's imresize does with a
-        padded crop (the released code, with boxes of whole pixels). Otherwise as in training: `data.crop_window`.
+      image: uint8 RGB [Hp, Wp, 3], padded; pixels beyond `extent` have no effect.
+      extent: int32 [2], the height and width of the image without padding.
+      boxes: float32 [n, 4], with any position and size; may extend beyond the image.
+      size: the side S of the squares, in pixels.
+      outside: what a crop shows beyond the image: "black", before the mean is subtracted (DeconvNet), or the "mean"
+        (FCN-8s).
+      antialias: True filters crops that shrink, and mixes the image's border with what is beyond, as MATLAB's imresize
+        does with a padded crop (released code, with boxes of whole pixels). False resizes as training does
+        (`data.crop_window`).
 
     Returns:
-      float32 BGR [n, S, S, 3], 0..255 minus mean.
+      float32 BGR [n, S, S, 3], 0..255 minus the mean.
+
+    Example:
+      >>> image = jnp.full((256, 256, 3), 200, jnp.uint8)
+      >>> boxes = jnp.array([[0, 0, 50, 50], [-10, 20, 30, 60]], jnp.float32)
+      >>> crop_windows(image, jnp.array([80, 100]), boxes, size=32).shape
+      (2, 32, 32, 3)
     """
     chex.assert_shape([image, extent, boxes], [(None, None, 3), (2,), (None, 4)])
     chex.assert_type([image, boxes], [jnp.uint8, jnp.float32])
@@ -96,16 +111,16 @@ def crop_windows(
 
 
 def _bilinear_weights(start: Array, stop: Array, size: int, length: Array, padded: int) -> tuple[Array, Array]:
-    """How much each of `padded` pixels counts for each of `size` samples, [n, size, padded]; which are in the image."""
+    """Returns the weight of each pixel in each sample, [n, size, padded], and which samples are in the image."""
     position = start[:, None] + (jnp.arange(size) + 0.5) * ((stop - start) / size)[:, None]
     inside = (position >= 0) & (position < length)
-    centre = jnp.clip(position - 0.5, 0, length - 1)  # the image's own border is not mixed with black
+    centre = jnp.clip(position - 0.5, 0, length - 1)  # so that the image's border is not mixed with black
     weights = jnp.maximum(1 - jnp.abs(jnp.arange(padded) - centre[..., None]), 0)
     return weights * inside[..., None], inside
 
 
 def _filter_weights(start: Array, stop: Array, size: int, length: Array, padded: int) -> tuple[Array, Array]:
-    """As `_bilinear_weights`, of a triangle as wide as a sample, mirrored at the borders of the box."""
+    """Like `_bilinear_weights`, with a triangle filter as wide as a sample, mirrored at the borders of the box."""
     scale = ((stop - start) / size)[:, None]
     position = start[:, None] + (jnp.arange(size) + 0.5) * scale
     centre, reach = (position - 0.5)[..., None], jnp.maximum(scale, 1)[..., None]
@@ -117,22 +132,25 @@ def _filter_weights(start: Array, stop: Array, size: int, length: Array, padded:
     pixel = jnp.arange(padded, dtype=jnp.float32)
     weights = triangle(pixel) + triangle(2 * begin - 1 - pixel) + triangle(2 * end - 1 - pixel)
     weights *= (pixel >= begin) & (pixel < end) & (pixel < length)
-    around = jnp.floor(centre) + jnp.arange(-padded // 2, padded // 2)  # all pixels, also those beyond the image
+    around = jnp.floor(centre) + jnp.arange(-padded // 2, padded // 2)  # includes pixels beyond the image
     weights /= jnp.sum(triangle(around), axis=-1, keepdims=True)
     return weights, (position >= 0) & (position < length)
 
 
 @lru_cache(maxsize=8)
 def network_scores(net: nn.Module, flip: bool = False, mesh: Mesh | None = None) -> Callable[[Variables, Array], Array]:
-    """Returns the jitted network, shared by all who ask for an equal one: new variables compile nothing.
+    """Returns the jitted function that runs a network on windows; equal arguments return the same function.
+
+    Other variables with the same shapes do not compile again.
 
     Args:
-      net: a module with `apply(variables, images, train=False) -> logits`.
-      flip: average with the mirrored scores of the mirrored windows.
-      mesh: of several devices; the variables are on all of them.
+      net: a hashable module with `apply(variables, images, train=False) -> logits`.
+      flip: True averages with the mirrored scores of the mirrored windows.
+      mesh: the devices; None for one device.
 
     Returns:
-      A function of variables and normalised windows [n, S, S, 3] to scores float32 [n, S, S, K].
+      A function (variables, windows) -> scores: windows float32 BGR [n, S, S, 3], 0..255 minus the mean; scores float32
+      [n, S, S, K]. With several devices the variables are on all of them, and windows and scores are spread.
     """
     network, platform = partial(scores_of, net, flip), jax.default_backend()
     if mesh is not None:
@@ -141,7 +159,17 @@ def network_scores(net: nn.Module, flip: bool = False, mesh: Mesh | None = None)
 
 
 def scores_of(net: nn.Module, flip: bool, variables: Variables, windows: Array) -> Array:
-    """As the function that `network_scores` returns, not jitted."""
+    """Returns what the function from `network_scores` returns; not jitted.
+
+    Args:
+      net: a module with `apply(variables, images, train=False) -> logits`.
+      flip: True averages with the mirrored scores of the mirrored windows.
+      variables: the variables of `net`.
+      windows: float32 BGR [n, S, S, 3], 0..255 minus the mean.
+
+    Returns:
+      float32 [n, S, S, K].
+    """
     scores = logits_of(net, variables, windows)
     if flip:
         scores = (scores + logits_of(net, variables, windows[:, :, ::-1])[:, :, ::-1]) / 2
@@ -149,7 +177,17 @@ def scores_of(net: nn.Module, flip: bool, variables: Variables, windows: Array) 
 
 
 def logits_of(net: nn.Module, variables: Variables, windows: Array) -> Array:
-    """Returns what a network predicts; Flax's type of `apply` knows neither our variables nor what it returns."""
+    """Returns the logits of a network in test mode.
+
+    Args:
+      net: a module with `apply(variables, images, train=False) -> logits`.
+      variables: the variables of `net`.
+      windows: float32 BGR [n, S, S, 3], 0..255 minus the mean.
+
+    Returns:
+      [n, S, S, K], in the network's dtype of scores.
+    """
+    # Flax's type of `apply` knows neither our variables nor the type of the result.
     return cast(Array, net.apply(variables, windows, train=False))
 
 
@@ -157,18 +195,27 @@ def logits_of(net: nn.Module, variables: Variables, windows: Array) -> Array:
 def fold_scores(
     canvas: Canvas, scores: Array, boxes: Array, valid: Array, aggregation: str = "max", antialias: bool = False
 ) -> Canvas:
-    """Resizes score maps to their boxes (bilinear) and folds them into the canvas; outside a box it stays as it is.
+    """Resizes score maps to their boxes (bilinear) and folds them into the canvas.
+
+    Pixels outside a box keep their values. A pixel is inside if its centre is.
 
     Args:
-      canvas: donated: not usable afterwards.
-      scores: float32 [n, S, S, K], of the windows.
-      boxes: float32 [n, 4].
-      valid: bool [n]; False for boxes that only fill the batch.
-      aggregation: "max" or "mean".
-      antialias: filter what shrinks, as MATLAB's imresize does.
+      canvas: the canvas so far; donated, so it cannot be used afterwards.
+      scores: float32 [n, S, S, K], the score maps of the windows.
+      boxes: float32 [n, 4], the windows in pixels of the image; may extend beyond it.
+      valid: bool [n]; False for boxes that only fill the batch, which change nothing.
+      aggregation: "max" or "mean"; the same for all calls with a canvas.
+      antialias: True filters maps that shrink, as MATLAB's imresize does.
 
     Returns:
       The canvas with these windows.
+
+    Example:
+      >>> canvas = empty_canvas(256, 256, num_classes=2, aggregation="max")
+      >>> boxes = jnp.array([[0, 0, 10, 10], [5, 5, 20, 20]], jnp.float32)
+      >>> canvas = fold_scores(canvas, jnp.ones((2, 8, 8, 2)), boxes, jnp.array([True, True]))
+      >>> int(canvas.shown.max()), int((canvas.shown > 0).sum())  # 10 * 10 + 15 * 15 - 5 * 5 pixels
+      (2, 300)
     """
     chex.assert_rank([canvas.scores, scores, boxes, valid], [3, 4, 2, 1])
     height, width = canvas.shown.shape
@@ -189,12 +236,13 @@ def fold_scores(
 
 
 def _covered(start: Array, stop: Array, length: int) -> Array:
+    """Returns bool [length], True for pixels whose centre lies from `start` to `stop`."""
     centres = jnp.arange(length) + 0.5
     return (centres >= start) & (centres < stop)
 
 
 def _taps(start: Array, stop: Array, size: int, length: int, antialias: bool) -> list[tuple[Array, Array]]:
-    """For each of `length` pixels, the samples of a box's `size` that it is made of: pairs of index and weight."""
+    """Returns pairs (index, weight), each [length]: the samples of a box's `size` that each pixel is made of."""
     shrink = size / (stop - start)
     position = (jnp.arange(length) + 0.5 - start) * shrink - 0.5
     if not antialias:
@@ -215,15 +263,24 @@ def _taps(start: Array, stop: Array, size: int, length: int, antialias: bool) ->
 
 
 def _sample(array: Array, axis: int, taps: list[tuple[Array, Array]]) -> Array:
+    """Returns the weighted sums of an array's entries along one axis."""
     shape = [1] * array.ndim
     shape[axis] = -1
     parts = (jnp.take(array, index, axis, mode="clip") * weight.reshape(shape) for index, weight in taps)
-    return cast(Array, sum(parts))  # never of none
+    return cast(Array, sum(parts))  # there is at least one tap, so the sum is an array
 
 
 @partial(jax.jit, static_argnames="aggregation")
 def canvas_scores(canvas: Canvas, aggregation: str) -> Array:
-    """Returns the scores of every pixel, float32 [Hp, Wp, K]; 0 for all classes where no window was."""
+    """Returns the scores of every pixel after the last window.
+
+    Args:
+      canvas: the canvas with all windows.
+      aggregation: "max" or "mean", as for `fold_scores`.
+
+    Returns:
+      float32 [Hp, Wp, K]; 0 for all classes at pixels that no window shows.
+    """
     scores = canvas.scores
     if aggregation == "mean":
         scores = scores / jnp.maximum(canvas.shown, 1)[..., None]
@@ -231,23 +288,23 @@ def canvas_scores(canvas: Canvas, aggregation: str) -> Array:
 
 
 def greatest(canvas: Canvas) -> Canvas:
-    """Returns the maximum and the number of all devices' windows; of "max" alone. Runs within `on_each`."""
+    """Returns the canvas of all devices' windows, by `pmax` and `psum` over them; for "max" only, inside `on_each`."""
     return Canvas(lax.pmax(canvas.scores, AXIS), lax.psum(canvas.shown, AXIS))
 
 
 def sample_scores(scores: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Returns the scores of a window at every pixel of the image, interpolated bilinearly, on the host.
+    """Returns a window's scores at every pixel of an image, interpolated bilinearly on the host.
 
-    Pixel centres are at half-integers in both. Beyond the centres of the map's outermost pixels their values continue.
+    Pixel centres are at half-integers in both. Beyond the outermost centres of the map, its border values continue.
 
     Args:
-      scores: float32 [h, w, K], the map of what the box shows.
+      scores: float32 [h, w, K], the score map of the box.
       box: [4], x0, y0, x1, y1 in pixels of the image, x1 and y1 exclusive; any position and size.
-      height: of the image.
-      width: of the image.
+      height: the height of the image in pixels.
+      width: the width of the image in pixels.
 
     Returns:
-      float32 [height, width, K].
+      [height, width, K], with the dtype of `scores`.
     """
     x0, y0, x1, y1 = np.asarray(box, np.float64)
     ys = ((np.arange(height) + 0.5) - y0) * scores.shape[0] / (y1 - y0) - 0.5
@@ -260,7 +317,7 @@ def sample_scores(scores: np.ndarray, box: np.ndarray, height: int, width: int) 
 
 
 def _interpolate(array: np.ndarray, axis: int, positions: np.ndarray) -> np.ndarray:
-    """Values at fractional positions along one axis."""
+    """Returns an array's values at fractional positions along one axis."""
     last = array.shape[axis] - 1
     positions = np.clip(positions, 0, last)
     before = np.floor(positions).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The scores of whole images by one network: which windows it is shown, and in which batches."""
+"""Computes the scores of whole images by one network: chooses the windows and puts them into batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,12 +34,13 @@ class Scorer:
     """One network that is shown windows of images.
 
     Attributes:
-      net: a module with `apply(variables, images, train=False) -> logits`, contract as `models.DeconvNet`.
-      variables: of the network; with a mesh, on all of its devices.
+      net: a module with `apply(variables, images, train=False) -> logits` that takes and returns the same arrays as
+        `models.DeconvNet`.
+      variables: the variables of `net`; with a mesh, replicated on all of its devices.
       num_classes: K.
-      input_size: side of the network's input.
-      settings: of the segmentation.
-      mesh: of several devices.
+      input_size: the side S of the network's input, in pixels.
+      settings: the settings of inference.
+      mesh: the devices; None for one device.
     """
 
     net: nn.Module
@@ -51,44 +52,64 @@ class Scorer:
 
     @cached_property
     def mode(self) -> Mode:
-        """How this network segments images."""
+        """The row of `MODES` for this network."""
         return mode_of(self.net, self.settings.mode)
 
     @property
     def aggregation(self) -> str:
-        """How windows are folded; a single one stays as it is."""
+        """How windows are combined, "max" or "mean"; a single window needs no mean, so it is "max" then."""
         return "max" if self.mode.one_window else self.settings.aggregation
 
     @property
     def divides_windows(self) -> bool:
-        """Whether devices may share the windows of one image: sums in another order would round otherwise."""
+        """Whether devices may share the windows of one image: not for means, where another order rounds differently."""
         return self.aggregation == "max"
 
     @property
     def batch_size(self) -> int:
-        """How many windows of an image the network sees at once on each device."""
+        """The number of windows of an image that the network sees at once on each device."""
         settings = self.settings
         return min(settings.batch_size, settings.num_proposals) if self.mode.of_proposals else settings.batch_size
 
     def windows(self, height: int, width: int, proposals: np.ndarray) -> np.ndarray:
-        """Returns the windows of an image of this size, float32 [n, 4]; its `proposals` [m, 4], best first."""
+        """Returns the windows of an image.
+
+        Args:
+          height: the height of the image in pixels.
+          width: the width of the image in pixels.
+          proposals: [m, 4], the image's proposals with the best first; not used by modes without proposals.
+
+        Returns:
+          float32 [n, 4], in pixels of the image; n may be 0.
+        """
         if self.mode.of_proposals is not None:
             return self.mode.of_proposals(proposals, self.settings.num_proposals, self.settings.enlarge)
         return self.mode.windows(height, width, self.input_size)
 
     def batches(self, boxes: np.ndarray) -> int:
-        """Returns how many batches the windows [n, 4] of an image fill."""
+        """Returns the number of batches that the windows of an image fill on one device.
+
+        Args:
+          boxes: [n, 4], the windows.
+
+        Returns:
+          n divided by `batch_size`, rounded up.
+        """
         return -(-len(boxes) // self.batch_size)
 
     def score_all(
         self, images: Sequence[DeviceImage], boxes: Sequence[Sequence[np.ndarray]], batch: int
     ) -> list[Array]:
-        """Returns the scores of every image, as `score` does; where they have one window each, they share batches.
+        """Returns the scores of several images; images with one window each share batches.
 
         Args:
-          images: on the devices.
-          boxes: float32 [n, 4], the windows of every image on a device.
-          batch: how many images share a batch. It is filled up, so that the network compiles once.
+          images: the images on the devices; each entry is one image per device.
+          boxes: for each entry, the windows float32 [n, 4] of each of its images.
+          batch: the number of entries that share a batch, for modes with one window. The last batch is filled up, so
+            that the network compiles once.
+
+        Returns:
+          One array per entry, float32 [Hp, Wp, K], as `score`.
         """
         if not self.mode.one_window:
             return [self.score(image, *own) for image, own in zip(images, boxes, strict=True)]
@@ -102,17 +123,18 @@ class Scorer:
         return scores[: len(images)]
 
     def score(self, image: DeviceImage, *boxes: np.ndarray) -> Array:
-        """Shows the network windows, a batch at a time; does not wait for the device.
+        """Returns the scores of one image per device, computed a batch at a time; does not wait for the device.
 
         Args:
           image: the images on the devices.
-          *boxes: float32 [n, 4], the windows of each. The devices share those of a single image if `divides_windows`.
+          *boxes: the windows float32 [n, 4] of each image; with 0 windows all scores are 0. If there is only one image
+            and `divides_windows`, all devices share its windows.
 
         Returns:
-          float32 [Hp, Wp, K] of every device's image, 0 where no window is.
+          float32 [Hp, Wp, K], 0 at pixels that no window shows; with several devices, a spread array.
 
         Raises:
-          InputError: if the network scores another number of classes.
+          InputError: if the network scores a number of classes other than `num_classes`.
         """
         devices = device_count(self.mesh)
         shared = len(boxes) == 1 and self.divides_windows
@@ -124,9 +146,12 @@ class Scorer:
         return self._scores(canvas)
 
     def _batches(self, boxes: Sequence[np.ndarray], size: int, rows: int) -> Iterator[tuple[Array, Array]]:
-        """Yields what all devices are shown at once: boxes float32 [n, 4], and bool [n], False for those that fill.
+        """Yields the batches as spread arrays: boxes float32 [n, 4] and bool [n], False for boxes that only fill up.
 
-        `size` is that of a batch on each device, `rows` the number of images: one that all devices share, or one each.
+        Args:
+          boxes: the windows float32 [m, 4] of each image.
+          size: windows per batch and device.
+          rows: the number of images: 1 if all devices share it, else the number of devices.
         """
         where, size = sharding_of(self.mesh), size * device_count(self.mesh) // rows
         length = -(-max(map(len, boxes)) // size) * size
@@ -146,25 +171,31 @@ class Scorer:
         valid: Sequence[Array],
         canvases: Sequence[Canvas],
     ) -> list[Canvas]:
-        """Runs one batch of windows: crop, network, fold. Can itself be jitted.
+        """Runs one batch of windows: crop, network, fold. May be called inside `jax.jit`.
 
         Args:
-          images: that share the batch; usually one.
-          boxes: float32 [n, 4] of every image, with the same n.
-          valid: bool [n] of every image; False for boxes that only fill the batch.
-          canvases: of every image; donated.
+          images: the images that share the batch; usually one.
+          boxes: for each image float32 [n, 4], with the same n.
+          valid: for each image bool [n], False for boxes that only fill the batch.
+          canvases: the canvas of each image; donated.
+
+        Returns:
+          The canvas of each image with these windows.
+
+        Raises:
+          InputError: if the network scores a number of classes other than `num_classes`.
         """
         mesh, mode, flip = self.mesh, self.mode, self.settings.flip
         crop = on_each(crop_windows, mesh, size=self.input_size, outside=mode.outside, antialias=mode.antialias)
         crops = [crop(*image, own) for image, own in zip(images, boxes, strict=True)]
-        # A program with compiler options cannot be part of another one; whoever jits the whole gives them there.
+        # A jitted function with compiler options cannot be part of another; inside `jax.jit`, the outer one has them.
         traced = isinstance(crops[0], Tracer)
         network = partial(scores_of, self.net, flip) if traced else network_scores(self.net, flip, mesh)
         scores = network(self.variables, crops[0] if len(crops) == 1 else on_each(_concatenated, mesh)(*crops))
         if scores.shape[-1] != self.num_classes:
             raise InputError(
-                f"the network scores {scores.shape[-1]} classes, but there are {self.num_classes} class names; give "
-                "Segmenter one name for each"
+                f"the network scores {scores.shape[-1]} classes, but there are {self.num_classes} class names; "
+                "give Segmenter one name per class"
             )
         parts = [scores] if len(crops) == 1 else on_each(jnp.split, mesh, indices_or_sections=len(crops))(scores)
         fold = on_each(fold_scores, mesh, donate=(0,), aggregation=self.aggregation, antialias=mode.antialias)

@@ -1,8 +1,12 @@
-"""Photograph in, label map out.
+"""Segments photographs of any size: `Segmenter` takes a photograph and returns its label map.
 
-A photograph's way: `segment` -> `_prepare` (CPU: proposals, windows) -> `_launch` (devices: scores of each network by
-`scorer.py`, ensemble and CRF by `combine.py`, labels) -> `_finish` (back to the photograph's size). While the devices
-compute some images, the next ones are prepared.
+`segment` passes each photograph through three steps:
+
+1. `_prepare`, on the CPU: reduces large photographs, finds proposals, chooses the windows;
+2. `_launch`, on the devices: the scores of each network (`scorer.py`), ensemble and CRF (`combine.py`), labels;
+3. `_finish`, on the CPU: back to the photograph's size.
+
+While the devices compute some images, the next ones are prepared.
 """
 
 import itertools
@@ -23,7 +27,7 @@ from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import track
 
-from deconvnet_jax.data import VOC_CLASSES, propose_boxes
+from deconvnet_jax.data import propose_boxes
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.images import check_image
@@ -40,29 +44,28 @@ from deconvnet_jax.inference.devices import (
     replicated,
     rounds_of,
 )
+from deconvnet_jax.inference.member import DECONVNET_INPUT_SIZE, Member, default_class_names
 from deconvnet_jax.inference.modes import MODES
 from deconvnet_jax.inference.proposal_batch import sample_scores
 from deconvnet_jax.inference.scorer import Scorer
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
 from deconvnet_jax.labels import label_type
-from deconvnet_jax.models import DeconvNet, FCN8s, Variables
+from deconvnet_jax.models import Variables
 from deconvnet_jax.ops import checked_boxes
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
-DECONVNET_INPUT_SIZE = 224
-FCN8S_INPUT_SIZE = 500  # all images of VOC fit into it (original: cache_FCN8s_results.m)
-AHEAD = 3  # images whose proposals may wait for the devices, at least
+AHEAD = 3  # images that are prepared before the devices need them, at least
 
 
 class Result(NamedTuple):
-    """What a network sees in one image.
+    """The segmentation of one photograph.
 
     Attributes:
-      labels: uint8 [H, W], the class with the highest score; uint16 if there are more than 255 classes.
-      scores: float32 [H, W, K]; their softmax are probabilities. The network's logits, folded; of the paper's ensemble
-        and after the CRF, logarithms of probabilities.
+      labels: uint8 [H, W], the class with the highest score at every pixel; uint16 if there are more than 255 classes.
+      scores: float32 [H, W, K], the logits, combined over the windows; after the CRF and for the ensemble of the paper,
+        log probabilities. The softmax of the scores gives probabilities.
       boxes: float32 [n, 4], the windows that the network was shown, in the order of the proposals: x0, y0, x1, y1 in
-        pixels, x1 and y1 exclusive.
+        pixels of the photograph, x1 and y1 exclusive.
     """
 
     labels: np.ndarray
@@ -70,49 +73,31 @@ class Result(NamedTuple):
     boxes: np.ndarray
 
 
-class Member(NamedTuple):
-    """A network of an ensemble.
-
-    Attributes:
-      net: a module with `apply(variables, images, train=False) -> logits`, contract as `models.DeconvNet`.
-      variables: of the network.
-      input_size: side of the network's input.
-    """
-
-    net: nn.Module
-    variables: Variables
-    input_size: int
-
-    @classmethod
-    def from_loaded(cls, net: nn.Module, variables: Variables, info: Mapping[str, Any]) -> "Member":
-        """Returns what `weights.load_checkpoint` returns with the size that the network was trained with.
-
-        Raises:
-          InputError: if the network's batch statistics were never measured.
-        """
-        if info.get("batch_statistics") == "unknown":
-            raise InputError(
-                "the statistics of this network's batch normalisation are not known: it was trained in Caffe, which "
-                "keeps none, or not trained yet; measure them: python -m experiments.calibrate_bn --checkpoint=..."
-            )
-        trained = info.get("config", {}).get("data", {})
-        return cls(net, variables, trained.get("crop_size", default_input_size(net)))
-
-
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """A network with its variables, applied to photographs of any size.
+    """A trained network that segments photographs of any size.
 
     Attributes:
-      net: a module with `apply(variables, images, train=False) -> logits`, contract as `models.DeconvNet`.
-      variables: of the network; they are copied to all `devices` once.
-      class_names: in the order of the ids.
-      input_size: side of the network's input.
-      settings: of the segmentation.
-      partner: the second network of an ensemble.
-      devices: that compute, of this process; by default all (`jax.local_devices()`), or that of `jax.default_device`
-        where it is set. Each segments its own images; they share the windows of a single image if the maximum is taken.
-        The number of devices does not change results, except for rounding where images share a batch.
+      net: a module with `apply(variables, images, train=False) -> logits` that takes and returns the same arrays as
+        `models.DeconvNet`.
+      variables: the variables of `net`; copied to all `devices` once.
+      class_names: one name per class, in the order of the ids.
+      input_size: the side S of the network's input, in pixels.
+      settings: the settings of inference.
+      partner: the second network of an ensemble; None for a single network.
+      devices: the devices of this process that compute; None for all (`jax.local_devices()`), or for that of
+        `jax.default_device` if it is set. Each device segments its own images; with `aggregation="max"` they can share
+        the windows of one image. The number of devices does not change results, except for rounding where images share
+        a batch.
+
+    Example:
+      >>> from deconvnet_jax.images import read_image
+      >>> segmenter = Segmenter.from_checkpoint("runs/demo", mode="whole_image")
+      >>> result = segmenter(read_image("photo.jpg"))
+      >>> result.labels.shape, result.scores.shape  # a class per pixel, a score per pixel and class
+      ((60, 80), (60, 80, 3))
+      >>> segmenter.class_names
+      ('background', 'disc', 'square')
     """
 
     net: nn.Module
@@ -137,17 +122,22 @@ class Segmenter:
         devices: Sequence[jax.Device] | None = None,
         **settings: Any,
     ) -> "Segmenter":
-        """Returns a Segmenter with the network of a training run; by default its best step.
+        """Returns a Segmenter with the network of a training run.
 
         Args:
-          path: the run's `checkpoints` folder, or the run's folder.
-          step: of the checkpoint.
-          devices: that compute; by default all of this process.
-          **settings: of `InferenceSettings`, other than those of the run's config.
+          path: the run's folder, its `checkpoints` folder, or gs://BUCKET/NAME.
+          step: the step of the checkpoint; None for the best one.
+          devices: the devices of this process that compute; None for all.
+          **settings: values for `InferenceSettings` that replace those of the run's config.
 
         Raises:
-          InputError: if there is no checkpoint, no such step, the folder is not one of this project's, or a setting is
-            unknown.
+          InputError: if there is no checkpoint or no such step, the files are damaged or not this project's, or a
+            setting is wrong.
+
+        Example:
+          >>> segmenter = Segmenter.from_checkpoint("runs/demo", mode="sliding_window", flip=True)
+          >>> segmenter.settings.mode, segmenter.input_size
+          ('sliding_window', 32)
         """
         path = Path(path).expanduser()
         if path.is_file():
@@ -165,13 +155,15 @@ class Segmenter:
         """Returns a Segmenter with a DeconvNet or FCN-8s from a caffemodel that was made for inference.
 
         Args:
-          path: DeconvNet_trainval_inference.caffemodel, fcn-8s-pascal.caffemodel, ...
-          class_names: in the order of the ids; by default VOC's for 21 classes, else "class 0", "class 1", ...
-          devices: that compute; by default all of this process.
-          **settings: of `InferenceSettings`.
+          path: the file, such as DeconvNet_trainval_inference.caffemodel or fcn-8s-pascal.caffemodel.
+          class_names: one name per class, in the order of the ids; None for VOC's names with 21 classes, otherwise
+            "class 0", "class 1", ...
+          devices: the devices of this process that compute; None for all.
+          **settings: values for `InferenceSettings`.
 
         Raises:
-          InputError: if the file is neither, is damaged, or is a snapshot of training: batch statistics are missing.
+          InputError: if the file is neither network or is damaged, a setting is wrong, or the file is a snapshot of
+            training, which has no running statistics.
         """
         net, variables, info = network_from_caffe(path)
         names = class_names or default_class_names(net.num_classes)
@@ -186,13 +178,18 @@ class Segmenter:
         devices: Sequence[jax.Device] | None = None,
         **settings: Any,
     ) -> "Segmenter":
-        """Returns a Segmenter with what `weights.load_checkpoint` returns.
+        """Returns a Segmenter with a network from `weights.load_checkpoint`; the input has the size of training.
 
-        The input has the size that the network was trained with.
+        Args:
+          net: the network.
+          variables: its variables.
+          info: its description: "class_names" and, if it was trained here, "config".
+          devices: the devices of this process that compute; None for all.
+          **settings: values for `InferenceSettings` that replace those of the config.
 
         Raises:
-          InputError: if the network's batch statistics were never measured, the second network of the ensemble cannot
-            be loaded or has other classes, or a setting is unknown.
+          InputError: if the running statistics are not known, the second network of the ensemble cannot be loaded or
+            has other classes, or a setting is wrong.
         """
         first, names = Member.from_loaded(net, variables, info), tuple(info["class_names"])
         chosen = settings_from(info.get("config", {}).get("inference", {})).changed(**settings)
@@ -200,55 +197,71 @@ class Segmenter:
         return cls(first.net, first.variables, names, first.input_size, chosen, partner, devices)
 
     def changed(self, **settings: Any) -> "Segmenter":
-        """Returns a Segmenter with the same networks and other settings (all but `ensemble_checkpoint`).
+        """Returns a Segmenter with the same networks and other settings; `ensemble_checkpoint` cannot change.
+
+        Args:
+          **settings: the new values by the names of the attributes of `InferenceSettings`.
 
         Raises:
-          InputError: for an unknown name or value.
+          InputError: if a name is unknown or a value is wrong.
         """
         if "ensemble_checkpoint" in settings:
-            raise InputError("inference.ensemble_checkpoint: load the Segmenter anew to change its networks")
+            raise InputError("inference.ensemble_checkpoint cannot be changed here; load another Segmenter with it")
         return replace(self, settings=self.settings.changed(**settings))
 
     def alone(self, member: Member | None = None) -> "Segmenter":
-        """Returns a Segmenter with one network and the same settings: the first one, or `member`, e.g. the partner."""
+        """Returns a Segmenter with a single network and the same settings.
+
+        Args:
+          member: the network, for example `partner`; None for the first one.
+        """
         net, variables, size = member or (self.net, self.variables, self.input_size)
         return replace(self, net=net, variables=variables, input_size=size, partner=None)
 
     def __call__(self, image: np.ndarray, proposals: np.ndarray | None = None) -> Result:
-        """Segments one photograph.
+        """Returns the segmentation of one photograph.
 
         Args:
           image: uint8 RGB [H, W, 3], of any size.
-          proposals: boxes [n, 4] to use instead of finding some; x0, y0, x1, y1 in pixels of the image, x1 and y1
-            exclusive, best first. They may reach beyond the image; with zero boxes nothing is seen.
+          proposals: [n, 4], boxes to use instead of finding some, with the best first: x0, y0, x1, y1 in pixels of the
+            image, x1 and y1 exclusive. They may extend beyond the image. With n = 0 all scores are 0. None finds
+            proposals if the mode needs them.
 
         Raises:
-          InputError: for another array, or boxes that are none, such as x, y, width, height with a width below x
-            (`ops.checked_boxes`).
+          InputError: if `image` is no colour image in uint8, or a box is invalid, for example because it holds x, y,
+            width, height (`ops.checked_boxes`).
         """
         return next(self.segment([image], None if proposals is None else [proposals]))
 
     def segment(
         self, images: Iterable[np.ndarray], proposals: Iterable[np.ndarray | None] | None = None, progress: bool = False
     ) -> Iterator[Result]:
-        """Segments photographs; while the devices compute, proposals of the next ones are found on the CPU.
+        """Returns an iterator over the segmentations of photographs, in their order.
+
+        While the devices compute, proposals of the next photographs are found on the CPU.
 
         Args:
-          images: uint8 RGB [H, W, 3], of any sizes; read when they are needed, a few ahead for each device.
-          proposals: boxes [n, 4] of each image, to use instead of finding some.
-          progress: show a progress bar on stderr.
+          images: uint8 RGB [H, W, 3], of any sizes; a generator is read only a few images ahead per device.
+          proposals: for each image, the boxes [n, 4] to use instead of finding some, or None; see `__call__`.
+          progress: True shows a progress bar on stderr.
 
         Returns:
-          The results, in the order of the images.
+          The results; each is computed when it is needed.
 
         Raises:
-          InputError: for anything that is no image, or no boxes, after the results of the images before it.
-          ValueError: if there are not as many proposals as images.
+          InputError: at an array that is no image, or at invalid boxes; the results of the images before it come first.
+          ValueError: if there are fewer or more entries in `proposals` than in `images`.
+
+        Example:
+          >>> segmenter = Segmenter.from_checkpoint("runs/demo", mode="whole_image")
+          >>> images = [np.zeros((60, 80, 3), np.uint8), np.zeros((100, 50, 3), np.uint8)]
+          >>> [result.labels.shape for result in segmenter.segment(images)]
+          [(60, 80), (100, 50)]
         """
         if self._needs_proposals and proposals is None and self.settings.proposals_path:
             raise InputError(
-                f"inference.proposals={self.settings.proposals} is a file: give segment() the boxes of every image "
-                "(data.read_proposals)"
+                f"inference.proposals={self.settings.proposals} is a file: pass the boxes of every image to segment(); "
+                "data.read_proposals reads them"
             )
         pairs = zip(images, itertools.repeat(None)) if proposals is None else zip(images, proposals, strict=True)
         results = self._stream(pairs)
@@ -258,17 +271,18 @@ class Segmenter:
         return iter(track(results, "segmenting", total, console=Console(stderr=True)))
 
     def _stream(self, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Iterator[Result]:
+        """Yields the results of pairs (image, its proposals or None)."""
         limit, devices, batch = self._rounds_per_group, device_count(self._mesh), 0
         launched: list[_Launched] = []
         failed = None
         with ThreadPoolExecutor(devices) as pool:
             try:
                 for group in groups(self._prepare_ahead(pool, pairs), limit, devices):
-                    # The last group is filled up, because the program exists already.
+                    # The last group is filled up to this size, because that program is already compiled.
                     batch = batch or len(rounds_of(group, devices))
                     for part in self._parts(group):
                         following = self._launch(part, batch)
-                        yield from map(self._finish, launched)  # of the part before; the devices are busy meanwhile
+                        yield from map(self._finish, launched)  # the part before, while the devices compute this one
                         launched = following
             except InputError as error:
                 failed = error
@@ -279,6 +293,7 @@ class Segmenter:
     def _prepare_ahead(
         self, pool: ThreadPoolExecutor, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]]
     ) -> Iterator[Prepared]:
+        """Yields prepared images in their order; the threads of `pool` prepare later ones meanwhile."""
         waiting: deque[Future[Prepared]] = deque()
         for image, boxes in pairs:
             waiting.append(pool.submit(self._prepare, image, boxes))
@@ -288,7 +303,7 @@ class Segmenter:
             yield waiting.popleft().result()
 
     def _prepare(self, image: np.ndarray, proposals: np.ndarray | None) -> Prepared:
-        """Reduces a large image, and finds its proposals and windows."""
+        """Returns an image, reduced if it is large, with the windows of each network."""
         check_image(image)
         height, width = image.shape[:2]
         if proposals is not None:
@@ -309,7 +324,7 @@ class Segmenter:
         return Prepared((height, width), reduced, [scorer.windows(rows, columns, boxes) for scorer in self._scorers])
 
     def _parts(self, group: list[Prepared]) -> Iterator[list[Prepared]]:
-        """Yields what is launched at once: all of a group, or every image alone, where devices share its windows."""
+        """Yields the images that are launched together: the whole group, or each alone if devices share its windows."""
         scorers, devices = self._scorers, device_count(self._mesh)
         counts = [max(map(Scorer.batches, scorers, prepared.windows)) for prepared in group]
         if all(scorer.divides_windows for scorer in scorers) and are_faster_alone(counts, devices):
@@ -318,9 +333,9 @@ class Segmenter:
             yield group
 
     def _launch(self, group: list[Prepared], batch: int) -> list["_Launched"]:
-        """Has the devices compute the scores of images; does not wait for them."""
+        """Launches the computation of scores and labels on the devices; does not wait for them."""
         mesh, crf = self._mesh, self.settings.crf
-        # First, because it waits for the device.
+        # The kernels come first, because they wait for the device.
         kernels = [kernels_of(prepared.image, crf) for prepared in group] if crf != "none" else []
         rounds = rounds_of(group, device_count(mesh))
         images = [device_image(*(group[i].image for i in members), mesh=mesh) for members in rounds]
@@ -332,18 +347,18 @@ class Segmenter:
             scores = list(map(on_each(MODES[self.settings.mode].combine, mesh), scores, others))
         results: dict[int, tuple[Array, Array]] = {}
         for members, of_round in zip(rounds, scores, strict=True):
-            # Labels too: the host would look for maxima longer than the network takes on a GPU.
+            # The devices compute the labels too: on the host this takes longer than the network on a GPU.
             labels = on_each(most_likely, mesh)(of_round)
             results |= zip(members, zip(parts_of(labels, mesh), parts_of(of_round, mesh), strict=True), strict=False)
         for i, of_image in enumerate(kernels):
             scores_of_image, size = results[i][1], group[i].image.shape[:2]
-            if mesh is not None:  # the first device: the CRF's programs depend on the image, and each compiles its own
+            if mesh is not None:  # on the first device: the CRF compiles for each image and device
                 scores_of_image = jax.device_put(scores_of_image, mesh.devices.flat[0])
             results[i] = refine(scores_of_image, of_image, size, crf, self._sharpness)
         return [_Launched(prepared, *results[i]) for i, prepared in enumerate(group)]
 
     def _finish(self, launched: "_Launched") -> Result:
-        """Waits for an image's labels and scores, and brings them back to its own size."""
+        """Waits for an image's labels and scores, and returns them in the photograph's size."""
         (height, width), image, windows = launched.prepared
         labels, scores = (_of_image(np.asarray(part), image, launched.labels.ndim == 1) for part in launched[1:])
         if image.shape[:2] != (height, width):
@@ -353,7 +368,7 @@ class Segmenter:
 
     @property
     def group_size(self) -> int:
-        """How many images the devices compute at once: one on each, or a batch of those that are seen in one window."""
+        """The number of images that the devices compute at once: one per device, or a batch with one window each."""
         return self._rounds_per_group * device_count(self._mesh)
 
     @property
@@ -366,7 +381,7 @@ class Segmenter:
 
     @property
     def _sharpness(self) -> float:
-        """The factor on the scores that gives the CRF its unaries, with `crf_sharpness=0` resolved."""
+        """The factor on the scores before the CRF, with `crf_sharpness=0` replaced by its meaning."""
         settings = self.settings
         if settings.crf_sharpness or settings.crf != "usual":
             return settings.crf_sharpness or 1.0
@@ -387,7 +402,7 @@ class Segmenter:
 
 
 class _Launched(NamedTuple):
-    """An image that a device computes, or has computed; its results are padded, or row by row as a CRF leaves them."""
+    """An image whose results a device computes; they are padded, or rows of pixels if a CRF made them."""
 
     prepared: Prepared
     labels: Array  # [Hp, Wp] or [P]
@@ -395,7 +410,7 @@ class _Launched(NamedTuple):
 
 
 def _of_image(part: np.ndarray, image: np.ndarray, by_row: bool) -> np.ndarray:
-    """Returns a copy without the padding, [H, W, ...], of [Hp, Wp, ...] or, `by_row`, of [P, ...]."""
+    """Returns a copy without padding, [H, W, ...], of an array [Hp, Wp, ...], or [P, ...] if `by_row`."""
     height, width = image.shape[:2]
     if by_row:
         return np.array(part[: height * width]).reshape(height, width, *part.shape[1:])
@@ -412,21 +427,9 @@ def _load_partner(path: str, class_names: tuple[str, ...]) -> Member:
     if names != class_names:
         raise InputError(
             f"inference.ensemble_checkpoint={path} has other classes ({', '.join(names[:4])}, ...) than this network "
-            f"({', '.join(class_names[:4])}, ...); both must be trained on the same"
+            f"({', '.join(class_names[:4])}, ...); choose one that was trained on the same classes"
         )
     return partner
-
-
-def default_input_size(net: nn.Module) -> int:
-    """Returns the side of the input that the original gives a network; of a DeconvNet, the least that its fc6 takes."""
-    if isinstance(net, FCN8s):
-        return FCN8S_INPUT_SIZE
-    return net.min_input_size if isinstance(net, DeconvNet) else DECONVNET_INPUT_SIZE
-
-
-def default_class_names(count: int) -> tuple[str, ...]:
-    """Returns VOC's names for VOC's number of classes, else "class 0", "class 1", ..."""
-    return VOC_CLASSES if count == len(VOC_CLASSES) else tuple(f"class {i}" for i in range(count))
 
 
 def _scale(of: Sequence[int], to: Sequence[int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What can be chosen for the segmentation of images, with the type and range of every setting."""
+"""Defines the settings of inference, with the type and range of each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,7 +12,9 @@ from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.proposals.edge_boxes import METHODS
 from deconvnet_jax.settings import Choice, Kind, LocalPath, Number, Switch, check_values, chosen_path
 
-_METHODS = tuple(method for method in METHODS if method != "structured_forest")  # which needs a file besides
+_METHODS = tuple(
+    method for method in METHODS if method != "structured_forest"
+)  # structured_forest also needs a model file
 KINDS: dict[str, Kind] = {
     "mode": Choice(tuple(MODES)),
     "num_proposals": Number(1, 100_000, whole=True),
@@ -30,23 +32,30 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class InferenceSettings:
-    """Settings of `Segmenter`; those of an experiment are its `config.inference`.
+    """Settings of a `Segmenter`, checked when they are made; an experiment has them as `config.inference`.
 
     Attributes:
-      mode: one of `MODES`, whose rows say which windows the network is shown; docs/inference.md describes them. An
-        FCN-8s sees the whole image in any mode.
-      num_proposals: how many proposals the network is shown; the paper's 50.
-      proposals: a method of `data.propose_boxes`; or the path of a file of proposals, as `experiments.prepare_data`
-        writes, or of a folder of the original's. The caller of the Segmenter reads those.
-      enlarge: factor on both sides of proposals; 1.0 for the original's, which are enlarged already.
-      aggregation: of the windows that show a pixel: "max" or "mean".
-      flip: average with the scores of the mirrored windows; twice the work.
-      crf: "none", or the name of one of `ops.CRF_PRESETS`: a fully connected CRF at the end.
-      crf_sharpness: factor on the scores before the softmax that gives the CRF its unaries, from 0 to 100. 1 keeps the
-        scores' own softmax; 0 takes the mode's factor for "usual" (4 after proposals), otherwise 1.
-      ensemble_checkpoint: a second network of the same classes; an FCN-8s in the paper. "" for none.
-      batch_size: windows that the network sees at once.
-      max_side: larger images are reduced to that, and their scores enlarged again.
+      mode: which windows the network is shown, a key of `MODES`; docs/inference.md describes them. An FCN-8s sees the
+        whole image in any mode.
+      num_proposals: proposals that the network is shown per image, at least 1; the paper uses 50.
+      proposals: a method of `data.propose_boxes`; or the path of a file of proposals from `experiments.prepare_data`,
+        or of a folder of the original's proposals. Files are read by the caller of the Segmenter.
+      enlarge: a factor on both sides of proposals, above 0; use 1.0 for the original's, which are enlarged already.
+      aggregation: how the scores of all windows that show a pixel are combined: "max" or "mean".
+      flip: True averages the scores with those of the mirrored windows, for twice the work.
+      crf: "none", or a key of `ops.CRF_PRESETS` to apply a fully connected CRF to the scores.
+      crf_sharpness: a factor on the scores before the softmax that gives the CRF its unaries, 0 to 100. 1 keeps the
+        scores' softmax. 0 takes the mode's factor for "usual" (4 after proposals), and 1 otherwise.
+      ensemble_checkpoint: the path of a second network with the same classes, in the paper an FCN-8s; "" for none.
+      batch_size: windows that the network sees at once, per device.
+      max_side: in pixels; larger images are reduced to it, and their scores are enlarged again.
+
+    Raises:
+      InputError: if a value has the wrong type or is out of range, or two settings do not fit together.
+
+    Example:
+      >>> InferenceSettings(mode="sliding_window", crf="usual").changed(crf="none")
+      InferenceSettings(mode='sliding_window', num_proposals=50, proposals='network', ...)
     """
 
     mode: str = "paper"
@@ -64,23 +73,28 @@ class InferenceSettings:
     def __post_init__(self) -> None:
         check_values(vars(self), KINDS, "inference.")
         if MODES[self.mode].clip and self.aggregation != "max":
-            raise InputError(f"inference.mode='{self.mode}' takes the maximum; leave inference.aggregation at 'max'")
+            raise InputError(f"inference.aggregation='{self.aggregation}': inference.mode='{self.mode}' needs 'max'")
         path = self.proposals_path
         if path is not None and not path.exists():
-            raise InputError(f"inference.proposals='{self.proposals}': neither a file nor one of {', '.join(_METHODS)}")
+            raise InputError(
+                f"inference.proposals='{self.proposals}': expected an existing file, or one of {', '.join(_METHODS)}"
+            )
 
     @property
     def proposals_path(self) -> Path | None:
-        """The file or folder of proposals, where they come from one."""
+        """The file or folder of proposals; None if proposals are found by a method."""
         return chosen_path(self.proposals, KINDS["proposals"], "inference.proposals")
 
     @property
     def uses_proposals(self) -> bool:
-        """Whether windows are proposals."""
+        """Whether the mode makes its windows from proposals."""
         return MODES[self.mode].of_proposals is not None
 
     def changed(self, **settings: Any) -> "InferenceSettings":
         """Returns a copy with some settings changed.
+
+        Args:
+          **settings: the new values by the names of the attributes.
 
         Raises:
           InputError: for an unknown name or value.
@@ -93,6 +107,16 @@ class InferenceSettings:
 
 
 def settings_from(saved: Mapping[str, Any]) -> InferenceSettings:
-    """Returns the settings in a checkpoint's config (its "inference"); an older version may not have known them all."""
+    """Returns the settings in a checkpoint's config.
+
+    Args:
+      saved: the section "inference" of the config; may lack newer settings and hold unknown ones.
+
+    Returns:
+      The settings: defaults for missing names and for None; unknown names are ignored.
+
+    Raises:
+      InputError: if a value is out of its range.
+    """
     known = {field.name for field in fields(InferenceSettings)}
     return InferenceSettings(**{key: value for key, value in saved.items() if key in known and value is not None})

@@ -159,7 +159,7 @@ def test_all_devices_by_default_or_the_chosen_one(smooth_net):
 def test_devices_that_cannot_be_used(smooth_net, devices):
     devices = jax.local_devices()[:1] * 2 if devices == "twice" else devices
     net, variables, _ = smooth_net
-    with pytest.raises(InputError, match=r"devices=\[.*\]: expected one or more different devices of jax\.local_dev"):
+    with pytest.raises(InputError, match=r"devices=\[.*\]: expected one or more distinct devices of jax\.local_dev"):
         Segmenter(net, variables, NAMES, SIZE, devices=devices)
 
 

@@ -379,7 +379,7 @@ def test_class_names_must_fit():
 def test_proposals_from_a_file_must_be_given(tmp_path):
     file = tmp_path / "proposals.npz"
     file.write_bytes(b"")
-    with pytest.raises(InputError, match=r"proposals\.npz is a file: give segment\(\) the boxes"):
+    with pytest.raises(InputError, match=r"proposals\.npz is a file: pass the boxes of every image to segment\(\)"):
         segmenter(mode="paper", proposals=str(file))(np.zeros((40, 50, 3), np.uint8))
 
 
@@ -419,7 +419,7 @@ def test_settings_given_in_python(checkpoints):
     assert restored.changed(crf="usual").settings.crf == "usual"
     with pytest.raises(InputError, match=r"inference\.modes: no such setting; expected one of mode, num_proposals"):
         Segmenter.from_checkpoint("runs/colors", modes="released")
-    with pytest.raises(InputError, match="load the Segmenter anew"):
+    with pytest.raises(InputError, match="load another Segmenter with it"):
         restored.changed(ensemble_checkpoint="runs/other")
 
 
@@ -481,7 +481,9 @@ def test_deconvnet_from_caffe(tmp_path, rng):
     assert segmenter.input_size == 32
     assert segmenter(np.zeros((40, 50, 3), np.uint8)).scores.shape == (40, 50, 3)
     path.write_bytes(encode([*layers, ("loss", "SoftmaxWithLoss", [])]))
-    with pytest.raises(InputError, match=r"batch normalisation are not known: .* experiments\.calibrate_bn"):
+    with pytest.raises(
+        InputError, match=r"no running statistics for batch normalisation: .* experiments\.calibrate_bn"
+    ):
         Segmenter.from_caffe(path)
 
 

@@ -29,8 +29,14 @@ def test_the_configs_defaults_are_those_of_the_class():
         ({"max_side": True}, "inference.max_side=True"),
         ({"enlarge": 0.0}, "inference.enlarge=0.0: expected a number above 0"),
         ({"enlarge": float("nan")}, "inference.enlarge=nan"),
-        ({"proposals": "boxes.npz"}, "inference.proposals='boxes.npz': neither a file nor one of network, gradient"),
-        ({"mode": "released", "aggregation": "mean"}, "inference.mode='released' takes the maximum"),
+        (
+            {"proposals": "boxes.npz"},
+            "inference.proposals='boxes.npz': expected an existing file, or one of network, gradient",
+        ),
+        (
+            {"mode": "released", "aggregation": "mean"},
+            "inference.aggregation='mean': inference.mode='released' needs 'max'",
+        ),
     ],
 )
 def test_unusable_settings(settings, message):
