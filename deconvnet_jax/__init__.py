@@ -1,6 +1,6 @@
-"""DeconvNet (Noh, Hong, Han; ICCV 2015) in JAX and Flax: see README.md.
+"""DeconvNet (Noh, Hong, Han; ICCV 2015) in JAX and Flax; README.md is the introduction.
 
-The names below are imported when they are first used: `import deconvnet_jax` alone imports neither JAX nor Flax.
+The names below are imported on first use, so `import deconvnet_jax` alone imports neither JAX nor Flax.
 """
 
 from typing import TYPE_CHECKING

@@ -625,7 +625,7 @@ def _(**_):
     return said(segmenter(), np.zeros((40, 40, 3), np.float32))
 
 
-@shows("... expected x0 < x1 and y0 < y1 in pixels: of x, y, width, height make ...")
+@shows("... expected x0 < x1 and y0 < y1 in pixels. Convert x, y, width, height to ...")
 def _(**_):
     return said(segmenter(), np.zeros((120, 160, 3), np.uint8), np.array([[100.0, 80, 30, 30]]))
 

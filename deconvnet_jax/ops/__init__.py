@@ -1,10 +1,10 @@
-"""Pure functions on arrays: pooling with indices, unpooling, image normalisation, boxes, edge maps.
+"""Pure functions on arrays: pooling with indices, unpooling, image normalisation, boxes, edge maps, dense CRF.
 
-What needs OpenCV is imported on first use.
+Functions that need OpenCV are imported on first use.
 
-Some operations have forms for CPUs or GPUs. `jax.lax.platform_dependent` chooses among them when a program is lowered.
-No code may ask `jax.default_backend()` while JAX traces it: that names the machine that traces, but the program may be
-compiled or exported for another one.
+Some operations have separate forms for CPUs and GPUs. `jax.lax.platform_dependent` chooses one when a program is
+lowered. Code that JAX traces must not ask `jax.default_backend()`: it names the machine that traces, but the program
+may be compiled or exported for another one.
 """
 
 from typing import TYPE_CHECKING

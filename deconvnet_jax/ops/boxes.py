@@ -1,4 +1,4 @@
-"""What a box is, how much boxes overlap, and rankings in which boxes differ."""
+"""Box arrays: validation, intersection over union, and a ranking that moves near-duplicates back."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,23 +9,26 @@ from deconvnet_jax.errors import InputError
 def checked_boxes(
     boxes: ArrayLike, where: str = "", size: tuple[int, int] | None = None, *, may_be_empty: bool = False
 ) -> np.ndarray:
-    """Returns boxes as float64 [n, 4], once all of them have turned out to be boxes.
+    """Returns boxes as float64 [n, 4] after checking each of them.
 
     Args:
-      boxes: numbers [n, 4], x0, y0, x1, y1 in pixels, x1 and y1 exclusive; they may reach beyond the image. `[]` is
-        zero boxes.
-      where: file or argument that they are from, for messages.
-      size: height and width of the image that they are on; None: not known.
-      may_be_empty: accept boxes with x0 = x1 or y0 = y1.
+      boxes: numbers [n, 4] as x0, y0, x1, y1 in pixels, x1 and y1 exclusive. Boxes may reach beyond the image. `[]`
+        means zero boxes.
+      where: the file or argument that holds the boxes; error messages start with it.
+      size: (height, width) of the image in pixels. None skips the checks against the image.
+      may_be_empty: True accepts boxes with x0 = x1 or y0 = y1.
+
+    Returns:
+      float64 [n, 4], a new array.
 
     Raises:
-      InputError: for another array, a box that is not finite or has no area, such as one given as x, y, width, height;
-        and with `size` if all boxes lie outside the image or are fractions of it.
+      InputError: if the array is not numeric [n, 4], or if a box is not finite or has no area (often x, y, width,
+        height). With `size`, also if all boxes lie outside the image or between 0 and 1.
     """
     prefix = f"{where}: " if where else ""
     try:
         array = np.asarray(boxes)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # The rows differ in length.
         array = np.array(None)
     if array.shape == (0,):
         return np.zeros((0, 4))
@@ -35,14 +38,14 @@ def checked_boxes(
             f"type {array.dtype}"
         )
     array = array.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # inf - inf, in boxes that are refused
+    with np.errstate(invalid="ignore"):  # Infinite boxes give inf - inf; the next check refuses them.
         sides = array[:, 2:] - array[:, :2]
     wrong = ~np.isfinite(array).all(axis=1) | ~((sides >= 0) if may_be_empty else (sides > 0)).all(axis=1)
     if wrong.any():
         row = int(wrong.argmax())
         raise InputError(
-            f"{prefix}box {row} is {array[row].tolist()}; expected x0 < x1 and y0 < y1 in pixels: of x, y, width, "
-            "height make x, y, x + width, y + height"
+            f"{prefix}box {row} is {array[row].tolist()}; expected x0 < x1 and y0 < y1 in pixels. Convert x, y, "
+            "width, height to x, y, x + width, y + height"
         )
     if size is not None and len(array):
         _check_place(array, prefix, size)
@@ -53,8 +56,8 @@ def _check_place(boxes: np.ndarray, prefix: str, size: tuple[int, int]) -> None:
     height, width = size
     if boxes.max() < 2 < min(size):
         raise InputError(
-            f"{prefix}box 0 is {boxes[0].tolist()}, and all boxes lie between 0 and 1; expected pixels of the image "
-            f"of {width}x{height}: multiply fractions by its width and height"
+            f"{prefix}box 0 is {boxes[0].tolist()}, and all boxes lie between 0 and 1; expected pixels of the "
+            f"{width}x{height} image. Multiply fractions by its width and height"
         )
     if ((boxes[:, 2:] <= 0).any(axis=1) | (boxes[:, :2] >= (width, height)).any(axis=1)).all():
         raise InputError(
@@ -64,17 +67,25 @@ def _check_place(boxes: np.ndarray, prefix: str, size: tuple[int, int]) -> None:
 
 
 def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of every box with every other box.
+    """Returns the intersection over union of every box in `boxes` with every box in `others`.
 
     Args:
-      boxes: [n, 4], x0, y0, x1, y1, x1 and y1 exclusive.
-      others: [m, 4].
+      boxes: numbers [n, 4] as x0, y0, x1, y1, with x1 and y1 exclusive.
+      others: numbers [m, 4] in the same format.
 
     Returns:
-      float64 [n, m] in 0..1; 0 where both boxes are empty.
+      float64 [n, m] in 0..1. The value is 0 where both boxes are empty.
 
     Raises:
-      InputError: for arrays that hold no boxes (`checked_boxes`).
+      InputError: if an array does not hold boxes (see `checked_boxes`; empty boxes are allowed).
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.ops import box_iou
+      >>> boxes = np.array([[0, 0, 10, 10], [10, 0, 30, 10]])
+      >>> box_iou(boxes, np.array([[0, 0, 20, 10]]))
+      array([[0.5       ],
+             [0.33333333]])
     """
     return _iou(checked_boxes(boxes, "boxes", may_be_empty=True), checked_boxes(others, "others", may_be_empty=True))
 
@@ -88,22 +99,32 @@ def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def rank_varied(boxes: np.ndarray, scores: np.ndarray, power: float, picks: int) -> tuple[np.ndarray, np.ndarray]:
-    """Soft non-maximum suppression (Bodla et al., ICCV 2017): boxes like a better one move back.
+    """Returns an order of the boxes in which boxes that overlap a better one move back (soft non-maximum suppression).
 
-    Again and again the best box is taken, and the scores of those left are multiplied by 1 - IoU ** power with it.
-    After `picks` boxes the others follow in the order of what their scores have become.
+    Each round takes the box with the highest score and multiplies every remaining score by 1 - IoU ** power, where IoU
+    is the overlap with the box just taken. After `picks` rounds the other boxes follow by their reduced scores. Of
+    equal scores the earlier box comes first. Source: Bodla et al., "Soft-NMS", ICCV 2017.
 
     Args:
-      boxes: [n, 4].
-      scores: [n], from 0.
-      power: the larger, the more alike boxes must be to be moved back.
-      picks: how many boxes are taken one by one; each costs a pass over all boxes.
+      boxes: numbers [n, 4] as x0, y0, x1, y1, with x1 and y1 exclusive.
+      scores: numbers [n], 0 or higher.
+      power: exponent of the overlap, above 0. With a larger power only boxes that are more alike move back.
+      picks: number of rounds. Each round costs one pass over all boxes.
 
     Returns:
-      order int64 [n], indices of all boxes; and their new scores float64 [n], falling.
+      int64 [n], the indices of all boxes in the new order; and float64 [n], their reduced scores in that order,
+      falling.
 
     Raises:
-      InputError: for arrays that hold no boxes (`checked_boxes`), or not one score per box.
+      InputError: if `boxes` does not hold boxes (see `checked_boxes`), or `scores` does not have one number per box.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.ops import rank_varied
+      >>> boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10]])
+      >>> order, scores = rank_varied(boxes, np.array([0.9, 0.8, 0.5]), power=2.0, picks=2)
+      >>> order
+      array([0, 2, 1])
     """
     boxes = checked_boxes(boxes, "boxes", may_be_empty=True)
     if np.shape(scores) != (len(boxes),):

@@ -1,7 +1,8 @@
-"""The 3x3 convolution, with forms for CPUs and GPUs.
+"""The 3x3 convolution, in separate forms for CPUs and GPUs.
 
-On CPUs, oneDNN computes the result and the gradient of the map. The gradient of the kernel, a convolution with a window
-as large as the image, is XLA's, which is several times faster at those. GPUs get whole rows of channels.
+On CPUs, oneDNN computes the result and the gradient of the feature map. XLA computes the gradient of the kernel, which
+is a convolution with a window as large as the image; XLA is several times faster than oneDNN there. On GPUs, the
+channels are padded to whole rows of 16 bytes.
 """
 
 import jax
@@ -12,19 +13,19 @@ from jax.custom_batching import custom_vmap
 from deconvnet_jax.ops import onednn
 from deconvnet_jax.ops.sums import at_least_float32
 
-_GPU_CHANNELS = 8  # the matrix units of a GPU read rows of 16 bytes
+_GPU_CHANNELS = 8  # Channels are padded to a multiple of this: the matrix units of a GPU read rows of 16 bytes.
 
 
 def convolve(x: Array, kernel: Array, train: bool = False) -> Array:
-    """A 3x3 convolution with stride 1 and padding 1.
+    """Returns a 3x3 convolution with stride 1 and padding 1.
 
     Args:
-      x: [N, H, W, C], floating point.
-      kernel: [3, 3, C, O], of the same dtype.
-      train: the gradient will be taken; on a CPU, x is then computed once and kept.
+      x: feature map [N, H, W, C], floating point.
+      kernel: [3, 3, C, O], in the dtype of x.
+      train: True if the gradient will be taken. On a CPU, x is then computed once and kept for the gradient.
 
     Returns:
-      [N, H, W, O], of the same dtype.
+      [N, H, W, O], in the dtype of x.
     """
     x = materialised(x) if train else x
     on_gpu = _convolve_widened if x.shape[3] % _GPU_CHANNELS else onednn.by_xla
@@ -32,12 +33,21 @@ def convolve(x: Array, kernel: Array, train: bool = False) -> Array:
 
 
 def widened(x: Array, axis: int, multiple: int) -> Array:
-    """Returns x with zeros at the end of an axis, whose length becomes a multiple of `multiple`."""
+    """Returns x with zeros appended to one axis until its length is a multiple of `multiple`.
+
+    Args:
+      x: array of any shape and dtype.
+      axis: index of the axis to pad, not negative.
+      multiple: the padded length is a multiple of this number. A length that already fits stays as it is.
+
+    Returns:
+      The padded array, in the dtype of x.
+    """
     return jnp.pad(x, [(0, -x.shape[axis] % multiple if i == axis else 0) for i in range(x.ndim)])
 
 
 def _convolve_widened(x: Array, kernel: Array) -> Array:
-    """Adds channels of zeros to both: the image has three."""
+    """Convolves after padding the input channels with zeros; an image, for example, has only three."""
     return onednn.by_xla(widened(x, 3, _GPU_CHANNELS), widened(kernel, 2, _GPU_CHANNELS))
 
 
@@ -61,9 +71,13 @@ _convolve_on_cpu.defvjp(_convolve_fwd, _convolve_bwd)
 
 @custom_vmap
 def _kernel_gradient(x: Array, gradient: Array) -> Array:
-    """The gradient of a kernel, [3, 3, C, O], float32 or wider, from x [N, H, W, C] and that of the result.
+    """Returns the gradient of a kernel, [3, 3, C, O], float32 or wider.
 
-    Transposed is the narrower of the two, because the transposed map is the slower to read.
+    Args:
+      x: input of the convolution, [N, H, W, C].
+      gradient: gradient of its result, [N, H, W, O].
+
+    Reading a transposed map is slower, so the map with fewer channels is the one that is transposed.
     """
     dtype = at_least_float32(x.dtype)
     x, gradient = x.astype(dtype), gradient.astype(dtype)
@@ -74,7 +88,7 @@ def _kernel_gradient(x: Array, gradient: Array) -> Array:
 
 @_kernel_gradient.def_vmap
 def _kernel_gradients(axis_size: int, batched: list[bool], x: Array, gradient: Array) -> tuple[Array, bool]:
-    # A batch of convolutions with a kernel each would be one with as many groups, for which XLA has nothing fast.
+    # JAX would batch these into one grouped convolution, for which XLA has no fast implementation.
     x, gradient = (
         value if of_batch else jnp.broadcast_to(value, (axis_size, *value.shape))
         for value, of_batch in zip((x, gradient), batched, strict=True)
@@ -83,13 +97,16 @@ def _kernel_gradients(axis_size: int, batched: list[bool], x: Array, gradient: A
 
 
 def _correlation(a: Array, b: Array) -> Array:
-    """sum over n, h, w of a[n, h + i - 1, w + j - 1, p] b[n, h, w, q]: [N, H, W, P], [N, H, W, Q] -> [P, 3, 3, Q]."""
+    """Returns the correlation of two feature maps at nine offsets: [N, H, W, P], [N, H, W, Q] -> [P, 3, 3, Q].
+
+    Element [p, i, j, q] is the sum over n, h, w of a[n, h + i - 1, w + j - 1, p] * b[n, h, w, q].
+    """
     return onednn.by_xla(a.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3))
 
 
 @custom_vmap
 def _kept(x: Array) -> Array:
-    changes = x[(0,) * x.ndim] > jnp.inf  # never, but of that XLA knows nothing
+    changes = x[(0,) * x.ndim] > jnp.inf  # Always False at run time, which XLA cannot prove.
     return lax.while_loop(lambda carry: carry[0], lambda carry: (~carry[0], -carry[1]), (changes, x))[1]
 
 
@@ -108,11 +125,17 @@ def _unchanged(x: Array) -> Array:
 
 @jax.custom_vjp
 def materialised(x: Array) -> Array:
-    """Returns x unchanged; a program for CPUs computes it once and keeps it.
+    """Returns x unchanged, and makes a CPU program compute it once and keep it.
 
-    XLA would compute what leads to a convolution's input again for the gradient of its kernel, pooling and unpooling
-    included, in the order of a transposed loop. JAX 0.10 drops `lax.optimization_barrier` before that decision, so
-    this is a loop that never runs and that XLA cannot see through.
+    Without this, XLA would repeat the computation of a convolution's input (pooling and unpooling included) for the
+    gradient of its kernel, in the order of a transposed loop. JAX 0.10 drops `lax.optimization_barrier` before XLA
+    decides this. So the barrier is a loop that never runs, which XLA cannot prove.
+
+    Args:
+      x: array of any shape, floating point.
+
+    Returns:
+      x, in the same shape and dtype.
     """
     return _kept_on_cpu(x)
 

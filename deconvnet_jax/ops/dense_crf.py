@@ -1,14 +1,16 @@
-"""The fully connected CRF: labels that agree with the image's colours and edges.
+"""The fully connected CRF: refines class probabilities so that labels follow the image's colours and edges.
 
-Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011, as their
-densecrf computes it, which the released code of DeconvNet runs on its scores. Every pixel is connected with every
-other one, more the nearer it is ("gaussian") and the nearer and the more alike in colour ("bilateral"). Potts model,
-mean field: Q = softmax(-U) at first, then Q = softmax(-U + sum over kernels of weight * K Q) again and again, where
-a pixel counts among its own neighbours.
+Source: Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials", NIPS 2011,
+computed as in their densecrf. The released code of DeconvNet runs densecrf on its scores.
 
-`dense_crf` pads the pixels and the lattices to one of a few sizes and compiles a program for each, not for each image.
-How many vertices a lattice has is known only after a first program has counted them. Whoever has several unaries for
-one image calls `crf_kernels` once and `mean_field` for each.
+Every pixel is connected with every other one. The "gaussian" kernel weighs a pair by its distance in the image; the
+"bilateral" kernel also by its difference in colour. The model is a Potts model, solved by mean field: Q starts as
+softmax(-U), and each iteration computes Q = softmax(-U + sum over kernels of weight * K Q). A pixel counts among its
+own neighbours.
+
+`dense_crf` pads pixels and lattices to one of a few sizes, so that one compiled program serves many images. The number
+of vertices of a lattice is known only after a first program has counted them. For several unaries on one image, call
+`crf_kernels` once and `mean_field` for each.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from jax.typing import ArrayLike
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import permutohedral_host
+from deconvnet_jax.ops.crf_checks import AnyArray, Deviation, as_array, check_arrays, check_settings, shown
 from deconvnet_jax.ops.permutohedral import (
     Entries,
     Lattice,
@@ -36,32 +39,31 @@ from deconvnet_jax.ops.permutohedral import (
     most_vertices,
 )
 
-# Keywords of `dense_crf`. "released": run_demo.m of the original with the defaults of its wrapper around densecrf.
-# "usual": the example in the README of densecrf's Python wrapper (lucasb-eyer/pydensecrf) with the wrapper's default
-# normalisation; the numbers that post-processing after DeepLab commonly takes over.
+# Keyword arguments for `dense_crf`. "released": the original's run_demo.m, with the defaults of its densecrf wrapper.
+# "usual": the README example of densecrf's Python wrapper (lucasb-eyer/pydensecrf), with that wrapper's default
+# normalisation. DeepLab-style post-processing commonly uses these numbers.
 CRF_PRESETS: dict[str, dict[str, Any]] = {
     "released": {"gaussian": (3.0, 3.0), "bilateral": (20.0, 3.0, 5.0), "normalization": "none"},
     "usual": {"gaussian": (3.0, 3.0), "bilateral": (80.0, 13.0, 10.0), "normalization": "symmetric"},
 }
-NORMALIZATIONS = ("none", "symmetric")
-METHODS = ("lattice", "exact")
 
-_MOST_ITERATIONS = 2**31 - 1
-_LARGEST_WEIGHT = 1e30  # times as many pixels as there may be, still a float32
 _LEAST_BUCKET = 64
-_TILE_ELEMENTS = 2**26  # pairs of pixels in a tile of the exact form
+_TILE_ELEMENTS = 2**26  # Pairs of pixels that the exact method processes at a time.
 
 
 class ExactKernel(NamedTuple):
-    """A Gaussian kernel between all pairs: places float32 [P, d] in standard deviations, bool [P]: no padding."""
+    """Gaussian kernel between all pairs of P pixels, P including padding.
+
+    Attributes:
+      features: float32 [P, d], place and colour of each pixel in standard deviations.
+      valid: bool [P], True for pixels of the image, False for padding.
+    """
 
     features: Array
     valid: Array
 
 
-Kernels = tuple[Lattice | ExactKernel | None, Lattice | ExactKernel | None]  # Gaussian, bilateral
-AnyArray = Array | np.ndarray
-Deviation = float | Sequence[float]  # of both axes, or of x and y; of all colour channels, or of each
+Kernels = tuple[Lattice | ExactKernel | None, Lattice | ExactKernel | None]  # The Gaussian and the bilateral kernel.
 
 
 def dense_crf(
@@ -75,38 +77,56 @@ def dense_crf(
     method: str = "lattice",
     capacity: int | None = None,
 ) -> Array:
-    """Probabilities of all classes at all pixels by mean field in a fully connected CRF; by default as released.
+    """Returns the class probabilities of all pixels after mean-field inference in a fully connected CRF.
 
-    Differentiable in `unary`. Jitted inside. Within a jitted function the image is not known, nor the size of its
-    lattice: then there is room for the largest possible one, which costs about twice the time, or for `capacity`.
+    The defaults are those of the released DeconvNet code; `CRF_PRESETS` holds two common settings. Differentiable in
+    `unary`. The function jits itself. Inside a jitted function the image and the size of its lattice are not known:
+    memory is then reserved for the largest possible lattice, which takes about twice the time, or for `capacity`.
 
     Args:
-      unary: [H, W, K], or [N, H, W, K] for a batch, floating point (float32 inside): -log p, or anything that differs
-        from it by a constant in each pixel; +inf for what cannot be. A pixel with nothing but +inf has no preference.
-      image: uint8 RGB [H, W, 3] or [N, H, W, 3], 0..255. A batch is done one image after the other.
-      iterations: of mean field, from 0.
-      gaussian: standard deviation in pixels, one number or (x, y) as in pydensecrf; weight of the Potts model, one
-        number from 0. A kernel with weight 0 is left out.
-      bilateral: standard deviation in pixels, as in `gaussian`; in values of a colour channel, one number or
-        (red, green, blue); weight.
-      normalization: "none", sums of the kernel's values, as released; or "symmetric", the values divided by the
-        roots of both pixels' sums (densecrf's NORMALIZE_SYMMETRIC).
-      method: "lattice", densecrf's permutohedral lattices; their kernels have 0.4 to 0.9 of the mass of Gaussians. Or
-        "exact": all pairs of pixels in tiles, in time quadratic in the pixels: for accelerators, or small images.
-      capacity: number of vertices of the bilateral lattice, plus one, that there is room for; by default as many as
-        there are. Where an image turns out to need more: InputError, or within a jitted function all results NaN.
+      unary: -log p of every class, [H, W, K] or a batch [N, H, W, K], floating point, computed as float32. A constant
+        added to all classes of a pixel changes nothing. +inf marks an impossible class. A pixel whose classes are all
+        +inf gets a uniform unary.
+      image: uint8 RGB [H, W, 3] or [N, H, W, 3], 0..255. The images of a batch are processed one at a time.
+      iterations: number of mean-field iterations; 0 returns softmax(-unary).
+      gaussian: (standard deviation, weight). The deviation is in pixels, one number or (x, y) as in pydensecrf. The
+        weight of the Potts model is one number, 0 or higher; 0 leaves the kernel out.
+      bilateral: (standard deviation in pixels, standard deviation in colour values, weight). The first is as in
+        `gaussian`, the second is one number or (red, green, blue), the weight is as in `gaussian`.
+      normalization: "none" sums the kernel's values, as released. "symmetric" divides each value by the square roots of
+        the sums of both its pixels (densecrf's NORMALIZE_SYMMETRIC).
+      method: "lattice" filters on densecrf's permutohedral lattices, whose kernels have 0.4 to 0.9 of the mass of
+        Gaussians. "exact" visits all pairs of pixels in tiles, in time quadratic in the number of pixels; use it on
+        accelerators or for small images.
+      capacity: room for vertices of the bilateral lattice; it must be at least the number of vertices plus one. None
+        means as much as the image needs. If an image needs more, the function raises InputError, or returns NaN
+        everywhere inside a jitted function.
 
     Returns:
-      float32, the shape of `unary`; sums over classes are 1.
+      float32 in the shape of `unary`; the probabilities of a pixel sum to 1.
 
     Raises:
-      InputError: for other shapes, dtypes or numbers, NaN or -inf in the unaries, standard deviations so small that
-        the lattice has too many places.
+      InputError: if shapes, dtypes or settings are wrong, the unaries contain NaN or -inf, the standard deviations are
+        too small for the lattice, or `capacity` is too small.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.ops import dense_crf
+      >>> labels = np.zeros((32, 32), int)
+      >>> labels[:, 16:] = 1
+      >>> image = np.uint8(255) * labels[..., None].astype(np.uint8).repeat(3, axis=2)
+      >>> labels[8, 8] = 1  # one wrong pixel
+      >>> unary = -np.log(np.where(labels[..., None] == np.arange(2), 0.7, 0.3))
+      >>> refined = dense_crf(unary, image)
+      >>> refined.shape
+      (32, 32, 2)
+      >>> int(refined[8, 8].argmax())
+      0
     """
-    unary, image = _as_array("unary", unary), _as_array("image", image)
-    _check_arrays(unary, image)
+    unary, image = as_array("unary", unary), as_array("image", image)
+    check_arrays(unary, image)
     settings = {"gaussian": gaussian, "bilateral": bilateral, "method": method, "capacity": capacity}
-    _check_settings(iterations, normalization, **settings)
+    check_settings(iterations, normalization, **settings)
 
     def of_one(unary: AnyArray, image: AnyArray) -> Array:
         kernels = crf_kernels(image, **settings)
@@ -126,12 +146,23 @@ def crf_kernels(
     method: str = "lattice",
     capacity: int | None = None,
 ) -> Kernels:
-    """The Gaussian and the bilateral kernel of an image, uint8 [H, W, 3]; None for one with weight 0.
+    """Returns the Gaussian and the bilateral kernel of an image, for `mean_field`.
 
-    The arguments are those of `dense_crf`, which checks the others; the kernels are for `mean_field`.
+    Only the standard deviations are checked here; `dense_crf` checks the other arguments.
+
+    Args:
+      image: uint8 RGB [H, W, 3], 0..255.
+      gaussian: (standard deviation, weight), as in `dense_crf`. A weight of 0 gives None for this kernel.
+      bilateral: (standard deviation in pixels, in colour values, weight), as in `dense_crf`.
+      method: "lattice" or "exact", as in `dense_crf`.
+      capacity: room for vertices of the bilateral lattice, as in `dense_crf`.
+
+    Returns:
+      The Gaussian and the bilateral kernel; None in place of a kernel whose weight is 0.
 
     Raises:
-      InputError: for standard deviations so small, or an image so large, that the lattice has too many places.
+      InputError: if the standard deviations are too small or the image too large for the lattice, or `capacity` is too
+        small.
     """
     height, width = image.shape[:2]
     size, padded = np.array([height, width], np.float32), _bucket(height * width)
@@ -146,7 +177,7 @@ def crf_kernels(
             kernels.append(None)
             continue
         if not _fits(height, width, deviations, method):
-            raise InputError(f"{name}={_shown(values)}: too small for {height}x{width} pixels; take larger deviations")
+            raise InputError(f"{name}={shown(values)}: too small for {height}x{width} pixels; use larger deviations")
         make = _exact_kernel if method == "exact" else partial(_lattice, capacity=room)
         kernels.append(make(points, size, deviations.astype(np.float32)))
     return tuple(kernels)
@@ -159,7 +190,18 @@ def mean_field(
     iterations: int = 10,
     normalization: str = "none",
 ) -> Array:
-    """Mean field for unaries [H, W, K] and the kernels of an image of that size; see `dense_crf`."""
+    """Returns the class probabilities of one image after mean-field inference, for kernels that are already built.
+
+    Args:
+      unary: -log p, [H, W, K], as in `dense_crf`; not checked.
+      kernels: result of `crf_kernels` for an image of H x W pixels.
+      weights: one weight per kernel, in the same order.
+      iterations: number of mean-field iterations.
+      normalization: "none" or "symmetric", as in `dense_crf`.
+
+    Returns:
+      float32 [H, W, K]; the probabilities of a pixel sum to 1.
+    """
     height, width, _ = unary.shape
     q = mean_field_rows(
         _padded(unary, padded_pixels(height, width)),
@@ -168,12 +210,20 @@ def mean_field(
         iterations=iterations,
         normalization=normalization,
     )
-    xp = jnp if isinstance(q, Tracer) else np  # NumPy compiles nothing for an image of another size
+    xp = jnp if isinstance(q, Tracer) else np  # NumPy slices without compiling for every image size.
     return jnp.asarray(xp.asarray(q)[: height * width].reshape(unary.shape))
 
 
 def padded_pixels(height: int, width: int) -> int:
-    """How many rows `mean_field_rows` wants of an image: one for each pixel, and some to fill up a size."""
+    """Returns the number of rows P that `mean_field_rows` expects for an image, at least one per pixel.
+
+    Args:
+      height: of the image in pixels.
+      width: of the image in pixels.
+
+    Returns:
+      The smallest supported size that is not below height * width.
+    """
     return _bucket(height * width)
 
 
@@ -185,9 +235,19 @@ def mean_field_rows(
     iterations: int = 10,
     normalization: str = "none",
 ) -> Array:
-    """`mean_field` for unaries [P, K], a row of the image after the other, P = `padded_pixels`; and so the result.
+    """Returns the same as `mean_field`, for unaries and results with one row per pixel.
 
-    Compiles nothing for an image of another size and the same P. Rows beyond the image are left to themselves.
+    Images of different sizes with the same P share one compiled program. Rows beyond the image do not affect the image.
+
+    Args:
+      unary: -log p, [P, K]: the image's pixels row by row, then padding up to P = `padded_pixels`.
+      kernels: result of `crf_kernels` for the image.
+      weights: one weight per kernel, in the same order.
+      iterations: number of mean-field iterations.
+      normalization: "none" or "symmetric", as in `dense_crf`.
+
+    Returns:
+      float32 [P, K]; rows beyond the image have no meaning.
     """
     used = [(kernel, weight) for kernel, weight in zip(kernels, weights, strict=True) if kernel is not None]
     return _mean_field(
@@ -200,29 +260,31 @@ def mean_field_rows(
 
 
 def _bucket(number: int) -> int:
-    """The least size that is not smaller; there are four from each power of two to the next."""
+    """Returns the smallest size that is not below `number`; there are four sizes from each power of two to the next."""
     step = 2 ** max((max(number, _LEAST_BUCKET) - 1).bit_length() - 3, 4)
     return max(_LEAST_BUCKET, -(-number // step) * step)
 
 
 def _lanes_on_cpu(classes: int) -> int:
-    """Returns the width of a row of values: XLA for CPUs computes short rows number by number, from 32 in vectors."""
+    """Returns the number of columns to compute with on CPUs, where XLA vectorises only rows of 32 numbers or more."""
     return classes if classes <= 16 else max(32, -(-classes // 16) * 16)
 
 
 def _padded(array: AnyArray, length: int) -> AnyArray:
-    """[H, W, C] -> [length, C], zeros at the end."""
+    """Returns [H, W, C] as [length, C], with zeros at the end."""
     xp = jnp if isinstance(array, Tracer) else np
     flat = xp.asarray(array).reshape(-1, array.shape[-1])
     return xp.pad(flat, [(0, length - len(flat)), (0, 0)])
 
 
 def _places(colors: Array, size: Array, deviations: Array) -> tuple[Array, Array]:
-    """float32 [P, 2 + channels] in standard deviations, and bool [P], True for pixels of the image.
+    """Returns the features of pixels, float32 [P, 2 + channels], and whether they lie in the image, bool [P].
+
+    Features are in standard deviations.
 
     Args:
-      colors: [P, 3], or [P, 0] for places in the image alone.
-      size: float32 (height, width).
+      colors: [P, 3], or [P, 0] for a kernel of the place alone.
+      size: float32 (height, width) of the image in pixels.
       deviations: float32 [2 + channels].
     """
     index, width = jnp.arange(len(colors), dtype=jnp.int32), size[1].astype(jnp.int32)
@@ -246,7 +308,10 @@ _build = jax.jit(build_lattice, static_argnames=("capacity", "rows"))
 
 
 def _lattice(colors: Array | np.ndarray, size: np.ndarray, deviations: np.ndarray, capacity: int | None) -> Lattice:
-    """A lattice with room for what there is; of an image that is not known, for whatever there might be."""
+    """Returns the lattice of an image, with room for its vertices.
+
+    If the image is not known (a tracer), there is room for the largest possible lattice, or for `capacity`.
+    """
     most, most_rows = most_vertices(len(colors), 2 + colors.shape[1])
     if isinstance(colors, Tracer):
         found = _find(_entries(colors, size, deviations))
@@ -259,19 +324,21 @@ def _lattice(colors: Array | np.ndarray, size: np.ndarray, deviations: np.ndarra
     found = _evaluated(find, entries)
     count, rows = (int(number) for number in np.asarray(found.counted))
     if capacity is not None and capacity <= count:
-        raise InputError(f"capacity={capacity}: this image's lattice has {count} vertices; give more than that")
+        raise InputError(
+            f"capacity={capacity}: this image's lattice has {count} vertices; expected at least {count + 1}"
+        )
     capacity = min(capacity or _bucket(count + 1), most)
     lattice = _evaluated(build, found, capacity=capacity, rows=min(_bucket(rows), most_rows))
     return _evaluated(jax.device_put, lattice)
 
 
 def _platform(entries: Entries) -> str:
-    """Returns the platform of the device that computed these."""
+    """Returns the platform of the device that computed the entries."""
     return next(iter(jax.tree.leaves(entries)[0].devices())).platform
 
 
 def _evaluated(function: Callable[..., Any], *arguments: Any, **static: Any) -> Any:
-    """What a jitted function makes of known values; also where JAX is tracing the caller."""
+    """Returns the values that a jitted function computes from known arguments, even while JAX traces the caller."""
     result = function(*arguments, **static)
     if not isinstance(jax.tree.leaves(result)[0], Tracer):
         return result
@@ -283,7 +350,7 @@ def _evaluated(function: Callable[..., Any], *arguments: Any, **static: Any) -> 
 def _mean_field(
     unary: Array, kernels: list[Lattice | ExactKernel], weights: Array, *, iterations: int, symmetric: bool
 ) -> Array:
-    """[P, K] -> [P, K]; programs for CPUs add classes that cannot be, for longer rows."""
+    """Runs mean field on rows, [P, K] -> [P, K]; CPU programs append impossible classes for longer rows."""
     classes, unary = unary.shape[1], unary.astype(jnp.float32)
     lowest = lax.stop_gradient(unary.min(axis=1, keepdims=True))
     unary = jnp.where(jnp.isinf(lowest), 0, unary - jnp.where(jnp.isinf(lowest), 0, lowest))
@@ -302,7 +369,7 @@ def _mean_field(
 def _updates(
     unary: Array, kernels: list[Lattice | ExactKernel], weights: Array, *, iterations: int, symmetric: bool
 ) -> Array:
-    """The iterations of mean field, [P, K] -> [P, K]."""
+    """Runs the mean-field iterations, [P, K] -> [P, K]."""
     filters = [partial(lattice_filter if isinstance(kernel, Lattice) else _exact_filter, kernel) for kernel in kernels]
     if symmetric:
         filters = [_symmetric(kernel, len(unary)) for kernel in filters]
@@ -318,10 +385,11 @@ def _updates(
 
 
 def _computed_once(array: Array, zeros: Array) -> Array:
-    """The array, and in a gradient its gradient (other than `convolution.materialised`), each in a loop of its own.
+    """Returns the array, and makes CPU programs compute it and its gradient separately from what reads them.
 
-    XLA for CPUs would rather add up slices of lattices together with the softmax that follows, in a fusion that takes
-    no gathers: each of them was then written out before. int32 [2] `zeros` must not be known while compiling.
+    XLA for CPUs would otherwise fuse the sum over lattice slices with the softmax that follows. That fusion takes no
+    gathers, so each of them would be written to memory first. `zeros`, int32 [2], must not be known at compile time.
+    Unlike `convolution.materialised`, this also covers the gradient.
     """
 
     def keep(zeros: Array, array: Array) -> Array:
@@ -336,7 +404,7 @@ def _symmetric(kernel: Callable[[Array], Array], pixels: int) -> Callable[[Array
 
 
 def _exact_filter(kernel: ExactKernel, values: Array) -> Array:
-    """Sums of values [P, K] weighted by exp(-|distance|^2 / 2). The kernel is symmetric: it is its own transpose."""
+    """Returns sums of values [P, K] weighted by exp(-|distance|^2 / 2); the kernel is its own transpose."""
     return linear_call(_tiles, _tiles, kernel, values)
 
 
@@ -348,95 +416,21 @@ def _tiles(kernel: ExactKernel, values: Array) -> Array:
     masked = jnp.where(kernel.valid[:, None], values, 0)
 
     def rows(own: Array) -> Array:
-        # Differences first: with |a|^2 + |b|^2 - 2ab float32 loses three digits of the kernel.
+        # Subtract before squaring: |a|^2 + |b|^2 - 2ab would lose three digits of the kernel in float32.
         squares = sum((own[:, i, None] - kernel.features[:, i]) ** 2 for i in range(d))
         return jnp.matmul(jnp.exp(-0.5 * squares), masked, precision=lax.Precision.HIGHEST)
 
     return lax.map(rows, kernel.features.reshape(-1, tile, d)).reshape(values.shape)
 
 
-def _as_array(name: str, value: ArrayLike) -> AnyArray:
-    try:
-        return value if isinstance(value, Array) else np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{name}: expected an array, got rows of different lengths") from error
-
-
-def _check_arrays(unary: AnyArray, image: AnyArray) -> None:
-    if unary.ndim not in (3, 4) or not jnp.issubdtype(unary.dtype, jnp.floating) or 0 in unary.shape:
-        raise InputError(
-            f"unary: expected floats [H, W, K] or [N, H, W, K], got {unary.dtype} {list(unary.shape)}; "
-            "[K, H * W] of pydensecrf becomes that by reshape(K, H, W).transpose(1, 2, 0)"
-        )
-    if image.shape != (*unary.shape[:-1], 3) or image.dtype != np.uint8:
-        expected = [*unary.shape[:-1], 3]
-        first = image.shape[:-1] == (*unary.shape[:-3], *unary.shape[-2:])
-        advice = "; the unaries have their classes first: move them to the end" if first else ""
-        raise InputError(
-            f"image: expected uint8 RGB {expected}, as the unaries, got {image.dtype} {list(image.shape)}{advice}"
-        )
-    if not isinstance(unary, Tracer):
-        with np.errstate(over="ignore"):  # float64 beyond float32 is infinite
-            lowest = np.asarray(unary, np.float32).min()
-        if np.isnan(lowest) or lowest == -np.inf:
-            raise InputError(f"unary: {lowest} is among the values; expected -log p, which may be inf but never that")
-
-
-def _check_settings(
-    iterations: int,
-    normalization: str,
-    *,
-    gaussian: tuple[Deviation, float],
-    bilateral: tuple[Deviation, Deviation, float],
-    method: str,
-    capacity: int | None,
-) -> None:
-    for name, value, names in (("normalization", normalization, NORMALIZATIONS), ("method", method, METHODS)):
-        if not isinstance(value, str) or value not in names:
-            raise InputError(f"{name}={_shown(value)}: expected one of {', '.join(names)}")
-    for name, value, least in (("iterations", iterations, 0), ("capacity", 1 if capacity is None else capacity, 1)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or not least <= value <= _MOST_ITERATIONS:
-            raise InputError(f"{name}={_shown(value)}: expected a whole number from {least} to {_MOST_ITERATIONS}")
-    for name, values, lengths in (("gaussian", gaussian, (2,)), ("bilateral", bilateral, (2, 3))):
-        if not _is_kernel(values, lengths):
-            parts = "".join(f"standard deviation in {part}, " for part in ("pixels", "color values")[: len(lengths)])
-            raise InputError(
-                f"{name}={_shown(values)}: expected ({parts}weight), deviations positive and the weight one number "
-                "from 0; a weight of 0 leaves the kernel out"
-            )
-
-
-def _shown(value: Any) -> str:
-    """What a caller gave, on one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _is_kernel(values: Any, lengths: Sequence[int]) -> bool:
-    """Whether these are positive standard deviations, each one number or as many as `lengths` says, and a weight."""
-    if not isinstance(values, tuple | list | np.ndarray | Array):
-        return False
-    try:
-        *deviations, weight = values
-        arrays = [np.asarray(value, np.float64) for value in deviations]
-        weight = np.asarray(weight, np.float64)
-    except (TypeError, ValueError):
-        return False
-    if len(arrays) != len(lengths) or weight.ndim or not 0 <= weight <= _LARGEST_WEIGHT:
-        return False
-    shaped = all(array.shape in ((), (length,)) for array, length in zip(arrays, lengths, strict=True))
-    return shaped and all((np.isfinite(array) & (array > 0)).all() for array in arrays)
-
-
 def _deviations(values: Sequence[Any]) -> np.ndarray:
-    """float64 [2], of x and y; and of the colour channels, [5] in all, where there is a deviation for them."""
+    """Returns the standard deviations of x and y, float64 [2]; [5] if `values` also has those of the colours."""
     parts = zip(values[:-1], (2, 3), strict=False)
     return np.concatenate([np.broadcast_to(np.float64(value), length) for value, length in parts])
 
 
 def _fits(height: int, width: int, deviations: np.ndarray, method: str) -> bool:
-    """Whether places in standard deviations can be told apart by the lattice, or are numbers at all."""
+    """Returns whether the features fit the lattice or, for the exact method, stay finite in float32."""
     extents = np.array([width, height, 255, 255, 255], np.float64)[: len(deviations)] / deviations
     return (
         bool((extents < 1e15).all()) if method == "exact" else fits_lattice(extents.tolist(), _bucket(height * width))

@@ -1,9 +1,10 @@
-"""3x3 convolutions by oneDNN: the library is within XLA for CPUs, which on its own does not use it.
+"""3x3 convolutions by oneDNN, which XLA for CPUs contains but does not use by default.
 
-JAX 0.12 has a compiler option for it, which would hand oneDNN the gradients of kernels too, and those it is slow at.
-JAX 0.10 has none. But both can run the call that XLA puts there (XLA, xla/service/cpu/onednn_config.proto). That call
-is private to XLA, and a version that does not know one of its fields ends the process. It is therefore used with the
-versions in `TESTED` alone; with others XLA computes the convolutions.
+JAX 0.12 has a compiler option that enables oneDNN, but it also routes the gradients of kernels there, which oneDNN
+computes slowly. JAX 0.10 has no such option. Both versions can run the custom call that XLA inserts for oneDNN (XLA,
+xla/service/cpu/onednn_config.proto). That call is private to XLA, and a version that does not know one of its fields
+ends the process. So it is used only with the jaxlib versions in `TESTED`; with other versions XLA computes the
+convolutions.
 """
 
 import json
@@ -26,7 +27,8 @@ from jax.interpreters import batching, mlir
 from jaxlib.mlir import ir
 from jaxlib.version import __version__ as VERSION  # noqa: N812
 
-# Versions of jaxlib whose call is known. To add one: with it here, `pytest tests/ops/test_convolution.py` must pass.
+# The jaxlib versions whose custom call is known to work. Add a version only if, with it listed here,
+# `pytest tests/ops/test_convolution.py` passes.
 TESTED = frozenset({"0.10.0", "0.10.1", "0.10.2", "0.11.0", "0.11.1", "0.11.2", "0.12.0", "0.12.0.1"})
 
 _TARGET = "__onednn$convolution"
@@ -42,11 +44,18 @@ Lowered = Sequence[ir.Value | Sequence[ir.Value]]
 
 
 def convolution(x: Array, kernel: Array) -> Array:
-    """A 3x3 convolution with stride 1 and padding 1: [N, H, W, C], [3, 3, C, O] -> [N, H, W, O], of one dtype.
+    """Returns a 3x3 convolution with stride 1 and padding 1; it has no derivatives.
 
-    Compiled for a CPU it is oneDNN's where there is one. It is XLA's on other devices, for float16 and float64, and in
-    exported programs. XLA cannot serialize programs with oneDNN's call: JAX's persistent compilation cache
-    (JAX_COMPILATION_CACHE_DIR) leaves them out. It has no derivatives.
+    Programs for CPUs use oneDNN if `has_onednn` returns True. XLA computes it on other devices, for float16 and
+    float64, and in exported programs. XLA cannot serialise programs that contain oneDNN's call, so JAX's persistent
+    compilation cache (JAX_COMPILATION_CACHE_DIR) leaves them out.
+
+    Args:
+      x: feature map [N, H, W, C], floating point.
+      kernel: [3, 3, C, O], in the dtype of x.
+
+    Returns:
+      [N, H, W, O], in the dtype of x.
     """
     chex.assert_shape([x, kernel], [(None, None, None, kernel.shape[2]), (3, 3, None, None)])
     chex.assert_type([x, kernel], [x.dtype, x.dtype])
@@ -54,19 +63,28 @@ def convolution(x: Array, kernel: Array) -> Array:
 
 
 def by_xla(x: Array, kernel: Array) -> Array:
-    """The same by XLA, with derivatives and for kernels of any size."""
+    """Returns the convolution with stride 1 and padding 1 as XLA computes it, with derivatives.
+
+    Args:
+      x: feature map [N, H, W, C], floating point.
+      kernel: [k, k, C, O] for any k, in the dtype of x. Padding stays 1, so only k = 3 keeps the size.
+
+    Returns:
+      [N, H + 3 - k, W + 3 - k, O], in the dtype of x.
+    """
     axes = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=axes)
 
 
 @cache
 def has_onednn() -> bool:
-    """Returns whether this build of XLA has oneDNN's convolution, of a version in `TESTED`: a small one is computed.
+    """Returns whether this build of XLA contains oneDNN's convolution and jaxlib's version is in `TESTED`.
 
-    The answer must not depend on where it is first asked for: a train step may forbid transfers, as ours does.
+    It runs one small convolution and compares the result. The answer must not depend on where the function is first
+    called: a train step may forbid transfers between host and device, as ours does.
     """
     if VERSION not in TESTED:
-        _LOG.debug("jaxlib %s: oneDNN's call is not tested with it; XLA computes convolutions", VERSION)
+        _LOG.debug("jaxlib %s is not tested with oneDNN's call; XLA computes the convolutions", VERSION)
         return False
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
@@ -89,7 +107,7 @@ def has_onednn() -> bool:
 
 @cache
 def has_bfloat16() -> bool:
-    """Returns whether oneDNN computes bfloat16 on this CPU; where not, it ends the process."""
+    """Returns whether oneDNN can compute bfloat16 on this CPU; on other CPUs the attempt would end the process."""
     try:
         return _FOR_BFLOAT16.issubset(Path("/proc/cpuinfo").read_text().split())
     except OSError:
@@ -97,7 +115,7 @@ def has_bfloat16() -> bool:
 
 
 def _expect_not_kept() -> None:
-    """Hides the warning with which JAX leaves a program out of its cache."""
+    """Hides the warning that JAX gives when it leaves a program out of its persistent compilation cache."""
     if _SETTINGS.jax_compilation_cache_dir:
         warnings.filterwarnings("ignore", _NOT_KEPT, UserWarning)
 
@@ -131,7 +149,7 @@ def _lower_on_cpu(context: mlir.LoweringRuleContext, x: ir.Value, kernel: ir.Val
 
 def _batched(arguments: tuple[Array, Array], axes: tuple[int | None, int | None]) -> tuple[Array, int]:
     (x, kernel), (x_axis, kernel_axis) = arguments, axes
-    if kernel_axis is None:  # a batch of batches
+    if kernel_axis is None:  # One kernel: merge the two batch axes into one.
         assert x_axis is not None
         x = jnp.moveaxis(x, x_axis, 0)
         y = convolution(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), kernel)
@@ -142,7 +160,7 @@ def _batched(arguments: tuple[Array, Array], axes: tuple[int | None, int | None]
 
 
 _convolution = Primitive("convolution_3x3")
-_convolution.def_impl(by_xla)  # without jit
+_convolution.def_impl(by_xla)  # Used outside of jit.
 _convolution.def_abstract_eval(lambda x, kernel: x.update(shape=(*x.shape[:3], kernel.shape[3])))
 batching.primitive_batchers[_convolution] = _batched
 mlir.register_lowering(_convolution, _lower_by_xla)

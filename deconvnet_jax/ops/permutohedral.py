@@ -1,23 +1,23 @@
-"""The permutohedral lattice: Gaussian filtering of points in a few dimensions, in time linear in their number.
+"""The permutohedral lattice: Gaussian filtering of points in a few dimensions, in time linear in the number of points.
 
-Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010, as densecrf
-uses it (Krähenbühl and Koltun, NIPS 2011). At the bandwidths of a CRF the lattice is a coarse approximation of a
-Gaussian and part of what a CRF computes, so that rounding, the order of the blur and the scale are densecrf's.
+Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010, as
+densecrf uses it (Krähenbühl and Koltun, NIPS 2011). At the bandwidths of a CRF the lattice only roughly approximates a
+Gaussian, and this error is part of the CRF's result. So rounding, the order of the blur and the scale follow densecrf.
 
-A point of d features, in standard deviations, lies in a simplex with one vertex of each colour 0..d. Filtering spreads
-values over these vertices by barycentric weights (splat), blurs every vertex with the neighbours that exist, 1/2, 1,
-1/2, along each of d + 1 directions, and collects (slice).
+A point has d features in standard deviations. It lies in a simplex with one vertex of each colour 0..d. Filtering has
+three steps. Splat spreads values to these vertices by barycentric weights. Blur mixes every vertex with its existing
+neighbours by 1/2, 1, 1/2 along each of d + 1 directions. Slice collects the values at the points.
 
-Finding out which points share a vertex is a sort of integers: vertices of a colour differ in d small integers, packed
-with the number of the point into 64 bits. A neighbour's key is at a fixed distance, to be found by binary search.
-Nothing but these keys is 64 bits wide; between programs they are two halves of 32.
+Points that share a vertex are found by sorting integers. Vertices of one colour differ in d small integers, which are
+packed with the number of the point into 64 bits. The key of a neighbour lies at a fixed distance and is found by binary
+search. Only these keys are 64 bits wide; between programs they are stored as two halves of 32 bits.
 
-Of the entries (`find_entries`) two more programs make a lattice, because XLA's arrays have fixed sizes:
-`find_vertices` works in arrays for the worst case and counts, `build_lattice` takes room for so many.
-permutohedral_host.py has these two in NumPy, which sorts and searches several times as fast on a CPU.
+XLA's arrays have fixed sizes, so two more programs turn the entries (`find_entries`) into a lattice. `find_vertices`
+uses arrays for the worst case and counts; `build_lattice` allocates what was counted. permutohedral_host.py has both in
+NumPy, which sorts and searches several times faster on a CPU.
 
-A value [K] lies in one row, and every step is a gather of rows: even the splat, which for most vertices, those of few
-points, gathers instead of scattering.
+A value [K] is one row, and every step gathers rows. Even the splat gathers instead of scattering for most vertices,
+namely those with few points.
 """
 
 import math
@@ -30,22 +30,23 @@ import numpy as np
 from jax import Array, lax
 from jax.custom_derivatives import linear_call
 
-FIRST_SHARES = 4  # points that are gathered for every vertex; nine in ten have no more in five dimensions
-MORE_SHARES = 8  # points of every further row of a vertex
+FIRST_SHARES = 4  # Points gathered for every vertex; in five dimensions, nine in ten vertices have no more.
+MORE_SHARES = 8  # Points in every extra row of a vertex.
 
 
 Numbers = TypeVar("Numbers", Array, np.ndarray)
 
 
 class Entries(NamedTuple):
-    """One entry for every vertex of every point; n points of d features, of which some may be padding.
+    """One entry for every vertex of every point: n points of d features, some of which may be padding.
 
     Attributes:
-      packed: uint32 [d + 1, n, 2], by colour. The halves, lower first, of 64 bits: the key of the vertex, and in the
-        last `point_bits` of them the number of the point. All ones for padding.
-      steps: uint32 [d + 2, 2], the distance of keys along every direction, and of a colour to the next.
-      weights: float32 [d + 1, n], barycentric, by colour; 0 for padding.
-      points: int32 [], how many are no padding.
+      packed: uint32 [d + 1, n, 2], by colour. Two halves, lower first, of 64 bits: the key of the vertex and, in the
+        last `point_bits` bits, the number of the point. All ones for padding.
+      steps: uint32 [d + 2, 2], halves of the distances between keys: along every direction, then from a colour to the
+        next.
+      weights: float32 [d + 1, n], barycentric weights by colour; 0 for padding.
+      points: int32 [], number of points that are not padding.
     """
 
     packed: Array
@@ -55,19 +56,19 @@ class Entries(NamedTuple):
 
 
 class Vertices(NamedTuple):
-    """Where points lie; S = (d + 1) * n entries, one for every vertex of every point, sorted by colour, vertex, point.
+    """The vertices of all points, as S = (d + 1) * n entries sorted by colour, vertex and point.
 
-    A vertex is numbered in the order in which vertices appear along the points.
+    Vertices are numbered in the order in which they first appear along the points.
 
     Attributes:
       keys: uint32 [S, 2], two halves of the key of each entry's vertex.
-      steps: uint32 [d + 2, 2], the distance of keys along every direction, and of a colour to the next.
-      points: int32 [S], which point.
-      names: int32 [S], number of the vertex; S for padding.
+      steps: uint32 [d + 2, 2], as in `Entries`.
+      points: int32 [S], the point of each entry.
+      names: int32 [S], the number of each entry's vertex; S for padding.
       begins: int32 [S + 1], the first entry of every vertex; S for vertices that do not exist.
-      ends: int32 [S], for every entry, the first one after its vertex.
-      weights: float32 [d + 1, n], barycentric, by colour; 0 for padding.
-      counted: int32 [2], number of vertices; number of rows that points beyond the first few of a vertex need.
+      ends: int32 [S], for every entry, the first entry after those of its vertex.
+      weights: float32 [d + 1, n], barycentric weights by colour; 0 for padding.
+      counted: int32 [2], the number of vertices, and the number of extra rows (`more_rows`) of all vertices.
     """
 
     keys: Array
@@ -81,18 +82,18 @@ class Vertices(NamedTuple):
 
 
 class Lattice(NamedTuple):
-    """A lattice with room for C vertices, the last of which stands for all that do not exist: its value is 0.
+    """Lattice with room for C vertices, the last of which stands for all missing ones and has the value 0.
 
     Attributes:
-      vertices: int32 [d + 1, n], those of every point.
-      weights: float32 [d + 1, n].
-      neighbours: int32 [d + 1, 2, C].
-      first: int32 [C, FIRST_SHARES], points of every vertex, and their weights, float32.
-      first_weights: as told.
-      more: int32 [R, MORE_SHARES], further points of vertices that have more, and their weights.
-      more_weights: as told.
-      targets: int32 [R], the vertices of these rows.
-      nothing: int32 [2], the last vertex, twice.
+      vertices: int32 [d + 1, n], the vertices of every point.
+      weights: float32 [d + 1, n], the barycentric weights of `vertices`.
+      neighbours: int32 [d + 1, 2, C], the two neighbours of every vertex along every direction.
+      first: int32 [C, FIRST_SHARES], the first points of every vertex.
+      first_weights: float32 [C, FIRST_SHARES], the barycentric weights of `first`; 0 where there is no point.
+      more: int32 [R, MORE_SHARES], further points of vertices that have more.
+      more_weights: float32 [R, MORE_SHARES], the barycentric weights of `more`; 0 where there is no point.
+      targets: int32 [R], the vertex of each row of `more`.
+      nothing: int32 [2], the index of the last vertex, twice.
     """
 
     vertices: Array | np.ndarray
@@ -107,26 +108,45 @@ class Lattice(NamedTuple):
 
 
 def fits_lattice(extents: Sequence[float], points: int) -> bool:
-    """Whether points with features between 0 and these numbers of standard deviations have keys of 64 bits."""
+    """Returns whether points with features of these extents have keys that fit 64 bits.
+
+    Args:
+      extents: for each feature, the largest value in standard deviations; the smallest is 0.
+      points: number of points.
+
+    Returns:
+      False also if float32 could not tell neighbouring places of the lattice apart.
+    """
     d = len(extents)
     scaled = np.asarray(extents, np.float64) * _scales(d)
     ranges = [(scaled[i:].sum() + (i * scaled[i - 1] if i else 0)) / (d + 1) + 8 for i in range(d)]
     bits = sum(math.log2(size) for size in ranges) + math.log2(d + 3) + point_bits(points)
-    return bits < 64 and max(ranges) * (d + 1) < 2**22  # float32 cannot tell places in finer lattices apart
+    return bits < 64 and max(ranges) * (d + 1) < 2**22  # In finer lattices float32 cannot tell places apart.
 
 
 def most_vertices(points: int, dimensions: int) -> tuple[int, int]:
-    """Upper limits of `Vertices.counted`, each plus one: sizes that always suffice."""
+    """Returns upper limits for `Vertices.counted`, each plus one: sizes that always suffice.
+
+    Args:
+      points: number of points n.
+      dimensions: number of features d.
+
+    Returns:
+      The largest number of vertices plus one, and the largest number of extra rows plus one.
+    """
     entries = points * (dimensions + 1)
     return entries + 1, entries // (FIRST_SHARES + 1) + 1
 
 
 def find_entries(features: Array, valid: Array) -> Entries:
-    """Finds the simplex of every point.
+    """Returns the simplex of every point, as one entry per vertex.
 
     Args:
-      features: float32 [n, d], in units of the Gaussian's standard deviations; see `fits_lattice`.
-      valid: bool [n]; the others are padding.
+      features: float32 [n, d], in standard deviations of the Gaussian; see `fits_lattice`.
+      valid: bool [n]; False marks padding.
+
+    Returns:
+      Entries for d + 1 vertices of each point.
     """
     coordinates, order, weights = _simplices(features)
     packed, steps = _packed_keys(coordinates, order, valid)
@@ -134,11 +154,11 @@ def find_entries(features: Array, valid: Array) -> Entries:
 
 
 def find_vertices(entries: Entries) -> Vertices:
-    """Sorts the entries, numbers their vertices and counts."""
+    """Returns the vertices of the entries: sorted, numbered and counted."""
     keys, points, first = _sorted_keys(entries.packed)
     colours, n = points.shape
     size = colours * n
-    first, counts = first.ravel(), jnp.tile(jnp.arange(n) < entries.points, colours)  # padding is sorted to the end
+    first, counts = first.ravel(), jnp.tile(jnp.arange(n) < entries.points, colours)  # Padding comes last.
     numbers = jnp.arange(size, dtype=jnp.int32)
     begins = lax.cummax(jnp.where(first, numbers, 0))
     ends = jnp.append(lax.cummin(jnp.where(first, numbers, size), reverse=True)[1:], size)
@@ -160,17 +180,27 @@ def find_vertices(entries: Entries) -> Vertices:
 
 
 def more_rows(points: Numbers) -> Numbers:
-    """How many further rows a vertex of so many points, at least one, needs."""
+    """Returns the number of extra rows that a vertex needs.
+
+    Args:
+      points: int32, any shape: the number of points of each vertex, at least one.
+
+    Returns:
+      int32 in the shape of `points`: rows of MORE_SHARES points beyond the first FIRST_SHARES.
+    """
     return (points - FIRST_SHARES + MORE_SHARES - 1) // MORE_SHARES
 
 
 def build_lattice(found: Vertices, capacity: int, rows: int) -> Lattice:
-    """Makes the lattice.
+    """Returns the lattice of the vertices found.
 
     Args:
-      found: from `find_vertices`.
-      capacity: C, more than there are vertices; a lattice that is too small filters wrongly.
-      rows: R, at least as many as counted.
+      found: result of `find_vertices`.
+      capacity: C, room for vertices; more than there are vertices. A lattice that is too small filters wrongly.
+      rows: R, room for extra rows, at least as many as counted.
+
+    Returns:
+      A lattice for `lattice_filter`.
     """
     colours, n = found.weights.shape
     last = jnp.int32(capacity - 1)
@@ -183,7 +213,7 @@ def build_lattice(found: Vertices, capacity: int, rows: int) -> Lattice:
     ends = jnp.where(begins < size, found.ends.at[begins].get(mode="clip"), size)
 
     def gathered(begins: Array, ends: Array, count: int) -> tuple[Array, Array]:
-        """The points of entries begins, begins + 1, ..., up to ends, and their weights: [..., count]."""
+        """Returns `count` points per vertex, from the entries begins to ends, and their weights: [..., count]."""
         entries = begins[:, None] + jnp.arange(count, dtype=jnp.int32)
         points = found.points.at[entries].get(mode="clip")
         weights = found.weights.at[entries // n, points].get(mode="clip")
@@ -208,9 +238,16 @@ def build_lattice(found: Vertices, capacity: int, rows: int) -> Lattice:
 
 
 def lattice_filter(lattice: Lattice, values: Array) -> Array:
-    """Sums of values, float32 [n, K], weighted by about exp(-|distance|^2 / 2): float32 [n, K]. Linear in the values.
+    """Returns sums of values weighted by about exp(-|distance|^2 / 2) between points.
 
-    Differentiable in the values; the transpose blurs along the directions in the opposite order and is as fast.
+    Linear and differentiable in the values. The transpose blurs along the directions in reverse order and is as fast.
+
+    Args:
+      lattice: lattice of the n points.
+      values: float32 [n, K], one row per point.
+
+    Returns:
+      float32 [n, K].
     """
     return linear_call(_filter, lambda lattice, values: _filter(lattice, values, reverse=True), lattice, values)
 
@@ -218,7 +255,7 @@ def lattice_filter(lattice: Lattice, values: Array) -> Array:
 def _filter(lattice: Lattice, values: Array, reverse: bool = False) -> Array:
     directions = lattice.neighbours.shape[0]
     table = _gather_sum(lattice.first.T, lattice.first_weights.T, values)
-    # Scatters between the steps do more than they say: XLA would otherwise compute each step anew inside the next.
+    # The scatters also separate the steps: without them XLA would recompute each step inside the next one.
     table = table.at[lattice.targets].add(
         _gather_sum(lattice.more.T, lattice.more_weights.T, values), mode="promise_in_bounds"
     )
@@ -235,28 +272,29 @@ def _rows(table: Array, index: Array) -> Array:
 
 
 def _gather_sum(index: Array | np.ndarray, weights: Array | np.ndarray, table: Array) -> Array:
-    """[terms, m] numbers of rows and their weights -> the weighted sums, [m, K]."""
+    """Returns weighted sums [m, K] of rows of the table, from row numbers and weights [terms, m]."""
     terms = (weights[i][:, None] * _rows(table, index[i]) for i in range(len(index)))
     return sum(terms, start=next(terms))
 
 
 def _scales(d: int) -> np.ndarray:
-    """Of the features, so that the blur has the standard deviation 1."""
+    """Returns the factors of the features with which the blur has a standard deviation of 1."""
     i = np.arange(1, d + 1)
     return math.sqrt(2 / 3) * (d + 1) / np.sqrt(i * (i + 1))
 
 
 def _simplices(features: Array) -> tuple[Array, Array, Array]:
-    """The simplex of every point.
+    """Returns the simplex of every point.
 
     Returns:
-      int32 [d + 1, n], coordinates of the vertex of colour 0, in steps of d + 1; int32 [d + 1, n], for every
-      coordinate, how many have a larger rest; float32 [d + 1, n], barycentric weight of every colour.
+      int32 [d + 1, n], coordinates of the vertex of colour 0, in units of d + 1; int32 [d + 1, n], for every
+      coordinate, how many coordinates have a larger remainder; float32 [d + 1, n], the barycentric weight of every
+      colour.
     """
     d = features.shape[1]
     scaled = features.T * jnp.asarray(_scales(d), jnp.float32)[:, None]
     elevated, beyond = [], jnp.zeros_like(scaled[0])
-    for i in range(d, 0, -1):  # in densecrf's order, so that rounding is the same
+    for i in range(d, 0, -1):  # In densecrf's order, so that the rounding is the same.
         elevated.append(beyond - i * scaled[i - 1])
         beyond += scaled[i - 1]
     elevated = jnp.stack([beyond, *elevated[::-1]])
@@ -268,7 +306,7 @@ def _simplices(features: Array) -> tuple[Array, Array, Array]:
             less = (rests[i] < rests[j]).astype(jnp.int32)
             order[i], order[j] = order[i] + less, order[j] + 1 - less
     nearest = nearest.astype(jnp.int32)
-    order = jnp.stack(order) + nearest.sum(0, dtype=jnp.int32)  # not 0: off the plane by as many steps
+    order = jnp.stack(order) + nearest.sum(0, dtype=jnp.int32)  # Not 0 where rounding left the plane.
     back = (order < 0).astype(jnp.int32) - (order > d).astype(jnp.int32)
     order, nearest = order + back * (d + 1), nearest + back
     rests = (elevated - (nearest * (d + 1)).astype(jnp.float32)) * np.float32(1 / (d + 1))
@@ -278,16 +316,16 @@ def _simplices(features: Array) -> tuple[Array, Array, Array]:
 
 
 def point_bits(points: int) -> int:
-    """How many bits the number of one of so many points takes."""
+    """Returns the number of bits that hold the number of a point, for `points` points."""
     return max(1, (points - 1).bit_length())
 
 
 def _packed_keys(coordinates: Array, order: Array, valid: Array) -> tuple[Array, Array]:
-    """`Entries.packed` and `Entries.steps`."""
+    """Returns `Entries.packed` and `Entries.steps`."""
     colours, n = coordinates.shape
     d = colours - 1
-    # A vertex of colour c is one step back along the coordinates that are the last c in order. One more step is free at
-    # either end for neighbours that do not exist: their keys must not be those of others.
+    # A vertex of colour c is one step back along the last c coordinates in order. One spare step at either end keeps
+    # the keys of missing neighbours different from all other keys.
     least = jnp.where(valid, coordinates, 2**24).min(1) - 2
     sizes = jnp.where(valid, coordinates, -(2**24)).max(1) + 2 - least
     back = order[None, :d] + jnp.arange(colours, dtype=jnp.int32)[:, None, None] > d  # [colour, coordinate, point]
@@ -306,10 +344,10 @@ def _packed_keys(coordinates: Array, order: Array, valid: Array) -> tuple[Array,
 
 
 def _sorted_keys(packed: Array) -> tuple[Array, Array, Array]:
-    """Entries sorted by colour, vertex and point.
+    """Sorts the entries by colour, vertex and point.
 
     Returns:
-      keys uint32 [d + 1, n, 2]; points int32 [d + 1, n]; bool [d + 1, n], True at the first of each vertex.
+      keys uint32 [d + 1, n, 2]; points int32 [d + 1, n]; bool [d + 1, n], True at the first entry of each vertex.
     """
     colours, n, _ = packed.shape
     bits = point_bits(n)
@@ -323,18 +361,18 @@ def _sorted_keys(packed: Array) -> tuple[Array, Array, Array]:
 
 
 def _neighbours(found: Vertices, capacity: int) -> Array:
-    """Numbers of the two neighbours of every vertex along every direction: int32 [d + 1, 2, capacity]."""
+    """Returns the numbers of the two neighbours of every vertex along every direction: int32 [d + 1, 2, capacity]."""
     colours, last = found.weights.shape[0], capacity - 1
     size = found.names.size
-    first = found.begins[found.names] == jnp.arange(size)  # nothing begins at S
-    place = jnp.where(first, jnp.cumsum(first, dtype=jnp.int32) - 1, capacity)  # among the vertices as they are sorted
+    first = found.begins[found.names] == jnp.arange(size)  # No vertex begins at S.
+    place = jnp.where(first, jnp.cumsum(first, dtype=jnp.int32) - 1, capacity)  # Among the sorted vertices.
     names = jnp.full(capacity, last, jnp.int32).at[place].set(jnp.minimum(found.names, last), mode="drop")
     entries = found.begins.at[names].get(mode="clip")
     halves = jnp.where((entries < size)[:, None], found.keys.at[entries].get(mode="clip"), jnp.uint32(2**32 - 1))
     neighbours = []
     with jax.enable_x64(True):
         keys, steps = (lax.bitcast_convert_type(array, jnp.uint64) for array in (halves, found.steps))
-        lowest = keys < steps[-1]  # below colour 0 is colour d, one step back along all coordinates
+        lowest = keys < steps[-1]  # Below colour 0 comes colour d, one step back along all coordinates.
         down = jnp.where(lowest, jnp.uint64(colours - 1) * steps[-1] - steps[:-1].sum(), jnp.uint64(0) - steps[-1])
         for direction in range(colours):
             neighbours.append(_find(keys, keys + down + steps[direction]))
@@ -343,12 +381,13 @@ def _neighbours(found: Vertices, capacity: int) -> Array:
     direction = jnp.arange(colours, dtype=jnp.int32)[:, None]
     table = jnp.full((colours, 2, capacity), last, jnp.int32)
     table = table.at[direction, 0, names].set(ahead)
-    table = table.at[direction, 1, ahead].set(jnp.broadcast_to(names, ahead.shape))  # it has me behind
+    # The neighbour ahead has this vertex behind it.
+    table = table.at[direction, 1, ahead].set(jnp.broadcast_to(names, ahead.shape))
     return table.at[:, :, last].set(last)
 
 
 def _find(keys: Array, wanted: Array) -> Array:
-    """Where the wanted ones are among sorted keys, int32; their number if nowhere."""
+    """Returns where the wanted keys stand among the sorted keys, int32; the number of keys where a key is missing."""
     size = keys.size
 
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:

@@ -1,7 +1,7 @@
-"""The permutohedral lattice of permutohedral.py in NumPy, for known points on a CPU: the same arrays, sooner.
+"""The permutohedral lattice of permutohedral.py in NumPy, for known points on a CPU: equal arrays in less time.
 
-XLA sorts and searches numbers one comparison at a time; NumPy sorts in vectors, and sorted numbers are searched for in
-order. Arrays are as large as what is in them, and padded at the end.
+XLA sorts and searches with one comparison at a time. NumPy sorts with vector instructions, and searches for sorted
+numbers in order. Here arrays are as large as their content and are padded at the end.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +13,17 @@ from deconvnet_jax.ops.permutohedral import FIRST_SHARES, MORE_SHARES, Entries, 
 
 
 class HostVertices(NamedTuple):
-    """V vertices, numbered in the order in which they appear along the points, and E entries sorted by vertex.
+    """V vertices, numbered in the order in which they first appear along the points, and E entries sorted by vertex.
 
     Attributes:
-      keys: uint64 [V], in their order.
+      keys: uint64 [V], sorted.
       names: int32 [V], the number of the vertex of each key.
       steps: uint64 [d + 2], as in `Entries`.
-      points: int32 [E], colours one after the other, each as many as there are points.
+      points: int32 [E], the point of each entry; one colour after the other, each with as many entries as points.
       weights: float32 [d + 1, n], as in `Entries`.
-      begins: int32 [V], the first entry of every vertex, by number.
-      ends: int32 [V], one after its last.
-      counted: number of vertices; of rows that points beyond the first few of a vertex need.
+      begins: int32 [V], the first entry of every vertex, by the vertex's number.
+      ends: int32 [V], one after the last entry of every vertex.
+      counted: the number of vertices, and the number of extra rows (`more_rows`) of all vertices.
     """
 
     keys: np.ndarray
@@ -37,11 +37,11 @@ class HostVertices(NamedTuple):
 
 
 def find_vertices(entries: Entries) -> HostVertices:
-    """Sorts the entries, numbers their vertices and counts."""
+    """Returns the vertices of the entries: sorted, numbered and counted."""
     packed, steps, weights, points = (np.asarray(array) for array in entries)
     colours, n, _ = packed.shape
     bits = point_bits(n)
-    ordered = np.sort(packed.view(np.uint64)[..., 0], axis=1)[:, : int(points)].ravel()  # padding is at the end
+    ordered = np.sort(packed.view(np.uint64)[..., 0], axis=1)[:, : int(points)].ravel()  # Padding is at the end.
     points, keys = (ordered & np.uint64(2**bits - 1)).astype(np.int32), ordered >> np.uint64(bits)
     firsts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1])).astype(np.int32)
     colour = firsts // np.int32(len(points) // colours)
@@ -55,7 +55,16 @@ def find_vertices(entries: Entries) -> HostVertices:
 
 
 def build_lattice(found: HostVertices, capacity: int, rows: int) -> Lattice:
-    """Makes the lattice, with room for so many vertices and further rows: more than there are, at least as many."""
+    """Returns the lattice of the vertices found, padded to the given sizes.
+
+    Args:
+      found: result of `find_vertices`.
+      capacity: C, room for vertices; more than there are vertices.
+      rows: R, room for extra rows, at least as many as counted.
+
+    Returns:
+      A lattice of NumPy arrays for `permutohedral.lattice_filter`.
+    """
     colours, n = found.weights.shape
     last = capacity - 1
     points = found.points.reshape(colours, -1)
@@ -65,7 +74,7 @@ def build_lattice(found: HostVertices, capacity: int, rows: int) -> Lattice:
     weights = np.take_along_axis(found.weights, points, axis=1).ravel()
 
     def gathered(begins: np.ndarray, ends: np.ndarray, count: int, padded: int) -> tuple[np.ndarray, np.ndarray]:
-        """The points of entries begins, begins + 1, ..., up to ends, and their weights: [padded, count]."""
+        """Returns `count` points per vertex, from the entries begins to ends, and their weights: [padded, count]."""
         entries = begins[:, None] + np.arange(count, dtype=np.int32)
         inside = entries < ends[:, None]
         some_points, some_weights = np.zeros((padded, count), np.int32), np.zeros((padded, count), np.float32)
@@ -89,10 +98,10 @@ def build_lattice(found: HostVertices, capacity: int, rows: int) -> Lattice:
 
 
 def _neighbours(found: HostVertices, capacity: int) -> np.ndarray:
-    """Numbers of the two neighbours of every vertex along every direction: int32 [d + 1, 2, capacity]."""
+    """Returns the numbers of the two neighbours of every vertex along every direction: int32 [d + 1, 2, capacity]."""
     keys, names, steps, colours = found.keys, found.names, found.steps, len(found.weights)
     neighbours = np.full((colours, 2, capacity), capacity - 1, np.int32)
-    # Numbers of 64 bits that wrap around. Below colour 0 is colour d, one step back along all coordinates.
+    # 64-bit arithmetic wraps around. Below colour 0 comes colour d, one step back along all coordinates.
     down = np.where(keys < steps[-1], (colours - 1) * steps[-1:] - steps[:-1].sum(), -steps[-1:])
 
     def search(direction: int) -> None:
@@ -101,7 +110,7 @@ def _neighbours(found: HostVertices, capacity: int) -> np.ndarray:
         exists = keys[places] == wanted
         ahead, own = names[places[exists]], names[exists]
         neighbours[direction, 0, own] = ahead
-        neighbours[direction, 1, ahead] = own  # it has me behind
+        neighbours[direction, 1, ahead] = own  # The neighbour ahead has this vertex behind it.
 
     with ThreadPoolExecutor(colours) as pool:
         list(pool.map(search, range(colours)))

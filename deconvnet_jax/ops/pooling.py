@@ -1,13 +1,14 @@
-"""Max pooling that remembers where each maximum came from, and the unpooling that puts values back there.
+"""Max pooling that records where each maximum came from, and unpooling that puts values back there.
 
-DeconvNet section 3.1 ("switches"); original: PoolingLayer with a second top and UnpoolingLayer of the authors' Caffe.
+Paper: DeconvNet, section 3.1 ("switches"). Original: PoolingLayer with a second top, and UnpoolingLayer, in the
+authors' Caffe.
 
-Both operations come in two forms with equal results, bit for bit. Windows that do not overlap (the network's own,
-2x2 with stride 2) take a fast form of slices and selects; everything else takes a general form of gathers and
-scatters. Which one runs is decided from the static arguments alone.
+Each operation has two forms with bit-identical results. Windows that do not overlap (2x2 with stride 2 in the network)
+use a fast form of slices and selects. All other windows use a general form of gathers and scatters. The static
+arguments alone decide which form runs.
 
-Inside the network the maximum's place is kept as its number within the window, int8, a quarter of the bytes of a
-position within the plane: `pool_windows`, `unpool_windows`. `window_positions` turns numbers into positions.
+Inside the network, the place of a maximum is stored as its number within the window (int8), in a quarter of the bytes
+of a position within the plane: `pool_windows` and `unpool_windows`. `window_positions` converts numbers to positions.
 """
 
 from collections.abc import Iterable
@@ -26,7 +27,7 @@ Size = int | tuple[int, int]
 
 
 class _Geometry(NamedTuple):
-    """Static description of a pooling: all pairs are (height, width)."""
+    """Static description of a pooling; all pairs are (height, width)."""
 
     input: tuple[int, int]
     output: tuple[int, int]
@@ -37,12 +38,12 @@ class _Geometry(NamedTuple):
 
     @property
     def tiles(self) -> bool:
-        """True if the windows are disjoint and lie wholly inside the plane."""
+        """True if the windows do not overlap and lie wholly inside the plane."""
         whole = all(o * k <= size for o, k, size in zip(self.output, self.window, self.input, strict=True))
         return whole and self.window == self.stride and self.padding == (0, 0) and self.dilation == (1, 1)
 
     def taps(self) -> list[tuple[int, int]]:
-        """Offsets of the window's elements from its first one, in row-major order."""
+        """Returns the offsets of the window's elements from its first one, in row-major order."""
         (kh, kw), (dh, dw) = self.window, self.dilation
         return [(i * dh, j * dw) for i in range(kh) for j in range(kw)]
 
@@ -55,26 +56,40 @@ def max_pool_with_indices(
     dilation: Size = 1,
     ceil_mode: bool = False,
 ) -> tuple[Array, Array]:
-    """Max pooling and the position of each maximum.
+    """Returns max-pooled values and the position of each maximum. Differentiable in x.
 
-    Semantics are those of `torch.nn.functional.max_pool2d(..., return_indices=True)`: padding never wins, the first
-    element in row-major order wins ties (as in Caffe; ReLU makes ties common), NaN wins over numbers.
+    The result equals `torch.nn.functional.max_pool2d(..., return_indices=True)`. Padding never wins. Of equal values
+    the first in row-major order wins, as in Caffe (ReLU makes ties common). NaN wins over numbers.
+
+    The gradient of an output goes to the element that `indices` names, and adds up where windows overlap.
 
     Args:
-      x: [N, H, W, C], floating point.
-      window, stride, padding, dilation: one number, or (height, width). The stride defaults to the window.
-      ceil_mode: round the output size up, as Caffe does. A window may then reach beyond the far edge, also if it is
-        larger than the input; one that would start in the padding there is left out.
+      x: feature map [N, H, W, C], floating point.
+      window: size of the window, one whole number or (height, width). The next three arguments take the same forms.
+      stride: distance between windows; None means the size of the window.
+      padding: rows and columns added at each side, at most half the window.
+      dilation: distance between the elements of a window.
+      ceil_mode: True rounds the output size up, as Caffe does. A window may then reach beyond the far edge, even if it
+        is larger than the input. A window that would start in the padding at the far edge is left out.
 
     Returns:
-      pooled [N, H', W', C] in the dtype of x, and indices [N, H', W', C], int32: h * W + w within the channel plane
-      of x. Differentiable in x: the gradient of an output goes to the element that `indices` names, and adds up where
-      windows overlap. Where a dilated window sees padding alone, the output is -inf, its index -1 (PyTorch's lies
-      outside the window) and its gradient goes nowhere.
+      pooled values [N, H', W', C] in the dtype of x; and indices int32 [N, H', W', C], h * W + w within a channel plane
+      of x. A dilated window that covers only padding gives -inf and the index -1, and passes no gradient (PyTorch gives
+      an index outside the window).
 
     Raises:
-      InputError: for an output without elements, a window that is no number or pair, or padding of more than half a
-        window.
+      InputError: if the output has no elements, a size is not a whole number or pair, or the padding is more than half
+        the window.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from deconvnet_jax.ops import max_pool_with_indices
+      >>> x = jnp.array([[1.0, 2, 3, 0], [5, 4, 0, 0]]).reshape(1, 2, 4, 1)
+      >>> pooled, indices = max_pool_with_indices(x)
+      >>> pooled.ravel()
+      Array([5., 3.], dtype=float32)
+      >>> indices.ravel()  # row 1, column 0; row 0, column 2
+      Array([4, 2], dtype=int32)
     """
     chex.assert_rank(x, 4)
     chex.assert_type(x, float)
@@ -93,26 +108,37 @@ def max_pool_with_indices(
 def max_unpool(
     pooled: Array, indices: Array, output_size: tuple[int, int], *, window: int | tuple[int, int] | None = None
 ) -> Array:
-    """Writes every pooled value to the position it came from; zeros elsewhere.
+    """Returns zeros of `output_size` in which every pooled value stands at its recorded position.
 
     Equals `torch.nn.functional.max_unpool2d` and the original's Unpooling layer: values are assigned, not added. If
-    several values name one position the last is expected to win, which only holds where the backend scatters in order
-    (CPU); poolings without overlap never cause this.
+    several values name one position, the last one wins on backends that scatter in order (CPU); elsewhere the winner is
+    not defined. Poolings without overlap never cause this.
+
+    Differentiable in `pooled`, in reverse mode: each value receives the gradient at its position.
 
     Args:
-      pooled: [N, h, w, C], floating point.
-      indices: [N, h, w, C], integer, h * W + w within a plane of `output_size`, from `max_pool_with_indices`.
-        Values with a negative index or one from H * W on are dropped, and have no gradient (PyTorch refuses them).
-      output_size: (H, W) of the result; for odd sizes it cannot be derived from the pooled size, so it is required.
-      window: a promise that `indices` come from a pooling with this window, the same stride and no padding. The result
-        is the same, and faster than the general form, which is used without it (`experiments.benchmark unpool`).
+      pooled: values [N, h, w, C], floating point.
+      indices: positions [N, h, w, C], integer, h * W + w within a plane of `output_size`, from `max_pool_with_indices`.
+        A value with an index outside 0..H*W-1 is dropped and gets no gradient (PyTorch raises an error).
+      output_size: (H, W) of the result, usually `x.shape[1:3]` before the pooling. It is required because odd sizes
+        cannot be derived from the pooled size.
+      window: a promise that `indices` come from a pooling with this window, an equal stride and no padding. The result
+        is the same but computed faster (`experiments.benchmark unpool`). None makes no promise.
 
     Returns:
-      [N, H, W, C] in the dtype of pooled. Differentiable in `pooled`, in reverse mode: each value receives the
-      gradient at its position.
+      [N, H, W, C] in the dtype of `pooled`.
 
     Raises:
-      InputError: if `window` does not fit the sizes, or if either is no pair of positive numbers.
+      InputError: if `window` does not fit the sizes, or if `window` or `output_size` is not positive whole numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from deconvnet_jax.ops import max_pool_with_indices, max_unpool
+      >>> x = jnp.array([[1.0, 2, 3, 0], [5, 4, 0, 0]]).reshape(1, 2, 4, 1)
+      >>> pooled, indices = max_pool_with_indices(x)
+      >>> max_unpool(pooled, indices, output_size=(2, 4), window=2)[0, :, :, 0]
+      Array([[0., 0., 3., 0.],
+             [5., 0., 0., 0.]], dtype=float32)
     """
     chex.assert_rank(pooled, 4)
     chex.assert_equal_shape([pooled, indices])
@@ -126,21 +152,36 @@ def max_unpool(
     if pooled_size != pooled.shape[1:3]:
         raise InputError(
             f"max_unpool: a window of {window} pools {output_size} to {pooled_size}, but the values are "
-            f"{pooled.shape[1:3]}; leave the window out for poolings with another stride, padding or ceil_mode"
+            f"{pooled.shape[1:3]}; expected output_size=x.shape[1:3] of the pooling's input x. Leave out window if the "
+            "pooling had another stride, padding or ceil_mode"
         )
     return _select_unpool(pooled, indices, output_size, window, False)
 
 
 def pool_windows(x: Array, window: Size = 2) -> tuple[Array, Array]:
-    """Max pooling of disjoint windows and the number of each maximum within its window.
+    """Returns the maxima of disjoint windows and the number of each maximum within its window.
+
+    Values, ties and the gradient are those of `max_pool_with_indices`. Rows and columns that do not fill a window are
+    left out.
 
     Args:
-      x: [N, H, W, C], floating point.
-      window: one number, or (height, width), of at most 128 elements; the stride is the same.
+      x: feature map [N, H, W, C], floating point.
+      window: one number, or (height, width), with at most 128 elements. The stride is the same.
 
     Returns:
-      pooled [N, H', W', C] and numbers [N, H', W', C], int8: element (i, j) of a window of width k has i * k + j.
-      Values, ties and gradient are those of `max_pool_with_indices`.
+      pooled values [N, H', W', C] in the dtype of x; and numbers int8 [N, H', W', C], i * k + j for element (i, j) of a
+      window that is k wide.
+
+    Raises:
+      InputError: if the window is larger than the plane, or is not positive whole numbers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from deconvnet_jax.ops import pool_windows
+      >>> x = jnp.array([[1.0, 2, 3, 0], [5, 4, 0, 0]]).reshape(1, 2, 4, 1)
+      >>> pooled, numbers = pool_windows(x)
+      >>> numbers.ravel()  # lower left element; upper left element
+      Array([2, 0], dtype=int8)
     """
     window = _pair(window)
     geometry = _pooling_geometry(x.shape[1:3], window, window, (0, 0), (1, 1), False)
@@ -148,27 +189,55 @@ def pool_windows(x: Array, window: Size = 2) -> tuple[Array, Array]:
 
 
 def unpool_windows(pooled: Array, numbers: Array, output_size: tuple[int, int], window: Size = 2) -> Array:
-    """`max_unpool` for the numbers of `pool_windows`.
+    """Returns zeros of `output_size` in which every pooled value stands at its place in its window.
+
+    The counterpart of `max_unpool` for `pool_windows`. Differentiable in `pooled`, in reverse mode.
 
     Args:
-      pooled: [N, h, w, C], floating point.
-      numbers: [N, h, w, C], integer, of elements within windows.
-      output_size: (H, W) of the result.
-      window: that of the pooling.
+      pooled: values [N, h, w, C], floating point.
+      numbers: integer [N, h, w, C], elements within windows, from `pool_windows`.
+      output_size: (H, W) of the result, at least the pooled size times the window. Further rows and columns are zeros.
+      window: the window of the pooling; one number, or (height, width).
 
     Returns:
-      [N, H, W, C] in the dtype of pooled. Differentiable in `pooled`, in reverse mode.
+      [N, H, W, C] in the dtype of `pooled`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from deconvnet_jax.ops import pool_windows, unpool_windows
+      >>> x = jnp.array([[1.0, 2, 3, 0], [5, 4, 0, 0]]).reshape(1, 2, 4, 1)
+      >>> unpool_windows(*pool_windows(x), output_size=(2, 4))[0, :, :, 0]
+      Array([[0., 0., 3., 0.],
+             [5., 0., 0., 0.]], dtype=float32)
     """
     return _select_unpool(pooled, numbers, output_size, _pair(window), True)
 
 
 def window_values(x: Array, numbers: Array, window: Size = 2) -> Array:
-    """Returns the values of x [N, H, W, C] that the numbers [N, h, w, C] name within windows, [N, h, w, C]."""
+    """Returns the elements of x that `numbers` names within disjoint windows.
+
+    Args:
+      x: feature map [N, H, W, C].
+      numbers: integer [N, h, w, C], elements within windows, from `pool_windows`.
+      window: the window of the pooling; one number, or (height, width).
+
+    Returns:
+      [N, h, w, C] in the dtype of x.
+    """
     return _take(x, numbers, _pair(window), True)
 
 
 def window_positions(numbers: Array, width: int, window: Size = 2) -> Array:
-    """Returns int32 h * W + w within a plane of this width W for numbers [N, h, w, C] within windows."""
+    """Returns positions within the plane for numbers within disjoint windows.
+
+    Args:
+      numbers: integer [N, h, w, C], elements within windows, from `pool_windows`.
+      width: width W of the plane before the pooling.
+      window: the window of the pooling; one number, or (height, width).
+
+    Returns:
+      int32 [N, h, w, C]: h * W + w, as in the indices of `max_pool_with_indices`.
+    """
     _, h, w, _ = numbers.shape
     kh, kw = _pair(window)
     first = np.arange(h, dtype=np.int32)[:, None, None] * (kh * width) + np.arange(w, dtype=np.int32)[:, None] * kw
@@ -188,15 +257,15 @@ def _pooling_geometry(input_size, window, stride, padding, dilation, ceil_mode: 
     for size, k, s, p, d in zip(input_size, window, stride, padding, dilation, strict=True):
         if min(k, s, d) < 1 or p < 0 or 2 * p > k:
             raise InputError(
-                f"max pooling: window {k}, stride {s}, dilation {d} must be positive and padding {p} at most "
-                "half the window"
+                f"max pooling: got window {k}, stride {s}, dilation {d}, padding {p}; expected positive numbers and a "
+                "padding of at most half the window"
             )
         room = size + 2 * p - (d * (k - 1) + 1)
         count = (-(-room // s) if ceil_mode else room // s) + 1
         if size < 1 or count < 1:
             raise InputError(
                 f"max pooling: a window of {k} (dilation {d}) does not fit an input of {size} with padding {p}; "
-                "take a smaller window or a larger input"
+                "use a smaller window or a larger input"
             )
         if ceil_mode and (count - 1) * s >= size + p:
             count -= 1
@@ -206,9 +275,10 @@ def _pooling_geometry(input_size, window, stride, padding, dilation, ceil_mode: 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _max_pool(x: Array, geometry: _Geometry, numbered: bool) -> tuple[Array, Array]:
-    """One pass over the window's elements: each is a strided slice, and replaces the best so far if it is greater.
+    """Pools in one pass over the window's elements, each of which is a strided slice.
 
-    `numbered`: the second result holds int8 numbers within windows instead of int32 positions within the plane.
+    An element replaces the best one so far if it is greater. `numbered` makes the second result int8 numbers within
+    windows instead of int32 positions within the plane.
     """
     (h_in, w_in), (h_out, w_out) = geometry.input, geometry.output
     (sh, sw), (ph, pw) = geometry.stride, geometry.padding
@@ -220,7 +290,7 @@ def _max_pool(x: Array, geometry: _Geometry, numbered: bool) -> tuple[Array, Arr
     left = np.arange(w_out, dtype=np.int32)[None, :, None] * sw - pw
 
     def element(number: int, dh: int, dw: int) -> tuple[Array, Array, np.ndarray]:
-        """Values of a window's element, its place, and whether it lies within the plane."""
+        """Returns the values of one element of all windows, its place, and whether it lies within the plane."""
         rows, columns = top + dh, left + dw
         inside = (rows >= 0) & (rows < h_in) & (columns >= 0) & (columns < w_in)
         value = padded[:, dh : dh + (h_out - 1) * sh + 1 : sh, dw : dw + (w_out - 1) * sw + 1 : sw, :]
@@ -231,7 +301,7 @@ def _max_pool(x: Array, geometry: _Geometry, numbered: bool) -> tuple[Array, Arr
     for number, offset in enumerate(geometry.taps()[1:], 1):
         value, place, inside = element(number, *offset)
         wins = (value > best) | jnp.isnan(value)
-        if not seen.all():  # an element of the padding never beats a real one, not even among -inf
+        if not seen.all():  # A real element replaces padding even if both are -inf.
             wins |= jnp.asarray(~seen)
         if not inside.all():
             wins &= jnp.asarray(inside)
@@ -248,7 +318,7 @@ def _max_pool_jvp(geometry: _Geometry, numbered: bool, primals, tangents):
 
 
 def _one_hot_windows(indices: Array, width: int, window: tuple[int, int], numbered: bool) -> Array:
-    """[N, h, w, C] positions or numbers -> [N, h, kh, w, kw, C] bool: which element of its window each names."""
+    """Returns which element of its window each position or number names, bool [N, h, kh, w, kw, C]."""
     (_, h, w, _), (kh, kw) = indices.shape, window
     if numbered:
         return indices[:, :, None, :, None, :] == np.arange(kh * kw, dtype=np.int8).reshape(1, 1, kh, 1, kw, 1)
@@ -269,7 +339,7 @@ def _select_unpool_fwd(pooled, indices, output_size, window, numbered):
 
 
 def _select_unpool_bwd(output_size, window, numbered, indices, gradient):
-    # The transpose that JAX derives is `_select_pool`, five times slower on CPU because it adds up.
+    # The transpose that JAX would derive is `_select_pool`, which sums and is five times slower on CPU.
     return _take(gradient, indices, window, numbered), np.zeros(indices.shape, dtype=jax.dtypes.float0)
 
 
@@ -287,7 +357,7 @@ def _spread(
 
 
 def _take(y: Array, indices: Array, window: tuple[int, int], numbered: bool = False) -> Array:
-    """The values of y that `indices` names, for windows that tile."""
+    """Returns the values of y that `indices` names, for windows that tile the plane."""
     (_, h, w, _), (kh, kw), width = indices.shape, window, y.shape[2]
     first = np.arange(h, dtype=np.int32)[:, None, None] * (kh * width) + np.arange(w, dtype=np.int32)[:, None] * kw
     taken = jnp.zeros(indices.shape, y.dtype)
@@ -300,7 +370,7 @@ def _take(y: Array, indices: Array, window: tuple[int, int], numbered: bool = Fa
 
 
 def _select_pool(x: Array, indices: Array, window: tuple[int, int], numbered: bool) -> Array:
-    """As `_take`, in the form whose transpose, which JAX derives, is `_spread`."""
+    """Returns the same as `_take`, in the form whose transpose, as JAX derives it, is `_spread`."""
     (n, h, w, c), (kh, kw) = indices.shape, window
     blocks = x[:, : h * kh, : w * kw, :].reshape(n, h, kh, w, kw, c)
     named = _one_hot_windows(indices, x.shape[2], window, numbered)
@@ -312,9 +382,9 @@ def _planes(x: Array) -> Array:
 
 
 def _positions(indices: Array, size: int) -> Array:
-    """[N, h * w, C], the indices; `size`, which gathers and scatters drop, for those outside 0..size-1.
+    """Returns the indices as [N, h * w, C], with `size` in place of those outside 0..size-1.
 
-    JAX counts negative ones from the end.
+    Gathers and scatters drop `size`. Negative indices must be replaced because JAX counts them from the end.
     """
     indices = _planes(indices if indices.dtype.itemsize >= 4 else indices.astype(jnp.int32))
     return jnp.where((indices >= 0) & (indices < size), indices, size)
@@ -340,7 +410,7 @@ def _scatter_unpool_fwd(pooled, indices, output_size):
 
 
 def _scatter_unpool_bwd(output_size, indices, gradient):
-    # JAX's own transpose of a scatter needs unique indices; the original gathers for every source, unique or not.
+    # JAX's transpose of a scatter needs unique indices. The original gathers for every source, unique or not.
     return _gather(gradient, indices), np.zeros(indices.shape, dtype=jax.dtypes.float0)
 
 

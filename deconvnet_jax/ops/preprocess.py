@@ -1,15 +1,29 @@
-"""From pictures as people have them to what the network was trained on."""
+"""Converts 8-bit RGB images to the input that the network was trained on."""
 
 import chex
 import jax.numpy as jnp
 from jax import Array
 
-# ImageNet mean of the original's inference code, blue, green, red (preprocess_image_bb.m).
+# ImageNet mean in the order blue, green, red, from the original's inference code (preprocess_image_bb.m).
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 
 
 def normalize_images(images: Array) -> Array:
-    """uint8 RGB [..., 3], 0..255 -> float32 BGR [..., 3] minus the ImageNet mean."""
+    """Returns images as the network expects them: BGR, float32, minus the ImageNet mean (`MEAN_BGR`).
+
+    Args:
+      images: uint8 RGB [..., 3], 0..255.
+
+    Returns:
+      float32 BGR [..., 3], about -123 to 151.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from deconvnet_jax.ops import normalize_images
+      >>> red = jnp.array([[[255, 0, 0]]], jnp.uint8)
+      >>> normalize_images(red)[0, 0].round()  # blue, green, red
+      Array([-104., -117.,  132.], dtype=float32)
+    """
     chex.assert_axis_dimension(images, -1, 3)
     chex.assert_type(images, jnp.uint8)
     return images[..., ::-1].astype(jnp.float32) - jnp.asarray(MEAN_BGR, jnp.float32)

@@ -1,10 +1,12 @@
-"""Sums over millions of elements, fast and exact to a few float32 roundings.
+"""Sums over millions of elements that are fast on CPUs and exact to a few float32 roundings.
 
-XLA's sum on CPU computes what it adds up inside a loop that rules vectors out: the sum of squares of DeconvNet's
-parameters alone takes a tenth of a training step. A product with ones runs at the speed of memory, but adds its rows
-one after the other: over the 50,176 rows of conv1_2's map the rounding errors grow to 1e-5. Here up to 8 parts
-are added up element by element, then up to 16 rows of the result by a product with ones, and so on until few rows are
-left, which are added up in pairs. Programs for other platforms have XLA's sum.
+On CPUs, XLA's own sum recomputes its operand inside a loop that cannot be vectorised: the sum of squares of DeconvNet's
+parameters alone takes a tenth of a training step. A matrix product with ones runs at memory speed but adds its rows in
+sequence: over the 50,176 rows of conv1_2's feature map the rounding errors grow to 1e-5.
+
+The form used here combines both. It adds up to 8 parts of the array elementwise, then adds groups of up to 16 rows by a
+product with ones. It repeats this until few rows are left and adds those in pairs. Programs for other platforms use
+XLA's sum.
 """
 
 import math
@@ -15,43 +17,51 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-_PARTS = range(8, 3, -1)  # 16 at once are 20 times slower
-_FEW = 32  # rows to be added up in pairs
-_DEPTHS = range(16, 7, -1)  # rows that one product adds up; of 64 equal ones the rounding errors are a few 1e-7 more
+_PARTS = range(8, 3, -1)  # Parts added in one pass; 16 parts would be 20 times slower.
+_FEW = 32  # At most this many rows are added in pairs.
+_DEPTHS = range(16, 7, -1)  # Rows added by one product; 64 rows would add rounding errors of a few 1e-7.
 
 
 def at_least_float32(dtype: DTypeLike) -> jnp.dtype:
-    """The type to compute statistics in: float32, or the type itself if it is wider."""
+    """Returns the dtype for computing statistics: float32, or `dtype` itself if it is wider."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
 def channel_sums(x: Array) -> Array:
-    """Returns the sum over all axes but the last.
+    """Returns the sum over all axes except the last. Differentiable.
 
     Args:
-      x: [..., C], of any size and dtype; float32 or wider inside.
+      x: [..., C], any dtype; summed in float32 or wider.
 
     Returns:
-      [C], float32 or wider. Differentiable.
+      [C], float32 or wider.
     """
     return lax.platform_dependent(_rows(x), cpu=_sum_rows, default=_sum)
 
 
 def sum_of_squares(tree: chex.ArrayTree) -> Array:
-    """Returns the sum of the squares of all elements of all arrays, a scalar, float32 or wider. Differentiable."""
+    """Returns the sum of the squares of all elements of all arrays in a tree. Differentiable.
+
+    Args:
+      tree: arrays of any shapes; squared and summed in float32 or wider.
+
+    Returns:
+      A scalar, float32 or wider; 0 for an empty tree.
+    """
     return sum((_squared(jnp.asarray(leaf)) for leaf in jax.tree.leaves(tree)), jnp.zeros((), jnp.float32))
 
 
 def sums_of_squares(*trees: chex.ArrayTree) -> list[Array]:
-    """Returns `sum_of_squares` of every tree, in a form that XLA computes in one pass over all of them.
+    """Returns `sum_of_squares` of every tree, in a form that XLA computes in one pass over all trees.
 
-    On a GPU one operation adds up everything: beside several, XLA copies the arrays that the same pass updates.
+    On a GPU, one operation computes all sums of a leaf. With separate operations XLA would copy the arrays that the
+    same pass updates.
 
     Args:
-      trees: of the same structure and shapes.
+      *trees: trees of arrays with the same structure and shapes.
 
     Returns:
-      A scalar per tree, float32 or wider.
+      One scalar per tree, float32 or wider.
     """
     each, together = _squared_each, _squared_together
     of_leaves = [
@@ -91,7 +101,7 @@ def _sum(rows: Array) -> Array:
 
 
 def _sum_rows(rows: Array) -> Array:
-    """[count, C] -> [C]."""
+    """Returns the sum of all rows: [count, C] -> [C]."""
     count, channels = rows.shape
     fitting = ((parts, depth) for parts in _PARTS for depth in _DEPTHS if count % (parts * depth) == 0)
     parts, depth = next(fitting, (_PARTS[0], _DEPTHS[0]))

@@ -118,7 +118,7 @@ def test_what_is_no_array_of_boxes(boxes):
     ],
 )
 def test_boxes_that_are_none(box):
-    with pytest.raises(InputError, match=r"^here: box 1 is .*; expected x0 < x1 and y0 < y1 in pixels: of x, y, width"):
+    with pytest.raises(InputError, match=r"^here: box 1 is .*; expected x0 < x1 and y0 < y1 in pixels\. Convert x, y, width"):
         checked_boxes([(0, 0, 10, 10), box, box], "here")
 
 

@@ -349,7 +349,7 @@ BAD_KERNELS = (
         ({"unary": zeros(12, 16)}, r"unary: expected floats \[H, W, K\] or \[N, H, W, K\], got float32 \[12, 16\]"),
         ({"unary": zeros(12, 16, 0)}, "unary: expected floats"),
         ({"unary": np.zeros((12, 16, 3), int)}, "unary: expected floats"),
-        ({"unary": zeros(12, 15, 3)}, r"image: expected uint8 RGB \[12, 15, 3\], as the unaries, got uint8 \[12, 16"),
+        ({"unary": zeros(12, 15, 3)}, r"image: expected uint8 RGB \[12, 15, 3\], to match the unaries, got uint8 \[12, 16"),
         ({"image": zeros(*SHAPE)}, "image: expected uint8"),
         ({"unary": np.full(SHAPE, np.nan, np.float32)}, "unary: nan is among the values"),
         ({"unary": np.full(SHAPE, -np.inf, np.float32)}, "unary: -inf is among the values"),

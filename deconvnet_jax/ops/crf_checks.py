@@ -1,0 +1,129 @@
+"""Checks of the arguments of `dense_crf`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from deconvnet_jax.errors import InputError
+
+NORMALIZATIONS = ("none", "symmetric")
+METHODS = ("lattice", "exact")
+
+_MOST_ITERATIONS = 2**31 - 1
+_LARGEST_WEIGHT = 1e30  # Multiplied by the largest number of pixels, this still fits float32.
+
+AnyArray = Array | np.ndarray
+Deviation = float | Sequence[float]  # One number for all axes or channels, or one for each.
+
+
+def as_array(name: str, value: ArrayLike) -> AnyArray:
+    """Returns a value as an array; JAX arrays stay on their device.
+
+    Args:
+      name: name of the argument, for the error message.
+      value: array, or nested lists of numbers.
+
+    Returns:
+      The JAX array itself, or a NumPy array.
+
+    Raises:
+      InputError: if the value has rows of different lengths.
+    """
+    try:
+        return value if isinstance(value, Array) else np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name}: expected an array, got rows of different lengths") from error
+
+
+def check_arrays(unary: AnyArray, image: AnyArray) -> None:
+    """Raises InputError unless the unaries and the image fit `dense_crf` and each other.
+
+    Args:
+      unary: expected: floating point [H, W, K] or [N, H, W, K], not empty, without NaN and -inf. The values of a tracer
+        are not checked.
+      image: expected: uint8 [H, W, 3] or [N, H, W, 3].
+    """
+    if unary.ndim not in (3, 4) or not jnp.issubdtype(unary.dtype, jnp.floating) or 0 in unary.shape:
+        raise InputError(
+            f"unary: expected floats [H, W, K] or [N, H, W, K], got {unary.dtype} {list(unary.shape)}; "
+            "convert pydensecrf's [K, H * W] by reshape(K, H, W).transpose(1, 2, 0)"
+        )
+    if image.shape != (*unary.shape[:-1], 3) or image.dtype != np.uint8:
+        expected = [*unary.shape[:-1], 3]
+        first = image.shape[:-1] == (*unary.shape[:-3], *unary.shape[-2:])
+        advice = "; move the classes of the unaries from the first axis to the last" if first else ""
+        raise InputError(
+            f"image: expected uint8 RGB {expected} to match the unaries, got {image.dtype} {list(image.shape)}{advice}"
+        )
+    if not isinstance(unary, Tracer):
+        with np.errstate(over="ignore"):  # Large float64 values become infinite in float32.
+            lowest = np.asarray(unary, np.float32).min()
+        if np.isnan(lowest) or lowest == -np.inf:
+            raise InputError(
+                f"unary: the values include {lowest}; expected -log p, which may be +inf but not NaN or -inf"
+            )
+
+
+def check_settings(
+    iterations: int,
+    normalization: str,
+    *,
+    gaussian: tuple[Deviation, float],
+    bilateral: tuple[Deviation, Deviation, float],
+    method: str,
+    capacity: int | None,
+) -> None:
+    """Raises InputError unless the settings are valid for `dense_crf`; the arguments are described there.
+
+    Args:
+      iterations: expected: a whole number, 0 or higher.
+      normalization: expected: one of NORMALIZATIONS.
+      gaussian: expected: (positive standard deviation, weight of 0 or more).
+      bilateral: expected: (positive standard deviation in pixels, in colour values, weight of 0 or more).
+      method: expected: one of METHODS.
+      capacity: expected: a positive whole number, or None.
+    """
+    for name, value, names in (("normalization", normalization, NORMALIZATIONS), ("method", method, METHODS)):
+        if not isinstance(value, str) or value not in names:
+            raise InputError(f"{name}={shown(value)}: expected one of {', '.join(names)}")
+    for name, value, least in (("iterations", iterations, 0), ("capacity", 1 if capacity is None else capacity, 1)):
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or not least <= value <= _MOST_ITERATIONS:
+            raise InputError(f"{name}={shown(value)}: expected a whole number from {least} to {_MOST_ITERATIONS}")
+    for name, values, lengths in (("gaussian", gaussian, (2,)), ("bilateral", bilateral, (2, 3))):
+        if not _is_kernel(values, lengths):
+            parts = "".join(f"standard deviation in {part}, " for part in ("pixels", "colour values")[: len(lengths)])
+            raise InputError(
+                f"{name}={shown(values)}: expected ({parts}weight), with positive deviations and one number of 0 or "
+                "more as the weight; a weight of 0 leaves the kernel out"
+            )
+
+
+def shown(value: Any) -> str:
+    """Returns the repr of a caller's value on one line of at most 80 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_kernel(values: Any, lengths: Sequence[int]) -> bool:
+    """Returns whether `values` holds valid standard deviations and a weight.
+
+    Each deviation must be positive: one number, or as many numbers as `lengths` says.
+    """
+    if not isinstance(values, tuple | list | np.ndarray | Array):
+        return False
+    try:
+        *deviations, weight = values
+        arrays = [np.asarray(value, np.float64) for value in deviations]
+        weight = np.asarray(weight, np.float64)
+    except (TypeError, ValueError):
+        return False
+    if len(arrays) != len(lengths) or weight.ndim or not 0 <= weight <= _LARGEST_WEIGHT:
+        return False
+    shaped = all(array.shape in ((), (length,)) for array, length in zip(arrays, lengths, strict=True))
+    return shaped and all((np.isfinite(array) & (array > 0)).all() for array in arrays)
