@@ -1,4 +1,4 @@
-"""Overlap of boxes, counted pixel by pixel; rankings against plain loops."""
+"""Tests boxes: overlap against a pixel count, rankings against plain loops, and the checks of box arrays."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,7 +66,7 @@ def test_the_same_box_again_comes_last():
     assert rank_varied(np.zeros((0, 4)), np.zeros(0), 4.0, 10)[0].shape == (0,)
 
 
-# What a box is.
+# Checks of box arrays.
 
 
 @pytest.mark.parametrize("dtype", [int, np.uint8, np.int64, np.float16, np.float32])
@@ -118,7 +118,9 @@ def test_what_is_no_array_of_boxes(boxes):
     ],
 )
 def test_boxes_that_are_none(box):
-    with pytest.raises(InputError, match=r"^here: box 1 is .*; expected x0 < x1 and y0 < y1 in pixels\. Convert x, y, width"):
+    with pytest.raises(
+        InputError, match=r"^here: box 1 is .*; expected x0 < x1 and y0 < y1 in pixels\. Convert x, y, width"
+    ):
         checked_boxes([(0, 0, 10, 10), box, box], "here")
 
 
@@ -126,7 +128,7 @@ def test_boxes_that_are_none(box):
     "box", [(160, 0, 170, 10), (0, 120, 10, 130), (-10, 0, 0, 10), (0, -9, 10, 0), (500, 500, 600, 600)]
 )
 def test_boxes_outside_their_image(box):
-    assert len(checked_boxes([box])) == 1  # of what size the image is, is not known
+    assert len(checked_boxes([box])) == 1  # Without `size`, the box cannot be compared with an image.
     checked_boxes([(-10, -10, 170, 130), (159, 119, 300, 300), box], size=(120, 160))
     with pytest.raises(InputError, match=r"^box 0 is .*, and all boxes lie outside the image of 160x120 pixels"):
         checked_boxes([box, (700, 700, 800, 800)], size=(120, 160))
@@ -134,7 +136,7 @@ def test_boxes_outside_their_image(box):
 
 def test_boxes_in_fractions_of_their_image():
     fractions = np.array([[0.1, 0.2, 0.5, 0.6], [0, 0, 1, 1]])
-    with pytest.raises(InputError, match="all boxes lie between 0 and 1; expected pixels of the image of 160x120"):
+    with pytest.raises(InputError, match="all boxes lie between 0 and 1; expected pixels of the 160x120 image"):
         checked_boxes(fractions, size=(120, 160))
     checked_boxes([*fractions, (0, 0, 20, 20)], size=(120, 160))
     checked_boxes([(0, 0, 1, 1)], size=(1, 2))

@@ -1,4 +1,4 @@
-"""The 3x3 convolution, by XLA and by oneDNN, beside PyTorch's in float64; what is kept for its gradients on a CPU."""
+"""Tests the 3x3 convolution of XLA and oneDNN against PyTorch in float64, and what CPUs keep for its gradients."""
 
 import logging
 import platform
@@ -25,7 +25,7 @@ on_x86 = pytest.mark.skipif(
 
 
 def case(rng, shape, features, dtype=jnp.float32):
-    """x, kernel and the gradient of the result."""
+    """Returns x, the kernel and the gradient of the result."""
     shapes = shape, (3, 3, shape[-1], features), (*shape[:-1], features)
     return [jnp.asarray(rng.standard_normal(each), dtype) for each in shapes]
 
@@ -60,7 +60,7 @@ def test_equals_pytorch_with_gradients(rng, shape, features):
 
 
 def by_onednn(function, *arguments):
-    """The function compiled anew: JAX would remember how it was compiled for other tests."""
+    """Compiles the function again, because JAX caches how it was compiled for other tests."""
     lowered = jax.jit(lambda *arguments: function(*arguments)).lower(*arguments)
     assert CALL in lowered.as_text()
     return lowered.compile()(*arguments)
@@ -101,7 +101,7 @@ def text_of(function, *arguments):
 
 @on_x86
 def test_what_onednn_is_not_asked_for(rng, monkeypatch, kept_in):
-    """It ends the process for numbers that it does not know; and its programs can be neither exported nor kept."""
+    """oneDNN ends the process for dtypes that it does not know, and its programs can be neither exported nor cached."""
     x, kernel, _ = case(rng, (2, 5, 4, 3), 2)
     assert CALL in text_of(convolve, x, kernel)
     exported = jax.export.export(jax.jit(convolve), platforms=["cpu", "cuda"])(x, kernel)
@@ -121,7 +121,7 @@ def test_what_onednn_is_not_asked_for(rng, monkeypatch, kept_in):
 
 @pytest.fixture
 def kept_in(tmp_path):
-    """The folder in which JAX keeps what it compiles, whatever that takes."""
+    """Returns the folder in which JAX caches every compiled program, however small or quickly compiled."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     names += ("jax_persistent_cache_min_entry_size_bytes", "jax_raise_persistent_cache_errors")
     before = {name: getattr(jax.config, name) for name in names}
@@ -136,7 +136,7 @@ def kept_in(tmp_path):
 
 @on_x86
 def test_the_cache_leaves_out_programs_with_onednn(rng, kept_in):
-    """Without a warning, which would fail the test."""
+    """No warning is given: it would fail the test."""
     x, kernel, _ = case(rng, (2, 5, 4, 3), 2)
     by_onednn(lambda x, kernel: 2 * convolve(x, kernel), x, kernel)
     assert not list(kept_in.iterdir())
@@ -167,7 +167,7 @@ def test_a_build_of_xla_without_onednn(monkeypatch):
     ],
 )
 def test_whatever_is_set_where_it_is_first_asked_for(monkeypatch, setting):
-    """Or a process that trains first and one that evaluates first would compile different steps."""
+    """Otherwise a process that trains first and one that evaluates first would compile different steps."""
     monkeypatch.setattr(onednn, "has_onednn", cache(onednn.has_onednn.__wrapped__))
     arguments = jax.device_put((np.ones((1, 5, 4, 3), np.float32), np.ones((3, 3, 3, 2), np.float32)))
     with setting():
@@ -213,7 +213,7 @@ print(jax.jit(convolve)(np.ones((1, 1, 1, 3), np.float32), np.ones((3, 3, 3, 1),
 @on_x86
 @pytest.mark.parametrize(("version", "survives"), [("99.0", True), (onednn.VERSION, False)])
 def test_an_unknown_field_ends_no_process_of_an_untested_version(version, survives):
-    """It would end one of a tested version: that is why versions have to be tested."""
+    """An unknown field ends the process of a tested version; this is why versions have to be tested."""
     found = subprocess.run([sys.executable, "-c", UNKNOWN_FIELD, version], capture_output=True, text=True)
     assert (found.returncode == 0) == survives, found.stderr
     assert found.stdout == ("3.0\n" if survives else "")
@@ -222,7 +222,7 @@ def test_an_unknown_field_ends_no_process_of_an_untested_version(version, surviv
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("by_onednn", [True, False])
 def test_groups_share_a_kernel(rng, monkeypatch, groups, by_onednn):
-    """As a step maps them over the groups that share statistics: gradients of the kernel are added up."""
+    """Like a train step, which maps over the groups that share batch statistics and sums the kernel gradients."""
     if not by_onednn:
         monkeypatch.setattr(onednn, "has_onednn", lambda: False)
     x, kernel, upstream = case(rng, (2 * groups, 6, 5, 4), 3)
@@ -239,7 +239,7 @@ def test_groups_share_a_kernel(rng, monkeypatch, groups, by_onednn):
 
 @pytest.mark.parametrize("axes", [(0, None), (1, None), (None, 0), (0, 2), (2, 4)])
 def test_mapped(rng, axes):
-    """Over maps, over kernels, or over both, whichever their axes are."""
+    """Covers vmap over feature maps, kernels or both, along any axis."""
     x, kernel, _ = case(rng, (2, 5, 4, 3), 6)
     many = [
         value if axis is None else jnp.stack([value, 2 * value + 1, -value], axis)
@@ -266,7 +266,7 @@ def test_materialised_changes_no_value(rng, first):
 
 @on_cpu
 def test_materialised_is_computed_once(rng):
-    """Of its result alone, and in no loop together with what reads it, whichever way that goes through the map."""
+    """The computation is not fused with its reader, even if the reader uses another memory order."""
     x = jnp.asarray(rng.standard_normal((4, 5, 6)), jnp.float32)
 
     def fusions(keep):
@@ -275,4 +275,4 @@ def test_materialised_is_computed_once(rng):
 
     assert len(fusions(lambda x: x)) == 1
     assert not fusions(materialised)
-    assert not fusions(jax.vmap(materialised))  # as in a step, over the groups that share statistics
+    assert not fusions(jax.vmap(materialised))  # As in a train step, over the groups that share batch statistics.

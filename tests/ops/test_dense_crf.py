@@ -1,7 +1,7 @@
-"""The dense CRF against pydensecrf2, against sums over all pairs of pixels in float64, and its own promises.
+"""Tests the dense CRF against pydensecrf2, against float64 sums over all pairs of pixels, and its documented behaviour.
 
-What pydensecrf2 computes is kept for small pictures (support/pydensecrf_reference.py). Where it is installed
-(pip install pydensecrf2==1.1, which needs a C++ compiler), photographs are compared, too.
+Results of pydensecrf2 for small pictures are stored (support/pydensecrf_reference.py). If it is installed (pip install
+pydensecrf2==1.1, which needs a C++ compiler), photographs are compared, too.
 """
 
 import importlib
@@ -18,23 +18,23 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import CRF_PRESETS, dense_crf
 from deconvnet_jax.ops.permutohedral import FIRST_SHARES, MORE_SHARES
 
-crf_module = importlib.import_module("deconvnet_jax.ops.dense_crf")  # the package has a function of this name
+crf_module = importlib.import_module("deconvnet_jax.ops.dense_crf")  # The package exports a function of the same name.
 SHAPE = (12, 16, 3)
-# Without normalisation, sums of kernels are large: with weights as usual nearly all pixels would be certain of their
-# class, and what differs in the last digit of an undecided one could decide it.
+# Without normalisation the kernel sums are large. With the usual weights nearly all pixels would be certain of their
+# class, and a difference in the last digit could flip an undecided pixel. So the weights here are small.
 NUMBERS = {"gaussian": (2.0, 0.15), "bilateral": (4.0, 60.0, 0.2)}
 SYMMETRIC = {"gaussian": (2.0, 1.5), "bilateral": (4.0, 60.0, 2.0), "normalization": "symmetric"}
 
 
 def random_case(rng, height=12, width=16, classes=3):
-    """Unaries, and an image of noise on a ramp."""
+    """Returns random unaries, and an image of noise on a ramp."""
     ramp = np.linspace(0, 200, width)[None, :, None]
     image = (ramp + rng.uniform(0, 55, (height, width, 3))).astype(np.uint8)
     return (4 * rng.standard_exponential((height, width, classes))).astype(np.float32), image
 
 
 def exact_kernels(image, gaussian, bilateral):
-    """Matrices between all pixels, float64."""
+    """Returns the kernels as float64 matrices between all pixels."""
     height, width, _ = image.shape
     y, x = np.mgrid[:height, :width]
     places = np.stack([x, y], axis=-1).reshape(-1, 2).astype(float)
@@ -45,7 +45,7 @@ def exact_kernels(image, gaussian, bilateral):
 
 
 def mean_field(unary, kernels, weights, normalization="none", iterations=10):
-    """Mean field in float64 with matrices for kernels."""
+    """Runs mean field in float64 with kernels given as matrices."""
     flat = unary.reshape(-1, unary.shape[-1]).astype(float)
 
     def softmax(logits):
@@ -76,7 +76,7 @@ def test_equals_pydensecrf(case):
     unary, image, expected = reference.load(case)
     q = dense_crf(unary, image, **reference.CASES[case])
     assert q.dtype == jnp.float32
-    assert agreement(unary * -1, expected) < 0.9  # the CRF had something to do
+    assert agreement(unary * -1, expected) < 0.9, "the CRF changes too little for this test"
     assert agreement(q, expected) >= 0.9999
     np.testing.assert_allclose(q, expected, atol=1e-2)
 
@@ -109,7 +109,7 @@ def test_photographs_equal_pydensecrf(rng, real_data, preset):
     expected = reference.pydensecrf(unary, image, **CRF_PRESETS[preset])
     q = np.asarray(dense_crf(unary, image, **CRF_PRESETS[preset]))
     assert agreement(q, expected) >= 0.9999
-    # Without normalisation a difference in the last digit decides here and there which of two classes takes a region.
+    # Without normalisation a difference in the last digit can flip the class of a region.
     assert np.mean(np.abs(q - expected) > 1e-2) < 1e-4
 
 
@@ -120,32 +120,32 @@ def test_exact_equals_brute_force(rng, numbers):
     expected = brute_force(unary, image, **numbers, iterations=5)
     q = dense_crf(unary, image, 5, **numbers, method="exact")
     np.testing.assert_allclose(q, expected, atol=1e-5)
-    assert np.abs(q - jax.nn.softmax(-unary)).mean() > 0.02  # the CRF had something to do
+    assert np.abs(q - jax.nn.softmax(-unary)).mean() > 0.02, "the CRF changes too little for this test"
 
 
 lattice_filter = jax.jit(crf_module.lattice_filter)
 
 
 def lattice_matrices(image):
-    """What the two lattices do, as matrices of float64."""
+    """Returns the filters of the two lattices as float64 matrices."""
     pixels = image.shape[0] * image.shape[1]
     for kernel in crf_module.crf_kernels(image, **NUMBERS):
         yield np.float64(lattice_filter(kernel, jnp.eye(kernel.weights.shape[1]))[:pixels, :pixels])
 
 
 def test_mass_of_the_spatial_kernel():
-    """About 0.88 of a Gaussian's, as densecrf has it, away from the border."""
+    """Away from the border the mass is about 0.88 of a Gaussian's, as in densecrf."""
     _, image, _ = reference.load("released")
     kernel, _ = crf_module.crf_kernels(image, (3.0, 3.0), (20.0, 3.0, 0.0))
     mass = np.asarray(lattice_filter(kernel, np.ones((kernel.weights.shape[1], 1), np.float32)))
-    mass = mass.reshape(48, 64)[15:-15, 15:-15].mean()  # 48 * 64 is a bucket
+    mass = mass.reshape(48, 64)[15:-15, 15:-15].mean()  # 48 * 64 is the size of a bucket, so there is no padding.
     assert 0.83 < mass / (2 * np.pi * 9) < 0.93
 
 
 @pytest.mark.parametrize("numbers", [NUMBERS, SYMMETRIC], ids=["none", "symmetric"])
 @pytest.mark.parametrize("method", ["lattice", "exact"])
 def test_gradient_in_the_unary(rng, method, numbers):
-    """Against central differences in float64."""
+    """Compares with central differences in float64."""
     unary, image = random_case(rng)
     kernels = list(lattice_matrices(image) if method == "lattice" else exact_kernels(image, **NUMBERS))
     weights, normalization = (numbers["gaussian"][1], numbers["bilateral"][2]), numbers.get("normalization", "none")
@@ -167,7 +167,7 @@ def test_gradient_in_the_unary(rng, method, numbers):
 
 
 def test_within_a_jitted_function(rng):
-    """The size of the lattice is not known there: there is room for what one says, else for the most (next but one)."""
+    """Inside jit the size of the lattice is unknown: `capacity` sets the room, else it is the largest possible."""
     unary, image = random_case(rng)
     upstream = rng.standard_normal(unary.shape).astype(np.float32)
 
@@ -186,11 +186,11 @@ def test_within_a_jitted_function(rng):
 
 
 def test_slices_of_both_lattices_are_added_in_one_pass(rng):
-    """One loop for all gathers, forward and backward; no pass over all pixels and classes for each of them."""
+    """One loop runs all gathers, forward and backward, instead of one pass over all pixels and classes per gather."""
     unary, image = random_case(rng, classes=21)
     kernels = crf_module.crf_kernels(image, **NUMBERS)
     vertices_of_a_point = sum(len(kernel.vertices) for kernel in kernels)
-    gathers = sum(FIRST_SHARES + MORE_SHARES + 3 * len(kernel.vertices) for kernel in kernels)  # splat, blur, slice
+    gathers = sum(FIRST_SHARES + MORE_SHARES + 3 * len(kernel.vertices) for kernel in kernels)  # Splat, blur and slice.
 
     def q(unary, kernels):
         return crf_module.mean_field_rows(unary, kernels, (1.0, 1.0), iterations=5)
@@ -237,7 +237,7 @@ def test_batch_equals_single(rng):
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_images_of_one_bucket_share_programs(rng, monkeypatch, platform):
-    """Of other sizes and with other numbers, too; on a CPU, and with all that an accelerator does."""
+    """Other image sizes and settings reuse the programs, on a CPU and in the form for accelerators."""
     monkeypatch.setattr(crf_module, "_platform", lambda entries: platform)
     jitted = (crf_module._entries, crf_module._find, crf_module._build, crf_module._mean_field)
 
@@ -245,7 +245,7 @@ def test_images_of_one_bucket_share_programs(rng, monkeypatch, platform):
         return [function._cache_size() for function in jitted]
 
     def shapes(image, gaussian, bilateral):
-        """Of the two lattices, whose sizes are buckets as well: they follow what is in the image."""
+        """Returns the shapes of the two lattices, which are bucket sizes that depend on the image."""
         return str(jax.tree.map(lambda leaf: leaf.shape, crf_module.crf_kernels(image, gaussian, bilateral)))
 
     numbers = ((2.0, 1.0), (40.0, 80.0, 1.0))
@@ -276,7 +276,7 @@ def test_lattices_are_made_on_the_default_device(rng):
 
 
 def test_infinite_unaries(rng):
-    """What cannot be stays so; a pixel that can be nothing goes with its neighbours."""
+    """Impossible classes keep probability 0; a pixel with only impossible classes follows its neighbours."""
     unary, image = random_case(rng)
     unary[:6, :, 2] = np.inf
     unary[3, 4] = np.inf
@@ -310,7 +310,7 @@ def test_weights_of_0(rng):
 
 
 def test_one_pixel_of_two_classes():
-    """Alone in its simplex, a pixel sees itself with a weight between those of the simplex's centre and of a corner."""
+    """A single pixel weighs itself between the weights of a simplex's centre and of a corner."""
     unary, first = jnp.asarray([1.0, 2.0]), jax.nn.softmax(jnp.asarray([-1.0, -2.0]))
     q = dense_crf(unary[None, None], np.full((1, 1, 3), 255, np.uint8), 1, (3.0, 0), (20.0, 3.0, 5.0))
     least, most = (jax.nn.softmax(5 * mass * first - unary)[0] for mass in (0.1, 2.0))
@@ -336,7 +336,7 @@ BAD_KERNELS = (
     (3.0, 1e39),
     (3.0, None),
     (np.nan, 3.0),
-    (3.0, np.array([1.0, 2.0, 3.0])),  # compat of pydensecrf, by class
+    (3.0, np.array([1.0, 2.0, 3.0])),  # pydensecrf's `compat` with one number per class.
     (3.0, -np.eye(3)),
     ((3, 0), 3),
     ((3, 3, 3), 3),
@@ -349,16 +349,19 @@ BAD_KERNELS = (
         ({"unary": zeros(12, 16)}, r"unary: expected floats \[H, W, K\] or \[N, H, W, K\], got float32 \[12, 16\]"),
         ({"unary": zeros(12, 16, 0)}, "unary: expected floats"),
         ({"unary": np.zeros((12, 16, 3), int)}, "unary: expected floats"),
-        ({"unary": zeros(12, 15, 3)}, r"image: expected uint8 RGB \[12, 15, 3\], to match the unaries, got uint8 \[12, 16"),
+        (
+            {"unary": zeros(12, 15, 3)},
+            r"image: expected uint8 RGB \[12, 15, 3\] to match the unaries, got uint8",
+        ),
         ({"image": zeros(*SHAPE)}, "image: expected uint8"),
-        ({"unary": np.full(SHAPE, np.nan, np.float32)}, "unary: nan is among the values"),
-        ({"unary": np.full(SHAPE, -np.inf, np.float32)}, "unary: -inf is among the values"),
+        ({"unary": np.full(SHAPE, np.nan, np.float32)}, "unary: the values include nan; expected -log p"),
+        ({"unary": np.full(SHAPE, -np.inf, np.float32)}, "unary: the values include -inf"),
         ({"normalization": "both"}, "normalization='both': expected one of none, symmetric"),
         ({"method": "fast"}, "method='fast': expected one of lattice, exact"),
         ({"iterations": -1}, "iterations=-1: expected a whole number from 0"),
         ({"iterations": 2.5}, r"iterations=2\.5"),
         ({"capacity": 0}, "capacity=0: expected a whole number from 1"),
-        ({"normalization": 3}, "normalization=3: expected one of none, symmetric"),  # pydensecrf's constants
+        ({"normalization": 3}, "normalization=3: expected one of none, symmetric"),  # A constant of pydensecrf.
         ({"normalization": np.ones(2)}, r"normalization=array\(\[1., 1.\]\): expected one of"),
         ({"iterations": True}, "iterations=True: expected a whole number"),
         ({"iterations": None}, "iterations=None: expected a whole number"),
@@ -366,8 +369,11 @@ BAD_KERNELS = (
         ({"unary": [[[0.0, 1.0]], [[0.0]]]}, "unary: expected an array, got rows of different lengths"),
         ({"unary": None}, r"unary: expected floats .*, got object \[\]"),
         ({"unary": zeros(3, 12 * 16)}, r"unary: .* got float32 \[3, 192\]; .* pydensecrf .* reshape\(K, H, W\)"),
-        ({"unary": zeros(5, 12, 16)}, r"image: expected uint8 RGB \[5, 12, 3\].*\[12, 16, 3\]; the unaries have"),
-        ({"unary": np.full(SHAPE, -1e300)}, "unary: -inf is among the values"),
+        (
+            {"unary": zeros(5, 12, 16)},
+            r"image: expected uint8 RGB \[5, 12, 3\].*; move the classes of the unaries",
+        ),
+        ({"unary": np.full(SHAPE, -1e300)}, "unary: the values include -inf"),
         ({"image": zeros(12, 16, 4).astype(np.uint8)}, r"image: expected uint8 RGB \[12, 16, 3\]"),
         ({"gaussian": (0.0, 3.0)}, r"gaussian=\(0.0, 3.0\): expected \(standard deviation in pixels, weight\)"),
         *(
@@ -400,7 +406,7 @@ def test_one_number_is_a_deviation_for_each_axis_and_channel(rng, method):
 
 
 def test_deviations_are_of_x_and_y_and_of_red_green_and_blue(rng):
-    """Kernels in all pairs: the lattice would treat a channel that is all zeros otherwise than a flat one."""
+    """Uses the exact method: the lattice treats a channel of zeros differently from a flat one."""
     unary, image = random_case(rng)
     rest = {"iterations": 3, "method": "exact"}
     red = dense_crf(unary, image, gaussian=((2, 6), 2), bilateral=((4, 9), (20, 1e9, 1e9), 4), **rest)

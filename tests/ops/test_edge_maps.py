@@ -1,4 +1,4 @@
-"""Directions of edges that are known, and suppression against a plain loop."""
+"""Tests edge maps: known edge directions, and thinning against a plain loop."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from deconvnet_jax.ops.edge_maps import triangle_blur
 
 
 def line(angle, size=65, width=2.0):
-    """A soft line through the centre whose normal has this angle."""
+    """Returns an image of a soft line through the centre whose normal has this angle."""
     y, x = np.mgrid[:size, :size] - size // 2
     return np.exp(-0.5 * ((x * np.cos(angle) + y * np.sin(angle)) / width) ** 2).astype(np.float32)
 
@@ -30,7 +30,7 @@ def test_normals_stay_within_half_a_turn(rng):
     normals = edge_normals(edges)
     assert normals.min() >= 0
     assert normals.max() < np.pi
-    turned = edge_normals(np.ascontiguousarray(np.rot90(edges)))  # 90 degrees less, y pointing down
+    turned = edge_normals(np.ascontiguousarray(np.rot90(edges)))  # The angle falls by 90 degrees because y points down.
     difference = np.abs(np.rot90(normals) - turned)
     np.testing.assert_allclose(difference, np.pi / 2, atol=2e-3)
     assert edge_normals(np.zeros((30, 30), np.float32)).shape == (30, 30)
@@ -68,7 +68,7 @@ def test_suppression_against_a_loop(rng):
             dx, dy = np.cos(normals[y, x]), np.sin(normals[y, x])
             largest = max(bilinear(smooth, y + sign * dy, x + sign * dx) for sign in (-1, 1))
             if abs(smooth[y, x] * 1.01 - largest) < 2e-3 * largest:
-                continue  # OpenCV interpolates with 5 bits
+                continue  # OpenCV interpolates with 5-bit weights, so near ties may differ.
             wanted = edges[y, x] * fades[0][y] * fades[1][x] if smooth[y, x] * 1.01 >= largest else 0
             np.testing.assert_allclose(thin[y, x], wanted, atol=1e-6)
             decided += 1
@@ -81,5 +81,5 @@ def test_lines_become_one_pixel_wide(degrees):
     edges = line(np.deg2rad(degrees), width=3.0)
     thin = thin_edges(edges, edge_normals(edges))
     inside = thin[15:50, 15:50]
-    assert np.count_nonzero(inside > 0.5) < 2 * 35  # of about 35 x 6
+    assert np.count_nonzero(inside > 0.5) < 2 * 35  # The line itself covers about 35 x 6 pixels.
     assert inside.max() == edges.max()

@@ -1,4 +1,4 @@
-"""The lattice, by XLA and by NumPy, against one of dictionaries, in float64; its transpose; its limits."""
+"""Tests the XLA and NumPy lattices against one of dictionaries in float64, and their transpose and limits."""
 
 import itertools
 from functools import partial
@@ -35,7 +35,7 @@ def form(request):
 
 
 def make_lattice(features, form):
-    """Of features [n, d], padded."""
+    """Returns the lattice of features [n, d], which are padded first."""
     padded = np.full((POINTS, features.shape[1]), 7.0, np.float32)
     padded[: len(features)] = features
     find, build = FORMS[form]
@@ -44,7 +44,7 @@ def make_lattice(features, form):
 
 
 def embed(point):
-    """A point on the plane of d + 1 coordinates with sum 0."""
+    """Maps a point to the plane of d + 1 coordinates whose sum is 0."""
     d = len(point)
     elevated = np.zeros(d + 1)
     for i, value in enumerate(np.float64(point), start=1):
@@ -55,11 +55,11 @@ def embed(point):
 
 
 def enclosing(point):
-    """Vertices around a point and their weights, by looking at how the nearest vertex of colour 0 must be left."""
+    """Returns the vertices around a point and their weights, starting from the nearest vertex of colour 0."""
     y, d = embed(point), len(point)
     base = np.round(y / (d + 1)).astype(int)
     rest = y / (d + 1) - base
-    while base.sum():  # back onto the plane, by the coordinate that is nearest to being rounded the other way
+    while base.sum():  # Back onto the plane: change the coordinate that was closest to rounding the other way.
         i = rest.argmax() if base.sum() < 0 else rest.argmin()
         step = -np.sign(base.sum())
         base[i] += step
@@ -74,7 +74,7 @@ def enclosing(point):
 
 
 def dictionary_matrix(features):
-    """The filter as a matrix, and the number of vertices."""
+    """Returns the filter as a matrix, and the number of vertices."""
     d, n = features.shape[1], len(features)
     shares = [list(enclosing(point)) for point in features]
     names = {vertex: i for i, vertex in enumerate({vertex for point in shares for vertex, _ in point})}
@@ -98,7 +98,7 @@ def dictionary_matrix(features):
 @pytest.mark.parametrize(("d", "spread"), [(2, 3.0), (5, 0.8)])
 def test_filter_equals_dictionaries(rng, form, d, spread):
     features = (spread * rng.standard_normal((90, d))).astype(np.float32)
-    features[50:80] = features[50]  # one place with many points
+    features[50:80] = features[50]  # Many points at one place.
     lattice, found = make_lattice(features, form)
     matrix, count = dictionary_matrix(features)
     assert int(found.counted[0]) == count < CAPACITY
@@ -106,7 +106,7 @@ def test_filter_equals_dictionaries(rng, form, d, spread):
     assert 2 <= int(found.counted[1]) <= ROWS
     values = np.zeros((POINTS, 4), np.float32)
     values[:90] = rng.standard_normal((90, 4))
-    values[90:] = 1e3  # padding is without influence
+    values[90:] = 1e3  # Padding must have no influence.
     np.testing.assert_allclose(apply(lattice, values)[:90], matrix @ values[:90], rtol=1e-4, atol=1e-3)
     np.testing.assert_array_equal(apply(lattice, values)[90:], 0)
 
@@ -114,7 +114,7 @@ def test_filter_equals_dictionaries(rng, form, d, spread):
 @pytest.mark.accelerator
 @pytest.mark.parametrize(("n", "d", "spread"), [(90, 2, 3.0), (POINTS, 5, 0.8), (90, 5, 0.01), (1, 5, 1.0)])
 def test_the_forms_are_equal(rng, n, d, spread):
-    """All arrays, but where weights are 0; also with a gap between the points."""
+    """Compares all arrays except where weights are 0, also with a gap between the points."""
     features = (spread * rng.standard_normal((n, d))).astype(np.float32)
     features[: n // 3] = features[0]
     features[n // 2 :] += 20
@@ -130,7 +130,7 @@ def test_the_forms_are_equal(rng, n, d, spread):
 
 
 def test_the_gradient_is_the_transpose(rng, form):
-    """The blur's directions do not commute where vertices are missing: the matrix is not symmetric."""
+    """Where vertices are missing the blur directions do not commute, so the matrix is not symmetric."""
     lattice, _ = make_lattice((0.8 * rng.standard_normal((90, 5))).astype(np.float32), form)
     matrix, vjp = jax.vjp(partial(apply, lattice), jnp.eye(POINTS))
     assert np.abs(matrix - matrix.T).max() > 1e-3
@@ -140,7 +140,7 @@ def test_the_gradient_is_the_transpose(rng, form):
 
 
 def test_limits_of_counts(rng, form):
-    """Points far apart share nothing; five points at every place need a further row each."""
+    """Points far apart share no vertices; five points at every place need one extra row per vertex."""
     far = rng.permutation(POINTS)[:, None] * 50.0 + rng.uniform(0, 1, (POINTS, 2))
     assert int(make_lattice(far.astype(np.float32), form)[1].counted[0]) + 1 == most_vertices(POINTS, 2)[0]
     places = np.repeat(far[: POINTS // 5], 5, axis=0)

@@ -1,4 +1,4 @@
-"""Pooling and unpooling against PyTorch, against hand-computed cases, and the two forms against each other."""
+"""Tests pooling and unpooling against PyTorch and hand-computed cases, and their two forms against each other."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import max_pool_with_indices, max_unpool, pool_windows, unpool_windows, window_positions
 from deconvnet_jax.ops.pooling import window_values
 
-# window, stride, padding, dilation, ceil_mode
+# Each case is (window, stride, padding, dilation, ceil_mode).
 POOLINGS = [
     pytest.param((2, None, 0, 1, False), marks=pytest.mark.accelerator),
     (2, None, 0, 1, True),
@@ -20,7 +20,7 @@ POOLINGS = [
     pytest.param((3, 2, 1, 1, True), marks=pytest.mark.accelerator),
     ((3, 2), (1, 3), (1, 0), (2, 1), False),
     (3, 1, 1, 1, False),
-    ((14, 12), 4, 0, 1, True),  # larger than the input
+    ((14, 12), 4, 0, 1, True),  # The window is larger than the input.
     ((13, 2), (2, 3), (1, 0), (1, 1), True),
     (8, 7, 2, 2, True),
 ]
@@ -28,7 +28,7 @@ SIZES = [(12, 10), (11, 13)]
 
 
 def relu_noise(rng, *shape):
-    """Half zeros, as after ReLU, so that ties are everywhere."""
+    """Returns noise in which half the values are zero, as after ReLU, so that ties are common."""
     return np.maximum(rng.standard_normal(shape), 0).astype(np.float32)
 
 
@@ -91,7 +91,7 @@ def test_infinities_and_nan_in_windows_beyond_the_edge(rng, pooling):
             expected, where = torch.nn.functional.max_pool2d(
                 to_torch(torch, x), *pooling, ceil_mode=True, return_indices=True
             )
-        except RuntimeError:  # the output would be empty
+        except RuntimeError:  # PyTorch refuses an empty output.
             with pytest.raises(InputError, match="does not fit"):
                 max_pool_with_indices(x, *pooling, ceil_mode=True)
             continue
@@ -101,7 +101,7 @@ def test_infinities_and_nan_in_windows_beyond_the_edge(rng, pooling):
 
 
 def test_a_window_that_sees_padding_alone():
-    """Dilated by 3, its rows are -1 and 2 of an input with rows 0 and 1."""
+    """A window dilated by 3 covers the rows -1 and 2 of an input that has the rows 0 and 1."""
     x = jnp.arange(4.0).reshape(1, 2, 2, 1)
     (pooled, indices), vjp = jax.vjp(lambda x: max_pool_with_indices(x, 2, 1, 1, 3, ceil_mode=True), x)
     assert pooled.ravel() == -jnp.inf
@@ -113,7 +113,7 @@ def test_a_window_that_sees_padding_alone():
 
 def test_ties_go_to_the_first_element_and_odd_rests_are_left_out():
     x = np.zeros((1, 5, 5, 1), np.float32)
-    x[0, 2, 3] = x[0, 3, 2] = 7  # the window of rows 2-3, columns 2-3: row-major order meets (2, 3) first
+    x[0, 2, 3] = x[0, 3, 2] = 7  # In the window of rows 2-3 and columns 2-3, row-major order meets (2, 3) first.
     pooled, indices = max_pool_with_indices(x)
     np.testing.assert_array_equal(pooled[0, :, :, 0], [[0, 0], [0, 7]])
     np.testing.assert_array_equal(indices[0, :, :, 0], [[0, 2], [10, 13]])
@@ -131,7 +131,7 @@ def test_infinities_and_nan_as_pytorch():
     pooled, indices = max_pool_with_indices(x)
     np.testing.assert_array_equal(pooled[0, :, :, 0], [[-np.inf, -np.inf], [-np.inf, np.nan]])
     np.testing.assert_array_equal(indices[0, :, :, 0], [[0, 2], [8, 10]])
-    _, padded = max_pool_with_indices(x, 3, 2, 1)  # the first window begins in the padding, whose -inf must not count
+    _, padded = max_pool_with_indices(x, 3, 2, 1)  # The first window begins in the padding, whose -inf must not win.
     assert padded[0, 0, 0, 0] == 0
 
 
@@ -152,7 +152,7 @@ def test_fast_and_general_unpooling_are_equal_bit_for_bit(rng, size, dtype):
 @pytest.mark.parametrize("window", [2, (2, 3)])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_numbers_within_windows_equal_positions_bit_for_bit(rng, window, dtype):
-    """Values, places and gradients of pooling and unpooling; an odd rest is left out."""
+    """Compares values, places and gradients of pooling and unpooling; odd last rows and columns are left out."""
     size = (9, 7)
     x = jnp.asarray(relu_noise(rng, 2, *size, 3), dtype)
     expected, expected_vjp, indices = jax.vjp(lambda x: max_pool_with_indices(x, window), x, has_aux=True)
@@ -175,7 +175,7 @@ def test_numbers_within_windows_equal_positions_bit_for_bit(rng, window, dtype):
 
 @pytest.mark.accelerator
 def test_fast_and_general_pooling_gradients_are_equal(rng):
-    """A padding that no window reaches beyond asks for the general form of the same pooling."""
+    """Padding selects the general form; here it does not change the pooling."""
     x = relu_noise(rng, 2, 8, 8, 3)
     around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-1)
     general = jax.grad(lambda x: (max_pool_with_indices(x, 2, 2, 1)[0] ** 3).sum())(around[:, 1:-1, 1:-1])
@@ -184,7 +184,7 @@ def test_fast_and_general_pooling_gradients_are_equal(rng):
 
 
 def test_duplicates_and_positions_outside():
-    """Caffe's rules: the last value wins, and each source receives the gradient at its position."""
+    """Follows Caffe: the last value wins, and each source receives the gradient at its position."""
     values = jnp.asarray([1.0, 2.0, 3.0]).reshape(1, 1, 3, 1)
     indices = jnp.asarray([2, 2, 99]).reshape(1, 1, 3, 1)
     y, vjp = jax.vjp(lambda v: max_unpool(v, indices, (2, 2)), values)
@@ -196,7 +196,7 @@ def test_duplicates_and_positions_outside():
 @pytest.mark.parametrize("window", [None, 2])
 @pytest.mark.parametrize("mapped", [False, True])
 def test_no_position_is_counted_from_the_end(dtype, window, mapped):
-    """-1 marks windows without a maximum (old PyTorch, other frameworks); NumPy and JAX read it as the last element."""
+    """-1 marks a window without a maximum in other frameworks, but NumPy and JAX read it as the last element."""
     info = jnp.iinfo(dtype)
     outside = {-1, -16, -17, 16, int(info.min), int(info.max)} - {0}
     outside = [number for number in outside if info.min <= number <= info.max]
@@ -221,14 +221,14 @@ def test_second_derivatives(rng):
         pooled, indices = max_pool_with_indices(x)
         return (max_unpool(pooled**2, indices, (6, 6), window=2) ** 2).sum()
 
-    curvature = jax.jvp(jax.grad(f), (x,), (jnp.ones_like(x),))[1]  # of x**4 at the maxima
+    curvature = jax.jvp(jax.grad(f), (x,), (jnp.ones_like(x),))[1]  # The second derivative of x**4 at the maxima.
     is_max = jax.grad(lambda x: max_pool_with_indices(x)[0].sum())(x)
     np.testing.assert_allclose(curvature, 12 * x**2 * is_max, rtol=1e-4, atol=1e-4)
 
 
 @pytest.fixture(scope="module")
 def caffe(real_data):
-    """name, array name -> what the original's own layers computed, channels last."""
+    """Returns a function from (name, array name) to the output of the original's own layers, channels last."""
     with np.load(real_data / "caffe_reference/unit_layers.npz") as file:
         arrays = dict(file)
     return lambda case, name: from_torch_layout(arrays[f"{case}/{name}"]).astype(np.float32)
@@ -264,7 +264,7 @@ def test_unpooling_equals_caffe(caffe, case):
         (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (8, 8, 1)), "height, width"),
         (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (16, 0)), "must be positive"),
         (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (8, 8), window=0), "must be positive"),
-        (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (9, 16), window=2), "leave the window out"),
+        (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (9, 16), window=2), "Leave out window"),
     ],
 )
 def test_bad_arguments(call, message):

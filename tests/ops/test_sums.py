@@ -1,4 +1,4 @@
-"""Sums beside NumPy's in float64."""
+"""Tests sums against NumPy in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +31,9 @@ def test_sum_of_squares_of_a_tree(rng):
 
 
 @pytest.mark.accelerator
-@pytest.mark.parametrize("count", [401_408, 401_407, 100_352])  # rows of conv1_2's map of 8 and 2 crops; an odd number
+@pytest.mark.parametrize("count", [401_408, 401_407, 100_352])  # Rows of conv1_2 for 8 and 2 crops, and an odd number.
 def test_many_rows_are_added_up_as_in_float64(rng, count):
-    """Row after row, equal numbers are off by 5e-4 and squares by 7e-6."""
+    """Adding row after row would give errors of 5e-4 for equal numbers and 7e-6 for squares."""
     equal = np.full((count, 2), 0.1, np.float32)
     np.testing.assert_allclose(jax.jit(channel_sums)(equal), equal.sum(0, np.float64), rtol=2e-6)
     assert sum_of_squares(equal) == pytest.approx(np.square(equal, dtype=np.float64).sum(), rel=2e-6)
