@@ -1,4 +1,4 @@
-"""Flax linen modules: DeconvNet, FCN-8s, and the edge network of the proposals."""
+"""Flax linen modules: DeconvNet, FCN-8s, and the edge network behind the object proposals."""
 
 from deconvnet_jax.models.deconvnet import (
     DECODER_INITS,

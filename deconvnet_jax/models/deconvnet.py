@@ -1,8 +1,8 @@
-"""DeconvNet: a VGG-16 encoder whose pooling indices drive a mirrored decoder of unpooling and deconvolution.
+"""DeconvNet: a VGG-16 encoder, and a mirrored decoder of unpooling and deconvolution driven by the pooling indices.
 
-Noh, Hong, Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015, section 3 and table 1 of the
-supplement; original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layers carry the original's names. As there,
-the decoder's numbers grow towards the output: deconv4_1, deconv4_2, deconv4_3 (the one that narrows).
+Paper: Noh, Hong, Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015, section 3, and table 1 of
+the supplement. Original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layers carry the original's names. As
+there, the numbers in a decoder block grow towards the output: deconv4_1, deconv4_2, deconv4_3 (which reduces channels).
 """
 
 import chex
@@ -24,27 +24,36 @@ from deconvnet_jax.models.layers import (
 )
 from deconvnet_jax.ops import pool_windows, unpool_windows, window_positions
 
-# Output channels of every layer of a block. Block b of the decoder ends with the width that unpool(b-1) needs.
+# Output channels of every layer of a block. Block b of the decoder ends with the channels that unpool(b-1) needs.
 ENCODER_WIDTHS = {1: (64, 64), 2: (128, 128), 3: (256, 256, 256), 4: (512, 512, 512), 5: (512, 512, 512)}
 DECODER_WIDTHS = {5: (512, 512, 512), 4: (512, 512, 256), 3: (256, 256, 128), 2: (128, 64), 1: (64, 64)}
 
-HALFWAY = 3  # the encoder's block before which the networks call `halfway`
+HALFWAY = 3  # The networks call `halfway` before this encoder block.
 
-STRIDE = 32  # five poolings of 2
-FC_WINDOW = 7  # fc6 sees 7x7 of pool5: all of an input of 224
+STRIDE = 32  # Five poolings by 2.
+FC_WINDOW = 7  # fc6 covers 7x7 of pool5, which is a whole input of 224 pixels.
 
-BN_SHIFT = 0.001  # the original's
+BN_SHIFT = 0.001  # Initial shift of batch normalisation in the original.
 
 DECODER_INITS = ("gaussian", "smooth")
 UNPOOLINGS = ("indices", "corner", "nearest")
 
 
 def smooth_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-    """A 3x3 kernel that interpolates in space and turns the channels: binomial weights times an orthogonal matrix.
+    """Returns a 3x3 kernel that interpolates in space and mixes the channels by an orthogonal matrix.
 
-    Unpooling leaves one value in four, at places that say little about the class. Of a map scattered so, a random
-    kernel hands on less signal than noise, five times in a row; one that adds up a neighbourhood hands on more.
-    Filters have the norm 1, on average.
+    Unpooling fills one value in four, at places that say little about the class. On such a sparse map a random kernel
+    passes on less signal than noise, and the decoder unpools five times. A kernel that sums a neighbourhood passes on
+    more signal than noise. The kernel is binomial weights times an orthogonal matrix; its filters have the norm 1 on
+    average.
+
+    Args:
+      key: JAX random key.
+      shape: (3, 3, input channels, output channels).
+      dtype: of the kernel.
+
+    Returns:
+      The kernel, in this shape and dtype.
     """
     binomial = jnp.asarray([1, 2, 1], dtype)
     profile = jnp.outer(binomial, binomial) / jnp.sum(binomial**2)
@@ -54,7 +63,13 @@ def smooth_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float
 
 
 def check_input_size(height: int, width: int, fc_window: int = FC_WINDOW) -> None:
-    """Raises InputError unless a network with this window in fc6 accepts images of this size."""
+    """Raises InputError unless a network accepts images of this size.
+
+    Args:
+      height: of the images in pixels; expected: a multiple of 32 and at least 32 * fc_window.
+      width: of the images in pixels; the same is expected.
+      fc_window: side of fc6's window, as in `DeconvNet.fc_window`.
+    """
     least = STRIDE * fc_window
     if height % STRIDE or width % STRIDE or height < least or width < least:
         fitting = "x".join(str(max(least, -(-size // STRIDE) * STRIDE)) for size in (height, width))
@@ -65,39 +80,52 @@ def check_input_size(height: int, width: int, fc_window: int = FC_WINDOW) -> Non
 
 
 def batch_norm_name(layer: str) -> str:
-    """The name of the normalisation after a layer: conv1_1 -> bn1_1, fc6-deconv -> fc6-deconv-bn, deconv5_1 -> debn5_1.
+    """Returns the name of the batch normalisation after a layer.
 
-    Every layer has one but the last, seg-score-voc.
+    For example conv1_1 -> bn1_1, fc6-deconv -> fc6-deconv-bn, deconv5_1 -> debn5_1. Every layer has one except the
+    last, seg-score-voc.
     """
     special = {"fc6": "bnfc6", "fc7": "bnfc7", "fc6-deconv": "fc6-deconv-bn"}
     return special.get(layer) or layer.replace("conv", "bn")
 
 
 class DeconvNet(nn.Module):
-    """The network: images in, one score map per class out. Differentiable in reverse mode.
+    """The DeconvNet network, which maps images to one score map per class. Differentiable in reverse mode.
 
     Attributes:
-      num_classes: classes with the background; 21 for VOC.
-      width: multiplies the width of every convolution and deconvolution (not fc6, fc7: see fc_features).
-      decoder_width: multiplies the width of deconvolutions once more, where no unpooling fixes it: all of a block but
-        the last one, and all of block 1. Below 1 it makes a cheaper decoder for an encoder of full width.
-      fc_features: width of fc6 and fc7.
-      fc_window: side of fc6's window on pool5. 7 sees all of an input of 224, 4 all of one of 128; inputs may be
+      num_classes: number of classes including background; 21 for VOC.
+      width: factor on the channels of every convolution and deconvolution except fc6 and fc7 (see fc_features).
+      decoder_width: further factor on the channels of deconvolutions, except the last one of blocks 5 to 2, whose
+        channels the next unpooling fixes. Below 1 it gives a cheaper decoder for a full-width encoder.
+      fc_features: channels of fc6 and fc7.
+      fc_window: side of fc6's window on pool5. 7 covers an input of 224 pixels, 4 one of 128 pixels. Inputs may be
         larger.
-      decoder_init: "gaussian", the original's; or "smooth", with which class signals reach the output from the first
-        step on (`smooth_init`, and normalisation shifted by 1, so that ReLUs cut little). Learns at lower rates.
-      unpooling: where the decoder puts values: "indices", where pooling found each maximum; for comparison "corner",
-        the upper left pixel of each window, and "nearest", all four of them.
-      batch_norm: False leaves batch normalisation out: for comparison, and of a network whose normalisation was folded
-        into its convolutions (`fold_batch_norm`).
-      bn_epsilon: added to variances. The original has 1e-9, which float32 does not carry safely.
-      bn_momentum: share of the old value in the running averages of batch statistics.
-      bn_axis_name: name of the mapped axis over which training statistics are averaged; None for each device its own.
-      bn_axis_groups: positions on that axis that share statistics; None: all of them.
-      remat: compute what is inside a block again in the backward pass instead of keeping it. Of an image of 224 are
-        kept 46 MB instead of 209 in float32, 24 instead of 105 in bfloat16, for one more forward pass a step. The
-        results are the same. (On accelerators; on CPU a few more are kept, and XLA may undo it.)
-      dtype: of all computation but statistics and logits: float32 or bfloat16. Parameters are float32.
+      decoder_init: "gaussian", as in the original; or "smooth", with which class signals reach the output from the
+        first step. "smooth" uses `smooth_init` and shifts normalised values by 1, so that ReLUs cut little. It trains
+        at lower learning rates.
+      unpooling: where the decoder puts values: "indices", where pooling found each maximum. For comparison: "corner",
+        the upper left pixel of each window, and "nearest", all four pixels.
+      batch_norm: False leaves batch normalisation out, for comparison or because it was folded into the convolutions
+        (`fold_batch_norm`).
+      bn_epsilon: added to variances. The original uses 1e-9, which is too small for float32.
+      bn_momentum: weight of the old value when batch statistics update the running statistics.
+      bn_axis_name: name of the mapped axis over which batch statistics are averaged; None keeps each device's own.
+      bn_axis_groups: groups of positions on that axis that share batch statistics; None makes one group of all.
+      remat: True recomputes the inside of blocks in the backward pass instead of keeping it. Kept per 224x224 image: 46
+        MB instead of 209 MB in float32, 24 MB instead of 105 MB in bfloat16. The cost is one more forward pass per
+        step. The results are equal. These numbers hold on accelerators; a CPU keeps slightly more, and XLA may undo
+        remat there.
+      dtype: float32 or bfloat16, for all computation except statistics and logits. Parameters are float32.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from deconvnet_jax import DeconvNet, normalize_images
+      >>> net = DeconvNet(num_classes=21, width=1 / 32, fc_features=4, fc_window=1)  # DeconvNet(21) is the paper's
+      >>> images = normalize_images(jnp.zeros((1, 64, 64, 3), jnp.uint8))
+      >>> variables = net.init(jax.random.key(0), images)
+      >>> net.apply(variables, images).shape
+      (1, 64, 64, 21)
     """
 
     num_classes: int
@@ -117,28 +145,28 @@ class DeconvNet(nn.Module):
 
     @property
     def min_input_size(self) -> int:
-        """Least height and width of images in pixels."""
+        """The smallest height and width of images, in pixels."""
         return STRIDE * self.fc_window
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        """Scores of every class at every pixel.
+        """Returns the logits of every class at every pixel.
 
         Args:
-          images: [N, H, W, 3] float32, BGR, 0..255 minus mean (`ops.normalize_images`). H and W are multiples of 32
-            and at least `min_input_size`, 224 for the original.
-          train: normalise with the batch's statistics and update the running ones (apply with
-            `mutable=["batch_stats"]`); otherwise normalise with the running ones.
+          images: float32 [N, H, W, 3], BGR, 0..255 minus the mean (`ops.normalize_images`). H and W are multiples of 32
+            and at least `min_input_size`, which is 224 for the original.
+          train: True normalises with batch statistics and updates the running statistics (apply with
+            `mutable=["batch_stats"]`). False normalises with the running statistics.
 
         Returns:
-          logits [N, H, W, num_classes], float32. With `mutable=["intermediates"]` also the switches, `pool1_mask` to
-          `pool5_mask`, as the original calls them: int32 [N, H/2, W/2, C], ... (`ops.max_pool_with_indices`).
+          logits float32 [N, H, W, num_classes]. With `mutable=["intermediates"]` also the pooling indices under the
+          original's names `pool1_mask` to `pool5_mask`: int32 [N, H/2, W/2, C] and so on (`ops.max_pool_with_indices`).
 
         Raises:
-          InputError: for another H or W, or an unknown decoder_init or unpooling.
+          InputError: if H or W is not allowed, or decoder_init or unpooling is unknown.
         """
         chex.assert_shape(images, (None, None, None, 3))
-        chex.assert_type(images, float)  # pictures as uint8 still have their mean
+        chex.assert_type(images, float)  # uint8 images are not normalised yet.
         check_input_size(images.shape[1], images.shape[2], self.fc_window)
         for name, choices in (("decoder_init", DECODER_INITS), ("unpooling", UNPOOLINGS)):
             if getattr(self, name) not in choices:
@@ -162,7 +190,11 @@ class DeconvNet(nn.Module):
         return x.astype(jnp.float32)
 
     def halfway(self, x: Array) -> Array:
-        """Returns x, the input of encoder block 3, unchanged. A training step may intercept it (`early_sums`)."""
+        """Returns x unchanged; a training step may intercept this method (`early_sums`).
+
+        Args:
+          x: input of encoder block 3, [N, H/4, W/4, C].
+        """
         return x
 
     def _encode(self, x: Array, block: int, train: bool) -> tuple[Array, Array]:
@@ -209,7 +241,7 @@ class DeconvNet(nn.Module):
         return max(1, round(width * self.width))
 
     def _conv3x3(self, name: str, width: float, init: nn.initializers.Initializer) -> Conv3x3:
-        """A 3x3 layer; with stride 1 and padding 1 a deconvolution is a convolution with its kernel transposed."""
+        """Returns a 3x3 layer: with stride 1 and padding 1 a deconvolution is a convolution, its kernel transposed."""
         return Conv3x3(self._scaled(width), init, self.dtype, name=name)
 
     def _bn_relu(self, name: str, x: Array, train: bool, shift: float = BN_SHIFT) -> Array:
@@ -228,23 +260,23 @@ class DeconvNet(nn.Module):
 
 
 def _separate(x: Array) -> Array:
-    """x unchanged. On CPU, keeps XLA from fusing fc6, fc7 and fc6-deconv into one call that is 20 times slower."""
+    """Returns x unchanged, but stops XLA on CPUs from fusing fc6, fc7 and fc6-deconv, which takes 20 times longer."""
     return lax.reduce_precision(x, 8, 23) if x.dtype == jnp.float32 else x
 
 
 def count_parameters(variables: Variables) -> int:
-    """Number of trained parameters: everything under "params"."""
+    """Returns the number of trained parameters, which is everything under "params"."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def compiler_options(platform: str) -> dict[str, str]:
     """Returns options for `jax.jit(..., compiler_options=...)` with which XLA compiles this network well.
 
-    Args:
-      platform: of the devices to compile for, as in `jax.Device.platform`: "cpu", "gpu" or "tpu".
+    On CPU, XLA's YNNPACK fusions of reductions and chains of products slow a training step down by 30 to 50 % (JAX 0.10
+    to 0.12). The options leave only single products to that library. Other platforms need no options.
 
-    On CPU, XLA's YNNPACK fusions of reductions and chains of products cost a training step 30 to 50 % (JAX 0.10 to
-    0.12); single products are left to that library. Other platforms need nothing.
+    Args:
+      platform: platform of the devices to compile for, as in `jax.Device.platform`: "cpu", "gpu" or "tpu".
     """
     if platform != "cpu":
         return {}

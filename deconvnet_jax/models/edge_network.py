@@ -1,4 +1,4 @@
-"""A small network that finds the boundaries of objects: the edge map that Edge Boxes draws its proposals from."""
+"""A small network that finds object boundaries; Edge Boxes computes its proposals from this edge map."""
 
 import chex
 import flax.linen as nn
@@ -7,20 +7,20 @@ import jax.numpy as jnp
 
 from deconvnet_jax.models.layers import Conv3x3
 
-STRIDE = 16  # of the coarsest level: images are padded to multiples of it
-_MEAN = (124.0, 117.0, 104.0)  # of photographs, RGB
+STRIDE = 16  # Stride of the coarsest level; sides of images must be multiples of it.
+_MEAN = (124.0, 117.0, 104.0)  # Mean colour of photographs, RGB.
 _DEVIATION = 58.0
 
 
 class EdgeNetwork(nn.Module):
-    """From photographs to the logit, at every pixel, of the share of people who would draw a boundary there.
+    """The edge network: maps photographs to the logit of the share of people who would draw a boundary at each pixel.
 
-    Five levels of half the size each, two 3x3 convolutions a level; then upwards again, adding what the level below
-    knows; at the full size a few channels only, because there they cost most. No normalisation: it would make the
-    answer depend on the padding.
+    The way down has five levels, each at half the size of the previous one, with two 3x3 convolutions per level. The
+    way up adds the features of each level to those from below. The full size has few channels, because they cost most
+    there. There is no normalisation: it would make the output depend on the padding.
 
     Attributes:
-      widths: channels of the levels, from the full size down.
+      widths: channels of the levels, from full size down.
       decoder_width: channels on the way up.
     """
 
@@ -29,7 +29,14 @@ class EdgeNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """From images float32 or uint8 [N, H, W, 3], RGB 0..255, H and W multiples of 16, to logits [N, H, W]."""
+        """Returns the boundary logit of every pixel.
+
+        Args:
+          images: float32 or uint8 [N, H, W, 3], RGB, 0..255, H and W multiples of 16.
+
+        Returns:
+          logits float32 [N, H, W].
+        """
         chex.assert_rank(images, 4)
         x = (images.astype(jnp.float32) - jnp.array(_MEAN)) / _DEVIATION
         levels = []
@@ -54,6 +61,6 @@ class EdgeNetwork(nn.Module):
 
 
 def _doubled(x: jax.Array) -> jax.Array:
-    """Twice the size, bilinear."""
+    """Returns x at twice the height and width, interpolated bilinearly."""
     count, height, width, channels = x.shape
     return jax.image.resize(x, (count, 2 * height, 2 * width, channels), "bilinear")

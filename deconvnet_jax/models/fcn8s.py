@@ -1,7 +1,7 @@
-"""FCN-8s: VGG-16 made fully convolutional, with skips from pool4 and pool3; the other half of the paper's ensemble.
+"""FCN-8s: a fully convolutional VGG-16 with skips from pool4 and pool3; the other half of the paper's ensemble.
 
-Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015; original:
-fcn-8s-pascal-deploy.prototxt, as released with fcn-8s-pascal.caffemodel. Layers carry its names.
+Paper: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015. Original:
+fcn-8s-pascal-deploy.prototxt, as released with fcn-8s-pascal.caffemodel. Layers carry the original's names.
 """
 
 import chex
@@ -16,13 +16,22 @@ from deconvnet_jax.models.layers import Conv3x3, FullConv, ScoreConv
 
 he_init = nn.initializers.he_normal()
 
-# Where a map's upper left corner lies in the larger one that is cropped to it. All follow from the padding of 100, the
-# strides and the kernels, as Caffe's Crop layer derives them: pool4 to score2, pool3 to score4, upsample to image.
+# Offset of the upper left corner of each crop. All follow from the padding of 100, the strides and the kernels, as
+# Caffe's Crop layer derives them: pool4 is cropped to score2, pool3 to score4, upsample to the image.
 CROP_POOL4, CROP_POOL3, CROP_IMAGE = 5, 9, 31
 
 
 def bilinear_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-    """A transposed convolution [k, k, in, out] that interpolates every channel by itself (paper, section 3.3)."""
+    """Returns a transposed-convolution kernel that interpolates each channel bilinearly (paper, section 3.3).
+
+    Args:
+      key: not used; initialisers receive one.
+      shape: (k, k, input channels, output channels).
+      dtype: of the kernel.
+
+    Returns:
+      The kernel, in this shape and dtype.
+    """
     del key
     k = shape[0]
     factor = (k + 1) // 2
@@ -32,13 +41,23 @@ def bilinear_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
 
 
 class FCN8s(nn.Module):
-    """The network: images of any size in, one score map per class out.
+    """The FCN-8s network, which maps images of any size to one score map per class.
 
     Attributes:
-      num_classes: classes with the background; 21 for VOC.
-      width: multiplies the width of every convolution of the encoder.
-      fc_features: width of fc6 and fc7.
-      dtype: of all computation but logits: float32 or bfloat16. Parameters are float32.
+      num_classes: number of classes including background; 21 for VOC.
+      width: factor on the channels of every encoder convolution.
+      fc_features: channels of fc6 and fc7.
+      dtype: float32 or bfloat16, for all computation except logits. Parameters are float32.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from deconvnet_jax import FCN8s, normalize_images
+      >>> net = FCN8s(num_classes=21, width=1 / 32, fc_features=4)  # tiny; FCN8s() is the paper's
+      >>> images = normalize_images(jnp.zeros((1, 50, 40, 3), jnp.uint8))
+      >>> variables = net.init(jax.random.key(0), images)
+      >>> net.apply(variables, images).shape
+      (1, 50, 40, 21)
     """
 
     num_classes: int = 21
@@ -48,23 +67,24 @@ class FCN8s(nn.Module):
 
     @property
     def min_input_size(self) -> int:
-        """Least height and width of images in pixels: the first convolution pads by 100."""
+        """The smallest height and width of images, in pixels: 1, because the first convolution pads by 100."""
         return 1
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
-        """Scores of every class at every pixel.
+        """Returns the logits of every class at every pixel.
 
         Args:
-          images: [N, H, W, 3] float32, BGR, 0..255 minus mean (`ops.normalize_images`), any H and W.
-          train: drop half of the values of fc6 and fc7 (apply with `rngs={"dropout": key}`).
+          images: float32 [N, H, W, 3], BGR, 0..255 minus the mean (`ops.normalize_images`), any H and W.
+          train: True applies dropout with rate 0.5 to fc6 and fc7 (apply with `rngs={"dropout": key}`).
 
         Returns:
-          logits [N, H, W, num_classes], float32.
+          logits float32 [N, H, W, num_classes].
         """
         chex.assert_shape(images, (None, None, None, 3))
-        chex.assert_type(images, float)  # pictures as uint8 still have their mean
-        x, pooled = jnp.pad(images.astype(self.dtype), ((0, 0), (99, 99), (99, 99), (0, 0))), {}  # conv1_1 pads by 100
+        chex.assert_type(images, float)  # uint8 images are not normalised yet.
+        # The padding is 100; conv1_1 adds the last pixel itself.
+        x, pooled = jnp.pad(images.astype(self.dtype), ((0, 0), (99, 99), (99, 99), (0, 0))), {}
         for block, widths in ENCODER_WIDTHS.items():
             x = self.halfway(x) if block == HALFWAY else x
             for i, width in enumerate(widths, 1):
@@ -82,11 +102,15 @@ class FCN8s(nn.Module):
         return _crop(x, CROP_IMAGE, images.shape).astype(jnp.float32)
 
     def halfway(self, x: Array) -> Array:
-        """Returns x, the input of encoder block 3, unchanged. A training step may intercept it (`early_sums`)."""
+        """Returns x unchanged; a training step may intercept this method (`early_sums`).
+
+        Args:
+          x: input of encoder block 3, [N, h, w, C].
+        """
         return x
 
     def _score(self, name: str, x: Array) -> Array:
-        zeros = nn.initializers.zeros  # the original's: skips begin by adding nothing
+        zeros = nn.initializers.zeros  # As in the original: skips start by adding nothing.
         return ScoreConv(self.num_classes, zeros, self.dtype, name=name)(x)
 
     def _deconv(self, name: str, window: int, stride: int, use_bias: bool = False) -> nn.ConvTranspose:
@@ -103,7 +127,7 @@ class FCN8s(nn.Module):
 
 
 def _pool(x: Array) -> Array:
-    """2x2 maxima; as in Caffe, an odd last row or column is pooled alone."""
+    """Returns 2x2 maxima; as in Caffe, an odd last row or column is pooled alone."""
     padding = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
     return nn.max_pool(x, (2, 2), (2, 2), padding=padding)  # pyright: ignore[reportArgumentType]  flax takes pairs, too
 

@@ -1,4 +1,4 @@
-"""Batch normalisation at inference is a scale and a shift of every channel: folded into fewer numbers here."""
+"""Folds batch normalisation into fewer numbers: at inference it is only a scale and a shift of every channel."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -9,13 +9,19 @@ from deconvnet_jax.models.layers import Variables
 
 
 def fold_statistics(net: DeconvNet, variables: Variables) -> Variables:
-    """Running statistics folded into scale and shift, the form of DeconvNet_trainval_inference.caffemodel.
+    """Returns variables whose running statistics are folded into scale and shift, for inference only.
 
-    As the original's BN_make_INFERENCE_script.py does it. The network computes what it did; it can no longer be trained
-    on, because scale and shift are no longer relative to a batch's statistics.
+    This is the form of DeconvNet_trainval_inference.caffemodel, as the original's BN_make_INFERENCE_script.py produces
+    it. The outputs of the network stay the same. Further training is not possible, because scale and shift are no
+    longer relative to batch statistics.
+
+    Args:
+      net: network with batch normalisation.
+      variables: its "params" and "batch_stats".
 
     Returns:
-      New variables for the same module; running means are 0 and variances such that they divide by 1.
+      New variables for the same module. Running means are 0 and running variances 1 - bn_epsilon, so that normalising
+      divides by 1.
     """
     params, batch_stats = dict(variables["params"]), {}
     for name, statistics in variables["batch_stats"].items():
@@ -27,20 +33,22 @@ def fold_statistics(net: DeconvNet, variables: Variables) -> Variables:
 
 
 def fold_batch_norm(net: DeconvNet, variables: Variables) -> tuple[DeconvNet, Variables]:
-    """Batch normalisation folded into the convolutions before it: fewer layers, the same outputs up to rounding.
+    """Returns a network whose batch normalisation is folded into the preceding convolutions, for inference only.
+
+    It has fewer layers and the same outputs up to rounding.
 
     Args:
-      net: with batch normalisation.
-      variables: of it, with running statistics.
+      net: network with batch normalisation.
+      variables: its "params" and "batch_stats".
 
     Returns:
-      The module without batch normalisation, for inference only, and its variables: {"params"}.
+      The module without batch normalisation, and its variables, which are only {"params": ...}.
 
     Raises:
-      InputError: if there is nothing to fold.
+      InputError: if the network has no batch normalisation to fold.
     """
     if not net.batch_norm:
-        raise InputError("the network's batch normalisation is folded already (batch_norm=False)")
+        raise InputError("the network has no batch normalisation (batch_norm=False); pass the network before folding")
     params = {}
     for name, layer in variables["params"].items():
         norm = batch_norm_name(name)

@@ -1,4 +1,4 @@
-"""The layers that the networks are made of: as flax's, with the gradients and sums in forms that compute fast."""
+"""The layers of the networks, equal to Flax's layers but with faster forms of gradients and sums."""
 
 from functools import partial, reduce
 from typing import Literal, cast, overload
@@ -13,10 +13,10 @@ from deconvnet_jax.ops.convolution import convolve, materialised, widened
 from deconvnet_jax.ops.pooling import pool_windows, unpool_windows, window_values
 from deconvnet_jax.ops.sums import at_least_float32, channel_sums
 
-# The original's Gaussian filler for all it does not take from VGG-16.
+# The original's Gaussian filler, for all layers that do not start from VGG-16.
 gaussian_init = nn.initializers.normal(0.01)
 
-_GPU_SCORES = 32  # classes: see `ScoreConv`
+_GPU_SCORES = 32  # `ScoreConv` pads the number of classes to a multiple of this on GPUs.
 
 AxisGroups = tuple[tuple[int, ...], ...]
 Layers = dict[str, dict[str, Array]]  # {layer: {"kernel", ...}}
@@ -25,7 +25,15 @@ Variables = dict[str, Layers]  # "params" and "batch_stats"
 
 @jax.custom_vjp
 def add_bias(x: Array, bias: Array) -> Array:
-    """x [..., C] + bias [C]; its gradient is `channel_sums`."""
+    """Returns x plus a bias per channel; the gradient of the bias is computed by `channel_sums`.
+
+    Args:
+      x: [..., C], floating point.
+      bias: [C], floating point.
+
+    Returns:
+      [..., C], in the dtype of x.
+    """
     return x + bias
 
 
@@ -44,16 +52,21 @@ add_bias.defvjp(_add_bias_fwd, _add_bias_bwd)
 def _parameters(
     layer: nn.Module, init: nn.initializers.Initializer, shape: tuple[int, ...], dtype: DTypeLike
 ) -> tuple[Array, Array]:
-    """Returns a layer's kernel of a shape and its bias, float32 parameters, in the type to compute in."""
+    """Returns the kernel and bias of a layer, converted to `dtype`; the stored parameters are float32."""
     kernel = layer.param("kernel", init, shape, jnp.float32)
     bias = layer.param("bias", nn.initializers.zeros, shape[-1:], jnp.float32)
     return kernel.astype(dtype), bias.astype(dtype)
 
 
 class Conv3x3(nn.Module):
-    """A 3x3 convolution with stride 1 and padding 1; parameters and results are those of `flax.linen.Conv`.
+    """3x3 convolution with stride 1 and padding 1; parameters and results equal those of `flax.linen.Conv`.
 
-    kernel [3, 3, in, features], bias [features]. [N, H, W, in] -> [N, H, W, features].
+    Maps [N, H, W, in] to [N, H, W, features]. Parameters: kernel [3, 3, in, features], bias [features].
+
+    Attributes:
+      features: output channels.
+      kernel_init: initialiser of the kernel; the bias starts at 0.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -62,14 +75,22 @@ class Conv3x3(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
-        """Applies the layer; `train`: its gradient will be taken."""
+        """Returns the convolution of x.
+
+        Args:
+          x: [N, H, W, in].
+          train: True if the gradient will be taken.
+
+        Returns:
+          [N, H, W, features].
+        """
         kernel, bias = _parameters(self, self.kernel_init, (3, 3, x.shape[-1], self.features), self.dtype)
         return add_bias(convolve(x.astype(self.dtype), kernel, train), bias)
 
 
 @jax.custom_vjp
 def _separate_gradient(x: Array) -> Array:
-    """x unchanged; its gradient is computed once, apart from what reads it."""
+    """Returns x unchanged; its gradient is computed once, separately from what reads it."""
     return x
 
 
@@ -77,11 +98,17 @@ _separate_gradient.defvjp(lambda x: (x, None), lambda _, gradient: (lax.optimiza
 
 
 class ScoreConv(nn.Module):
-    """A 1x1 convolution to the scores of few classes; parameters and results are those of `flax.linen.Conv`.
+    """1x1 convolution to class scores; parameters and results equal those of `flax.linen.Conv`.
 
-    kernel [1, 1, in, features], bias [features]. [N, H, W, in] -> [N, H, W, features]. On a GPU it computes scores of
-    32 classes, or 64, ... and drops the spare ones: rows of 21 numbers take twice the time, and the sums of their
-    gradients within the gradient of softmax ten times.
+    Maps [N, H, W, in] to [N, H, W, features]. Parameters: kernel [1, 1, in, features], bias [features].
+
+    On a GPU it computes scores for 32 classes (or 64, and so on) and drops the spare ones. Rows of 21 numbers would
+    take twice the time, and summing their gradients ten times (in the gradient of softmax).
+
+    Attributes:
+      features: output channels, one per class.
+      kernel_init: initialiser of the kernel; the bias starts at 0.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -90,14 +117,21 @@ class ScoreConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Applies the layer."""
+        """Returns the scores of x.
+
+        Args:
+          x: [N, H, W, in].
+
+        Returns:
+          [N, H, W, features].
+        """
         kernel, bias = _parameters(self, self.kernel_init, (1, 1, x.shape[-1], self.features), self.dtype)
         on_gpu = _scores_on_gpu if self.features % _GPU_SCORES else _scores
         return lax.platform_dependent(x.astype(self.dtype), kernel, bias, cuda=on_gpu, rocm=on_gpu, default=_scores)
 
 
 def _scores(x: Array, kernel: Array, bias: Array) -> Array:
-    """A product: as a convolution, the gradient of the kernel takes five times as long on a CPU."""
+    """Returns scores by a matrix product: on CPUs a convolution takes five times as long for the kernel's gradient."""
     scores = x.reshape(-1, x.shape[-1]) @ kernel[0, 0] + bias
     return scores.reshape(*x.shape[:-1], len(bias))
 
@@ -109,10 +143,17 @@ def _scores_on_gpu(x: Array, kernel: Array, bias: Array) -> Array:
 
 
 class FullConv(nn.Module):
-    """A `window` x `window` convolution without padding, made for maps of about that size (fc6, fc7).
+    """`window` x `window` convolution without padding, made for feature maps of about that size (fc6, fc7).
 
-    kernel [window, window, in, features], bias [features]. [N, h, w, in] -> [N, h-window+1, w-window+1, features]. It
-    is a matrix product with all that each place sees: as a convolution, XLA on CPUs runs its gradient 49 times over.
+    Maps [N, h, w, in] to [N, h-window+1, w-window+1, features]. Parameters: kernel [window, window, in, features], bias
+    [features]. It multiplies matrices of everything that each place sees. As a convolution, XLA on CPUs would take 49
+    times the work for its gradient.
+
+    Attributes:
+      features: output channels.
+      window: side of the window.
+      kernel_init: initialiser of the kernel; the bias starts at 0.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -122,7 +163,14 @@ class FullConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Applies the layer."""
+        """Returns the convolution of x.
+
+        Args:
+          x: [N, h, w, in].
+
+        Returns:
+          [N, h-window+1, w-window+1, features].
+        """
         n, k = x.shape[0], self.window
         kernel, bias = _parameters(self, self.kernel_init, (k, k, x.shape[-1], self.features), self.dtype)
         h, w = (side - k + 1 for side in x.shape[1:3])
@@ -134,12 +182,21 @@ class FullConv(nn.Module):
 
 
 class FullDeconv(nn.Module):
-    """A `window` x `window` transposed convolution without padding, made for maps much smaller than that (fc6-deconv).
+    """`window` x `window` transposed convolution without padding, made for much smaller feature maps (fc6-deconv).
 
-    Equals `flax.linen.ConvTranspose(features, (window, window), padding="VALID")` and its parameters: kernel [window,
-    window, in, features], bias [features]. [N, h, w, in] -> [N, h+window-1, w+window-1, features]. It is a matrix
-    product for each place of the window (as one large product, kernel and gradient, 0.4 GB each, would be transposed),
-    and of more places than one an overlap-add. As a convolution of the padded map it would be 49 times the work.
+    Parameters and results equal those of `flax.linen.ConvTranspose(features, (window, window), padding="VALID")`. Maps
+    [N, h, w, in] to [N, h+window-1, w+window-1, features]. Parameters: kernel [window, window, in, features], bias
+    [features].
+
+    It computes one matrix product per place of the window and, for feature maps of several places, an overlap-add. One
+    large product would transpose the kernel and its gradient, 0.4 GB each. A convolution of the padded map would take
+    49 times the work.
+
+    Attributes:
+      features: output channels.
+      window: side of the window.
+      kernel_init: initialiser of the kernel; the bias starts at 0.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -149,14 +206,22 @@ class FullDeconv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Applies the layer."""
+        """Returns the transposed convolution of x.
+
+        Args:
+          x: [N, h, w, in].
+
+        Returns:
+          [N, h+window-1, w+window-1, features].
+        """
         n, h, w, channels = x.shape
         k = self.window
         kernel, bias = _parameters(self, self.kernel_init, (k, k, channels, self.features), self.dtype)
-        wide = _wide(x.reshape(n * h * w, channels))  # gradients of 49 places are added up so
+        wide = _wide(x.reshape(n * h * w, channels))  # So the gradients of 49 places are summed in float32.
         everywhere = jnp.broadcast_to(wide, (k * k, *wide.shape)).astype(self.dtype)
         products = jnp.matmul(everywhere, kernel.reshape(k * k, channels, self.features))
-        patches = products.reshape(k, k, n, h, w, self.features)[::-1, ::-1]  # flax's kernels are the flipped impulse
+        # Flax stores the impulse response flipped.
+        patches = products.reshape(k, k, n, h, w, self.features)[::-1, ::-1]
         if (h, w) == (1, 1):
             return patches[:, :, :, 0, 0].transpose(2, 0, 1, 3) + bias
         rows = reduce(jnp.add, [_shifted(patches[i], 2, i, k) for i in range(k)])  # [k, n, h + k - 1, w, features]
@@ -164,20 +229,20 @@ class FullDeconv(nn.Module):
 
 
 def _shifted(x: Array, axis: int, by: int, window: int) -> Array:
-    """x with zeros around it along an axis: `by` before, window - 1 in all."""
+    """Returns x with window - 1 zeros added along an axis, `by` of them before."""
     return jnp.pad(x, [(by, window - 1 - by) if i == axis else (0, 0) for i in range(x.ndim)])
 
 
 class BatchNormRelu(nn.Module):
-    """Batch normalisation and ReLU; parameters and statistics are those of `flax.linen.BatchNorm`.
+    """Batch normalisation followed by ReLU; parameters and statistics equal those of `flax.linen.BatchNorm`.
 
     Attributes:
-      momentum: share of the old value in the running averages.
+      momentum: weight of the old value when batch statistics update the running statistics.
       epsilon: added to variances.
-      bias_init: of the shift.
-      axis_name: of the mapped axis over which a batch's statistics are averaged; None for each device its own.
-      axis_groups: positions on that axis that share statistics; None: all of them.
-      dtype: of the result; statistics are float32 or wider.
+      bias_init: initialiser of the shift.
+      axis_name: name of the mapped axis over which batch statistics are averaged; None keeps each device's own.
+      axis_groups: groups of positions on that axis that share batch statistics; None makes one group of all.
+      dtype: dtype of the result; statistics are float32 or wider.
     """
 
     momentum: float
@@ -193,9 +258,16 @@ class BatchNormRelu(nn.Module):
     def __call__(self, x: Array, train: bool, pool: Literal[True]) -> tuple[Array, Array]: ...
     @nn.compact
     def __call__(self, x: Array, train: bool, pool: bool = False) -> Array | tuple[Array, Array]:
-        """[..., C] -> [..., C], or the results of `pool_windows` if `pool`.
+        """Returns the normalised and rectified x, pooled or not.
 
-        `train`: with the batch's statistics, which move the running ones.
+        Args:
+          x: [..., C], floating point; [N, H, W, C] if `pool`.
+          train: True normalises with batch statistics, which also update the running statistics. False normalises with
+            the running statistics.
+          pool: True takes the maxima of 2x2 windows.
+
+        Returns:
+          [..., C] in `dtype`; with `pool` both results of `pool_windows`.
         """
         shape = x.shape[-1:]
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
@@ -208,7 +280,7 @@ class BatchNormRelu(nn.Module):
             return pool_windows(y) if pool else y
         axis_name = None if self.is_initializing() else self.axis_name
         result = batch_norm_relu(x, scale, bias, self.epsilon, axis_name, self.axis_groups, pool)
-        y, numbers, of_batch = cast(tuple[Array, Array, tuple[Array, Array]], result)  # custom_vjp hides the types
+        y, numbers, of_batch = cast(tuple[Array, Array, tuple[Array, Array]], result)  # custom_vjp hides the types.
         if not self.is_initializing():
             for running, value in zip((mean, var), of_batch, strict=True):
                 running.value = self.momentum * running.value + (1 - self.momentum) * lax.stop_gradient(value)
@@ -230,28 +302,30 @@ def batch_norm_relu(
     axis_groups: AxisGroups | None,
     pool: bool = False,
 ) -> tuple[Array, Array | None, tuple[Array, Array]]:
-    """max(0, (x - mean) / sqrt(variance + epsilon) * scale + bias) with mean and variance of x itself, pooled or not.
+    """Returns max(0, (x - mean) / sqrt(variance + epsilon) * scale + bias) with batch statistics, pooled or not.
 
-    Its gradient is written out: the sums that it needs are taken at once, and nothing is kept but x and the numbers of
-    the maxima. Where the ReLU cuts is computed again, which takes less time than reading the result. Pooling is part of
-    it because then the sums are over maxima alone, and the gradient of the map before pooling is never written.
+    The gradient is written by hand. It takes all its sums at once, and keeps only x and the numbers of the maxima.
+    Where the ReLU cuts is recomputed, which takes less time than reading the result. Pooling is included because the
+    sums then run over maxima only, and the gradient of the map before pooling is never written.
 
     Args:
       x: [..., C], floating point; [N, H, W, C] if `pool`.
-      scale, bias: float32 [C].
+      scale: float32 [C].
+      bias: float32 [C].
       epsilon: added to the variance.
-      axis_name, axis_groups: mapped axis, and positions on it, over which mean and variance are taken; or None.
-      pool: take the maxima of 2x2 windows.
+      axis_name: name of the mapped axis over which mean and variance are averaged; None uses x alone.
+      axis_groups: groups of positions on that axis that share mean and variance; None makes one group of all.
+      pool: True takes the maxima of 2x2 windows.
 
     Returns:
-      The result in the dtype of x; the numbers of the maxima (`pool_windows`), or None; and mean and biased variance,
-      both [C], float32 or wider. Numbers and statistics have no gradient.
+      The result in the dtype of x; the numbers of the maxima (`pool_windows`), or None without `pool`; and (mean,
+      biased variance), both [C], float32 or wider. Numbers and statistics have no gradient.
     """
     return _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups, pool)[0]
 
 
 def _normalised(x: Array, mean: Array, inverse: Array, scale: Array, bias: Array) -> tuple[Array, Array]:
-    """x with mean 0 and variance 1, and what the ReLU is given."""
+    """Returns x with mean 0 and variance 1, and the input of the ReLU."""
     centred = _wide(x) - mean
     return centred * inverse, centred * (inverse * scale) + bias
 
@@ -273,7 +347,8 @@ def _batch_norm_relu_fwd(x, scale, bias, epsilon, axis_name, axis_groups, pool):
 
 def _batch_norm_relu_bwd(epsilon, axis_name, axis_groups, pool, residuals, gradients):
     x, numbers, *of_channels = residuals
-    of_channels = lax.optimization_barrier(of_channels)  # or XLA keeps what the forward pass computed
+    # Without this barrier, XLA keeps intermediates of the forward pass in memory.
+    of_channels = lax.optimization_barrier(of_channels)
 
     def masked(x: Array, gradient: Array, of_channels: list[Array]) -> tuple[Array, Array]:
         normal, given = _normalised(x, *of_channels)
@@ -294,10 +369,11 @@ def _batch_norm_relu_bwd(epsilon, axis_name, axis_groups, pool, residuals, gradi
     def in_two_passes(x: Array, upstream: Array, of_channels: list[Array]) -> tuple[Array, Array, Array, Array]:
         at_maxima = window_values(x, numbers) if pool else x
         sums, means = over_groups(*masked(at_maxima, upstream, of_channels))
-        means, of_channels = lax.optimization_barrier((means, of_channels))  # or XLA keeps the gradient of the first
+        # Without this barrier, XLA keeps the gradient of the first pass in memory.
+        means, of_channels = lax.optimization_barrier((means, of_channels))
         return *masked(x, spread(upstream), of_channels), sums, means
 
-    # On CPUs the second pass takes a sixth more memory and saves nothing.
+    # On CPUs two passes would take a sixth more memory and save nothing.
     passes = partial(lax.platform_dependent, cpu=in_one_pass, default=in_two_passes)
     normal, gradient, (of_bias, of_scale), means = passes(x, gradients[0], of_channels)
     _, inverse, scale, _ = of_channels

@@ -360,7 +360,7 @@ def test_proposals_for_every_image(rng):
     ("boxes", "message"),
     [
         ([[0, 0, 9, 9], [30, 20, 15, 10]], r"proposals: box 1 is \[30.0, 20.0, 15.0, 10.0\]; expected x0 < x1"),
-        ([[0.1, 0.1, 0.5, 0.9]], r"proposals: .* lie between 0 and 1; expected pixels of the image of 50x40"),
+        ([[0.1, 0.1, 0.5, 0.9]], r"proposals: .* lie between 0 and 1; expected pixels of the 50x40 image"),
         ([[60, 0, 70, 9]], r"proposals: .* all boxes lie outside the image of 50x40"),
         ([[0, 0, 9]], r"proposals: expected boxes \[n, 4\]"),
     ],

@@ -50,7 +50,7 @@ def test_what_is_left(rng):
     scaled = fold_statistics(NET, variables)
     assert jax.tree.structure(scaled) == jax.tree.structure(variables)
     np.testing.assert_array_equal(scaled["batch_stats"]["bn1_1"]["mean"], 0)
-    with pytest.raises(InputError, match="folded already"):
+    with pytest.raises(InputError, match="has no batch normalisation"):
         fold_batch_norm(net, folded)
 
 

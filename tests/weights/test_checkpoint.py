@@ -238,7 +238,7 @@ def changed_description(folder, change):
         (lambda d: d["config"].update(inference=["x"]), r"config.inference is \['x'\]"),
         (lambda d: d["config"].update(model=None), "config.model is None"),
         (lambda d: d["config"].update(data={"crop_size": "a"}), "crop_size is 'a'"),
-        (lambda d: d["config"]["model"].update(dtype="int32"), "dtype 'int32' is no floating-point type"),
+        (lambda d: d["config"]["model"].update(dtype="int32"), "dtype 'int32' is not a floating-point type"),
         (lambda d: d["config"]["model"].update(architecture="unet"), "unet"),
         (lambda d: d["config"]["model"].update(width="abc"), ""),
         (lambda d: d["config"]["model"].update(num_classes=None), ""),
