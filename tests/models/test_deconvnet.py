@@ -1,4 +1,4 @@
-"""The network's layers against the paper's table, against flax and against PyTorch."""
+"""Tests the layers of DeconvNet against the paper's table, Flax and PyTorch."""
 
 from functools import partial
 
@@ -17,7 +17,8 @@ from deconvnet_jax.ops import max_unpool
 
 SMALL = {"num_classes": 5, "width": 1 / 16, "fc_features": 32}
 
-# Paper, configuration table; model/DeconvNet/DeconvNet_inference_deploy.prototxt: name -> kernel [h, w, in, out].
+# Kernel shapes [h, w, in, out] by layer, from the paper's configuration table and the original's
+# model/DeconvNet/DeconvNet_inference_deploy.prototxt.
 KERNELS = {
     "conv1_1": (3, 3, 3, 64),
     "conv1_2": (3, 3, 64, 64),
@@ -62,7 +63,7 @@ def abstract_variables(net, size=224):
 
 
 def randomized(variables, rng):
-    """Random values for everything, kept in the range in which activations neither vanish nor explode."""
+    """Returns random variables in a range in which activations neither vanish nor explode."""
 
     def draw(path, leaf):
         if path[-1].key == "kernel":
@@ -106,7 +107,7 @@ def test_other_sizes_are_refused_with_the_next_ones_that_fit(size):
 
 
 def test_initialisation_and_loss_of_the_full_network_before_training(rng):
-    """Encoder ready for batch normalisation, the rest as the original; all classes equally likely: loss ln 21."""
+    """The encoder suits batch normalisation, the rest equals the original, and all classes are equally likely."""
     net = DeconvNet(num_classes=21, fc_features=256)
     images = jnp.asarray(rng.uniform(-120, 150, (2, 224, 224, 3)), jnp.float32)
     variables = jax.jit(net.init)(jax.random.key(1), images)
@@ -134,7 +135,7 @@ def test_batch_statistics_are_running_averages_and_used_only_at_test_time(rng):
     np.testing.assert_allclose(after["var"], 0.75 * before["var"] + 0.25 * conv.var((0, 1, 2)), rtol=1e-3)
     apply = jax.jit(net.apply)
     both, alone = apply(variables, images), apply(variables, images[:1])
-    # On average: where two values of a window are almost equal, rounding may move a single switch.
+    # Compares averages: where two values of a window are almost equal, rounding may move a single switch.
     assert np.abs(both[:1] - alone).mean() < 1e-4 * np.abs(alone).mean()
 
 
@@ -146,11 +147,11 @@ def test_bfloat16_computes_in_bfloat16_with_float32_outside(rng):
     exact, coarse = (jax.jit(net.apply)(variables, images) for net in (net32, net16))
     assert coarse.dtype == jnp.float32
     error = np.abs(coarse - exact).mean() / np.abs(exact).mean()
-    assert 1e-4 < error < 0.7  # rounded, and switches flip; of unrelated functions it would be about 1.4
+    assert 1e-4 < error < 0.7  # Rounding flips switches; unrelated outputs would give about 1.4.
 
 
 def test_whole_network_equals_pytorch_with_gradients(rng):
-    """In float64, so that no switch flips by rounding and the tolerance is tight; layers are compared in float32."""
+    """Uses float64, so that rounding flips no switch and the tolerance is tight; other tests compare float32."""
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
     with jax.enable_x64(True):
         net = DeconvNet(**SMALL, dtype=jnp.float64)
@@ -172,7 +173,7 @@ def test_whole_network_equals_pytorch_with_gradients(rng):
     assert set(leaves) == {(layer, part) for layer, parts in gradients.items() for part in parts}
     for (layer, part), tensor in leaves.items():
         if part == "bias" and "bn" not in layer and layer != "seg-score-voc":
-            continue  # zero up to rounding: batch normalisation removes it
+            continue  # Zero up to rounding, because batch normalisation removes it.
         assert relative_error(gradients[layer][part], tensor.grad.numpy()) < 1e-5, f"{layer}/{part}"
 
 
@@ -189,7 +190,7 @@ def test_smooth_init_turns_channels_and_interpolates(rng):
 
 
 def test_smooth_init_hands_on_what_unpooling_scatters(rng):
-    """A map that is constant in space, unpooled to random places: how constant is what a new layer makes of it?"""
+    """Unpools a constant map to random places and measures how constant a new layer's output is."""
     values = np.broadcast_to(rng.normal(size=64), (1, 16, 16, 64)).astype(np.float32)
     rows, columns = np.mgrid[:16, :16] * 2
     within = rng.integers(0, 2, (2, 1, 16, 16, 64))
@@ -222,9 +223,9 @@ def test_an_unknown_decoder_init_is_refused():
 
 @pytest.mark.parametrize("unpooling", ["corner", "nearest"])
 def test_other_unpoolings_put_values_elsewhere(rng, unpooling):
-    """The score map of a network whose decoder hands its values on: only where they are put differs."""
+    """The values are the same in every mode; only their places differ."""
     x = jnp.asarray(rng.standard_normal((2, 3, 5, 4)), jnp.float32)
-    nowhere = jnp.full(x.shape, -1)  # what pooling found does not matter
+    nowhere = jnp.full(x.shape, -1)  # The places that pooling found must not matter.
     found = np.asarray(DeconvNet(**SMALL, unpooling=unpooling)._unpool(x, nowhere, (6, 10)))
     expected = np.zeros((2, 6, 10, 4), np.float32)
     for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)) if unpooling == "nearest" else ((0, 0),):
@@ -238,7 +239,7 @@ def test_an_unknown_unpooling(rng):
 
 
 def test_without_batch_normalisation_it_can_learn_too(rng):
-    """Gradients reach every layer, and there is nothing to normalise."""
+    """Gradients reach every layer, and there are no statistics."""
     net = DeconvNet(**SMALL, batch_norm=False)
     images = jnp.asarray(rng.standard_normal((2, 224, 224, 3)) * 50, jnp.float32)
     variables = randomized(abstract_variables(net), rng)
@@ -250,10 +251,10 @@ def test_without_batch_normalisation_it_can_learn_too(rng):
 
 @pytest.mark.parametrize(("dtype", "kept", "without"), [("float32", 46, 209), ("bfloat16", 24, 105)])
 def test_rematerialisation_keeps_what_its_docstring_says(monkeypatch, dtype, kept, without):
-    """Megabytes for the backward pass, an image of 224 more: computed from shapes, as accelerators have them."""
+    """Checks the MB kept for the backward pass per 224x224 image, from the shapes that accelerators keep."""
     monkeypatch.setattr(lax, "platform_dependent", lambda *arguments, default, **_: default(*arguments))
 
-    count = 11  # divides no size of a kernel
+    count = 11  # Divides no kernel size, so it marks the batch axis.
 
     def residuals(remat):
         net = DeconvNet(21, remat=remat, dtype=jnp.dtype(dtype))

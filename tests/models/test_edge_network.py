@@ -1,4 +1,4 @@
-"""The edge network: its size, against PyTorch with the same parameters, and where its answers come from."""
+"""Tests the edge network: its size, its outputs against PyTorch, and which pixels they depend on."""
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from deconvnet_jax.models import EdgeNetwork, count_parameters
 
 @pytest.fixture
 def params(rng):
-    """As the network would be initialised, with biases."""
+    """Returns initial parameters of the network, but with random biases."""
     image = jax.ShapeDtypeStruct((1, 32, 32, 3), np.uint8)
     shapes = jax.eval_shape(EdgeNetwork().init, jax.random.key(0), image)["params"]
     scale = {4: lambda shape: np.sqrt(2 / np.prod(shape[:3])), 1: lambda shape: 0.1}
@@ -23,7 +23,7 @@ def in_torch(params, images):
     def conv(x, name, stride=1):
         kernel = torch.from_numpy(params[name]["kernel"].transpose(3, 2, 0, 1))
         size = kernel.shape[-1]
-        if stride == 2:  # "SAME" in JAX: one pixel more below and to the right
+        if stride == 2:  # JAX's "SAME" pads one more pixel below and at the right.
             x = functional.pad(x, (0, 1, 0, 1))
         return functional.conv2d(
             x, kernel, torch.from_numpy(params[name]["bias"]), stride, 0 if stride == 2 else size // 2

@@ -1,4 +1,4 @@
-"""FCN-8s: shapes, initialisation, dropout. Its numbers are compared in tests/weights/test_fcn8s.py."""
+"""Tests shapes, initialisation and dropout of FCN-8s; tests/weights/test_fcn8s.py compares its outputs."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ NET = FCN8s(num_classes=3, width=1 / 32, fc_features=8)
 
 
 def test_number_of_parameters():
-    """VGG-16 up to fc7 (134,260,544), and by hand the score layers and the three upsamplings."""
+    """Adds VGG-16 up to fc7 (134,260,544), the score layers and the three upsamplings, counted by hand."""
     net = FCN8s()
     variables = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     scores = 21 * (4096 + 512 + 256 + 3)
@@ -27,12 +27,12 @@ def test_any_size(size):
 
 @pytest.mark.parametrize(("k", "stride"), [(4, 2), (16, 8)])
 def test_upsampling_starts_as_bilinear_interpolation(k, stride):
-    """A plane stays a plane."""
+    """Interpolating a linear ramp gives a linear ramp."""
     kernel = bilinear_init(jax.random.key(0), (k, k, 1, 1))
     rows, columns = np.mgrid[:6, :5]
     plane = jnp.asarray(3.0 * rows - 2 * columns + 1, jnp.float32)[None, :, :, None]
     y = jax.lax.conv_transpose(plane, kernel, (stride, stride), "VALID")[0, :, :, 0]
-    at = [(np.arange(size) - (k - 1) / 2) / stride for size in y.shape]  # positions in the small map
+    at = [(np.arange(size) - (k - 1) / 2) / stride for size in y.shape]  # Positions in the small map.
     expected = 3 * at[0][:, None] - 2 * at[1] + 1
     inside = [(a >= 0) & (a <= size - 1) for a, size in zip(at, (6, 5), strict=True)]
     inside = np.ix_(*inside)

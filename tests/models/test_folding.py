@@ -1,4 +1,4 @@
-"""Folded batch normalisation: the same outputs from fewer numbers."""
+"""Tests folded batch normalisation: equal outputs from fewer numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ NET = DeconvNet(num_classes=3, width=1 / 32, fc_features=16, fc_window=1, bn_eps
 
 
 def random_variables(rng, dtype):
-    """Values for everything, kept in the range in which activations neither vanish nor explode."""
+    """Returns random variables in a range in which activations neither vanish nor explode."""
 
     def draw(path, leaf):
         if path[-1].key == "kernel":
@@ -25,7 +25,7 @@ def random_variables(rng, dtype):
 
 
 def test_same_outputs(rng):
-    """In float64, so that no switch flips by rounding."""
+    """Uses float64, so that rounding flips no switch."""
     images = rng.uniform(-3, 3, (2, 64, 64, 3)).astype(np.float32)
     with jax.enable_x64(True):
         net = NET.clone(dtype=jnp.float64)

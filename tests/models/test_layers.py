@@ -1,4 +1,4 @@
-"""Layers and their gradients beside PyTorch's, flax's and the original's."""
+"""Tests layers and their gradients against PyTorch, Flax and the original."""
 
 import flax.linen as nn
 import jax
@@ -34,7 +34,7 @@ def test_full_deconv_equals_flax_with_gradients(rng, shape):
     )
 
 
-# Layer, its input, PyTorch's function of (functional, input, kernel as we store it, bias)
+# Each case is (layer, its input, PyTorch's function of (functional, input, kernel as we store it, bias)).
 LAYERS = {
     "conv3x3": (
         Conv3x3(6, gaussian_init),
@@ -86,7 +86,7 @@ def test_layers_equal_pytorch_in_float32_with_gradients(rng, name):
 
 @pytest.mark.parametrize("layer", [Conv3x3(6, gaussian_init), ScoreConv(5)])
 def test_spare_channels_change_nothing(rng, monkeypatch, layer):
-    """What a GPU computes, computed on the CPU: zeros are added to the channels, and all else stays."""
+    """Runs the form for GPUs, which pads channels with zeros, on the CPU."""
     x = jnp.asarray(rng.standard_normal((2, 6, 5, 3)), jnp.float32)
     params = jax.tree.map(
         lambda p: jnp.asarray(rng.standard_normal(p.shape), p.dtype), layer.init(jax.random.key(0), x)
@@ -111,7 +111,7 @@ def test_spare_channels_change_nothing(rng, monkeypatch, layer):
 
 @pytest.mark.accelerator
 def test_gradients_in_bfloat16_are_added_up_in_float32(rng):
-    """Of fc6-deconv's 49 places; rounded after every one, the error would be four times as large."""
+    """Sums over fc6-deconv's 49 places; rounding after each place would give four times the error."""
     x, kernel = rng.standard_normal((8, 1, 1, 64)), rng.standard_normal((7, 7, 64, 64))
     upstream = rng.standard_normal((8, 7, 7, 64))
     layer = FullDeconv(64, 7, dtype=jnp.bfloat16)
@@ -125,7 +125,7 @@ def test_gradients_in_bfloat16_are_added_up_in_float32(rng):
 
 @pytest.mark.parametrize("case", ["deconv_k3p1", "deconv_k7_from_1x1"])
 def test_deconvolutions_equal_caffe(real_data, case):
-    """The original's own layer; its blob is [in, out, h, w]."""
+    """Compares with the original's own layer, whose kernel is [in, out, h, w]."""
     with np.load(real_data / "caffe_reference/unit_layers.npz") as file:
         x, blob, bias, expected = (file[f"{case}/{name}"] for name in ("in0", "param0", "param1", "out.l:0"))
     kernel = blob.transpose(2, 3, 0, 1)[::-1, ::-1]
@@ -174,7 +174,7 @@ def test_batch_norm_relu_equals_pytorch_with_gradients(rng, shape):
 
 
 def test_batch_norm_relu_has_flaxs_parameters_and_its_results(rng):
-    """Checkpoints of either are the other's."""
+    """Checkpoints of the two layers are interchangeable."""
     x = rng.normal(0.7, 2, (3, 5, 4, 6)).astype(np.float32)
     ours, theirs = BatchNormRelu(**NORM), nn.BatchNorm(**NORM)
     fresh = ours.init(jax.random.key(0), x, True)
@@ -189,7 +189,7 @@ def test_batch_norm_relu_has_flaxs_parameters_and_its_results(rng):
 
 @pytest.mark.parametrize("train", [False, True])
 def test_batch_norm_relu_with_pooling_is_one_after_the_other(rng, train):
-    """Values and numbers bit for bit; the sums of gradients are taken over maxima alone."""
+    """Values and numbers are bit-identical; sums of gradients run over maxima only."""
     layer, variables = BatchNormRelu(**NORM), random_norm(rng, 5)
     x = jnp.asarray(rng.normal(0.7, 2, (3, 8, 6, 5)), jnp.float32)
 
@@ -211,7 +211,7 @@ def test_batch_norm_relu_with_pooling_is_one_after_the_other(rng, train):
 
 
 def test_batch_norm_relu_over_devices_is_that_of_all_crops(rng):
-    """In groups of two devices; gradients of the sum of all devices' losses."""
+    """Uses groups of two devices, and gradients of the sum of all devices' losses."""
     devices, size = 4, 3
     x = rng.normal(0.7, 2, (devices, size, 4, 4, 5)).astype(np.float32)
     upstream = rng.standard_normal(x.shape).astype(np.float32)
@@ -240,7 +240,7 @@ def test_batch_norm_relu_over_devices_is_that_of_all_crops(rng):
 
 @pytest.mark.accelerator
 def test_batch_norm_relu_in_bfloat16_has_statistics_in_float32(rng):
-    x = jnp.asarray(rng.normal(30, 1, (4, 32, 32, 3)), jnp.bfloat16)  # in bfloat16 a sum of these stops growing
+    x = jnp.asarray(rng.normal(30, 1, (4, 32, 32, 3)), jnp.bfloat16)  # A bfloat16 sum of these would stop growing.
     y, updates = BatchNormRelu(**NORM, dtype=jnp.bfloat16).apply(random_norm(rng, 3), x, True, mutable=["batch_stats"])
     assert y.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {np.dtype(np.float32)}

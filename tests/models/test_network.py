@@ -1,4 +1,4 @@
-"""Descriptions of networks as JSON."""
+"""Tests the JSON descriptions of networks."""
 
 import json
 

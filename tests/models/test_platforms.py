@@ -1,4 +1,4 @@
-"""A program that is traced here and lowered for another platform has the forms that were made for that one."""
+"""Tests that a program traced here and lowered for another platform uses the forms for that platform."""
 
 import re
 
@@ -14,7 +14,9 @@ from deconvnet_jax.training import step
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 CONVOLUTIONS = 26
-NET = DeconvNet(num_classes=21, width=1 / 8, fc_features=8, fc_window=1)  # all maps but the image have 8 n channels
+NET = DeconvNet(
+    num_classes=21, width=1 / 8, fc_features=8, fc_window=1
+)  # All maps but the image have multiples of 8 channels.
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +28,13 @@ def nobody_asks_for_the_backend(monkeypatch):
 
 
 def lowered(function, *arguments):
-    """StableHLO for each platform, of a function that is traced once."""
+    """Returns the StableHLO for each platform of a function that is traced once."""
     traced = jax.jit(lambda *arguments: function(*arguments)).trace(*arguments)
     return {name: traced.lower(lowering_platforms=(name,)).as_text() for name in PLATFORMS}
 
 
 def where(texts, pattern):
-    """The platforms in whose program a line matches."""
+    """Returns the platforms in whose program a line matches."""
     return [name for name, text in texts.items() if re.search(pattern, text)]
 
 
@@ -53,7 +55,7 @@ def gradients(variables, images):
     return jax.grad(loss)(variables["params"])
 
 
-# Beside them every platform has zeros of these shapes: gradients would need them in another form. XLA removes those.
+# Every platform also has zeros of these shapes for gradients in another form. XLA removes them.
 WIDENED = [
     r"stablehlo.pad .*tensor<1x32x32x3xf32>.*tensor<1x32x32x8xf32>",
     r"stablehlo.pad .*tensor<3x3x3x8xf32>.*tensor<3x3x8x8xf32>",
@@ -62,21 +64,21 @@ WIDENED = [
 
 
 def test_a_network_and_its_gradients():
-    """CPUs keep what convolutions read, and add up by products; GPUs get more channels; TPUs what is written."""
+    """CPUs keep inputs of convolutions and sum by products; GPUs pad channels; TPUs run the code as written."""
     texts = lowered(gradients, *network())
     kept = {name: text.count("stablehlo.while") for name, text in texts.items()}
     assert kept == {"cpu": 2 * CONVOLUTIONS, "cuda": 0, "tpu": 0}
     for pattern in WIDENED:
         assert where(texts, pattern) == ["cuda"]
     products = {name: text.count("stablehlo.dot_general") for name, text in texts.items()}
-    assert products["cpu"] > products["tpu"] == products["cuda"] + 3  # scores and their gradients
+    assert products["cpu"] > products["tpu"] == products["cuda"] + 3  # The scores and their gradients.
     convolutions = {name: text.count("stablehlo.convolution") for name, text in texts.items()}
-    assert convolutions["tpu"] == 3 * CONVOLUTIONS - 1  # the image needs no gradient
+    assert convolutions["tpu"] == 3 * CONVOLUTIONS - 1  # The image needs no gradient.
     assert convolutions["cuda"] == convolutions["tpu"] + 3
 
 
 def test_an_exported_network_has_every_form():
-    """Loaded on a CPU, nothing of the others is left."""
+    """A program loaded on a CPU contains none of the other platforms' forms."""
     exported = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(*network())
     text = exported.mlir_module()
     assert "stablehlo.case" in text
@@ -90,7 +92,7 @@ def test_an_exported_network_has_every_form():
 
 
 def test_micro_batches():
-    """A loop, but on a CPU, one after the other."""
+    """Micro-batches are a loop, but CPU programs contain them one after the other."""
     batch = {"image": jax.ShapeDtypeStruct((3, 4, 2), jnp.float32)}
 
     def sines(index, crops, before):
@@ -111,7 +113,7 @@ def test_convolution():
     texts = lowered(gradient_of_kernel, x, kernel)
     assert where(texts, "stablehlo.while") == ["cpu"]
     assert where(texts, "stablehlo.pad .*tensor<2x6x5x8xf32>") == ["cuda"]
-    assert where(texts, "tensor<3x6x5x2xf32>") == ["cpu"]  # transposed by hand
+    assert where(texts, "tensor<3x6x5x2xf32>") == ["cpu"]  # Only this form transposes the map itself.
     texts = lowered(gradient_of_kernel, jnp.zeros((2, 6, 5, 16)), jnp.zeros((3, 3, 16, 4)))
     assert where(texts, "stablehlo.pad") == []
 
@@ -123,7 +125,7 @@ def test_sums(function):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_dense_crf(rng, known):
-    """Rows of 21 classes: with 11 more on a CPU, whether the image's lattice is known or part of the program."""
+    """Rows of 21 classes get 11 more on a CPU, with the lattice known or computed inside the program."""
     unary = rng.random((6, 8, 21), np.float32)
     image = rng.integers(0, 256, (6, 8, 3), np.uint8)
     if known:
