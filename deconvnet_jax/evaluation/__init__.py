@@ -1,4 +1,4 @@
-"""Evaluation: confusion matrix, scores, contours, objects, recall of boxes, edges, where a submission to VOC goes."""
+"""Evaluation: confusion matrix, segmentation scores, boundary F1, object scores, box recall, edges, VOC submissions."""
 
 from deconvnet_jax.evaluation.boundary_f1 import boundary_f1, mean_boundary_f1
 from deconvnet_jax.evaluation.confusion import confusion_matrix

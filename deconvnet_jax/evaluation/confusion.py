@@ -1,4 +1,4 @@
-"""Counting which class was taken for which."""
+"""The confusion matrix, and checks of label maps against predictions."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,19 +10,30 @@ from deconvnet_jax.labels import IGNORE, check_ignore_label
 def confusion_matrix(
     labels: ArrayLike, predictions: ArrayLike, num_classes: int, ignore_label: int = IGNORE
 ) -> np.ndarray:
-    """Counts pixels by true and by predicted class. Matrices of several images add up to that of the set.
+    """Returns the number of pixels for every pair of true and predicted class.
+
+    The matrices of several images add up to the matrix of the set.
 
     Args:
-      labels: integers of any shape, class ids 0..num_classes-1 or `ignore_label`.
-      predictions: integers of the same shape, class ids; may be anything where the label is ignored.
-      num_classes: K.
-      ignore_label: id of pixels that do not count; no class's.
+      labels: ground truth, integers of any shape, class ids 0..num_classes-1 or `ignore_label`.
+      predictions: integers of the same shape, class ids; any integer where the label is ignored.
+      num_classes: number of classes K.
+      ignore_label: id of pixels that do not count; it must not be the id of a class.
 
     Returns:
-      int64 [K, K]: rows are the truth, columns the prediction.
+      int64 [K, K]: rows are the ground truth, columns the prediction.
 
     Raises:
-      InputError: for different shapes, numbers that are no integers, or other ids.
+      InputError: if the shapes differ, the arrays are not integers, or an id is unknown.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax import confusion_matrix
+      >>> labels = np.array([[0, 0, 1], [1, 1, 255]])  # 255 is ignored
+      >>> predictions = np.array([[0, 1, 1], [1, 1, 0]])
+      >>> confusion_matrix(labels, predictions, num_classes=2)
+      array([[1, 1],
+             [0, 3]])
     """
     labels, predictions = checked_pair(labels, predictions, num_classes, ignore_label)
     counts = labels != ignore_label
@@ -35,11 +46,19 @@ def confusion_matrix(
 def checked_pair(
     labels: ArrayLike, predictions: ArrayLike, num_classes: int, ignore_label: int = IGNORE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as arrays.
+    """Returns labels and predictions as arrays, after checking that they fit each other.
+
+    Args:
+      labels: ground truth, integers of any shape, class ids 0..num_classes-1 or `ignore_label`.
+      predictions: integers of the same shape, class ids; any integer where the label is ignored.
+      num_classes: number of classes.
+      ignore_label: id of pixels that do not count; it must not be the id of a class.
+
+    Returns:
+      Both as NumPy arrays, in their own dtypes.
 
     Raises:
-      InputError: for different shapes, numbers that are no integers, or ids that there are not; a prediction may be
-        anything where the label is ignored.
+      InputError: if the shapes differ, the arrays are not integers, or an id is unknown.
     """
     check_ignore_label(num_classes, ignore_label)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
@@ -58,7 +77,7 @@ def checked_pair(
 
 def _check_integers(name: str, array: np.ndarray) -> None:
     if not np.issubdtype(array.dtype, np.integer):
-        raise InputError(f"{name} are {array.dtype}; expected integer class ids, one a pixel (of scores, the argmax)")
+        raise InputError(f"{name} are {array.dtype}; expected integer class ids; take the argmax of scores")
 
 
 def _check_ids(name: str, ids: np.ndarray, num_classes: int, also: str) -> None:

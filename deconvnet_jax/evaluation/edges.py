@@ -1,4 +1,4 @@
-"""How well an edge map finds the boundaries that people drew."""
+"""Scores of an edge map against the boundaries that people drew."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -6,17 +6,19 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-TOLERANCE = 0.0075  # of the image's diagonal (BSDS500's benchmark)
+TOLERANCE = 0.0075  # Fraction of the image's diagonal, as in BSDS500's benchmark.
 THRESHOLDS = np.arange(1, 34) / 34
 
 
 class EdgeScores(NamedTuple):
-    """Attributes:
-    ods: F-measure at the threshold that is best for all images together.
-    ois: the same with the best threshold of each image.
-    threshold: the one of `ods`.
-    precision: at that threshold.
-    recall: at that threshold.
+    """Scores of the edge maps of a set of images, fractions 0..1.
+
+    Attributes:
+      ods: F-measure at the one threshold that is best for all images together (optimal data set scale).
+      ois: F-measure with the best threshold of each image (optimal image scale).
+      threshold: the threshold of `ods`.
+      precision: precision at that threshold.
+      recall: recall at that threshold.
     """
 
     ods: float
@@ -27,19 +29,22 @@ class EdgeScores(NamedTuple):
 
 
 def edge_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.ndarray = THRESHOLDS) -> EdgeScores:
-    """Scores thinned edge maps against the boundaries of several annotators.
+    """Returns the scores of thinned edge maps against the boundaries of several annotators.
 
-    Precision is the share of predicted pixels with an annotated one within 0.75 % of the image's diagonal; recall the
-    share of annotated pixels, each counted as often as people drew it, with a predicted one as near. BSDS500's own
-    benchmark matches pixels one to one and with every person's map apart, which merged maps do not allow: this is the
-    more lenient measure of the two, by a few hundredths.
+    Precision is the share of predicted pixels with an annotated pixel within 0.75 % of the image's diagonal. Recall is
+    the share of annotated pixels with a predicted pixel as near; each counts as often as people drew it. BSDS500's own
+    benchmark matches pixels one to one and with each annotator separately, which merged maps do not allow. The measure
+    here is more lenient by a few hundredths.
 
     Args:
-      pairs: of each image the edge map, float [H, W] in 0..1, thinned (`ops.edge_maps.thin_edges`), and the share of
-        people who drew a boundary, float [H, W] in 0..1.
-      thresholds: of the edge map, [T], ascending.
+      pairs: for each image the thinned edge map, float [H, W] in 0..1 (`ops.thin_edges`), and the share of people who
+        drew a boundary at each pixel, float [H, W] in 0..1.
+      thresholds: thresholds of the edge map to try, float [T], ascending.
+
+    Returns:
+      The scores of the set; 0 where nothing is predicted, drawn or right.
     """
-    counts = np.array([_counts(edges, share, thresholds) for edges, share in pairs])  # [images, T, 4]
+    counts = np.array([_counts(edges, share, thresholds) for edges, share in pairs])  # Shape [images, T, 4].
     total = _f_measure(counts.sum(axis=0))
     best = int(total[:, 0].argmax())
     each = np.array([of_image[_f_measure(of_image)[:, 0].argmax()] for of_image in counts])
@@ -53,7 +58,10 @@ def edge_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.n
 
 
 def _counts(edges: np.ndarray, share: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """At every threshold: predicted pixels that are right, all; annotated pixels that are found, all; [T, 4]."""
+    """Returns four counts per threshold, [T, 4].
+
+    They are: right predicted pixels, all predicted pixels, found annotated pixels, all annotated pixels.
+    """
     radius = TOLERANCE * np.hypot(*edges.shape)
     right = distances_to(share > 0) <= radius
     drawn = share.sum()
@@ -66,14 +74,21 @@ def _counts(edges: np.ndarray, share: np.ndarray, thresholds: np.ndarray) -> np.
 
 
 def distances_to(mask: np.ndarray) -> np.ndarray:
-    """Of every pixel to the nearest one of a bool mask [H, W]: float32 [H, W], in pixels; infinite without any."""
+    """Returns the distance in pixels from every pixel to the nearest pixel of a mask.
+
+    Args:
+      mask: bool [H, W].
+
+    Returns:
+      float32 [H, W]; 0 inside the mask, infinite everywhere if the mask is empty.
+    """
     if not mask.any():
         return np.full(mask.shape, np.inf, np.float32)
     return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
 
 
 def _f_measure(counts: np.ndarray) -> np.ndarray:
-    """F, precision and recall from counts [T, 4]; 0 where nothing is predicted, drawn or right."""
+    """Returns F-measure, precision and recall from counts [T, 4]; 0 where nothing is predicted, drawn or right."""
     precision = counts[:, 0] / np.maximum(counts[:, 1], 1)
     recall = counts[:, 2] / np.maximum(counts[:, 3], 1e-9)
     return np.stack([2 * precision * recall / np.maximum(precision + recall, 1e-9), precision, recall], axis=1)

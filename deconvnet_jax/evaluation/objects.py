@@ -1,4 +1,4 @@
-"""How well single objects are segmented, small ones and large ones, and how many of them boxes find."""
+"""Scores of single objects, by their size, and the share of objects that box proposals find."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,17 +8,18 @@ import numpy as np
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import IGNORE
 
-ENLARGED = 1.2  # the object's box, in which pixels of its class are held against it; as the network's windows
-SIZES = {"small": (0.0, 0.02), "medium": (0.02, 0.1), "large": (0.1, 1.0)}  # share of the image's pixels, from and to
+ENLARGED = 1.2  # Factor on the sides of an object's box, as for the network's windows; predictions inside count.
+# An object belongs to a size if its fraction of the image's pixels is above the first number, up to the second.
+SIZES = {"small": (0.0, 0.02), "medium": (0.02, 0.1), "large": (0.1, 1.0)}
 
 
 class ObjectScore(NamedTuple):
-    """One annotated object.
+    """Score of one annotated object.
 
     Attributes:
-      class_id: its class.
-      share: of the image's pixels.
-      iou: of its mask and of what was predicted around it.
+      class_id: class of the object.
+      share: fraction of the image's pixels that the object covers.
+      iou: intersection over union of its mask and the prediction around it.
     """
 
     class_id: int
@@ -29,23 +30,26 @@ class ObjectScore(NamedTuple):
 def object_scores(
     labels: np.ndarray, instances: np.ndarray, predictions: np.ndarray, ignore_label: int = IGNORE
 ) -> list[ObjectScore]:
-    """The intersection over union of every annotated object of one image, each as heavy as any other.
+    """Returns the intersection over union of every annotated object of one image.
 
-    A semantic segmentation says classes, not objects. What counts as predicted for an object are the pixels of its
-    class in its box, enlarged 1.2 times, that no other object of the class is at.
+    A semantic segmentation has classes but no objects. So the prediction for an object is: the pixels of its class
+    inside its box, enlarged 1.2 times, except pixels of other objects of the same class.
 
     Args:
-      labels: integers [H, W], class ids, 0 for background, `ignore_label` for pixels that do not count.
-      instances: integers [H, W], the objects' numbers from 1; 0 and `ignore_label` for none.
+      labels: ground truth, integers [H, W], class ids; 0 is background, `ignore_label` marks pixels that do not count.
+      instances: integers [H, W], number of the object at each pixel, from 1; 0 and `ignore_label` mean no object.
       predictions: integers [H, W], class ids.
-      ignore_label: see above.
+      ignore_label: id of pixels that do not count.
+
+    Returns:
+      One score per object, by ascending object number. An object without a labelled pixel is left out.
 
     Raises:
-      InputError: for different shapes.
+      InputError: if the shapes differ.
     """
     if not labels.shape == instances.shape == predictions.shape:
         shapes = ", ".join(str(array.shape) for array in (labels, instances, predictions))
-        raise InputError(f"labels, instances and predictions differ in shape: {shapes}")
+        raise InputError(f"labels, instances and predictions have shapes {shapes}; expected one shape [H, W]")
     scores = []
     for number in np.unique(instances):
         if number in (0, ignore_label):
@@ -63,7 +67,14 @@ def object_scores(
 
 
 def sums_by_size(scores: list[ObjectScore]) -> np.ndarray:
-    """For every one of SIZES the sum of IoUs and the number of objects, float64 [3, 2]; sums of images add up."""
+    """Returns the sum of IoUs and the number of objects in each size class of SIZES; sums of images add up.
+
+    Args:
+      scores: from `object_scores`.
+
+    Returns:
+      float64 [3, 2], rows in the order of SIZES: (sum of IoUs, number of objects).
+    """
     sums = np.zeros((len(SIZES), 2))
     for score in scores:
         for i, (low, high) in enumerate(SIZES.values()):
@@ -73,15 +84,15 @@ def sums_by_size(scores: list[ObjectScore]) -> np.ndarray:
 
 
 def box_recall(overlaps: Sequence[np.ndarray], counts: Sequence[int], thresholds: Sequence[float]) -> np.ndarray:
-    """The share of objects that one of the first boxes overlaps well enough.
+    """Returns the share of objects that at least one of the first boxes overlaps well enough.
 
     Args:
-      overlaps: of each image, intersection over union [boxes, objects], boxes best first (`ops.box_iou`).
-      counts: how many of the first boxes are looked at.
-      thresholds: what counts as found.
+      overlaps: for each image the IoU of every box with every object, [boxes, objects], best box first (`ops.box_iou`).
+      counts: numbers of first boxes to consider, for example [10, 50, 2000].
+      thresholds: least IoUs at which an object counts as found.
 
     Returns:
-      float64 [counts, thresholds], 0..1; NaN if there is no object.
+      float64 [len(counts), len(thresholds)], 0..1; NaN if there is no object.
     """
     objects = sum(of_image.shape[1] for of_image in overlaps)
     found = np.zeros((len(counts), len(thresholds)))
@@ -93,7 +104,7 @@ def box_recall(overlaps: Sequence[np.ndarray], counts: Sequence[int], thresholds
 
 
 def _around(mask: np.ndarray) -> np.ndarray:
-    """The box of a mask, enlarged, as a mask."""
+    """Returns the enlarged bounding box of a mask, as a mask."""
     box = np.ones(mask.shape, bool)
     for axis in (0, 1):
         places = np.flatnonzero(mask.any(axis=1 - axis))

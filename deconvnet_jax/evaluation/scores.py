@@ -1,4 +1,4 @@
-"""Scores of a confusion matrix, by the rules of the VOC devkit, and a table of them for people."""
+"""Scores of a confusion matrix by the rules of the VOC devkit, and a table that shows them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,24 +11,31 @@ from deconvnet_jax.errors import InputError
 
 
 def segmentation_scores(matrix: np.ndarray, class_names: Sequence[str] | None = None) -> dict[str, Any]:
-    """The scores of a whole set, all fractions 0..1, ready for strict JSON.
+    """Returns the scores of a set of images from its confusion matrix, as fractions 0..1 that strict JSON can hold.
 
-    A class's IoU is correct / (true + predicted - correct) pixels, and the mean is over all classes, as in the VOC
-    devkit (VOCevalseg.m). There, a class without a single true or predicted pixel makes the mean NaN (0 / 0; it does
-    not happen on VOC). Here such a class has IoU None and is left out of the mean; a class that is predicted but
-    occurs nowhere in the truth counts as 0, as in the devkit.
+    The IoU of a class is correct / (true + predicted - correct) pixels. The mean runs over all classes, as in the VOC
+    devkit (VOCevalseg.m). A class that is predicted but absent from the ground truth counts as 0, as in the devkit. A
+    class without any true or predicted pixel has IoU None and is left out of the mean. (In the devkit it makes the mean
+    NaN, by 0 / 0; this does not happen on VOC.)
 
     Args:
-      matrix: [K, K] pixel counts from `confusion_matrix`: rows are the truth, columns the prediction.
-      class_names: K different names; the ids as text by default.
+      matrix: pixel counts [K, K] from `confusion_matrix`: rows are the ground truth, columns the prediction.
+      class_names: K different names. None uses the ids as text.
 
     Returns:
-      "mean_iou"; "mean_iou_present", the mean over the classes that occur in the truth alone; "pixel_accuracy";
-      "mean_accuracy" and "frequency_weighted_iou", over the classes that occur in the truth; and by class name
-      "iou_per_class" and "accuracy_per_class" (float, or None where undefined) and "pixels_per_class" (int, truth).
+      "mean_iou", over all classes; "mean_iou_present", "mean_accuracy" and "frequency_weighted_iou", over the classes
+      in the ground truth; "pixel_accuracy"; and by class name "iou_per_class" and "accuracy_per_class" (float, None
+      where undefined) and "pixels_per_class" (int, pixels in the ground truth).
 
     Raises:
       InputError: if the matrix is not square, has no pixel at all, or the names do not fit.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax import segmentation_scores
+      >>> scores = segmentation_scores(np.array([[6, 2], [0, 2]]), ["background", "cat"])
+      >>> scores["mean_iou"], scores["iou_per_class"]
+      (0.625, {'background': 0.75, 'cat': 0.5})
     """
     matrix = np.asarray(matrix)
     names = _checked_names(matrix, class_names)
@@ -49,8 +56,9 @@ def segmentation_scores(matrix: np.ndarray, class_names: Sequence[str] | None = 
 
 
 def scores_table(scores: dict[str, Any]) -> Table:
-    """The scores in percent, one row a class with its pixels in the truth, the means below; contours and objects, where
-    `tally.Tally` counted them.
+    """Returns a table of the scores in percent: one row per class with its pixels in the ground truth, then the means.
+
+    It also shows boundary F1 and object scores if `scores` has them (from `Tally.scores`).
     """
     table = Table("class", title="segmentation scores", title_justify="left")
     contours = scores.get("boundary_f1_per_class")
@@ -75,18 +83,17 @@ def scores_table(scores: dict[str, Any]) -> Table:
 
 
 def submission_folder(split: str) -> Path:
-    """Returns the folder for NAME.png in an archive for the server of VOC's challenge.
+    """Returns the folder for the files NAME.png inside an archive for VOC's evaluation server.
 
-    It is that of competition 6: segmentation, any training data.
-
-    VOC 2012 development kit, section "Segmentation"; competition 6 because VGG-16 begins with ImageNet's weights.
+    The folder is that of competition 6, segmentation with any training data, because VGG-16 starts from ImageNet
+    weights (VOC 2012 development kit, section "Segmentation").
     """
     return Path("results/VOC2012/Segmentation") / f"comp6_{split}_cls"
 
 
 def _checked_names(matrix: np.ndarray, class_names: Sequence[str] | None) -> list[str]:
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"a confusion matrix is square, got shape {matrix.shape}; make it with confusion_matrix")
+        raise InputError(f"the confusion matrix has shape {matrix.shape}; expected [K, K] from confusion_matrix")
     if not matrix.sum() > 0:
         raise InputError("the confusion matrix is empty: no pixel is annotated; check the masks for ids other than 255")
     names = [str(i) for i in range(len(matrix))] if class_names is None else list(class_names)
@@ -96,7 +103,7 @@ def _checked_names(matrix: np.ndarray, class_names: Sequence[str] | None) -> lis
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """float64, NaN for x / 0."""
+    """Returns the quotient as float64, NaN where the denominator is 0."""
     result = np.full(len(numerator), np.nan)
     return np.divide(numerator, denominator, out=result, where=denominator > 0)
 
@@ -110,5 +117,5 @@ def _percent(value: float | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Rich would take [text] in a class name for markup."""
+    """Returns text in which Rich does not interpret [brackets] as markup."""
     return text.replace("[", r"\[")

@@ -1,4 +1,4 @@
-"""Everything that is counted of a set of images, one image after the other."""
+"""Collects all scores of a set of images, one image at a time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,27 +13,28 @@ from deconvnet_jax.labels import ignored_id
 
 
 class Tally:
-    """Sums over images, from which scores are made at the end.
+    """Running sums over images, from which the scores of the set are computed at the end.
 
     Attributes:
-      matrix: int64 [K, K], the confusion matrix.
+      matrix: int64 [K, K], the confusion matrix; rows are the ground truth.
     """
 
     def __init__(self, num_classes: int):
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
-        self._contours = np.zeros((num_classes + 1, 2))  # sum of F1 and number of images, by class; last, of images
+        # Each row is (sum of F1, number of images): one row per class, and a last row for the mean of each image.
+        self._contours = np.zeros((num_classes + 1, 2))
         self._objects = np.zeros((len(SIZES), 2))
 
     def add(self, labels: np.ndarray, predictions: np.ndarray, instances: np.ndarray | None = None) -> None:
-        """Counts one image.
+        """Adds one image.
 
         Args:
-          labels: integers [H, W], class ids or 255 for ignored pixels (65535 if there are more than 255 classes).
+          labels: ground truth, integers [H, W], class ids; 255 marks ignored pixels (65535 with more than 255 classes).
           predictions: integers [H, W], class ids.
-          instances: numbers of the objects (`objects.object_scores`), where they are annotated.
+          instances: integers [H, W], object numbers as in `object_scores`; None if objects are not annotated.
 
         Raises:
-          InputError: for shapes or ids that do not fit.
+          InputError: if the shapes differ or an id is unknown.
         """
         count, ignored = len(self.matrix), ignored_id(len(self.matrix))
         self.matrix += confusion_matrix(labels, predictions, count, ignored)
@@ -45,18 +46,31 @@ class Tally:
             self._objects += sums_by_size(object_scores(labels, instances, predictions, ignored))
 
     def summed(self, over_processes: Callable[[np.ndarray], np.ndarray]) -> "Tally":
-        """The same with all arrays replaced by what a function makes of them."""
+        """Returns a new Tally with `over_processes` applied to every array.
+
+        Args:
+          over_processes: function that maps an array to the sum of that array over all processes.
+
+        Returns:
+          The tally of all processes' images, equal on every process.
+        """
         total = Tally(len(self.matrix))
         total.matrix = over_processes(self.matrix)
         total._contours, total._objects = over_processes(self._contours), over_processes(self._objects)
         return total
 
     def scores(self, class_names: Sequence[str]) -> dict[str, Any]:
-        """`segmentation_scores`, and "boundary_f1", the mean over images; "boundary_f1_per_class"; and, if objects were
-        annotated, "object_iou" and "objects" of every size: the mean IoU of objects, and how many there are.
+        """Returns the scores of all images added so far.
+
+        Args:
+          class_names: K different names, in the order of the ids.
+
+        Returns:
+          The scores of `segmentation_scores`; "boundary_f1", the mean over images; "boundary_f1_per_class"; and, if
+          objects were annotated, "object_iou" (mean IoU) and "objects" (number of objects) by size.
 
         Raises:
-          InputError: if nothing was annotated.
+          InputError: if no pixel was annotated.
         """
         means = [total / count if count else None for total, count in self._contours.tolist()]
         scores = segmentation_scores(self.matrix, class_names) | {

@@ -1,4 +1,4 @@
-"""Visualization: label maps as palette PNGs, over photographs, and beside them; channels, confusion matrices."""
+"""Pictures for people: palette PNGs, overlays, result panels, contact sheets, activation maps, confusion matrices."""
 
 from deconvnet_jax.labels import save_label_png, voc_palette
 from deconvnet_jax.visualization.activations import activation_picture, representative_channel

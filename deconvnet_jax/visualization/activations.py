@@ -1,4 +1,4 @@
-"""Maps of single channels as pictures."""
+"""Pictures of single feature-map channels."""
 
 import cv2
 import matplotlib
@@ -8,17 +8,19 @@ from deconvnet_jax.errors import InputError
 
 
 def representative_channel(maps: np.ndarray, target: np.ndarray) -> int:
-    """The channel that goes best with a target; the paper shows "the most representative" one without saying how.
+    """Returns the channel that correlates best with a target.
+
+    The paper shows "the most representative" channel without saying how it was chosen.
 
     Args:
-      maps: float [h, w, C].
-      target: float [H, W], for example the probability of a class.
+      maps: feature map, float [h, w, C].
+      target: float [H, W], for example the probability of a class; it is resized to h x w.
 
     Returns:
-      The channel with the highest correlation over all places; the first one where none varies.
+      The index of the channel with the highest correlation over all places; 0 if no channel varies.
 
     Raises:
-      InputError: for arrays of another rank.
+      InputError: if `maps` does not have three axes or `target` two.
     """
     if maps.ndim != 3 or target.ndim != 2:
         raise InputError(
@@ -34,14 +36,20 @@ def representative_channel(maps: np.ndarray, target: np.ndarray) -> int:
 
 
 def activation_picture(activations: np.ndarray, side: int) -> np.ndarray:
-    """One channel in colours from dark (its least value) to bright, every value a square.
+    """Returns one channel as a colour picture, from dark at its lowest value to bright at its highest.
 
     Args:
       activations: float [h, w].
-      side: of the picture in pixels, longer side.
+      side: longer side of the picture, in pixels. Every value becomes a square.
 
     Returns:
       uint8 RGB [H', W', 3].
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.visualization import activation_picture
+      >>> activation_picture(np.eye(7), side=70).shape
+      (70, 70, 3)
     """
     low, high = float(activations.min()), float(activations.max())
     scaled = (np.asarray(activations, np.float64) - low) / max(high - low, 1e-12)

@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture."""
+"""The confusion matrix as a picture."""
 
 from collections.abc import Sequence
 
@@ -9,25 +9,26 @@ from deconvnet_jax.errors import InputError
 
 
 def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Which class was taken for which, in percent of the pixels of the true one: rows are the truth.
+    """Returns a figure of the confusion matrix, in percent of the pixels of each true class.
 
-    Numbers are written where they are 0.5 % or more. A class without pixels has an empty row.
+    Rows are the ground truth, columns the prediction. Values of 0.5 % or more are written into their cells. The row of
+    a class without pixels is empty.
 
     Args:
-      matrix: [K, K], counts (`evaluation.confusion_matrix`).
-      class_names: in the order of the ids.
+      matrix: pixel counts [K, K] (`evaluation.confusion_matrix`).
+      class_names: K names, in the order of the ids.
 
     Returns:
-      A figure to save; 100 dots an inch.
+      A matplotlib figure to save, at 100 dots per inch.
 
     Raises:
-      InputError: if there are not as many names as classes.
+      InputError: if the number of names is not the number of classes.
     """
     matrix = np.asarray(matrix, np.float64)
     count = len(class_names)
     if matrix.shape != (count, count):
         raise InputError(
-            f"a confusion matrix of shape {matrix.shape} with {count} class names; expected one name a row"
+            f"the confusion matrix has shape {matrix.shape}, but there are {count} class names; expected one per row"
         )
     totals = matrix.sum(axis=1, keepdims=True)
     percent = np.divide(100 * matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
@@ -39,7 +40,7 @@ def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         if value >= 0.5:
             colour = "white" if value > 60 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    names = [name.replace("$", r"\$") for name in class_names]  # matplotlib would take it for a formula
+    names = [name.replace("$", r"\$") for name in class_names]  # Matplotlib would read $ as a formula.
     axes.set_xticks(range(count), names, rotation=90)
     axes.set_yticks(range(count), names)
     axes.set_xlabel("predicted")

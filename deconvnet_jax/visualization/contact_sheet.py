@@ -1,4 +1,4 @@
-"""Many small pictures on one page."""
+"""A contact sheet: many small pictures on one page."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from deconvnet_jax.labels import is_ignored
 from deconvnet_jax.visualization.overlay import overlay
 from deconvnet_jax.visualization.panel import GAP, PAPER, class_legend, side_by_side
 
-HATCH = (255, 64, 255)  # over ignored pixels: no class of a photograph looks like it
+HATCH = (255, 64, 255)  # Colour of the lines over ignored pixels; photographs hardly contain it.
 _HATCH_PERIOD = 8
 
 
@@ -20,26 +20,38 @@ def contact_sheet(
     class_names: Sequence[str],
     columns: int = 6,
 ) -> np.ndarray:
-    """Pictures in rows, their classes laid over them and ignored pixels hatched, with the classes' names at the end.
+    """Returns one picture of many labelled images in rows, with a legend of the classes at the right.
+
+    Each image is shown with its classes as an overlay and its ignored pixels hatched.
 
     Args:
       images: uint8 RGB [H, W, 3], all of one size.
-      labels: uint8 [H, W], class ids and 255 = ignored; or uint16, 65535 = ignored.
-      titles: one text a picture.
-      class_names: in the order of the ids.
-      columns: pictures in a row.
+      labels: one per image: uint8 [H, W], class ids and 255 for ignored; or uint16, 65535 for ignored.
+      titles: one text per image.
+      class_names: names in the order of the ids.
+      columns: images per row, at least 1.
 
     Returns:
       uint8 RGB [H', W', 3].
 
     Raises:
-      InputError: if there is no picture, numbers or sizes differ, or an id has no name.
+      InputError: if there is no image, numbers or sizes differ, or an id has no name.
+
+    Example:
+      >>> import numpy as np
+      >>> from PIL import Image
+      >>> from deconvnet_jax.visualization import contact_sheet
+      >>> images = [np.zeros((60, 80, 3), np.uint8)] * 3
+      >>> labels = [np.ones((60, 80), np.uint8)] * 3
+      >>> page = contact_sheet(images, labels, ["a", "b", "c"], ["background", "cat"], columns=2)
+      >>> Image.fromarray(page).save("page.png")
     """
     if columns < 1:
         raise InputError(f"columns={columns}: expected at least 1")
     if not len(images) == len(labels) == len(titles) or not len(images):
         raise InputError(
-            f"expected pictures, labels and titles, one each; got {len(images)}, {len(labels)}, {len(titles)}"
+            f"expected at least one picture, and one label map and title per picture; got {len(images)} pictures, "
+            f"{len(labels)} label maps and {len(titles)} titles"
         )
     shown = [_hatched(overlay(image, label), label) for image, label in zip(images, labels, strict=True)]
     rows = [
@@ -65,6 +77,6 @@ def _widened(picture: np.ndarray, width: int) -> np.ndarray:
 
 
 def _heightened(picture: np.ndarray, height: int) -> np.ndarray:
-    """On paper of that height or more, with a margin at the right."""
+    """Returns the picture on paper of at least this height, with a margin at the right."""
     missing = max(0, height - picture.shape[0])
     return np.pad(picture, ((0, missing), (0, GAP), (0, 0)), constant_values=PAPER[0])

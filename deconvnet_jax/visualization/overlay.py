@@ -1,4 +1,4 @@
-"""A label map laid over its photograph."""
+"""A label map drawn over its photograph."""
 
 import numpy as np
 
@@ -6,29 +6,38 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import check_image
 from deconvnet_jax.labels import check_label_map, colored, is_ignored
 
-CONTOUR = 255  # white
+CONTOUR = 255  # White.
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.ndarray:
-    """The photograph with every class in its colour and thin white contours between them.
+    """Returns the photograph with every class in its colour and thin white contours between classes.
 
-    Background (class 0) and ignored pixels (255, in uint16 65535) stay as they are. `legend` draws the
-    names to go with it.
+    Background (class 0) and ignored pixels (255; 65535 in uint16) stay as they are. `class_legend` draws the names of
+    the colours.
 
     Args:
       image: uint8 RGB [H, W, 3].
-      labels: uint8 or uint16 [H, W].
-      alpha: share of the class colour, 0..1.
+      labels: class ids, uint8 or uint16 [H, W].
+      alpha: weight of the class colour, from 0 (only the photograph) to 1 (only the colour).
 
     Returns:
       uint8 RGB [H, W, 3], a new array.
 
     Raises:
-      InputError: for other arrays, sizes that differ, or another alpha.
+      InputError: if an array has another shape or dtype, the sizes differ, or `alpha` is not in 0..1.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.visualization import overlay
+      >>> image = np.zeros((60, 80, 3), np.uint8)
+      >>> labels = np.zeros((60, 80), np.uint8)
+      >>> labels[20:40, 20:40] = 1  # dark red in VOC's palette
+      >>> overlay(image, labels, alpha=0.5)[30, 30]
+      array([64,  0,  0], dtype=uint8)
     """
     check_pair(image, labels)
     if not 0 <= alpha <= 1:
-        raise InputError(f"alpha is the share of the class colour, 0 to 1; got {alpha}")
+        raise InputError(f"alpha={alpha}: expected the weight of the class colour, 0 to 1")
     objects = np.where(is_ignored(labels), 0, labels)
     mask = objects > 0
     blended = image.copy()
@@ -39,7 +48,12 @@ def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.nda
 
 
 def check_pair(image: np.ndarray, labels: np.ndarray) -> None:
-    """Raises InputError unless the image is uint8 [H, W, 3] and the labels uint8 or uint16 [H, W]."""
+    """Raises InputError unless an image and its label map have valid formats and the same size.
+
+    Args:
+      image: expected: uint8 RGB [H, W, 3].
+      labels: expected: uint8 or uint16 [H, W].
+    """
     check_image(image)
     check_label_map(labels)
     if labels.shape != image.shape[:2]:
@@ -50,7 +64,7 @@ def check_pair(image: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _contours(objects: np.ndarray) -> np.ndarray:
-    """Pixels with a lower id beside, above or below: lines one pixel wide, never on the background."""
+    """Returns pixels with a lower id above, below or beside them: lines one pixel wide, never on the background."""
     padded = np.pad(objects, 1, mode="edge")
     neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
     return np.minimum.reduce(neighbours) < objects

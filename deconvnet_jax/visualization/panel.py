@@ -1,4 +1,4 @@
-"""Pictures beside each other under titles, a legend of classes, and the panel that shows one result."""
+"""Pictures side by side under titles, a legend of classes, and the panel that shows one result."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -16,8 +16,8 @@ from deconvnet_jax.visualization.overlay import check_pair, overlay
 Color = tuple[int, int, int]
 
 PAPER, INK, FRAME = (255, 255, 255), (32, 32, 32), (128, 128, 128)
-GAP = 8  # pixels between pictures, and around all
-# Sides of pictures in a panel: thumbnails are enlarged so that titles fit, photographs reduced to what a screen shows.
+GAP = 8  # Pixels between pictures, and around all of them.
+# Limits of a picture's longer side in a panel: thumbnails grow to fit titles, photographs shrink to fit screens.
 MIN_SIDE, MAX_SIDE = 240, 640
 MIN_LEGEND_HEIGHT = 160
 
@@ -25,21 +25,29 @@ MIN_LEGEND_HEIGHT = 160
 def result_panel(
     image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], truth: np.ndarray | None = None
 ) -> np.ndarray:
-    """One result at a glance: image, truth (if given), prediction, overlay, and the classes that occur.
+    """Returns a panel of one result: image, ground truth (if given), prediction, overlay and a legend of classes.
 
-    Pictures whose longer side is not between 240 and 640 pixels are shown enlarged or reduced to that.
+    Pictures are scaled so that their longer side is between 240 and 640 pixels.
 
     Args:
       image: uint8 RGB [H, W, 3].
-      labels: the prediction, uint8 [H, W], class ids; uint16 for more than 255 classes.
-      class_names: in the order of the ids.
-      truth: uint8 [H, W], class ids and 255 = ignored; or uint16, 65535 = ignored.
+      labels: prediction, uint8 [H, W], class ids; uint16 for more than 255 classes.
+      class_names: names in the order of the ids.
+      truth: ground truth, uint8 [H, W], class ids and 255 for ignored; or uint16, 65535 for ignored. None leaves it
+        out.
 
     Returns:
       uint8 RGB [H', W', 3].
 
     Raises:
-      InputError: for other arrays, sizes that differ, or an id without a name.
+      InputError: if an array has another shape or dtype, the sizes differ, or an id has no name.
+
+    Example:
+      >>> import numpy as np
+      >>> from PIL import Image
+      >>> from deconvnet_jax.visualization import result_panel
+      >>> image, labels = np.zeros((240, 320, 3), np.uint8), np.ones((240, 320), np.uint8)
+      >>> Image.fromarray(result_panel(image, labels, ["background", "cat"])).save("panel.png")
     """
     maps = [labels] if truth is None else [truth, labels]
     for label_map in maps:
@@ -56,20 +64,31 @@ def result_panel(
 
 
 def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
-    """Pictures in a row on white, each under its title; none is resized, shorter ones stand at the top.
+    """Returns pictures in a row on white paper, each under its title.
+
+    No picture is resized; shorter ones are aligned at the top.
 
     Args:
-      images: uint8 RGB [H_i, W_i, 3].
-      titles: one text a picture; may be empty.
+      images: uint8 RGB [H_i, W_i, 3], at least one.
+      titles: one text per picture, which may be empty.
 
     Returns:
       uint8 RGB [H', W', 3].
 
     Raises:
-      InputError: if there is no picture, not one title each, or a picture is no uint8 RGB array.
+      InputError: if there is no picture, the numbers differ, or a picture is not a uint8 RGB array.
+
+    Example:
+      >>> import numpy as np
+      >>> from PIL import Image
+      >>> from deconvnet_jax.visualization import side_by_side
+      >>> black, white = np.zeros((60, 80, 3), np.uint8), np.full((60, 80, 3), 255, np.uint8)
+      >>> Image.fromarray(side_by_side([black, white], ["before", "after"])).save("row.png")
     """
     if not images or len(images) != len(titles):
-        raise InputError(f"expected pictures and one title each, got {len(images)} pictures and {len(titles)} titles")
+        raise InputError(
+            f"got {len(images)} pictures and {len(titles)} titles; expected at least one and one title each"
+        )
     for title, image in zip(titles, images, strict=True):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"picture '{title}' is {image.dtype} {list(image.shape)}; expected uint8 RGB [H, W, 3]")
@@ -77,25 +96,45 @@ def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
 
 
 def class_legend(ids: Iterable[int], class_names: Sequence[str], height: int) -> np.ndarray:
-    """The legend of these class ids, in VOC's colours; 255 or 65535, if no class, is "(ignored)". See `legend`.
+    """Returns a legend of class ids in VOC's colours; see `legend`.
+
+    Args:
+      ids: class ids. 255 and 65535 are shown as "(ignored)" unless they are class ids.
+      class_names: names in the order of the ids.
+      height: wanted height of the picture in pixels.
+
+    Returns:
+      uint8 RGB [H', W', 3].
 
     Raises:
       InputError: if an id has no name.
+
+    Example:
+      >>> from deconvnet_jax.visualization import class_legend
+      >>> from PIL import Image
+      >>> Image.fromarray(class_legend([0, 1, 255], ["background", "cat"], height=160)).save("legend.png")
     """
     numbers = [int(i) for i in ids]
     return legend([_name(i, class_names) for i in numbers], [_color(i) for i in numbers], height)
 
 
 def legend(names: Sequence[str], colors: Sequence[Color], height: int) -> np.ndarray:
-    """Names beside squares of their colours, in as many columns as fit into `height`: uint8 RGB [H', W', 3].
+    """Returns a picture of names beside squares of their colours, in as many columns as the height requires.
 
-    The picture is as high as its rows; they exceed `height` only where that is less than one.
+    Args:
+      names: at least one.
+      colors: RGB colours 0..255, one per name.
+      height: wanted height in pixels. The picture is as high as its rows, which exceed `height` only if not even one
+        row fits.
+
+    Returns:
+      uint8 RGB [H', W', 3].
 
     Raises:
-      InputError: if there is no name, or not one colour each.
+      InputError: if there is no name, or the numbers differ.
     """
     if not names or len(names) != len(colors):
-        raise InputError(f"expected names and one colour each, got {len(names)} names and {len(colors)} colours")
+        raise InputError(f"got {len(names)} names and {len(colors)} colours; expected at least one and one colour each")
     return _legend(names, colors, height, _font(height))
 
 
@@ -130,7 +169,7 @@ def _arrange(images: Sequence[np.ndarray], titles: Sequence[str], font: ImageFon
 
 
 def _titled(image: np.ndarray, title: str, height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
-    """The picture below its title, on paper wide enough for both and as high as all pictures."""
+    """Returns the picture below its title, on paper wide enough for both and as high as all pictures."""
     top = _line_height(font)
     width = max(image.shape[1], _text_width(title, font))
     paper = Image.new("RGB", (width, top + height), PAPER)
@@ -140,7 +179,7 @@ def _titled(image: np.ndarray, title: str, height: int, font: ImageFont.FreeType
 
 
 def _displayed(image: np.ndarray, maps: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Image and label maps at the size in which a panel shows them."""
+    """Returns the image and the label maps at the size in which a panel shows them."""
     side = max(image.shape[:2])
     scale = np.clip(side, MIN_SIDE, MAX_SIDE) / side
     if scale == 1:
@@ -160,7 +199,7 @@ def _name(class_id: int, class_names: Sequence[str]) -> str:
         return class_names[class_id]
     if class_id in (IGNORE, IGNORE_16):
         return "(ignored)"
-    raise InputError(f"class id {class_id} has no name; there are {len(class_names)}, 0 to {len(class_names) - 1}")
+    raise InputError(f"class id {class_id} has no name; expected ids 0 to {len(class_names) - 1}, one per class name")
 
 
 def _color(class_id: int) -> Color:
@@ -169,7 +208,10 @@ def _color(class_id: int) -> Color:
 
 @lru_cache
 def _font(height: int) -> ImageFont.FreeTypeFont:
-    """Readable beside pictures of that height. Matplotlib brings the font: no system needs to have one."""
+    """Returns a font that is readable beside pictures of this height.
+
+    Matplotlib ships the font, so it need not be installed.
+    """
     path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
     return ImageFont.truetype(path, int(np.clip(height // 26, 13, 28)))
 

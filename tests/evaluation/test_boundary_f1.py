@@ -1,4 +1,4 @@
-"""Boundary F1 by hand, and against distances between all pairs of contour pixels."""
+"""Tests boundary F1 on hand-computed cases, and against distances between all pairs of contour pixels."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from deconvnet_jax.evaluation import boundary_f1, mean_boundary_f1
 
 
 def brute_force(labels, predictions, class_id, reach):
-    """From the definition, pixel by pixel, where nothing is ignored."""
+    """Computes the F1 from its definition, pixel by pixel, for images without ignored pixels."""
 
     def contour(array):
         found = []
@@ -48,11 +48,11 @@ def test_equals_brute_force_where_nothing_is_ignored(rng, shape):
 
 
 def test_by_hand():
-    """A square of 10 shifted by two pixels, in an image whose tolerance is one pixel, then two."""
+    """A 10x10 square is shifted by two pixels; the tolerance is one pixel, then two."""
     labels, predictions = np.zeros((2, 60, 80), np.uint8)
     labels[20:30, 20:30] = predictions[20:30, 22:32] = 1
-    # Each contour has 36 pixels. Of the upper and the lower row 8 predicted ones lie on true ones and one more beside
-    # one; the columns are two pixels off, but the left one's ends are beside the rows.
+    # Each contour has 36 pixels. In the upper and the lower row, 8 predicted pixels lie on true ones and one lies beside
+    # a true one. The columns are two pixels off, but the ends of the left column lie beside the rows.
     near = boundary_f1(labels, predictions, 2, tolerance=1.0 / 100)[1]
     assert near == pytest.approx((2 * (8 + 1) + 2) / 36)
     assert boundary_f1(labels, predictions, 2, tolerance=2.0 / 100)[1] == 1.0
@@ -82,12 +82,12 @@ def test_one_image_at_a_time():
         boundary_f1(np.zeros((2, 4, 4), int), np.zeros((2, 4, 4), int), 2)
 
 
-# The ignored ring of VOC.
+# The following tests cover the ignored ring of VOC.
 
 
 @pytest.fixture
 def ringed():
-    """A square of 20 pixels in a ring of 5, in an image whose tolerance is 2.3 pixels."""
+    """Returns a 20x20 square in a ring of 5 ignored pixels, in an image whose tolerance is 2.3 pixels."""
     labels = np.zeros((240, 200), np.uint8)
     labels[95:125, 85:115] = 255
     labels[100:120, 90:110] = 1
@@ -117,26 +117,26 @@ def test_near_the_ring_is_right_and_far_is_wrong(ringed):
     outer = ringed > 0
     scores = [boundary_f1(ringed, dilated(outer, pixels).astype(int), 2)[1] for pixels in (1, 2, 12)]
     assert scores[0] > 0.95
-    assert 0.8 < scores[1] < 1.0  # corners are farther than sides
+    assert 0.8 < scores[1] < 1.0  # Corners are farther away than sides.
     assert scores[2] == 0.0
     smaller = ~dilated(ringed != 1, 1)
     assert boundary_f1(ringed, smaller.astype(int), 2)[1] == 1.0
     half = np.where(np.arange(200) < 100, ringed == 1, 0)
-    # All of three sides' halves is found; of the predicted contour, the cut of 20 pixels is wrong.
+    # The halves of three sides are found; of the predicted contour, the cut of 20 pixels is wrong.
     assert 0.55 < boundary_f1(ringed, half, 2)[1] < 0.8
 
 
 def test_two_objects_of_which_one_is_taken_for_the_other(ringed):
-    """Their rings are contours of both: the other object's must not count as right."""
+    """Each ring holds the contour of one class; a contour in the other ring must not count as right."""
     labels = np.concatenate([ringed, np.where(ringed == 1, 2, ringed)])
     scores = boundary_f1(labels, np.where(labels == 2, 1, labels), 3)
-    assert scores[1] == pytest.approx(2 / 3, abs=0.05)  # precision a half
+    assert scores[1] == pytest.approx(2 / 3, abs=0.05)  # The precision is one half.
     assert scores[2] == 0
     np.testing.assert_array_equal(boundary_f1(labels, np.where(labels == 255, 0, labels), 3), [1, 1, 1])
 
 
 def test_ring_at_the_image_s_edge(ringed):
-    """Beyond it nothing is known: there is no contour, neither in the truth nor in the prediction."""
+    """Nothing is known beyond ignored pixels at the border, so neither ground truth nor prediction has a contour."""
     for labels in (ringed[:, 100:], ringed[100:, 90:], ringed[:113, :103], ringed[95:125, 85:115]):
         truth = np.where(labels == 255, 0, labels)
         scores = boundary_f1(labels, truth, 2, tolerance=0)
@@ -145,7 +145,7 @@ def test_ring_at_the_image_s_edge(ringed):
 
 
 def test_ignored_pixels_across_a_contour():
-    """A prediction that is right wherever there is truth, whatever it says elsewhere."""
+    """The prediction is right at every annotated pixel; at ignored pixels it does not matter."""
     labels = np.zeros((40, 40), np.uint8)
     labels[:, 20:] = 1
     labels[10:20] = 255
@@ -155,7 +155,7 @@ def test_ignored_pixels_across_a_contour():
 
 
 def test_masks_of_voc(real_data):
-    """97 masks of VOC 2012 val: nothing, the truth, and objects that are a pixel too large or too small."""
+    """Scores 97 masks of VOC 2012 val against nothing, the ground truth, and objects one pixel too large or small."""
     paths = sorted((real_data / "voc2012_val_masks/SegmentationClass").glob("*.png"))
     means = {"background": [], "truth": [], "larger": [], "beyond the ring": []}
     for i in np.linspace(0, len(paths) - 1, 97).astype(int):

@@ -1,4 +1,4 @@
-"""The confusion matrix against a loop over pixels."""
+"""Tests the confusion matrix against a loop over pixels."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def by_loop(labels, predictions, num_classes, ignore_label):
 def test_by_hand():
     labels = np.array([[0, 0, 1], [1, 2, 255]], np.uint8)
     predictions = np.array([[0, 1, 1], [1, 0, 2]], np.uint8)
-    expected = [[1, 1, 0], [0, 2, 0], [1, 0, 0]]  # truth down, prediction across
+    expected = [[1, 1, 0], [0, 2, 0], [1, 0, 0]]  # Rows are the ground truth, columns the prediction.
     np.testing.assert_array_equal(confusion_matrix(labels, predictions, 3), expected)
 
 

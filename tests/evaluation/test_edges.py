@@ -1,11 +1,11 @@
-"""Scores of boundaries: hand-made cases, and all distances by brute force."""
+"""Tests edge scores on hand-made cases and against all distances by brute force."""
 
 import numpy as np
 import pytest
 
 from deconvnet_jax.evaluation import edge_scores
 
-SIZE = 120  # 0.75 % of the diagonal: 1.27 pixels
+SIZE = 120  # 0.75 % of the diagonal are 1.27 pixels.
 
 
 def column(x, value=1.0):
@@ -15,10 +15,10 @@ def column(x, value=1.0):
 
 
 def test_hand_made():
-    found = edge_scores([(column(40), column(41))])  # within the tolerance
+    found = edge_scores([(column(40), column(41))])  # The lines are within the tolerance.
     assert (found.ods, found.ois, found.precision, found.recall) == (1, 1, 1, 1)
     assert edge_scores([(column(40), column(43))]).ods == 0
-    # Half of what is drawn is found, and a third of what is predicted is wrong.
+    # Half of the drawn pixels are found, and a third of the predicted pixels are wrong.
     found = edge_scores([(column(10) + column(20) + column(90), column(10) + column(20) + column(50) + column(60))])
     assert (found.precision, found.recall) == (pytest.approx(2 / 3), pytest.approx(1 / 2))
     assert found.ods == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
@@ -31,10 +31,11 @@ def test_lines_that_many_people_drew_count_more():
 
 
 def test_one_threshold_for_all_and_one_for_each():
-    dim, bright = column(30, 0.3), column(30, 0.9) + column(90, 0.3)  # 0.3 is right in one, wrong in the other
+    # The value 0.3 is right in one image and wrong in the other.
+    dim, bright = column(30, 0.3), column(30, 0.9) + column(90, 0.3)
     found = edge_scores([(dim, column(30)), (bright, column(30))])
     assert found.ois == 1
-    assert found.ods == pytest.approx(0.8)  # three lines, one wrong; or one line of two
+    assert found.ods == pytest.approx(0.8)  # Three lines of which one is wrong, or one line of two.
     assert 0 < found.threshold <= 0.3
 
 
@@ -51,7 +52,7 @@ def test_brute_force(rng):
         edges = np.where(rng.random((150, 200)) < 0.03, rng.random((150, 200)), 0)
         share = np.where(rng.random((150, 200)) < 0.02, rng.integers(1, 6, (150, 200)) / 5, 0)
         pairs.append((edges, share))
-    counts = np.zeros((3, 3, 4))  # images, thresholds
+    counts = np.zeros((3, 3, 4))  # Images, thresholds, counts.
     for i, (edges, share) in enumerate(pairs):
         for j, threshold in enumerate(thresholds):
             mine, its = np.argwhere(edges >= threshold), np.argwhere(share > 0)

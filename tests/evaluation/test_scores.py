@@ -1,4 +1,4 @@
-"""The scores by hand, against a loop over pixels, and on the masks of VOC 2012 val."""
+"""Tests the scores on hand-computed cases, against a loop over pixels, and on masks of VOC 2012 val."""
 
 import io
 import json
@@ -71,7 +71,7 @@ def test_voc_masks_against_themselves(voc_masks):
     scores = segmentation_scores(matrix)
     for name in ("mean_iou", "mean_iou_present", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou"):
         assert scores[name] == 1.0
-    assert set(scores["iou_per_class"].values()) == {1.0}  # all 21 occur
+    assert set(scores["iou_per_class"].values()) == {1.0}  # All 21 classes occur.
 
 
 def test_voc_masks_against_background(voc_masks):
@@ -103,7 +103,7 @@ def test_table():
     ("matrix", "names", "message"),
     [
         (np.zeros((3, 3), int), None, "empty"),
-        (np.ones((3, 2), int), None, "square"),
+        (np.ones((3, 2), int), None, r"shape \(3, 2\); expected \[K, K\]"),
         (np.eye(2), ["a"], "expected 2 different class names"),
         (np.eye(2), ["a", "a"], "expected 2 different class names"),
     ],

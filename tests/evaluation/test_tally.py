@@ -1,4 +1,4 @@
-"""Images counted one by one give the scores of the set."""
+"""Tests that images added one by one give the scores of the set."""
 
 import json
 
@@ -12,7 +12,7 @@ NAMES = ["background", "cat", "dog"]
 
 
 def images(rng, count=3):
-    """Truth, prediction and instances of blocks; the last image has no dog."""
+    """Returns ground truth, predictions and instances made of blocks; the last image has no dog."""
     for i in range(count):
         truth = np.kron(rng.integers(0, 2 if i == count - 1 else 3, (4, 5)), np.ones((8, 8), int)).astype(np.uint8)
         truth[0, 0] = 1
@@ -39,7 +39,7 @@ def test_scores_are_those_of_all_images(rng):
 
 
 def test_of_several_processes(rng):
-    """Each counts its images, and all get the sum."""
+    """Each process adds its own images, and all processes get the sum."""
     alone, parts = Tally(3), []
     for truth, prediction, instances in images(rng):
         alone.add(truth, prediction, instances)

@@ -1,4 +1,4 @@
-"""Pictures of single channels."""
+"""Tests pictures of single feature-map channels."""
 
 import numpy as np
 import pytest
@@ -28,4 +28,4 @@ def test_every_value_is_a_square():
     np.testing.assert_array_equal(picture, picture[::20, ::20].repeat(20, 0).repeat(20, 1))
     brightness = corners.sum(1)
     assert (np.diff(brightness) > 0).all()
-    assert activation_picture(np.full((3, 6), 2.5), 60).shape == (30, 60, 3)  # nothing to see, but no division by 0
+    assert activation_picture(np.full((3, 6), 2.5), 60).shape == (30, 60, 3)  # A constant map must not divide by 0.

@@ -1,4 +1,4 @@
-"""Every picture is on the page, under its title, with its classes; ignored pixels are hatched."""
+"""Tests that a page shows every picture under its title with its classes, and hatches ignored pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ NAMES = ("background", "cat", "dog")
 
 
 def found(page, picture):
-    """Whether the picture is somewhere on the page."""
+    """Returns whether the picture is somewhere on the page."""
     windows = np.lib.stride_tricks.sliding_window_view(page, picture.shape)[:, :, 0]
     return bool((windows == picture).all((2, 3, 4)).any())
 
@@ -33,15 +33,15 @@ def test_classes_and_ignored_pixels_show(rng):
     label[20:, 20:] = 255
     page = contact_sheet([image], [label], ["1"], NAMES)
     color = voc_palette()[2]
-    assert (page == color).all(-1).sum() > 50  # the legend's square
-    assert 40 < (page == (255, 64, 255)).all(-1).sum() < 60  # an eighth of 400 pixels
-    assert found(page, image[21:, :19])  # background as it is
+    assert (page == color).all(-1).sum() > 50  # The square of the legend.
+    assert 40 < (page == (255, 64, 255)).all(-1).sum() < 60  # An eighth of 400 pixels.
+    assert found(page, image[21:, :19])  # The background is unchanged.
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": []}, "expected pictures, labels and titles, one each; got 0, 1, 1"),
+        ({"images": []}, "per picture; got 0 pictures, 1 label maps and 1 titles"),
         ({"titles": ["a", "b"]}, "got 1, 1, 2"),
         ({"columns": 0}, "columns=0"),
         ({"labels": [np.full((8, 8), 9, np.uint8)]}, "class id 9 has no name"),

@@ -1,4 +1,4 @@
-"""Overlays: colours where classes are, lines between them, all else untouched."""
+"""Tests that overlays colour classes, draw lines between them and change nothing else."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,12 @@ WHITE = (255, 255, 255)
 
 @pytest.fixture
 def image(rng):
-    return rng.integers(0, 250, (12, 15, 3)).astype(np.uint8)  # never white
+    return rng.integers(0, 250, (12, 15, 3)).astype(np.uint8)  # No pixel is white.
 
 
 @pytest.fixture
 def labels():
-    """Two rectangles that touch, and an ignored stripe."""
+    """Returns labels of two touching rectangles and an ignored stripe."""
     labels = np.zeros((12, 15), np.uint8)
     labels[2:8, 2:7], labels[2:8, 7:13], labels[10] = 3, 5, 255
     return labels
@@ -40,7 +40,7 @@ def test_contours_are_one_pixel_wide(image, labels):
     lines = (overlay(image, labels) == WHITE).all(-1)
     expected = np.zeros_like(lines)
     expected[2:8, 2:13] = True
-    expected[3:7, 3:7] = expected[3:7, 8:12] = False  # of the two at the common border, one draws it
+    expected[3:7, 3:7] = expected[3:7, 8:12] = False  # Only one of the two draws their common border.
     np.testing.assert_array_equal(lines, expected)
 
 

@@ -1,4 +1,4 @@
-"""Panels: every picture and colour is there, text is on paper alone, and nothing leaves it."""
+"""Tests that panels show every picture and colour, and that text lies on paper only and is never cut off."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ NAMES = ["background", "aeroplane", "bicycle", "bird", "a class with an unusuall
 
 
 def places(panel, picture):
-    """Upper left corners at which the panel shows exactly that picture."""
+    """Returns the upper left corners at which the panel shows exactly this picture."""
     windows = np.lib.stride_tricks.sliding_window_view(panel, picture.shape)[:, :, 0]
     candidates = np.argwhere((windows[:, :, 0, 0] == picture[0, 0]).all(-1))
     return [(y, x) for y, x in candidates if np.array_equal(windows[y, x], picture)]
@@ -28,7 +28,7 @@ def assert_nothing_touches_the_edge(panel):
 
 
 def scene(rng, height, width, count):
-    """An image and labels with the ids 0..count-1 in horizontal stripes."""
+    """Returns an image, and labels with the ids 0..count-1 in horizontal stripes."""
     image = rng.integers(0, 255, (height, width, 3)).astype(np.uint8)
     return image, np.repeat(np.arange(count), -(-height // count))[:height, None].repeat(width, 1).astype(np.uint8)
 
@@ -43,7 +43,7 @@ def test_panel_holds_image_truth_prediction_and_its_overlay(rng):
     assert [len(at) for at in found] == [1, 1, 1, 1]
     rows, columns = zip(*(at[0] for at in found), strict=True)
     assert len(set(rows)) == 1
-    assert rows[0] >= 15  # titles above
+    assert rows[0] >= 15  # Titles are above.
     assert (np.diff(columns) >= 300).all()
 
 
@@ -54,7 +54,7 @@ def test_any_size(rng, size, with_truth):
     panel = result_panel(image, labels, NAMES, truth=labels if with_truth else None)
     assert_nothing_touches_the_edge(panel)
     assert panel.shape[0] < 720
-    for class_id in np.unique(labels):  # in the maps and in the legend at their right
+    for class_id in np.unique(labels):  # In the maps, and in the legend at their right.
         colored = (panel == voc_palette()[class_id]).all(-1)
         assert colored.any()
         assert colored[:, -800:].any()
@@ -66,7 +66,7 @@ def test_only_classes_that_occur_are_named(rng):
     long = result_panel(image, np.where(labels == 1, 4, labels).astype(np.uint8), NAMES)
     assert long.shape[1] > short.shape[1] + 100
     both = result_panel(image, labels, NAMES, truth=np.where(labels == 1, 4, labels).astype(np.uint8))
-    assert both.shape[1] == long.shape[1] + 240 + 8  # one picture more, the same legend
+    assert both.shape[1] == long.shape[1] + 240 + 8  # One more picture, and the same legend.
 
 
 def test_side_by_side_resizes_nothing(rng):
@@ -110,10 +110,10 @@ def test_a_name_like_no_other_is_not_cut():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: side_by_side([], []), "pictures and one title each"),
+        (lambda: side_by_side([], []), "0 pictures and 0 titles; expected at least one"),
         (lambda: side_by_side([np.zeros((4, 4, 3), np.uint8)], []), "1 pictures and 0 titles"),
         (lambda: side_by_side([np.zeros((4, 4), np.uint8)], ["grey"]), "picture 'grey' is uint8"),
-        (lambda: legend([], [], 100), "names and one colour each"),
+        (lambda: legend([], [], 100), "0 names and 0 colours; expected at least one"),
         (lambda: result_panel(np.zeros((9, 9, 3), np.uint8), np.full((9, 9), 7, np.uint8), NAMES), "7 has no name"),
         (lambda: result_panel(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 8), np.uint8), NAMES), "9x8"),
     ],
@@ -124,7 +124,7 @@ def test_bad_input(call, message):
 
 
 def test_labels_of_many_classes(rng):
-    """255 is a class like any other; what is ignored in the truth stays so, whichever type it has."""
+    """255 is an ordinary class here; pixels that the ground truth ignores stay ignored, in uint8 and uint16."""
     image = rng.integers(0, 255, (250, 300, 3)).astype(np.uint8)
     labels = np.repeat([[0], [255], [300], [458]], [60, 60, 60, 70], axis=0).repeat(300, 1).astype(np.uint16)
     names = [f"class {i}" for i in range(459)]
