@@ -86,9 +86,7 @@ def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
       >>> Image.fromarray(side_by_side([black, white], ["before", "after"])).save("row.png")
     """
     if not images or len(images) != len(titles):
-        raise InputError(
-            f"got {len(images)} pictures and {len(titles)} titles; expected at least one and one title each"
-        )
+        raise InputError(f"got {len(images)} pictures and {len(titles)} titles; expected at least one, one title each")
     for title, image in zip(titles, images, strict=True):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"picture '{title}' is {image.dtype} {list(image.shape)}; expected uint8 RGB [H, W, 3]")
@@ -134,7 +132,7 @@ def legend(names: Sequence[str], colors: Sequence[Color], height: int) -> np.nda
       InputError: if there is no name, or the numbers differ.
     """
     if not names or len(names) != len(colors):
-        raise InputError(f"got {len(names)} names and {len(colors)} colours; expected at least one and one colour each")
+        raise InputError(f"got {len(names)} names and {len(colors)} colours; expected at least one, one colour each")
     return _legend(names, colors, height, _font(height))
 
 
