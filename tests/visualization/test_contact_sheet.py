@@ -42,7 +42,7 @@ def test_classes_and_ignored_pixels_show(rng):
     ("changes", "message"),
     [
         ({"images": []}, "per picture; got 0 pictures, 1 label maps and 1 titles"),
-        ({"titles": ["a", "b"]}, "got 1, 1, 2"),
+        ({"titles": ["a", "b"]}, "got 1 pictures, 1 label maps and 2 titles"),
         ({"columns": 0}, "columns=0"),
         ({"labels": [np.full((8, 8), 9, np.uint8)]}, "class id 9 has no name"),
         ({"labels": [np.zeros((8, 9), np.uint8)]}, "8x9"),
