@@ -1,4 +1,4 @@
-"""Object proposals: Edge Boxes, the edge maps they need, training of the edge network, and files of proposals."""
+"""Object proposals: Edge Boxes, the edge maps they need, training of the edge network, and proposals files."""
 
 from deconvnet_jax.proposals.edge_boxes import EDGE_METHODS, METHODS, EdgeBoxes, edge_map, propose_boxes
 from deconvnet_jax.proposals.files import Proposals, load_proposals, read_proposals, write_proposals

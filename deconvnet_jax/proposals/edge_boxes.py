@@ -1,9 +1,11 @@
-"""Object proposals: boxes of an image that are likely to hold an object, best first (paper, section 4.3).
+"""Object proposals: boxes of an image that are likely to contain an object, best first (paper, section 4.3).
 
-The paper takes the best 50 of about 2,000 Edge Boxes (Zitnick, Dollar; ECCV 2014). Edge Boxes score a box by the
-contours that lie within it wholly; the contours come from an edge map. OpenCV's implementation is used, on the edge map
-of a small network; the authors' structured forest is for research only and must be brought along. The order is not
-Edge Boxes' own, in which the best boxes are many times the same: boxes that resemble a better one move back.
+The paper uses the best 50 of about 2,000 Edge Boxes (Zitnick, Dollar; ECCV 2014). Edge Boxes scores a box by the
+contours that lie wholly inside it; the contours come from an edge map. This module uses OpenCV's implementation on the
+edge map of a small network. The authors' structured forest is licensed for research only, so users must supply it.
+
+The order differs from that of Edge Boxes, whose best boxes are often near-duplicates: here, boxes that resemble a
+better one move back.
 """
 
 from functools import cache
@@ -20,29 +22,31 @@ from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
 
 METHODS = ("network", "gradient", "structured_forest", "selective_search", "grid")
 EDGE_METHODS = METHODS[:3]
-MIN_SIDE = 24  # of images that Edge Boxes are asked about; smaller ones get a grid
-GRID_SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18)  # sides of the grid's boxes / sides of the image
+MIN_SIDE = 24  # Pixels; images with a shorter side get a grid instead of Edge Boxes.
+GRID_SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18)  # Sides of boxes relative to the sides of the image.
 GRID_ASPECTS = (1.0, 0.5, 2.0)
-VARIETY = 4.0  # power of the overlap in `rank_varied`; 2 to 6 tried on 73 photographs
+VARIETY = 4.0  # Power of the overlap in `rank_varied`; 2 to 6 were tried on 73 photographs.
 PICKS = 200
-GRADIENT_SCALES = (1.0, 2.0, 4.0)  # standard deviations of the smoothing, in pixels
-SURROUNDINGS = 16.0  # standard deviation of the window for the local mean
-GRADIENT_FLOOR = 1.0  # of the local mean, in units of Lab: flat regions stay flat
+GRADIENT_SCALES = (1.0, 2.0, 4.0)  # Standard deviations of the smoothing in pixels.
+SURROUNDINGS = 16.0  # Standard deviation in pixels of the window for the local mean.
+GRADIENT_FLOOR = 1.0  # Added to the local mean, in Lab units, so that flat regions give no edges.
 
 
 class EdgeBoxes(NamedTuple):
-    """Settings of Edge Boxes, those of pdollar/edges and OpenCV; fewer boxes (original 10,000), which changes little.
+    """Settings of Edge Boxes, equal to those of pdollar/edges and OpenCV except for `max_boxes`.
 
     Attributes:
-      alpha: overlap of neighbouring boxes in the search.
-      beta: boxes that overlap a better one by more are left out.
+      alpha: overlap (IoU) of neighbouring boxes in the search.
+      beta: a box is left out if its overlap (IoU) with a better one is larger.
       eta: beta is multiplied by this after every box.
       min_score: boxes with a lower score are left out.
-      max_boxes: so many at most; `propose_boxes` orders these anew.
-      max_aspect_ratio: of the sides.
-      min_box_area: in pixels.
-      gamma: how much contours that change direction still belong together.
-      kappa: how much less large boxes count.
+      max_boxes: largest number of boxes (original: 10,000, with little effect on the result). `propose_boxes` reorders
+        them.
+      max_aspect_ratio: largest ratio of the longer to the shorter side.
+      min_box_area: smallest area in pixels.
+      gamma: exponent of the affinity between neighbouring contours; with a larger value, contours that change direction
+        count less as one.
+      kappa: exponent of the box size in the score; with a larger value, large boxes score lower.
     """
 
     alpha: float = 0.65
@@ -64,23 +68,32 @@ def propose_boxes(
     settings: EdgeBoxes | None = None,
     forest: str | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes likely to hold an object. The same image gives the same boxes.
+    """Returns boxes that are likely to contain an object, best first; the same image always gives the same boxes.
 
     Args:
       image: uint8 RGB [H, W, 3].
-      count: of boxes, at most.
-      method: "network": Edge Boxes on the edge map of the network that comes with this package; "gradient": on one that
-        needs no weights; "structured_forest": on that of OpenCV's structured forest, with `forest`;
-        "selective_search": Uijlings et al., fast mode; "grid": boxes of a few sizes and shapes everywhere.
-      settings: of Edge Boxes.
-      forest: the model file of the structured forest (model.yml.gz).
+      count: largest number of boxes to return.
+      method: "network" runs Edge Boxes on the edge map of the network shipped with this package. "gradient" uses an
+        edge map that needs no weights. "structured_forest" uses OpenCV's structured forest and needs `forest`.
+        "selective_search" is the fast mode of Uijlings et al. "grid" covers the image with boxes of a few sizes and
+        shapes. An image with a side below 24 pixels always gets a grid.
+      settings: settings of Edge Boxes; None uses the defaults.
+      forest: path of the structured forest's model file (model.yml.gz); None for all other methods.
 
     Returns:
-      boxes float32 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive, within the image, no two alike; and scores
-      float32 [n], falling. 1 <= n <= count; scores of different methods cannot be compared.
+      boxes float32 [n, 4], x0, y0, x1, y1 in pixels with x1 and y1 exclusive, inside the image, without duplicates; and
+      scores float32 [n], falling. 1 <= n <= count. Scores of different methods are not comparable.
 
     Raises:
-      InputError: for another image, count or method, or where OpenCV lacks its contributed modules.
+      InputError: if the image, count or method is not valid, or OpenCV lacks its contributed modules.
+
+    Example:
+      >>> import numpy as np
+      >>> from PIL import Image
+      >>> from deconvnet_jax import propose_boxes
+      >>> boxes, scores = propose_boxes(np.array(Image.open("photo.jpg")), count=10)
+      >>> boxes.shape[1], len(boxes) == len(scores) <= 10
+      (4, True)
     """
     check_method(method, forest)
     check_image(image)
@@ -94,7 +107,12 @@ def propose_boxes(
 
 
 def check_method(method: str, forest: str | None = None) -> None:
-    """Raises InputError for an unknown method, or a structured forest that is missing or not asked for."""
+    """Raises InputError for an unknown method, and for a structured forest that is missing or not used.
+
+    Args:
+      method: expected: one of METHODS.
+      forest: expected: the path of an existing file for "structured_forest", None or empty for other methods.
+    """
     if method not in METHODS:
         raise InputError(f"method='{method}': expected one of {', '.join(METHODS)}")
     if (method == "structured_forest") != bool(forest):
@@ -107,14 +125,30 @@ def check_method(method: str, forest: str | None = None) -> None:
 
 
 def edge_map(image: np.ndarray, method: str = "network", forest: str | None = None) -> np.ndarray:
-    """The edge map of one of EDGE_METHODS, float32 [H, W] in 0..1; arguments as for `propose_boxes`.
+    """Returns the edge map of an image.
+
+    Args:
+      image: uint8 RGB [H, W, 3].
+      method: one of EDGE_METHODS, as in `propose_boxes`.
+      forest: path of the structured forest's model file; None for other methods.
+
+    Returns:
+      float32 [H, W] in 0..1.
 
     Raises:
-      InputError: for another method, or if the structured forest's file is not given or not one.
+      InputError: if the method has no edge map, or the structured forest's file is missing or not valid.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.proposals import edge_map
+      >>> image = np.zeros((60, 80, 3), np.uint8)
+      >>> image[20:40, 20:60] = 255
+      >>> edge_map(image, method="gradient").shape
+      (60, 80)
     """
     check_method(method, forest)
     if method == "network":
-        from deconvnet_jax.proposals.edge_network import network_edges  # Flax; the other methods need none
+        from deconvnet_jax.proposals.edge_network import network_edges  # Imports Flax, which only this method needs.
 
         return network_edges(image)
     if method == "gradient":
@@ -125,7 +159,7 @@ def edge_map(image: np.ndarray, method: str = "network", forest: str | None = No
 
 
 def gradient_edges(image: np.ndarray) -> np.ndarray:
-    """Returns how strongly the colour changes at every pixel, at several scales, relative to its surroundings.
+    """Returns how strongly the colour changes at every pixel, at several scales, relative to the surroundings.
 
     Args:
       image: uint8 RGB [H, W, 3].
@@ -146,7 +180,19 @@ def gradient_edges(image: np.ndarray) -> np.ndarray:
 def propose_from_edges(
     edges: np.ndarray, count: int, settings: EdgeBoxes | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`propose_boxes` from an edge map, float32 [H, W] in 0..1."""
+    """Returns the boxes of Edge Boxes for an edge map, best first.
+
+    Args:
+      edges: edge map, float [H, W] in 0..1, not thinned.
+      count: largest number of boxes to return.
+      settings: settings of Edge Boxes; None uses the defaults.
+
+    Returns:
+      boxes float32 [n, 4] and scores float32 [n], as from `propose_boxes`.
+
+    Raises:
+      InputError: if OpenCV lacks its contributed modules.
+    """
     height, width = edges.shape
     if min(height, width) < MIN_SIDE:
         return _ranked(*_grid(height, width), edges.shape, count)
@@ -167,13 +213,13 @@ def propose_from_edges(
     boxes, scores = finder.getBoundingBoxes(thin_edges(edges, normals), normals)
     boxes, scores = np.reshape(boxes, (-1, 4)).astype(np.float64), np.ravel(scores)
     boxes[:, 2:] += boxes[:, :2]
-    if not len(boxes):  # nothing in sight: at least the image as a whole
+    if not len(boxes):  # Nothing was found, so return the whole image as one box.
         boxes, scores = np.array([[0, 0, width, height]]), np.zeros(1)
     return _ranked(boxes, scores, edges.shape, count)
 
 
 def _ranked(boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, ...], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Within the image, each box once, best first, and different ones before those that resemble a better one."""
+    """Returns boxes clipped to the image, each once, best first, those that resemble a better one moved back."""
     height, width = shape[:2]
     boxes = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
     proper = np.flatnonzero((boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
@@ -186,7 +232,10 @@ def _ranked(boxes: np.ndarray, scores: np.ndarray, shape: tuple[int, ...], count
 
 
 def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes of several sizes and shapes, a third of their side apart; larger ones and those in the middle first."""
+    """Returns boxes of several sizes and shapes, spaced by a third of their side.
+
+    Larger boxes and those near the centre score higher.
+    """
     boxes, scores = [], []
     for scale in GRID_SCALES:
         for aspect in GRID_ASPECTS:
@@ -201,7 +250,7 @@ def _grid(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _selective_search(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """OpenCV's order is random over its strategies; boxes that several of them find come first, then larger ones."""
+    """Returns boxes that score by how many strategies found them, then by size; OpenCV's own order is random."""
     search = _ximgproc().segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(np.ascontiguousarray(image[..., ::-1]))
     search.switchToSelectiveSearchFast()
@@ -213,11 +262,11 @@ def _selective_search(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes, found + np.sqrt(areas)
 
 
-def _ximgproc() -> Any:  # OpenCV's stubs lack its contributed modules
+def _ximgproc() -> Any:  # OpenCV's stubs lack the contributed modules.
     if not hasattr(cv2, "ximgproc"):
         raise InputError(
-            "this OpenCV has no Edge Boxes: pip uninstall opencv-python opencv-python-headless, then pip install "
-            "opencv-contrib-python-headless; or use method='grid'"
+            "this OpenCV has no Edge Boxes; expected its contributed modules. Run pip uninstall opencv-python "
+            "opencv-python-headless, then pip install opencv-contrib-python-headless, or use method='grid'"
         )
     return cv2.ximgproc
 
@@ -226,7 +275,7 @@ def _ximgproc() -> Any:  # OpenCV's stubs lack its contributed modules
 def _forest(path: str | None) -> Any:
     path = str(Path(path or "").expanduser())
     try:
-        # OpenCV divides by the number of trees without looking, which ends the process.
+        # OpenCV divides by the number of trees unchecked, and 0 would end the process.
         file = cv2.FileStorage(path, cv2.FILE_STORAGE_READ)
         parts = [
             file.getNode(part).size() for part in ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
@@ -236,4 +285,4 @@ def _forest(path: str | None) -> Any:
             return _ximgproc().createStructuredEdgeDetection(path)
     except (cv2.error, SystemError):
         pass
-    raise InputError(f"{path} is no structured forest for OpenCV; expected a model.yml.gz")
+    raise InputError(f"{path} is not a structured forest of OpenCV; expected a model.yml.gz")

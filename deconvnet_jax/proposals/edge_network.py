@@ -15,13 +15,13 @@ from deconvnet_jax.models import EdgeNetwork, Layers, compiler_options
 from deconvnet_jax.npz import read_npz, write_npz
 
 WEIGHTS = Path(__file__).with_name("edge_network.npz")
-BUCKET = 64  # sides are padded to multiples of this: few programs for images of many sizes
-MARGIN = 16  # at least so many mirrored pixels around an image, so that the padding hardly shows
-BATCH = 8
+BUCKET = 64  # Sides are padded to multiples of this, so that images of many sizes share few programs.
+MARGIN = 16  # Smallest number of mirrored pixels around an image; they hide the effect of the padding.
+BATCH = 8  # Images per batch.
 
 
 def network_edges(image: np.ndarray) -> np.ndarray:
-    """The expected share of people who would draw a boundary at every pixel.
+    """Returns, for every pixel, the expected share of people who would draw a boundary there.
 
     Args:
       image: uint8 RGB [H, W, 3].
@@ -33,11 +33,16 @@ def network_edges(image: np.ndarray) -> np.ndarray:
 
 
 def network_edges_batch(images: Sequence[np.ndarray], params: Layers | None = None) -> list[np.ndarray]:
-    """`network_edges` of many images, on JAX's default device, in batches of images of about the same size.
+    """Returns the edge maps of many images, as `network_edges` does for one.
+
+    It runs on JAX's default device, in batches of images that are padded to the same size.
 
     Args:
       images: uint8 RGB [H_i, W_i, 3].
-      params: of the network; by default those that come with this package.
+      params: parameters of `EdgeNetwork`; None uses those shipped with this package.
+
+    Returns:
+      One float32 [H_i, W_i] in 0..1 per image, in the order of the images.
     """
     params = shipped_params() if params is None else params
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -56,15 +61,15 @@ def network_edges_batch(images: Sequence[np.ndarray], params: Layers | None = No
 
 @cache
 def shipped_params() -> Layers:
-    """The parameters in edge_network.npz."""
+    """Returns the parameters in edge_network.npz."""
     return read_edge_network(WEIGHTS)
 
 
 def read_edge_network(path: str | Path) -> Layers:
-    """Parameters written by `write_edge_network`, as float32.
+    """Reads parameters that `write_edge_network` wrote, and returns them as float32.
 
     Raises:
-      InputError: if the file is missing, of another kind, damaged, or of another network.
+      InputError: if the file is missing, damaged, of another kind, or belongs to another network.
     """
     path = Path(path)
     kind = file_kind(path)
@@ -74,17 +79,22 @@ def read_edge_network(path: str | Path) -> Layers:
     params: Layers = defaultdict(dict)
     for name, value in flat.items():
         layer, _, kind = name.partition("/")
-        params[layer][kind] = value  # pyright: ignore[reportArgumentType]  JAX takes NumPy's arrays
+        params[layer][kind] = value  # pyright: ignore[reportArgumentType]  JAX accepts NumPy arrays
     image = jax.ShapeDtypeStruct((1, BUCKET, BUCKET, 3), np.uint8)
     wanted = jax.eval_shape(EdgeNetwork().init, jax.random.key(0), image)["params"]
     shapes = {f"{layer}/{kind}": leaf.shape for layer, kinds in wanted.items() for kind, leaf in kinds.items()}
     if {name: value.shape for name, value in flat.items()} != shapes:
-        raise InputError(f"{path} is no edge network of this version; train it again with experiments.train_edges")
+        raise InputError(f"{path} is not an edge network of this version; train it again with experiments.train_edges")
     return dict(params)
 
 
 def write_edge_network(path: str | Path, params: Layers) -> None:
-    """Writes parameters as float16, 0.3 MB."""
+    """Writes the parameters of an edge network as a float16 .npz file of 0.3 MB.
+
+    Args:
+      path: file to write.
+      params: parameters of `EdgeNetwork`, from `train_edge_network`.
+    """
     flat = {
         f"{layer}/{kind}": np.asarray(leaf, np.float16)
         for layer, kinds in params.items()
@@ -103,7 +113,7 @@ def _program() -> jax.stages.Wrapped:
 
 
 def _chunks(members: list[int]) -> list[list[int]]:
-    """Groups of BATCH, and the rest one by one: two programs for a size, not one for every rest."""
+    """Returns groups of BATCH members, then single members, so that each image size needs only two programs."""
     full = len(members) // BATCH * BATCH
     return [members[i : i + BATCH] for i in range(0, full, BATCH)] + [[i] for i in members[full:]]
 

@@ -25,16 +25,16 @@ from deconvnet_jax.models import EdgeNetwork, Layers, compiler_options
 CROP = 256
 SCALES = (0.6, 1.5)
 WEIGHT_DECAY = 1e-4
-_AHEAD = 2  # batches
+_AHEAD = 2  # Batches prepared in advance.
 
 
 class BoundaryExample(NamedTuple):
     """A photograph and its boundaries.
 
     Attributes:
-      name: of the file.
+      name: name of the file without suffix.
       image: uint8 RGB [H, W, 3].
-      share: float32 [H, W], 0..1: the share of its annotators who drew a boundary at a pixel.
+      share: float32 [H, W], 0..1: the share of the photograph's annotators who drew a boundary at each pixel.
     """
 
     name: str
@@ -43,10 +43,17 @@ class BoundaryExample(NamedTuple):
 
 
 def read_bsds500(root: str | Path, split: str) -> list[BoundaryExample]:
-    """All photographs of a split, in the order of their names.
+    """Returns all photographs of a split with their boundaries, in the order of their names.
+
+    Args:
+      root: folder in one of the two layouts above.
+      split: "train", "val" or "test".
+
+    Returns:
+      One example per photograph, all in memory.
 
     Raises:
-      InputError: if the folder has neither layout, or a file is missing, damaged or of another size.
+      InputError: if the folder has neither layout, a file is missing or damaged, or sizes differ.
     """
     root = Path(root).expanduser()
     official = (root / "images" / split).is_dir()
@@ -54,7 +61,7 @@ def read_bsds500(root: str | Path, split: str) -> list[BoundaryExample]:
     images = sorted(folder.glob("*.jpg"))
     if not images:
         raise InputError(
-            f"{root} holds no photographs of the split '{split}'; give the folder BSR/BSDS500/data of the BSDS500 "
+            f"{root} has no photographs of the split '{split}'; pass the folder BSR/BSDS500/data of the BSDS500 "
             "download, or one with train/NAME.jpg and train/NAME_boundaries.png"
         )
     examples = []
@@ -67,29 +74,29 @@ def read_bsds500(root: str | Path, split: str) -> list[BoundaryExample]:
         if share.shape != image.shape[:2]:
             raise InputError(
                 f"{truth} is {share.shape[1]}x{share.shape[0]} pixels, but {path.name} is {image.shape[1]}x"
-                f"{image.shape[0]}; they belong together pixel by pixel"
+                f"{image.shape[0]}; expected equal sizes"
             )
         examples.append(BoundaryExample(path.stem, image, share))
     return examples
 
 
 def _annotators_share(path: Path) -> np.ndarray:
-    """From an official file: a cell array of structs, one a person, with the field Boundaries."""
+    """Reads an official ground-truth file: a cell array with one struct per annotator and the field Boundaries."""
     try:
         people = read_mat(_existing(path), "groundTruth", "download it again").ravel()
         drawn = np.stack([person["Boundaries"][0, 0] for person in people]) > 0
         if drawn.ndim != 3:
-            raise ValueError("not one map a person")
+            raise ValueError("expected one boundary map per annotator")
         return drawn.mean(axis=0, dtype=np.float32)
     except InputError:
         raise
-    except Exception as error:  # SciPy raises whatever a damaged file leads it to
+    except Exception as error:  # SciPy raises many kinds of exceptions for damaged files.
         raise InputError(f"{path} is no ground truth of BSDS500 ({type(error).__name__}); download it again") from error
 
 
 def _existing(path: Path) -> Path:
     if not path.is_file():
-        raise InputError(f"no file {path}, the boundaries of the photograph of that name; add it")
+        raise InputError(f"no file {path} with the boundaries of the photograph of that name; add it")
     return path
 
 
@@ -102,18 +109,22 @@ def train_edge_network(
     seed: int = 0,
     progress: Callable[[int, int, float], None] = lambda done, total, loss: None,
 ) -> Layers:
-    """Trains from nothing; returns the parameters.
+    """Trains an edge network from random weights and returns its parameters.
 
-    The loss is the cross-entropy with the share of people who drew a boundary within a pixel: what the network learns
-    is a probability. AdamW, learning rate warmed up over a twentieth of the steps and then falling along a cosine.
+    The target is the share of people who drew a boundary within a pixel, and the loss is the cross-entropy, so the
+    network learns a probability. The optimizer is AdamW. The learning rate warms up over a twentieth of the steps and
+    then falls along a cosine.
 
     Args:
       examples: photographs with boundaries.
-      steps: updates.
-      batch_size: crops of 256x256 a step.
-      learning_rate: its maximum.
-      seed: decides initial weights, crops and augmentation.
-      progress: called after every step with the steps done, all steps, and the loss.
+      steps: number of updates.
+      batch_size: number of 256x256 crops per step.
+      learning_rate: largest learning rate.
+      seed: determines initial weights, crops and augmentation.
+      progress: called after every step with the number of steps done, the number of all steps, and the loss.
+
+    Returns:
+      The parameters on the host, float32.
     """
     net = EdgeNetwork()
     params = jax.jit(net.init)(jax.random.key(seed), np.zeros((1, CROP, CROP, 3), np.uint8))["params"]
@@ -134,7 +145,17 @@ def train_edge_network(
 
 
 def edge_loss(params: Layers, net: EdgeNetwork, images: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean cross-entropy over pixels; targets float32 [N, H, W] in 0..1, negative where a pixel does not count."""
+    """Returns the mean cross-entropy over all pixels that count.
+
+    Args:
+      params: parameters of the network.
+      net: the network.
+      images: uint8 RGB [N, H, W, 3], H and W multiples of 16.
+      targets: float32 [N, H, W], probabilities 0..1; negative where a pixel does not count.
+
+    Returns:
+      A float32 scalar; 0 if no pixel counts.
+    """
     logits = net.apply({"params": params}, images)
     chex.assert_equal_shape((logits, targets))
     losses = optax.sigmoid_binary_cross_entropy(logits, jnp.maximum(targets, 0))
@@ -143,9 +164,16 @@ def edge_loss(params: Layers, net: EdgeNetwork, images: jax.Array, targets: jax.
 
 
 def near_share(share: np.ndarray) -> np.ndarray:
-    """The share of people who drew a boundary within about a pixel: [H, W], 0..1.
+    """Returns the share of people who drew a boundary within about a pixel.
 
-    People agree on a boundary, not on its pixels. A line has three pixels in a 3x3 window, hence the sum over three.
+    People agree on a boundary but not on its exact pixels. A line covers three pixels of a 3x3 window, so the sum over
+    the window is divided by three.
+
+    Args:
+      share: float [H, W], 0..1: the share of people who drew a boundary at each pixel.
+
+    Returns:
+      float32 [H, W], 0..1.
     """
     return np.minimum(cv2.boxFilter(np.asarray(share, np.float32), -1, (3, 3), normalize=False) / 3, 1)
 
@@ -153,7 +181,17 @@ def near_share(share: np.ndarray) -> np.ndarray:
 def augmented_batches(
     examples: Sequence[BoundaryExample], count: int, batch_size: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`count` batches of images uint8 [B, 256, 256, 3] and targets float32 [B, 256, 256], prepared ahead in threads."""
+    """Yields batches of randomly augmented crops, which a thread prepares in advance.
+
+    Args:
+      examples: photographs with boundaries.
+      count: number of batches.
+      batch_size: crops per batch, B.
+      seed: determines all crops and augmentation.
+
+    Yields:
+      images uint8 [B, 256, 256, 3], and targets float32 [B, 256, 256] in 0..1, negative beyond the photograph.
+    """
     targets = [near_share(example.share) for example in examples]
 
     def batch(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,7 +209,7 @@ def augmented_batches(
 
 
 def _augmented(image: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """A random part at a random scale, turned by a multiple of 90 degrees, mirrored, in other light."""
+    """Returns a random crop: scaled, turned by a multiple of 90 degrees, mirrored or not, with changed colours."""
     scale = np.exp(rng.uniform(*np.log(SCALES)))
     height, width = image.shape[:2]
     x, y = (rng.uniform(min(0, length - CROP / scale), max(0, length - CROP / scale)) for length in (width, height))

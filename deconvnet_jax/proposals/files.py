@@ -1,4 +1,4 @@
-"""Proposals of many images in one file, and those of the original."""
+"""Proposals files: the proposals of many images in one .npz, and the original's .mat files."""
 
 import json
 from collections.abc import Sequence
@@ -13,20 +13,21 @@ from deconvnet_jax.npz import read_npz, write_npz
 from deconvnet_jax.ops.boxes import checked_boxes
 
 VERSION = 1
-# Of each array its kinds of numbers, as NumPy abbreviates them, and its number of axes.
+# For each array the allowed kinds of dtype (`numpy.dtype.kind`) and the number of axes.
 BOX_FIELDS = {"boxes": ("fiu", 2), "scores": ("fiu", 1)}
 _FIELDS = {"names": ("U", 1), "offsets": ("iu", 1), **BOX_FIELDS, "description": ("U", 0)}
-_CACHE = "expected the original's boxes_padded [n, 4] with x1 y1 x2 y2; bring other boxes over with write_proposals"
+_CACHE = "expected the original's boxes_padded [n, 4] with x1 y1 x2 y2; convert other boxes with write_proposals"
 
 
 class Proposals(NamedTuple):
     """Boxes of the images of a split.
 
     Attributes:
-      names: of the images, [n].
-      boxes: of each image, float32 [n_i, 4], best first.
-      scores: of each image, float32 [n_i].
-      description: how they were made, JSON; "images" has a digest of each image, in files of older versions none.
+      names: names of the n images.
+      boxes: for each image, float32 [n_i, 4] as x0, y0, x1, y1 in pixels, x1 and y1 exclusive, best first.
+      scores: for each image, float32 [n_i].
+      description: how the boxes were made, JSON values. "images" lists one digest per image; files of older versions
+        lack it.
     """
 
     names: list[str]
@@ -36,10 +37,14 @@ class Proposals(NamedTuple):
 
 
 def write_proposals(path: str | Path, proposals: Proposals) -> None:
-    """Writes one .npz file, whole or not at all.
+    """Writes proposals to one .npz file; an interrupted call leaves no partial file.
+
+    Args:
+      path: the .npz file to write.
+      proposals: boxes and scores of all images.
 
     Raises:
-      InputError: if an image's boxes are none (`ops.checked_boxes`).
+      InputError: if an image's boxes are not valid (`ops.checked_boxes`).
     """
     path = Path(path)
     for name, boxes in zip(proposals.names, proposals.boxes, strict=True):
@@ -56,14 +61,17 @@ def write_proposals(path: str | Path, proposals: Proposals) -> None:
 
 
 def read_fields(path: Path, fields: dict[str, tuple[str, int]]) -> list[np.ndarray]:
-    """Reads arrays of an .npz.
+    """Reads arrays of an .npz file and checks their dtypes and numbers of axes.
 
     Args:
-      path: of the file.
-      fields: the kinds of numbers and the number of axes that each array must have.
+      path: the .npz file.
+      fields: maps each array's name to (allowed kinds of dtype, as in `numpy.dtype.kind`; number of axes).
+
+    Returns:
+      The arrays in the order of `fields`.
 
     Raises:
-      InputError: if the file is missing or damaged, or an array is missing or another one.
+      InputError: if the file is missing or damaged, or an array is missing or of another kind.
     """
     arrays = read_npz(path)
     for name, (kinds, axes) in fields.items():
@@ -71,21 +79,21 @@ def read_fields(path: Path, fields: dict[str, tuple[str, int]]) -> list[np.ndarr
         if found.dtype.kind not in kinds or found.ndim != axes:
             there = ", ".join(f"{key} {array.dtype} {list(array.shape)}" for key, array in arrays.items())
             raise InputError(
-                f"{path} is no file of proposals: '{name}' is missing or of another kind (there are "
-                f"{there[:200] or 'no arrays'}); make it again"
+                f"{path} is not a proposals file: '{name}' is missing or of another kind (found "
+                f"{there[:200] or 'no arrays'}); compute the proposals again"
             )
     return [arrays[name] for name in fields]
 
 
 def load_proposals(path: str | Path) -> Proposals:
-    """Reads what `write_proposals` wrote.
+    """Reads the file that `write_proposals` wrote.
 
     Raises:
-      InputError: if the file is missing, damaged, or something else.
+      InputError: if the file is missing, damaged, or not a proposals file.
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"no file of proposals {path}; make it with experiments.prepare_data")
+        raise InputError(f"no proposals file {path}; make it with experiments.prepare_data")
     names, offsets, boxes, scores, description = read_fields(path, _FIELDS)
     offsets = offsets.astype(np.int64)
     try:
@@ -93,14 +101,14 @@ def load_proposals(path: str | Path) -> Proposals:
     except (ValueError, RecursionError):
         described = None
     if not isinstance(described, dict):
-        raise InputError(f"{path} is no file of proposals: its description is no JSON object; make it again")
+        raise InputError(f"{path} is not a proposals file: its description is not a JSON object; compute it again")
     if described.get("version") != VERSION:
         raise InputError(
-            f"{path} has version {described.get('version')} of the format, expected {VERSION}; make it again"
+            f"{path} has version {described.get('version')} of the format, expected {VERSION}; compute it again"
         )
     whole = len(offsets) == len(names) + 1 and offsets[0] == 0 and offsets[-1] == len(boxes) == len(scores)
     if not whole or boxes.shape[1:] != (4,) or (np.diff(offsets) < 0).any():
-        raise InputError(f"{path} contradicts itself: the numbers of names, boxes and scores do not fit; make it again")
+        raise InputError(f"{path} contradicts itself: the numbers of names, boxes and scores differ; compute it again")
     boxes = _float32(boxes)
     checked_boxes(boxes, str(path))
     if not len(names):
@@ -116,21 +124,26 @@ def read_proposals(
     sizes: Sequence[tuple[int, int]] | None = None,
     images: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
-    """The boxes of these images, float32 [n_i, 4], x0, y0, x1, y1, x1 and y1 exclusive.
+    """Returns the boxes of the named images.
 
     Args:
-      path: an .npz of this project, or a folder with the original's NAME.mat, one an image.
-      names: of the images.
-      sizes: (height, width) of the images, for which the boxes are checked; needed for the original's.
-      images: digests of the images (`DatasetSplit.digest`), which must be those that the file was made for.
+      path: an .npz file of this project, or a folder with one of the original's NAME.mat per image.
+      names: names of the images.
+      sizes: (height, width) of each image, to check that the boxes fit. None skips the check; the original's files need
+        the sizes.
+      images: digest of each image (`DatasetSplit.digest`), to check that the images did not change since the file was
+        made. None skips the check.
+
+    Returns:
+      One float32 [n_i, 4] per name: x0, y0, x1, y1 in pixels, x1 and y1 exclusive, best first.
 
     Raises:
-      InputError: if the file is not usable, has no boxes for one of the images, or was made before one was changed.
+      InputError: if the file cannot be used, lacks one of the images, or was made before an image changed.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         if sizes is None:
-            raise InputError(f"{path}: the original's boxes count from a padded image; the images' sizes are needed")
+            raise InputError(f"{path}: the original's boxes refer to padded images; pass the images' sizes")
         return [original_boxes(path / f"{name}.mat", size) for name, size in zip(names, sizes, strict=True)]
     proposals = load_proposals(path)
     of_name = dict(zip(proposals.names, proposals.boxes, strict=True))
@@ -148,13 +161,13 @@ def read_proposals(
 
 
 def check_images(path: Path, proposals: Proposals, names: Sequence[str], images: Sequence[str] | None) -> None:
-    """Raises InputError if proposals were computed before an image was changed, as far as their file tells.
+    """Raises InputError if an image changed after its proposals were computed; files without digests pass.
 
     Args:
-      path: of the file.
-      proposals: in it.
-      names: of images.
-      images: their digests now; None if they are not known.
+      path: the proposals file, for the message.
+      proposals: its content.
+      names: names of the images to check.
+      images: their current digests, in the same order; None if they are not known, which skips the check.
     """
     made_of = proposals.description.get("images")
     if images is None or not isinstance(made_of, list) or len(made_of) != len(proposals.names):
@@ -169,24 +182,24 @@ def check_images(path: Path, proposals: Proposals, names: Sequence[str], images:
 
 
 def original_boxes(path: str | Path, size: tuple[int, int]) -> np.ndarray:
-    """The boxes of one of the original's files (edgebox_cached), in pixels of the image itself.
+    """Returns the boxes of one of the original's files (edgebox_cached) in pixels of the unpadded image.
 
-    `boxes_padded` is [n, 4], x1, y1, x2, y2, counted from 1 and inclusive, in the image with its width added above and
-    below and its height added left and right (inference/preprocess_image_bb.m).
+    The file holds `boxes_padded` [n, 4] as x1, y1, x2, y2, counted from 1 and inclusive. They refer to a padded image,
+    with the image's width added above and below and its height added left and right (inference/preprocess_image_bb.m).
 
     Args:
       path: NAME.mat.
-      size: height and width of the image.
+      size: (height, width) of the image in pixels.
 
     Returns:
-      float32 [n, 4]; they may reach beyond the image.
+      float32 [n, 4] as x0, y0, x1, y1, with x1 and y1 exclusive. Boxes may reach beyond the image.
 
     Raises:
       InputError: if the file is missing, damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"no file {path}, the proposals of that image; expected one .mat per image")
+        raise InputError(f"no file {path} with the proposals of that image; expected one .mat per image")
     boxes = read_mat(path, "boxes_padded", _CACHE)
     if boxes.dtype.kind not in "fiu" or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise InputError(f"{path}: boxes_padded is {boxes.dtype} {list(boxes.shape)}; expected numbers [n, 4]")
@@ -198,5 +211,5 @@ def original_boxes(path: str | Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def _float32(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # infinite, which is no box
+    with np.errstate(over="ignore"):  # Too large values become infinite, which the check of boxes refuses.
         return array.astype(np.float32)

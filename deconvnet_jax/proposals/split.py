@@ -1,7 +1,7 @@
-"""Proposals for all images of a split: in parallel processes, and never the same image twice.
+"""Computes the proposals of all images of a split in parallel processes, and never the same image twice.
 
-Every finished image is a small file in PATH.partial, so a killed run goes on where it was; the last step joins them.
-The edge network runs in this process, in batches on JAX's default device; the workers search for boxes.
+Every finished image is a small file in PATH.partial, so a killed run resumes where it stopped. The last step joins the
+files. The edge network runs in this process, in batches on JAX's default device; worker processes search for boxes.
 """
 
 import hashlib
@@ -38,18 +38,18 @@ Boxes = tuple[np.ndarray, np.ndarray]
 
 
 class NamedImages(Protocol):
-    """Images with names and random access, as `open_split` returns them."""
+    """Images with names and random access, such as the result of `open_split`."""
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         ...
 
     def __getitem__(self, index: int) -> Example:
-        """Reads an image."""
+        """Reads one image."""
         ...
 
     def name(self, index: int) -> str:
-        """Its name."""
+        """Returns the name of one image."""
         ...
 
 
@@ -64,22 +64,23 @@ def compute_proposals(
     processes: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> None:
-    """Writes the proposals of every image of a source to one file; does nothing where that exists.
+    """Writes the proposals of every image to one file; if that file exists with the same settings, it does nothing.
 
     The result does not depend on the number of processes or on interruptions.
 
     Args:
       source: images with different names.
-      path: the .npz to write.
-      count: boxes an image, at most.
-      method: as for `propose_boxes`,
-      settings: the same,
-      forest: the same.
-      processes: workers; by default one for every core.
-      progress: called with the images done and all images.
+      path: the .npz file to write.
+      count: largest number of boxes per image.
+      method: as in `propose_boxes`.
+      settings: settings of Edge Boxes, as in `propose_boxes`.
+      forest: path of the structured forest's model file, as in `propose_boxes`.
+      processes: number of worker processes; None starts one per available core.
+      progress: called with the number of finished images and the number of all images.
 
     Raises:
-      InputError: for settings or images that cannot be used, or if PATH or PATH.partial was made with other settings.
+      InputError: if settings or an image cannot be used, if PATH or PATH.partial was made with other settings or
+        images, or if a worker process was killed.
     """
     path = Path(path)
     names = [source.name(i) for i in range(len(source))]
@@ -112,12 +113,16 @@ def compute_proposals(
 
 
 def weights_digest(method: str, forest: str | None) -> str | None:
-    """The sha256 of the file that the edge maps of a method come from; None if it needs none.
+    """Returns the sha256 of the weights file behind a method's edge maps; None for a method without weights.
+
+    Args:
+      method: one of METHODS.
+      forest: path of the structured forest's model file; None for other methods.
 
     Raises:
-      InputError: for an unknown method, or a structured forest whose file is not there.
+      InputError: if the method is unknown, or the structured forest's file is missing.
     """
-    from deconvnet_jax.proposals.edge_network import WEIGHTS  # not at the top: workers need no Flax
+    from deconvnet_jax.proposals.edge_network import WEIGHTS  # Imported here because workers need no Flax.
 
     check_method(method, forest)
     path = {"network": WEIGHTS, "structured_forest": forest}.get(method)
@@ -125,28 +130,33 @@ def weights_digest(method: str, forest: str | None) -> str | None:
 
 
 def check_description(path: Path, description: dict[str, Any]) -> None:
-    """Raises InputError unless the finished file was made with these settings."""
+    """Raises InputError unless a finished proposals file was made with these settings.
+
+    Args:
+      path: the proposals file.
+      description: the settings, JSON values, without "version" and "images".
+    """
     there = {k: value for k, value in load_proposals(path).description.items() if k not in ("version", "images")}
     if there != json.loads(json.dumps(description)):
         raise InputError(f"{path} was made with other settings, {json.dumps(there)}; delete it to compute it again")
 
 
 def claim_partial(partial: Path, description: dict[str, Any], images: Sequence[str]) -> None:
-    """Makes the folder of finished images, or checks that the one there is of the same work.
+    """Creates the folder of finished images, or checks that the existing one belongs to the same job.
 
     Args:
       partial: the folder.
-      description: of the settings.
-      images: names and digests of the images.
+      description: the settings, JSON values.
+      images: names and digests of all images.
 
     Raises:
-      InputError: if it is of other settings or images.
+      InputError: if the folder was started with other settings or images, or cannot be written.
     """
     digest = hashlib.sha256("\n".join(images).encode()).hexdigest()
     wanted = json.dumps({**description, "images": digest}, sort_keys=True)
     marker = partial / "settings.json"
     if marker.exists() and marker.read_bytes() != wanted.encode():
-        raise InputError(f"{partial} was begun with other settings or images; delete it to begin anew")
+        raise InputError(f"{partial} was started with other settings or images; delete it to start again")
     with not_written(partial):
         partial.mkdir(parents=True, exist_ok=True)
     remove_unfinished(partial)
@@ -154,7 +164,7 @@ def claim_partial(partial: Path, description: dict[str, Any], images: Sequence[s
 
 
 def read_part(path: Path) -> Boxes:
-    """Boxes and scores of a finished image.
+    """Returns the boxes and scores of one finished image.
 
     Raises:
       InputError: if the file is damaged.
@@ -165,14 +175,17 @@ def read_part(path: Path) -> Boxes:
         if len(boxes) != len(scores):
             raise InputError("the numbers of boxes and scores differ")
     except InputError as error:
-        raise InputError(f"{path} is damaged; delete it and run again: that image is computed again") from error
+        raise InputError(f"{path} is damaged; delete it and run again, which computes only this image") from error
     return boxes, scores
 
 
 def _jobs(
     source: NamedImages, missing: Sequence[int], method: str, count: int, settings: EdgeBoxes, forest: str | None
 ) -> Iterator[tuple[int, Callable[..., Boxes], tuple]]:
-    """Per image its number, and what a worker has to call; edge maps of the network are made on the way."""
+    """Yields, for each missing image, its index and the function and arguments for a worker.
+
+    Edge maps of the network are computed here, batch by batch.
+    """
     if method != "network":
         for i in missing:
             yield i, _propose, (source[i].image, count, method, settings, forest)
@@ -186,7 +199,7 @@ def _jobs(
 
 
 def _propose(image: np.ndarray, count: int, method: str, settings: EdgeBoxes, forest: str | None) -> Boxes:
-    cv2.setNumThreads(1)  # one worker, one core
+    cv2.setNumThreads(1)  # Each worker uses one core.
     return propose_boxes(image, count, method=method, settings=settings, forest=forest)
 
 
@@ -198,8 +211,8 @@ def _propose_from_edges(edges: np.ndarray, count: int, settings: EdgeBoxes) -> B
 def _in_parallel(
     jobs: Iterator[tuple[int, Callable[..., Boxes], tuple]], names: Sequence[str], processes: int
 ) -> Iterator[tuple[int, Boxes]]:
-    """Results as they come; a few jobs a worker wait, so that not all edge maps are in memory."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads
+    """Yields results as they finish. Only a few jobs per worker wait, so that not all edge maps are in memory."""
+    context = multiprocessing.get_context("spawn")  # A fork would copy the locks of JAX's threads.
     waiting: dict[Future[Boxes], int] = {}
     with ProcessPoolExecutor(processes, context, end_with_parent) as pool:
         try:
@@ -224,7 +237,7 @@ def _finished(waiting: dict[Future[Boxes], int], names: Sequence[str]) -> Iterat
             raise InputError(f"image '{names[i]}': {error}") from error
         except BrokenProcessPool as error:
             raise InputError(
-                "a worker process was killed, perhaps for its memory; run again, with fewer processes: finished images "
-                "are kept"
+                "a worker process was killed, perhaps because memory ran out; run again with fewer processes. "
+                "Finished images are kept"
             ) from error
         yield i, result

@@ -51,8 +51,8 @@ def test_by_hand():
     """A 10x10 square is shifted by two pixels; the tolerance is one pixel, then two."""
     labels, predictions = np.zeros((2, 60, 80), np.uint8)
     labels[20:30, 20:30] = predictions[20:30, 22:32] = 1
-    # Each contour has 36 pixels. In the upper and the lower row, 8 predicted pixels lie on true ones and one beside a true
-    # one. The columns are two pixels off, but the ends of the left column lie beside the rows.
+    # Each contour has 36 pixels. In both the upper and the lower row, 8 predicted pixels lie on true ones and one lies
+    # beside a true one. The columns are two pixels off, but the ends of the left column lie beside the rows.
     near = boundary_f1(labels, predictions, 2, tolerance=1.0 / 100)[1]
     assert near == pytest.approx((2 * (8 + 1) + 2) / 36)
     assert boundary_f1(labels, predictions, 2, tolerance=2.0 / 100)[1] == 1.0

@@ -52,5 +52,5 @@ def test_wrong_use(data_dir, tmp_path):
         train_edges.run(str(data_dir), str(tmp_path / "nowhere/edges.npz"), steps=1)
     with pytest.raises(InputError, match=r"no file .*none\.npz; correct the name"):
         train_edges.run(str(data_dir), str(tmp_path / "none.npz"), steps=0)
-    with pytest.raises(InputError, match="holds no photographs of the split 'test'"):
+    with pytest.raises(InputError, match="has no photographs of the split 'test'"):
         train_edges.run(str(tmp_path), str(tmp_path / "edges.npz"), steps=1)

@@ -1,4 +1,4 @@
-"""Proposals: the contract for every method, an object that must be found, what is refused."""
+"""Tests proposals: the contract of every method, objects that must be found, and arguments that are refused."""
 
 import gzip
 
@@ -18,7 +18,7 @@ FREE = tuple(method for method in METHODS if method != "structured_forest")
 
 @pytest.fixture
 def photo(rng):
-    """Two objects on a rough ground, and their boxes."""
+    """Returns an image of two objects on a rough background, and their boxes."""
     image = cv2.resize(rng.integers(80, 115, (12, 16, 3), np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
     cv2.ellipse(image, (90, 120), (50, 70), 0, 0, 360, (220, 60, 40), -1)
     cv2.rectangle(image, (190, 70), (289, 179), (30, 60, 230), -1)
@@ -63,12 +63,12 @@ def test_settings_are_obeyed(photo):
     assert len(propose_boxes(image, 5000, settings=EdgeBoxes(max_boxes=7))[0]) == 7
     large, _ = propose_boxes(image, 5000, settings=EdgeBoxes(min_box_area=20_000))
     areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).min() for boxes in (large, many)]
-    assert areas[0] > 5_000 > areas[1]  # the search begins with larger ones, and refines
+    assert areas[0] > 5_000 > areas[1]  # The search starts with larger boxes and refines them.
     assert len(large) < len(many)
 
 
 def test_boxes_follow_the_image(photo):
-    """Mirrored: the best boxes are mirrored too, but for pixels and ties."""
+    """The best boxes of a mirrored image are the mirrored boxes, except for single pixels and ties."""
     image, _ = photo
     edges = edge_map(image)
     boxes, _ = propose_from_edges(edges, 20)
@@ -147,7 +147,7 @@ edgeBins:
 
 
 def test_a_structured_forest(photo, tmp_path):
-    """One tree, in OpenCV's format: an edge in the middle of a patch where the gradient is large."""
+    """Writes a forest of one tree in OpenCV's format: an edge in the middle of a patch with a large gradient."""
     image, truth = photo
     path = tmp_path / "model.yml.gz"
     path.write_bytes(gzip.compress(FOREST.encode()))
@@ -165,13 +165,13 @@ def test_a_structured_forest(photo, tmp_path):
 def test_a_forest_that_is_none(text, tmp_path):
     path = tmp_path / "model.yml.gz"
     path.write_bytes(gzip.compress(text.encode()))
-    with pytest.raises(InputError, match=r"model\.yml\.gz is no structured forest for OpenCV"):
+    with pytest.raises(InputError, match=r"model\.yml\.gz is not a structured forest of OpenCV"):
         propose_boxes(np.zeros((50, 50, 3), np.uint8), method="structured_forest", forest=str(path))
 
 
 def test_opencv_without_its_contributed_modules(monkeypatch, photo):
     monkeypatch.delattr(edge_boxes.cv2, "ximgproc")
-    with pytest.raises(InputError, match="this OpenCV has no Edge Boxes: pip uninstall opencv-python"):
+    with pytest.raises(InputError, match="this OpenCV has no Edge Boxes; expected its contributed modules"):
         propose_boxes(photo[0])
     assert len(propose_boxes(photo[0], method="grid")[0]) == 50
 

@@ -1,4 +1,4 @@
-"""Edge maps of both kinds: what they find, and that batches, padding and files do not change them."""
+"""Tests both edge maps: what they find, and that batches, padding and files do not change them."""
 
 import cv2
 import jax
@@ -19,14 +19,14 @@ from deconvnet_jax.proposals.edge_network import (
 
 @pytest.fixture
 def square(rng):
-    """A square of one colour with a little noise before another."""
+    """Returns an image of a square on a background of another colour, with little noise."""
     image = np.full((150, 200, 3), (60, 110, 50)) + rng.integers(-6, 7, (150, 200, 3))
     image[40:110, 50:150] = np.array([200, 120, 60]) + rng.integers(-6, 7, (70, 100, 3))
     return image.astype(np.uint8)
 
 
 def outline(width):
-    """Pixels within `width` of the square's outline."""
+    """Returns the pixels within `width` of the square's outline."""
     inner, outer = np.zeros((2, 150, 200), bool)
     outer[40 - width : 110 + width, 50 - width : 150 + width] = True
     inner[40 + width : 110 - width, 50 + width : 150 - width] = True
@@ -64,7 +64,7 @@ def test_few_programs(rng):
     images = [rng.integers(0, 256, (height, 200, 3), np.uint8) for height in range(170, 220, 2)]
     network._program.cache_clear()
     network_edges_batch(images)
-    assert network._program()._cache_size() <= 4  # two paddings, each with batches of 8 and of 1
+    assert network._program()._cache_size() <= 4  # Two padded sizes, each with batches of 8 and of 1.
 
 
 def test_files(tmp_path, rng):
@@ -82,14 +82,14 @@ def test_files(tmp_path, rng):
         ("cut.npz", "edge network .* is an incomplete zip file .*: fetch it again"),
         ("text.npz", "edge network .* is a text file; expected an .npz file of experiments.train_edges"),
         ("pickle.npz", "is not a complete .npz file .Object arrays cannot be loaded"),
-        ("other.npz", "is no edge network of this version"),
+        ("other.npz", "is not an edge network of this version"),
     ):
         with pytest.raises(InputError, match=message):
             read_edge_network(tmp_path / name)
 
 
 def test_photographs(real_data):
-    """The shipped weights find what people drew, better than gradients do, on photographs they have not seen."""
+    """On held-out photographs the shipped weights find what people drew better than gradients do."""
     from experiments.tasks.train_edges import read_bsds500, score
 
     examples = read_bsds500(real_data / "bsds500", "test")[::20]

@@ -1,4 +1,4 @@
-"""Training of the edge network: both layouts of BSDS500, targets, augmentation, repeatability, and that it learns."""
+"""Tests training of the edge network: both layouts of BSDS500, targets, augmentation, repeatability, learning."""
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from deconvnet_jax.proposals.edge_training import (
 
 @pytest.fixture
 def examples(rng):
-    """Squares of other colours, and their outlines."""
+    """Returns images of squares on backgrounds of other colours, and their outlines."""
     found = []
     for i in range(4):
         image = np.full((120, 160, 3), rng.integers(30, 90, 3), np.uint8)
@@ -59,7 +59,7 @@ def test_augmentation_keeps_image_and_target_together(examples):
     change = np.maximum(np.abs(np.diff(grey, axis=1))[:, :, :-1], np.abs(np.diff(grey, axis=2))[:, :-1])
     inside = targets[:, :-1, :-1]
     assert change[inside > 0.8].mean() > 8 * change[inside == 0].mean()
-    assert (targets < 0).any()  # beyond the image: does not count
+    assert (targets < 0).any()  # Pixels beyond the image do not count.
 
 
 def test_loss(rng):
@@ -95,7 +95,7 @@ def test_it_repeats_itself(examples):
 
 @pytest.fixture
 def annotated(rng):
-    """Photograph and the boundaries that 4 to 9 people drew, by name."""
+    """Returns photographs by name, with the boundaries that 4 to 9 people drew."""
     return {
         name: (rng.integers(0, 256, (21, 32, 3), np.uint8), rng.random((rng.integers(4, 10), 21, 32)) < 0.2)
         for name in ("8049", "100007")
@@ -133,12 +133,12 @@ def test_shares(annotated, write, tmp_path):
 
 
 def test_unusable_folders(annotated, tmp_path):
-    with pytest.raises(InputError, match="holds no photographs of the split 'train'; give the folder BSR/BSDS500/data"):
+    with pytest.raises(InputError, match="has no photographs of the split 'train'; pass the folder BSR/BSDS500/data"):
         read_bsds500(tmp_path, "train")
     official, merged = tmp_path / "official", tmp_path / "merged"
     write_official(official, annotated)
     write_merged(merged, annotated)
-    with pytest.raises(InputError, match="no photographs of the split 'val'"):
+    with pytest.raises(InputError, match="has no photographs of the split 'val'"):
         read_bsds500(official, "val")
     truth = official / "groundTruth/train/8049.mat"
     truth.write_bytes(b"MATLAB 5.0")
@@ -148,7 +148,7 @@ def test_unusable_folders(annotated, tmp_path):
     with pytest.raises(InputError, match=r"8049\.mat is no ground truth of BSDS500"):
         read_bsds500(official, "train")
     truth.unlink()
-    with pytest.raises(InputError, match=rf"no file {truth}, the boundaries of the photograph of that name"):
+    with pytest.raises(InputError, match=rf"no file {truth} with the boundaries of the photograph of that name"):
         read_bsds500(official, "train")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(merged / "train/100007_boundaries.png")
     with pytest.raises(InputError, match=r"100007_boundaries\.png is 4x4 pixels, but 100007\.jpg is 32x21"):

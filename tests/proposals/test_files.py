@@ -1,4 +1,4 @@
-"""Files of proposals: round trip, lookup by name, the original's .mat, and files that are none."""
+"""Tests proposals files: round trip, lookup by name, the original's .mat files, and files of other kinds."""
 
 import contextlib
 import io
@@ -58,7 +58,7 @@ def test_no_images(tmp_path):
 
 
 def test_the_original_s_boxes(rng, tmp_path):
-    """Boxes of an image of 375x500, counted from 1 in the image with 500 rows and 375 columns of black around it."""
+    """Uses an image of 375x500 pixels; its boxes count from 1 in an image padded by 500 rows and 375 columns."""
     wanted = np.float32([[0, 0, 500, 375], [-20, -10, 30, 40], [499, 374, 500, 375]])
     padded = wanted + np.float32([375 + 1, 500 + 1, 375, 500])
     for name in ("a", "b"):
@@ -69,9 +69,9 @@ def test_the_original_s_boxes(rng, tmp_path):
 
 
 def test_unusable_files_of_the_original(tmp_path):
-    with pytest.raises(InputError, match="the images' sizes are needed"):
+    with pytest.raises(InputError, match="pass the images' sizes"):
         read_proposals(tmp_path, ["a"])
-    with pytest.raises(InputError, match=r"no file .*a\.mat, the proposals of that image"):
+    with pytest.raises(InputError, match=r"no file .*a\.mat with the proposals of that image"):
         read_proposals(tmp_path, ["a"], [(10, 10)])
     for content, message in (
         ({"boxes": np.ones((1, 4))}, r"is no MATLAB file with boxes_padded \(it has boxes\)"),
@@ -95,16 +95,16 @@ def rewritten(path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"boxes": None}, r"is no file of proposals: 'boxes' is missing or of another kind \(there are names <U"),
+        ({"boxes": None}, r"is not a proposals file: 'boxes' is missing or of another kind \(found names <U"),
         ({"offsets": np.array([0, 3, 204, 203, 204])}, "contradicts itself"),
         ({"scores": np.zeros(3, np.float32)}, "contradicts itself"),
         ({"boxes": np.zeros((204, 5), np.float32)}, "contradicts itself"),
         ({"boxes": np.array([["a"] * 4] * 204)}, "'boxes' is missing or of another kind"),
         ({"offsets": np.array(3), "names": np.array("p")}, "'names' is missing or of another kind"),
-        ({"description": np.array("[1]")}, "its description is no JSON object"),
-        ({"description": np.array("[" * 100_000)}, "its description is no JSON object"),
+        ({"description": np.array("[1]")}, "its description is not a JSON object"),
+        ({"description": np.array("[" * 100_000)}, "its description is not a JSON object"),
         ({"boxes": np.full((204, 4), np.nan, np.float32)}, r"box 0 is \[nan, nan, nan, nan\]; expected x0 < x1"),
-        ({"description": np.array("{")}, "its description is no JSON object"),
+        ({"description": np.array("{")}, "its description is not a JSON object"),
         ({"description": np.array(json.dumps({"version": 9}))}, "has version 9 of the format, expected 1"),
         ({"names": np.array([{}], object)}, "is not a complete .npz file .Object arrays cannot be loaded"),
     ],
@@ -118,7 +118,7 @@ def test_unusable_files(path, changes, message):
 
 
 def test_missing_and_truncated_files(path):
-    with pytest.raises(InputError, match=r"no file of proposals .*other\.npz; make it with experiments\.prepare_data"):
+    with pytest.raises(InputError, match=r"no proposals file .*other\.npz; make it with experiments\.prepare_data"):
         load_proposals(path.with_name("other.npz"))
     content = path.read_bytes()
     for part in (content[: len(content) // 2], content[:-30], b"", b"nothing"):

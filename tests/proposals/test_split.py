@@ -1,4 +1,4 @@
-"""Proposals of a whole split: the same for any number of processes, and after being killed without redoing images."""
+"""Tests proposals of a split: equal for any number of processes, and after a kill no image is computed twice."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def test_one_image_at_a_time_or_many_processes(train_split, tmp_path):
     found = load_proposals(tmp_path / "1.npz")
     assert found.names == [train_split.name(i) for i in range(10)]
     assert found.description["weights"] == weights_digest("network", None)
-    for i in (0, 9):  # edge maps in batches differ in the last bits from those of one image
+    for i in (0, 9):  # Edge maps of batches differ in the last bits from those of single images.
         boxes, scores = propose_boxes(train_split[i].image, 300)
         assert np.mean((boxes[:50] == found.boxes[i][:50]).all(axis=1)) > 0.8
         np.testing.assert_allclose(scores[:20], found.scores[i][:20], rtol=1e-2)
@@ -82,7 +82,7 @@ data.compute_proposals(split, sys.argv[3], count=200, method="gradient", process
 
 
 def test_killed_and_run_again(scenes, train_split, tmp_path):
-    """SIGKILL when some images are finished: those are not touched again, and the file is as if nothing had been."""
+    """After SIGKILL, finished images are not computed again, and the file equals that of an uninterrupted run."""
     path, partial = tmp_path / "train.npz", tmp_path / "train.npz.partial"
     command = [sys.executable, "-c", SLOW, str(scenes), str(scenes.parent / "tfds"), str(path)]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -97,7 +97,7 @@ def test_killed_and_run_again(scenes, train_split, tmp_path):
     assert 3 <= len(finished) < 10
     time.sleep(0.02)
     options = {"count": 200, "method": "gradient", "processes": 2}
-    with pytest.raises(InputError, match=r"partial was begun with other settings or images; delete it to begin anew"):
+    with pytest.raises(InputError, match=r"partial was started with other settings or images; delete it"):
         compute_proposals(train_split, path, **options | {"count": 100})
     seen, stamps = [], {}
 
@@ -149,16 +149,16 @@ def test_images_that_were_changed_since(train_split, tmp_path):
         compute_proposals(changed, path, method="grid", count=5)
     partial = tmp_path / "other.npz.partial"
     claim_partial(partial, {}, [*names, *images])
-    with pytest.raises(InputError, match="was begun with other settings or images"):
+    with pytest.raises(InputError, match="was started with other settings or images"):
         claim_partial(partial, {}, [*names, *["other"] * 10])
     found = load_proposals(path)
-    found.description.pop("images")  # as older versions wrote
+    found.description.pop("images")  # Older versions wrote no digests.
     write_proposals(path, found)
     assert len(read_proposals(path, names, images=["other"] * 10)) == 10
 
 
 class OneBadImage:
-    """A split whose second image is not an image."""
+    """A split whose second image is invalid."""
 
     def __init__(self, split):
         self._split = split
