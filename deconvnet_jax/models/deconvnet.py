@@ -123,8 +123,8 @@ class DeconvNet(nn.Module):
       >>> from deconvnet_jax import DeconvNet, normalize_images
       >>> net = DeconvNet(num_classes=21, width=1 / 32, fc_features=4, fc_window=1)  # DeconvNet(21) is the paper's
       >>> images = normalize_images(jnp.zeros((1, 64, 64, 3), jnp.uint8))
-      >>> variables = net.init(jax.random.key(0), images)
-      >>> net.apply(variables, images).shape
+      >>> variables = jax.jit(net.init)(jax.random.key(0), images)
+      >>> jax.jit(net.apply)(variables, images).shape
       (1, 64, 64, 21)
     """
 

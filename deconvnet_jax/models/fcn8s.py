@@ -55,8 +55,8 @@ class FCN8s(nn.Module):
       >>> from deconvnet_jax import FCN8s, normalize_images
       >>> net = FCN8s(num_classes=21, width=1 / 32, fc_features=4)  # tiny; FCN8s() is the paper's
       >>> images = normalize_images(jnp.zeros((1, 50, 40, 3), jnp.uint8))
-      >>> variables = net.init(jax.random.key(0), images)
-      >>> net.apply(variables, images).shape
+      >>> variables = jax.jit(net.init)(jax.random.key(0), images)
+      >>> jax.jit(net.apply)(variables, images).shape
       (1, 50, 40, 21)
     """
 
