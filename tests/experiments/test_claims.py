@@ -1,4 +1,4 @@
-"""The experiments on the paper's claims: a few steps on a few scenes; what they find is no test."""
+"""Runs the experiments on the paper's claims with few steps and scenes; their scores are not tested."""
 
 import json
 
@@ -20,7 +20,7 @@ TINY = {"model.width": 1 / 32, "model.fc_features": 4, "data.resize_size": 36, "
 
 @pytest.fixture
 def small(monkeypatch, shallow_here, shared_steps):
-    """Narrow networks and six scenes."""
+    """Makes networks narrow and draws six scenes."""
     config_of = claims.config_of
 
     def tiny(*arguments):
@@ -66,8 +66,8 @@ def test_every_row_has_its_measures_and_nothing_is_done_twice(small, tmp_path, c
     assert claims.run("small", tmp_path, seeds=1, steps=20) == found
 
 
-def test_every_training_is_one_that_there_can_be(tmp_path):
-    """Known keys, networks that exist, and one name for one set of settings."""
+def test_every_training_is_valid(tmp_path):
+    """All keys and networks exist, and a name stands for one set of settings."""
     trainings = [row.training for rows in claims.EXPERIMENTS.values() for row in rows] + [claims.STAGE1]
     by_name = {training.name: training for training in trainings}
     assert all(by_name[training.name] == training for training in trainings)

@@ -1,4 +1,4 @@
-"""The program that measures a GPU: what it asks for exists, what it writes, what it refuses."""
+"""Tests the program that measures a GPU: its commands exist, what it writes, and what it refuses."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def test_commands_exist(on_cpu):
         if "experiments.benchmark" in part.command:
             name, *given = part.command[3:]
             assert {re.match(r"--(\w+)", flag)[1] for flag in given} <= {*BENCHMARKS[name].flags, "json"}
-            assert part.name.partition("_")[0] == name  # by which the report finds its tables
+            assert part.name.partition("_")[0] == name  # The report finds its tables by this name.
     (tests,) = (part for part in parts if part.name == "tests")
     assert all((ROOT / word).is_dir() for word in tests.command if word.startswith("tests/"))
 
