@@ -68,8 +68,8 @@ def run(batch_size: int | None, width: float, dtype: str | None = None, quick: b
         **setting,
         "batch_size": batch_size,
         "width": width,
-        "gflop_per_image": 3
-        * gflop(make_net("float32", width)),  # The backward pass has two products for each product of the forward pass.
+        # The backward pass has two products for each product of the forward pass.
+        "gflop_per_image": 3 * gflop(make_net("float32", width)),
         "rates": {dtype: harness.measure_rates(dtype) for dtype in dtypes},
         "results": {dtype: measure(names, batch_size, width, dtype, quick) for dtype in dtypes},
     }

@@ -54,7 +54,7 @@ def of_step(
     """Returns the report of a compiled training step. Bytes and operations are those of one device.
 
     Args:
-      compiled: the step; its first argument has state and batch.
+      compiled: the step, a function of state and batch.
       config: of the experiment.
       topology: of the accelerators.
       devices: of this topology.
@@ -64,7 +64,7 @@ def of_step(
       count), "exchange_seconds" (all exchanges) and "waiting_seconds" (the part for which the step waits).
     """
     accelerator, images = accelerator_of(topology), config.batch_size // len(devices)
-    arguments = compiled.args_info[0]  # of state and batch
+    arguments = compiled.args_info[0]  # state and batch
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(arguments)]
     schedule = read_schedule(
         compiled.as_text() or "",
@@ -91,7 +91,7 @@ def of_proposal_batch(
     """Returns the report of the compiled program for a batch of proposals.
 
     Args:
-      compiled: the program; its first argument has the network's variables.
+      compiled: the program, a function whose first argument is the network's variables.
       config: of the experiment.
       topology: of the accelerators.
     """
