@@ -203,8 +203,8 @@ def _count(network: Network) -> int:
 def full_precision() -> Iterator[None]:
     """Switches TF32 off on both sides inside the context.
 
-    A network with random weights amplifies the rounding of TF32 so much that the scores would seem different.
-    PyTorch runs eagerly inside the context, because it would compile the network again for another precision.
+    A network with random weights amplifies the rounding of TF32, so equal computations would seem different. PyTorch
+    runs eagerly inside the context, because it would compile the network again for another precision.
 
     Yields:
       None.
