@@ -39,13 +39,12 @@ def export_network(
       `flat_weights` and images uint8 RGB [N, S, S, 3] for any N, and returns logits float32 [N, S, S, K].
 
     Example:
-      >>> import numpy as np
       >>> from deconvnet_jax.weights import load_checkpoint
       >>> net, variables, _ = load_checkpoint("runs/demo")
       >>> artefact = export_network(net, variables, input_size=32, platforms=["cpu"])
-      >>> network = export.deserialize(bytearray(artefact))  # needs only JAX
-      >>> network.call(flat_weights(variables), np.zeros((2, 32, 32, 3), np.uint8)).shape
-      (2, 32, 32, 3)
+      >>> network = export.deserialize(bytearray(artefact))  # needs only JAX; then network.call(weights, images)
+      >>> print(network.out_avals[0])
+      float32[batch,32,32,3]
     """
 
     def scores(weights: dict[str, Array], images: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Networks for tests of inference: one whose answer is known, and a narrow DeconvNet."""
+"""Provides networks for tests of inference: two with known answers, and a narrow DeconvNet."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def color_net():
 
 @pytest.fixture(scope="session")
 def smooth_net():
-    """As `narrow_net`, but steady, so that windows may be compared to the last digits."""
+    """Like `narrow_net`, but continuous in its input, so that windows can be compared to the last digits."""
     net = SmoothNet()
     variables = {"params": {"kernel": np.random.default_rng(6).normal(size=(3, 3)).astype(np.float32)}}
 
@@ -30,7 +30,7 @@ def smooth_net():
 
 @pytest.fixture(scope="session")
 def narrow_net():
-    """A DeconvNet of 3 classes for windows of 32 pixels, its random variables, and both as a function of one window."""
+    """Returns a DeconvNet with 3 classes for 32x32 windows, random variables, and both as a function of a window."""
     net = DeconvNet(num_classes=3, width=1 / 16, fc_features=8, fc_window=1, decoder_init="smooth")
     rng = np.random.default_rng(5)
     shapes = jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))

@@ -1,4 +1,4 @@
-"""The decoder's maps: they lead to the scores, step by step."""
+"""Checks that the decoder's maps lead to the scores step by step."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ SHAPES |= {"deconv2_2": 32, "unpool1": 64, "deconv1_2": 64, "scores": 64}
 
 
 def assert_close(found, expected):
-    """Apart from a window or two of eight, in which rounding decides a switch between two nearly equal values."""
+    """Compares eight windows; in up to two of them, rounding may choose between two nearly equal maxima."""
     found, expected = (np.asarray(values).reshape(8, -1) for values in (found, expected))
     deviations = np.abs(found - expected).max(axis=1) / np.abs(expected).max()
     assert (deviations < 1e-3).sum() >= 6, deviations
@@ -29,7 +29,7 @@ def test_maps_lead_to_the_scores(rng, narrow_net):
     for unpooled, source in (("unpool4", "deconv5_3"), ("unpool3", "deconv4_3"), ("unpool1", "deconv2_2")):
         assert maps[source].min() >= 0
         cells = maps[unpooled].reshape(8, SHAPES[source], 2, SHAPES[source], 2, -1)
-        np.testing.assert_allclose(cells.sum((2, 4)), maps[source], rtol=1e-5)  # each value went somewhere in its cell
+        np.testing.assert_allclose(cells.sum((2, 4)), maps[source], rtol=1e-5)  # each value is somewhere in its cell
         assert ((cells != 0).sum((2, 4)) <= 1).all()
 
 

@@ -1,4 +1,4 @@
-"""Ensembles by hand, and the CRF behind them."""
+"""Checks ensembles against NumPy, and the CRF against `dense_crf`."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def test_product_of_positive():
 @pytest.mark.parametrize("sharpness", [1.0, 4.0])
 @pytest.mark.parametrize("preset", CRF_PRESETS)
 def test_refine_is_the_crf_of_the_image_alone(rng, preset, sharpness):
-    """Whatever is in the padding: labels and logarithms of `dense_crf`'s probabilities, row by row."""
+    """The padding has no effect: the results are the labels and log probabilities of `dense_crf`."""
     height, width = 30, 41
     image = rng.integers(0, 256, (height, width, 3), np.uint8)
     scores = rng.normal(0, 3, (64, 48, 5)).astype(np.float32)

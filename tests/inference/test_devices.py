@@ -1,4 +1,4 @@
-"""Segmentation on four devices: the results of one, compiled once for all of them."""
+"""Checks that four devices give the results of one, and that they share one compilation."""
 
 import threading
 from collections import Counter
@@ -17,11 +17,12 @@ from deconvnet_jax.models import FCN8s
 
 SIZE = 32
 NAMES = ("a", "b", "c")
-SIZES = ((60, 80), (100, 90), (300, 40), (70, 20), (40, 260), (50, 50), (64, 64), (20, 30), (30, 20))  # three buckets
+# These have three different padded sizes.
+SIZES = ((60, 80), (100, 90), (300, 40), (70, 20), (40, 260), (50, 50), (64, 64), (20, 30), (30, 20))
 
 
 def on(count, net, variables, partner=None, **settings):
-    """A Segmenter on the given number of devices."""
+    """Returns a Segmenter on the given number of devices."""
     chosen = InferenceSettings(**{"num_proposals": 10, "proposals": "grid", "batch_size": 3, **settings})
     return Segmenter(net, variables, NAMES, SIZE, chosen, partner, devices=jax.local_devices()[:count])
 
@@ -39,7 +40,7 @@ def assert_equal(found, expected):
 
 @pytest.fixture
 def compiled():
-    """How many programs XLA was asked for; cleared by the tests."""
+    """Counts the programs that XLA compiles; the tests clear it."""
     counts = Counter()
 
     def count(event, *_, **__):
@@ -55,7 +56,7 @@ def compiled():
     [("paper", "max"), ("paper", "mean"), ("sliding_window", "max"), ("sliding_window", "mean")],
 )
 def test_results_are_those_of_one_device(rng, narrow_net, mode, aggregation):
-    """Of images of different padded sizes in any order, and of fewer images than devices."""
+    """Holds for images of different padded sizes in any order, and for fewer images than devices."""
     net, variables, _ = narrow_net
     one, four = (on(count, net, variables, mode=mode, aggregation=aggregation) for count in (1, 4))
     images = random_images(rng)
@@ -66,7 +67,7 @@ def test_results_are_those_of_one_device(rng, narrow_net, mode, aggregation):
 
 @pytest.mark.parametrize("mode", ["whole_image", "released"])
 def test_results_are_those_of_one_device_but_for_rounding(rng, smooth_net, mode):
-    """Images share a batch with others than on one device; XLA computes the released filter otherwise."""
+    """Images share batches with other images than on one device, and XLA computes the released filter differently."""
     net, variables, _ = smooth_net
     images = random_images(rng, SIZES[:5])
     boxes = [np.array([[0, 0, 120, 130], [-20, 0, 110, 140], [5, 5, 140, 150], [2, 0, 130, 128]])] * len(images)
@@ -89,7 +90,7 @@ def test_an_ensemble_with_an_fcn8s_and_a_crf(rng, smooth_net):
 
 @pytest.mark.parametrize("mode", ["paper", "whole_image"])
 def test_all_devices_share_one_compilation(rng, compiled, mode):
-    """As many programs as one device needs, whatever images follow; one more where devices share windows."""
+    """Later images compile nothing; where devices share the windows of an image, one program more is compiled."""
     images = random_images(rng, SIZES[:2] * 6)
     programs = {}
     for count in (1, 4):
@@ -109,7 +110,7 @@ def test_all_devices_share_one_compilation(rng, compiled, mode):
 
 
 def test_the_windows_of_one_image_are_shared(rng, smooth_net, monkeypatch):
-    """Ten windows in batches of three: two batches on two devices instead of four on one."""
+    """Ten windows in batches of three take two batches on two devices instead of four on one."""
     calls = Counter()
     fold = Scorer.fold
 
@@ -180,7 +181,7 @@ def test_proposals_are_found_by_a_thread_per_device(rng, smooth_net, monkeypatch
     meeting = threading.Barrier(4, timeout=60)
 
     def propose(image, count, method):
-        meeting.wait()  # passes when four are here
+        meeting.wait()  # passes when four threads have arrived
         return np.array([[0, 0, *image.shape[1::-1]]], float), np.ones(1)
 
     monkeypatch.setattr(segmenter, "propose_boxes", propose)

@@ -1,4 +1,4 @@
-"""The table of modes, and which windows a network is shown."""
+"""Checks the table of modes, and the windows that a network is shown."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_papers_windows_are_enlarged_and_squared():
 
 
 def test_released_windows_leave_small_ones_out_without_counting_them():
-    windows = released_windows(BOXES, 2)  # sides 120, 60, 234
+    windows = released_windows(BOXES, 2)  # the sides are 120, 60 and 234
     np.testing.assert_array_equal(windows, [[0, -20, 120, 100], [-14, -64, 220, 170]])
     np.testing.assert_array_equal(released_windows(BOXES, 1), windows[:1])
     assert released_windows(BOXES[1:2], 50).shape == (0, 4)

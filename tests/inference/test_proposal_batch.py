@@ -1,4 +1,4 @@
-"""The proposal batch against a loop in NumPy, one window after the other."""
+"""Compares the proposal batch with a NumPy loop over single windows."""
 
 import chex
 import jax
@@ -29,7 +29,7 @@ def random_image(rng, height, width):
 
 
 def random_boxes(rng, height, width, count):
-    """Of any size and place: within the image, across its borders, around all of it, and not on it at all."""
+    """Returns boxes of any size: within the image, across its borders, around it, and outside."""
     sides = rng.uniform(6, 1.5 * max(height, width), (count, 2))
     centres = rng.uniform(-0.2, 1.2, (count, 2)) * (width, height)
     boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1)
@@ -62,7 +62,7 @@ def test_equals_a_loop_in_numpy(rng, smooth_net, aggregation, flip):
 
 @pytest.mark.accelerator
 def test_a_deconvnet_equals_the_loop(rng, narrow_net):
-    """In all windows but one or two, in which rounding decides a switch; it decides many where all is black."""
+    """Up to two windows may differ, because rounding chooses between equal maxima; black areas have many."""
     net, variables, network = narrow_net
     image = random_image(rng, 70, 93)
     corners = rng.uniform((0, 0), (60, 40), (8, 2))
@@ -88,7 +88,7 @@ def test_uncovered_pixels_are_zero(rng, smooth_net):
 
 
 def test_released_equals_the_original_loop(rng, smooth_net):
-    """Padded canvas, MATLAB's resizing, maximum with zero, one pixel off: all as in the released script."""
+    """Padded canvas, MATLAB's resizing, maximum with 0 and the shift by one pixel are as in the released script."""
     net, variables, network = smooth_net
     image = random_image(rng, 80, 110)
     corners = rng.integers(-30, 60, (7, 2))
@@ -103,7 +103,7 @@ def test_released_equals_the_original_loop(rng, smooth_net):
 
 @pytest.mark.parametrize("antialias", [False, True])
 def test_crops_do_not_see_the_padding(rng, antialias):
-    """What the buffer holds beyond the image must not matter."""
+    """Pixels of the buffer beyond the image have no effect."""
     image = np.zeros((256, 256, 3), np.uint8)
     image[:60, :80] = random_image(rng, 60, 80)
     garbage = image.copy()
@@ -117,7 +117,7 @@ def test_crops_do_not_see_the_padding(rng, antialias):
 
 
 def test_crops_are_those_of_training(rng):
-    """`data.crop_window`, which OpenCV computes in integers."""
+    """The tolerance is for `data.crop_window`, which OpenCV computes in integers."""
     image = random_image(rng, 70, 93).astype(float)
     image = np.clip(image.repeat(2, 0).repeat(2, 1)[:70, :93], 0, 255).astype(np.uint8)
     boxes = random_boxes(rng, 70, 93, 6)
@@ -126,8 +126,9 @@ def test_crops_are_those_of_training(rng):
     for box, window in zip(boxes, found, strict=True):
         np.testing.assert_allclose(window, crop(image, box, SIZE), atol=5e-3)
         trained = crop_window(image, None, box.astype(float), SIZE)[0][..., ::-1] - np.array(MEAN_BGR)
-        differs = np.abs(window - trained).max(axis=2) > 255 / 32 + 1  # OpenCV has 32 steps between two pixels
-        # Whether a row or column on the image's border is still in it, the last bit decides.
+        # OpenCV interpolates in 32 steps between two pixels.
+        differs = np.abs(window - trained).max(axis=2) > 255 / 32 + 1
+        # The last bit decides whether a row or column on the image's border is inside.
         assert differs.mean() <= 4 / SIZE
 
 
@@ -151,12 +152,12 @@ def test_boxes_that_only_fill_the_batch_do_nothing(rng):
 
     alone = fold_scores(empty_canvas(32, 32, 2, "max"), scores[:1], boxes[:1], jnp.ones(1, bool))
     np.testing.assert_allclose(folded([True, False, False]), canvas_scores(alone, "max"), rtol=1e-5, atol=1e-6)
-    assert np.isfinite(folded([True, True, True])).all()  # a box without an area shows nothing
+    assert np.isfinite(folded([True, True, True])).all()  # a box without area shows nothing
     assert (folded([False, False, False]) == 0).all()
 
 
 def test_another_image_of_the_bucket_compiles_nothing(rng, narrow_net):
-    """Nor do more proposals, or an image of another size; counted by the programs in JAX's own caches."""
+    """More proposals and other image sizes compile nothing either; JAX's caches count the programs."""
     net, variables, _ = narrow_net
 
     def programs(height, width, count):
@@ -166,7 +167,7 @@ def test_another_image_of_the_bucket_compiles_nothing(rng, narrow_net):
     first = programs(60, 80, 5)
     assert (programs(100, 61, 50) == first).all()
     assert (programs(256, 200, 17) == first).all()
-    assert (programs(60, 257, 5) > first).all()  # the next bucket
+    assert (programs(60, 257, 5) > first).all()  # the next padded size
 
 
 def test_one_batch_can_be_jitted_as_a_whole(rng, narrow_net):
@@ -185,7 +186,7 @@ def test_padded_sizes(size, padded):
 
 
 def linear_map(box, size):
-    """Score map whose channels are x, y and x - 2y, in pixels of the image, at the centres of its cells."""
+    """Returns a score map with the channels x, y and x - 2y, in pixels of the image, at the centres of its cells."""
     x0, y0, x1, y1 = box
     xs = x0 + (np.arange(size[1]) + 0.5) * (x1 - x0) / size[1]
     ys = y0 + (np.arange(size[0]) + 0.5) * (y1 - y0) / size[0]

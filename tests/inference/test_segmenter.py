@@ -1,4 +1,4 @@
-"""The Segmenter with networks whose right answer is known: linear classifiers of a pixel's colour."""
+"""Checks the Segmenter with networks whose answer is known: linear classifiers of a pixel's colour."""
 
 import threading
 import time
@@ -39,7 +39,7 @@ VARIABLES = {"params": {"kernel": jnp.eye(3)}}
 
 
 def segmenter(net=None, size=224, names=NAMES, variables=VARIABLES, mode="whole_image", **settings):
-    """On one device; several are the subject of test_devices.py."""
+    """Returns a Segmenter on one device; test_devices.py tests several."""
     chosen = InferenceSettings(mode=mode, **settings)
     return Segmenter(net or ColorNet(), variables, names, size, chosen, devices=jax.local_devices()[:1])
 
@@ -49,7 +49,7 @@ def random_images(rng, sizes):
 
 
 def halves(height, width, row, column):
-    """Red above `row`, below it blue left of `column` and green right of it."""
+    """Returns an image, red above `row`, below it blue left of `column` and green right of it, and its labels."""
     image = np.zeros((height, width, 3), np.uint8)
     image[:row, :, 0], image[row:, :column, 2], image[row:, column:, 1] = 255, 255, 255
     labels = np.full((height, width), 1, np.uint8)
@@ -67,7 +67,7 @@ def test_labels_lie_on_the_image(size):
     assert result.labels.dtype == np.uint8
     wrong_rows = (result.labels != labels).mean(1)
     wrong_columns = (result.labels[row + 5 :] != labels[row + 5 :]).mean(0)
-    blur = max(1.0, max(size) / 224)  # a cell of the score map in pixels
+    blur = max(1.0, max(size) / 224)  # the side of a cell of the score map, in pixels
     assert np.flatnonzero(wrong_rows[: row - 5]).size == 0
     assert abs(edge(result.labels[:, 0] != 2) - row) <= blur / 2 + 0.5
     assert abs(edge(result.labels[-1] == 1) - column) <= blur / 2 + 0.5
@@ -80,7 +80,7 @@ def edge(after):
 
 @pytest.mark.parametrize("size", [(150, 211), (211, 150), (77, 77)])
 def test_linear_colors_come_back_at_their_place(size):
-    """A shift by half a pixel would change a ramp by half its slope, everywhere and in the same direction."""
+    """A shift by half a pixel would change a ramp everywhere by half its slope, in the same direction."""
     height, width = size
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
     image = np.stack([x, y, 0 * x + 50], -1).round().astype(np.uint8)
@@ -88,7 +88,7 @@ def test_linear_colors_come_back_at_their_place(size):
     expected = image[8:-8, 8:-8, ::-1].astype(float)
     difference = scores - expected
     assert np.abs(difference.mean((0, 1))).max() < 0.1
-    assert np.abs(difference).max() < 1.01  # rounding of the image and of its crop
+    assert np.abs(difference).max() < 1.01  # from the rounding of the image and of its crop
 
 
 def test_result_describes_itself(rng):
@@ -113,9 +113,9 @@ def test_another_size_does_not_compile_again(rng):
     for image in random_images(rng, ((60, 80), (80, 61), (300, 200))):
         segmenter(CountedNet())(image)
     other = segmenter(CountedNet(), variables=jax.tree.map(lambda leaf: -leaf, VARIABLES))
-    other(np.zeros((40, 40, 3), np.uint8))  # nor do other variables
+    other(np.zeros((40, 40, 3), np.uint8))  # other variables do not compile either
     with pytest.raises(AssertionError, match="traced > 1 times"):
-        segmenter(CountedNet(), size=64)(np.zeros((40, 40, 3), np.uint8))  # the counter counts
+        segmenter(CountedNet(), size=64)(np.zeros((40, 40, 3), np.uint8))  # this shows that the counter works
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 9])
@@ -165,7 +165,7 @@ def test_large_photographs_are_reduced(rng):
     given = segmenter(mode="paper", max_side=400, enlarge=1.0)(image, np.array([[650, 130, 750, 230]]))
     np.testing.assert_allclose(given.boxes, [[650, 130, 750, 230]], atol=0.2)
     scored = np.flatnonzero((given.scores != 0).any((0, 2)))
-    assert abs(scored[0] - 650) <= 4  # a pixel of the reduced image are 3.25
+    assert abs(scored[0] - 650) <= 4  # a pixel of the reduced image is 3.25 pixels of the photograph
     assert abs(scored[-1] + 1 - 750) <= 4
 
 
@@ -191,7 +191,7 @@ def test_flip_is_symmetric(rng, smooth_net):
 
 
 def ensemble(first, second, mode="whole_image", **settings):
-    """A Segmenter of two networks, and of each alone."""
+    """Returns a Segmenter with two networks, and one with each network alone."""
     both = replace(segmenter(variables=first, mode=mode, **settings), partner=Member(ColorNet("partner"), second, 224))
     return both, both.alone(), both.alone(both.partner)
 
@@ -204,12 +204,12 @@ def test_ensembles(rng):
     np.testing.assert_allclose(log_softmax(both, -1), expected, atol=1e-3)
     box = np.array([[-20, -20, 130, 130]])
     both, one, two = (found(image, box).scores for found in ensemble(*matrices, "released"))
-    assert (one >= 0).all()  # the maximum began with zero
+    assert (one >= 0).all()  # the maximum starts with 0
     np.testing.assert_allclose(both, one * np.maximum(two, 0), rtol=1e-3, atol=1e-3)
 
 
 def test_a_single_window_stays_as_it_is_whatever_the_aggregation():
-    """Its negative scores, too."""
+    """Negative scores are kept too."""
     image = np.full((40, 50, 3), (250, 30, 90), np.uint8)
     negative = {"params": {"kernel": -jnp.eye(3)}}
     found = segmenter(variables=negative, aggregation="mean")(image)
@@ -223,7 +223,7 @@ def test_a_crf_at_the_end(rng):
     variables = {"params": {"kernel": jnp.eye(3) / 100}}
     plain = segmenter(variables=variables)(noisy)
     refined = segmenter(variables=variables, crf="usual")(noisy)
-    np.testing.assert_allclose(np.exp(refined.scores).sum(-1), 1, atol=1e-4)  # logarithms of probabilities
+    np.testing.assert_allclose(np.exp(refined.scores).sum(-1), 1, atol=1e-4)  # log probabilities
     assert softmax(refined.scores, -1).max(-1).mean() > softmax(plain.scores, -1).max(-1).mean()
     np.testing.assert_array_equal(refined.labels, refined.scores.argmax(-1))
 
@@ -256,7 +256,7 @@ def test_the_usual_crf_after_proposals_keeps_an_object_of_flat_scores(boxes):
     kept = segmenter(crf="usual", **paper)(image, boxes)
     assert (kept.labels == labels).mean() > 0.98
     raw = segmenter(crf="usual", crf_sharpness=1.0, **paper)(image, boxes)
-    assert (raw.labels == 0).all()  # the softmax of the raw maxima: the object is lost
+    assert (raw.labels == 0).all()  # with the softmax of the raw maxima, the object is lost
 
 
 @pytest.mark.parametrize(
@@ -283,9 +283,9 @@ def test_unaries_of_the_crf(rng, settings, sharpness):
 
 
 @pytest.mark.parametrize("crf", ["none", "usual"])
-@pytest.mark.parametrize("width", [60, 256])  # the latter is not padded
+@pytest.mark.parametrize("width", [60, 256])  # a width of 256 is not padded
 def test_results_are_the_callers_own(rng, width, crf):
-    """To write into, whatever the size."""
+    """The caller may write into them, whatever the size."""
     image = rng.integers(0, 256, (40, width, 3)).astype(np.uint8)
     result = segmenter(variables={"params": {"kernel": jnp.eye(3) / 100}}, crf=crf)(image)
     assert result.labels.shape == (40, width)
@@ -296,7 +296,7 @@ def test_results_are_the_callers_own(rng, width, crf):
 
 
 def test_proposals_are_found_while_the_device_computes(monkeypatch, rng):
-    """Of later images, in another thread; and the images are read only a few ahead."""
+    """Another thread finds the proposals of later images, and images are read only a few ahead."""
     read, threads = [], set()
 
     def propose(image, count, method):
@@ -385,7 +385,7 @@ def test_proposals_from_a_file_must_be_given(tmp_path):
 
 @pytest.fixture
 def checkpoints(monkeypatch):
-    """{path: (config, class names)} instead of files."""
+    """A dict {path: (config, class names)} that replaces files."""
     known = {}
 
     def load_checkpoint(path, step):
@@ -438,7 +438,7 @@ NARROW = {"width": 1 / 64, "fc": 8, "classes": 3}
 
 
 def test_fcn8s_sees_the_images_own_pixels_and_the_mean_beyond(tmp_path, rng):
-    """As the original: normalised, then padded with zeros at the bottom and on the right to 500x500."""
+    """As in the original, images are normalised and then padded with zeros at the bottom and right to 500x500."""
     path = tmp_path / "fcn.caffemodel"
     path.write_bytes(encode(random_fcn8s(rng, **NARROW)))
     segmenter = Segmenter.from_caffe(path)
@@ -507,7 +507,7 @@ def test_a_file_where_a_checkpoint_is_expected(tmp_path, rng):
 @pytest.mark.parametrize(("classes", "dtype"), [(255, np.uint8), (256, np.uint16), (459, np.uint16)])
 def test_labels_of_many_classes(settings, classes, dtype):
     kernel = np.zeros((3, classes), np.float32)
-    ids = np.array([255, 130, 400]) * (classes - 1) // 458  # of blue, green and red
+    ids = np.array([255, 130, 400]) * (classes - 1) // 458  # the ids of blue, green and red
     kernel[np.arange(3), ids] = 1
     names = [f"class {i}" for i in range(classes)]
     image, labels = halves(60, 80, 20, 40)

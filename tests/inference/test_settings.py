@@ -1,4 +1,4 @@
-"""Settings of inference: what is refused, and that the config offers all of them."""
+"""Checks the settings of inference: which values are refused, and that the config has all of them."""
 
 from dataclasses import asdict
 

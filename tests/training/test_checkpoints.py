@@ -1,4 +1,4 @@
-"""What a run saves it gets back, bit for bit; a damaged checkpoint is set aside; a full disk is one line."""
+"""Checks that a run gets back what it saved, bit for bit, and survives damaged checkpoints and full disks."""
 
 import asyncio
 import gc
@@ -76,7 +76,7 @@ def zero(data):
 
 @pytest.mark.parametrize("damage", [flip, truncate, zero])
 def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(tmp_path, trees, capsys, damage):
-    """Wherever in the values the damage is; a flipped bit decompresses to other values without an error."""
+    """Holds wherever the damage is; a flipped bit decompresses to other values without an error."""
     folder = tmp_path / "checkpoints"
     save(folder, trees, 2, 5)
     path = largest_file(folder / "5/variables")
@@ -91,7 +91,7 @@ def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(tmp_path,
     assert warning.count("\n") == 1
     assert not (folder / "5").exists()
     assert (tmp_path / DAMAGED / "5").is_dir()
-    save(folder, trees, 5)  # the run comes there again
+    save(folder, trees, 5)  # the resumed run reaches this step again
     assert_is_step(restore(folder, trees), trees, 5)
 
 
@@ -144,7 +144,7 @@ def test_scores_are_added_to_a_saved_step_and_decide_which_one_is_kept(tmp_path,
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_intact(tmp_path, trees):
-    """A limit on the size of files stands for the end of the disk."""
+    """A limit on the size of files stands in for a full disk."""
     large = {"params": {"conv": {"kernel": np.random.default_rng(0).standard_normal((600, 500)).astype(np.float32)}}}
     save(tmp_path, (large, trees[1]), 2)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -184,7 +184,7 @@ except ValueError as error:
 
 
 def test_background_threads_print_nothing_on_a_full_disk(tmp_path):
-    """Orbax logs every failure several times, TensorStore's threads print stack traces."""
+    """Without filters, Orbax logs every failure several times, and TensorStore's threads print stack traces."""
     done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "c"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
@@ -199,7 +199,7 @@ FULL = "RESOURCE_EXHAUSTED: Failed to write 175819 bytes to file 10: No space le
     [("/orbax/serialization.py", "it failed", 0), ("/other.py", FULL, 0), ("/other.py", "No space left", 2)],
 )
 def test_failures_that_orbax_and_tensorstore_leave_behind_are_not_logged(tmp_path, caplog, module, said, logged):
-    """asyncio logs tasks and futures of which nobody took the exception when they are collected, whenever that is."""
+    """When tasks and futures are garbage-collected, asyncio logs their exceptions if nobody retrieved them."""
     with open_checkpoints(tmp_path):
         pass
     names = {"error": ValueError(said)}
@@ -249,7 +249,7 @@ def test_damaged_scores_do_not_stop_a_run_from_being_resumed(tmp_path, trees, ca
 
 
 def test_a_flipped_bit_in_any_file_of_a_step_is_noticed_or_harmless(tmp_path, trees, rng, monkeypatch):
-    """A fall back to the step before is notice; everything that is restored is what was written."""
+    """Falling back to the step before counts as noticed; whatever is restored equals what was written."""
     save(tmp_path / "c", trees, 2, 5)
     monkeypatch.setattr(checkpoints, "_set_aside", lambda manager, damaged: None)
     fallen_back = 0
@@ -267,7 +267,7 @@ def test_a_flipped_bit_in_any_file_of_a_step_is_noticed_or_harmless(tmp_path, tr
 
 
 def test_a_damaged_step_in_a_bucket(bucket, trees, capsys):
-    """Set aside by copying; the next steps take its place, one that is half written is removed."""
+    """The step is set aside by copying; later steps can take its place, and a half-written one is removed."""
     folder = bucket / "damaged/checkpoints"
     save(folder, trees, 2, 5)
     found = buckets._below(folder / "5/variables")

@@ -1,4 +1,4 @@
-"""What a step costs, as XLA counts it: no timing, but it notices work that should not be there."""
+"""Checks what a step costs by XLA's own counts: no timing, but it notices superfluous work."""
 
 import re
 from functools import partial
@@ -12,10 +12,10 @@ import pytest
 from deconvnet_jax.models import DeconvNet, compiler_options
 from deconvnet_jax.ops import max_unpool, onednn, pooling, sum_of_squares
 
-MACS = 32.75e9  # multiply-adds of a forward pass of 224x224, by hand from the table of layers
-NORMS = 29  # one after every layer but the scores
+MACS = 32.75e9  # multiply-adds of a forward pass of 224x224, computed by hand from the table of layers
+NORMS = 29  # batch normalisations: one after every layer except the scores
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="programs for other devices have other forms")
-CONVOLUTIONS = 26  # 13 of the encoder and of the decoder; fc6, fc7 and fc6-deconv are matrix products
+CONVOLUTIONS = 26  # 13 in the encoder and 13 in the decoder; fc6, fc7 and fc6-deconv are matrix products
 
 
 def shapes(net, count=1):
@@ -32,9 +32,9 @@ def gradient(net):
 
 
 def test_arithmetic_of_the_full_network(monkeypatch):
-    """An fc6-deconv written as a convolution of a padded map would be 5 GMAC more; 5 % is for what is no product.
+    """Computing fc6-deconv as a convolution of a padded map would add 5 GMAC; the tolerance of 5 % covers other work.
 
-    By XLA alone, which does not count the arithmetic of oneDNN's calls.
+    oneDNN is off, because XLA does not count the arithmetic of its calls.
     """
     monkeypatch.setattr(onednn, "has_onednn", lambda: False)
     net = DeconvNet(num_classes=21)
@@ -42,19 +42,20 @@ def test_arithmetic_of_the_full_network(monkeypatch):
     forward = jax.jit(lambda *arguments: net.apply(*arguments)).lower(variables, images).cost_analysis()["flops"]
     assert forward == pytest.approx(2 * MACS, rel=0.05)
     both = gradient(net).lower(variables, images).cost_analysis()["flops"]
-    assert both == pytest.approx(3 * 2 * MACS, rel=0.05)  # two products backward for each one forward
+    # The backward pass has two products for each product of the forward pass.
+    assert both == pytest.approx(3 * 2 * MACS, rel=0.05)
 
 
 @on_cpu
 def test_convolutions_are_computed_once():
-    """Forward, for the input (but not for the image) and for the kernel: none is doubled."""
+    """One forward, one for the gradient of the input (except the image's) and one for that of the kernel."""
     net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
     program = (
         gradient(net).lower(*shapes(net)).compile(compiler_options=compiler_options(jax.default_backend())).as_text()
     )
     by_onednn = program.count('"__onednn$convolution"')
     assert len(re.findall(r"\bconvolution\(", program)) + by_onednn == 3 * CONVOLUTIONS - 1
-    assert by_onednn == (2 * CONVOLUTIONS - 1 if onednn.has_onednn() else 0)  # all but the gradients of kernels
+    assert by_onednn == (2 * CONVOLUTIONS - 1 if onednn.has_onednn() else 0)  # all except the gradients of kernels
 
 
 def compiled(function, *arguments):
@@ -66,16 +67,16 @@ def bytes_accessed(function, *arguments):
 
 
 def test_norms_read_once(rng):
-    """Squares that are written down before they are added up would be three times the bytes."""
+    """Squares that are written to memory before they are summed would take three times the bytes."""
     x = jnp.asarray(rng.standard_normal((4096, 512)), jnp.float32)
     assert bytes_accessed(sum_of_squares, [x]) < 1.5 * x.nbytes < bytes_accessed(lambda x: optax.tree.norm([x]), x)
 
 
 @on_cpu
 def test_inputs_of_convolutions_are_kept():
-    """So are the gradients of results. Inference, which may be exported, has none of it.
+    """The gradients of their results are kept too. Inference, which may be exported, keeps nothing.
 
-    The only maps that are transposed for the gradients of kernels are those that were kept: nothing is computed there.
+    Only maps that were kept are transposed for the gradients of kernels; nothing is computed again there.
     """
     net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8)
     variables, images = shapes(net, 2)
@@ -92,7 +93,7 @@ def test_inputs_of_convolutions_are_kept():
 
 
 def test_unpooling_moves_each_value_once(rng):
-    """Values and positions in, the map out; backward the map and positions in, values out."""
+    """Forward reads values and positions and writes the map; backward reads the map and positions and writes values."""
     pooled = jnp.asarray(rng.standard_normal((2, 32, 32, 16)), jnp.float32)
     indices = jnp.asarray(np.broadcast_to(np.arange(0, 64 * 64, 2).reshape(64, 32)[::2, :, None], pooled.shape))
     upstream = jnp.ones((2, 64, 64, 16))
@@ -103,7 +104,7 @@ def test_unpooling_moves_each_value_once(rng):
     def backward(pooled, indices, upstream):
         return jax.vjp(partial(unpool, indices=indices), pooled)[1](upstream)[0]
 
-    def derived(pooled, indices, upstream):  # as JAX would do it
+    def derived(pooled, indices, upstream):  # the gradient that JAX derives
         return jax.vjp(lambda pooled: pooling._spread(pooled, indices, (64, 64), (2, 2)), pooled)[1](upstream)[0]
 
     least = pooled.nbytes + indices.nbytes + upstream.nbytes

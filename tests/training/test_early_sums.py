@@ -1,4 +1,4 @@
-"""Sums of the largest gradients over devices: each gradient once, before the first blocks' backward pass."""
+"""Checks that each gradient is summed over devices once, the largest before the first blocks' backward pass."""
 
 from collections import Counter
 from functools import partial
@@ -39,7 +39,7 @@ def test_layers_before_halfway_are_never_among_them():
 
 
 def equations(jaxpr, inside=()):
-    """Every equation of a program, with the names of the primitives around it."""
+    """Yields every equation of a program with the names of the primitives around it."""
     for equation in jaxpr.eqns:
         yield equation, inside
         for inner in jaxprs_in_params(equation.params):
@@ -47,7 +47,7 @@ def equations(jaxpr, inside=()):
 
 
 def traced(net, devices, layout, freeze=(), dtype="float32"):
-    """The step's program on one of several devices, and its parameters and running statistics."""
+    """Returns the step's program on one of several devices, and its parameters and running statistics."""
     variables = jax.eval_shape(partial(init_variables, net), 0)
     optimizer = make_optimizer({**OPTIMIZER, "freeze": freeze}, variables["params"])
     state = jax.eval_shape(lambda v: create_state(v, optimizer), variables)
@@ -72,7 +72,7 @@ def traced(net, devices, layout, freeze=(), dtype="float32"):
     ],
 )
 def test_each_gradient_is_summed_over_devices_once(net, micro_batch, freeze, dtype):
-    """Of two groups their sum, of two micro-batches after the loop; beside them parts of the metrics and statistics."""
+    """Groups are summed first, micro-batches after the loop; metrics and statistics are summed once too."""
     layout = batch_layout(16, 4, micro_batch, bn_group=1 if micro_batch else 2)
     assert (layout.groups, layout.micro_batches) == (2, 2 if micro_batch else 1)
     jaxpr, variables = traced(net, 4, layout, freeze, dtype)
@@ -87,7 +87,7 @@ def test_each_gradient_is_summed_over_devices_once(net, micro_batch, freeze, dty
 
 
 def reads(equation, variables):
-    """Whether an equation reads one of the variables."""
+    """Returns whether an equation reads one of the variables."""
     return any(read is variable for read in equation.invars for variable in variables)
 
 
@@ -108,7 +108,8 @@ def test_the_last_micro_batch_waits_for_the_others():
     jaxpr, _ = traced(FCN, 4, batch_layout(8, 4, 1))
     barriers = [each for each, _ in equations(jaxpr) if each.primitive.name == "optimization_barrier"]
     kinds = [{variable.aval.dtype.name for variable in each.invars} for each in barriers]
-    assert {"uint8", "float32"} in [kind - {"int32"} for kind in kinds]  # crops, and the sums of the others
+    # One barrier joins the crops, uint8, and the sums of the earlier micro-batches, float32.
+    assert {"uint8", "float32"} in [kind - {"int32"} for kind in kinds]
 
 
 @pytest.mark.usefixtures("shallow_here")
@@ -117,7 +118,7 @@ def test_one_device_sums_and_waits_for_nothing(net, monkeypatch):
     layout = batch_layout(4, 1, 2)
     jaxpr, _ = traced(net, 1, layout)
     assert not [each for each, _ in equations(jaxpr) if each.primitive.name.startswith("psum")]
-    monkeypatch.setattr(module, "LARGE", 2.0)  # no layer
+    monkeypatch.setattr(module, "LARGE", 2.0)  # no layer is large
     assert str(traced(net, 1, layout)[0]) == str(jaxpr)
 
 
@@ -141,7 +142,7 @@ def test_the_update_is_that_of_sums_at_the_end(monkeypatch, shallow_here, case):
     devices, net, options = CASES[case]
     batch = global_batch(np.random.default_rng(3), 4 if isinstance(net, FCN8s) else 8)
     early, early_metrics = run(batch, devices, net=net, patched=True, **options)
-    monkeypatch.setattr(module, "LARGE", 2.0)  # no layer
+    monkeypatch.setattr(module, "LARGE", 2.0)  # no layer is large
     late, late_metrics = run(batch, devices, net=net, patched=True, **options)
     assert largest_difference(early.variables, late.variables) < 1e-6
     assert largest_difference(early.opt_state, late.opt_state) < 1e-6

@@ -1,4 +1,4 @@
-"""Whole runs of a tiny network: what they write, and that an interrupted run ends as one that was not."""
+"""Checks whole runs of a tiny network: what they write, and that interrupted runs end like uninterrupted ones."""
 
 import json
 import os
@@ -77,7 +77,7 @@ def batch_of(position):
 
 
 class CountedBatches:
-    """Batch i is drawn from seed i; `stop` raises in its place, as a preempted machine would."""
+    """Iterator whose batch i is drawn from seed i; raises KeyboardInterrupt in place of batch `stop`."""
 
     def __init__(self, stop=None):
         self.position, self.stop = 0, stop
@@ -122,7 +122,7 @@ def lines(folder):
 
 
 def assert_same_result(folder, expected):
-    """Bit for bit."""
+    """Compares the checkpoints of step 4 bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, load_checkpoint(folder, 4)[1], load_checkpoint(expected, 4)[1])
 
 
@@ -165,7 +165,7 @@ def test_a_finished_run_does_nothing_more(finished):
 
 
 def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(tmp_path):
-    """Every step is checked, not only those that are logged; the last checkpoint is this start's or one before."""
+    """Every step is checked, also those that are not logged, in a new run and in a resumed one."""
     optimizer = {**CONFIG["optimizer"], "drops": (2,), "drop_factor": 1e35}
     config = {**CONFIG, "num_steps": 8, "log_every": 8, "eval_every": 0, "optimizer": optimizer}
     start(tmp_path / "resumed", {**config, "num_steps": 2, "eval_every": 2})
@@ -184,7 +184,7 @@ def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(t
 
 
 class TerminatedBatches(CountedBatches):
-    """Sends a signal to this process before a batch."""
+    """Iterator that sends a signal to this process before batch `at`."""
 
     def __init__(self, at, number=signal.SIGTERM):
         super().__init__()
@@ -199,7 +199,7 @@ class TerminatedBatches(CountedBatches):
 
 @pytest.mark.parametrize("at", [0, 3, 5])
 def test_sigterm_saves_and_the_run_goes_on_as_if_nothing_had_happened(finished, tmp_path, at):
-    """Batches are read ahead, so the step at which it is noticed is an earlier one."""
+    """Batches are read ahead, so the signal is noticed at an earlier step."""
     config = {**CONFIG, "checkpoint_every": 0, "eval_every": 0}
     with pytest.raises(Preempted) as stop:
         start(tmp_path, config, TerminatedBatches(at))
@@ -222,7 +222,7 @@ def test_ctrl_c_saves_and_a_second_one_stops_at_once(tmp_path):
                 os.kill(os.getpid(), self.number)
             return super().__next__()
 
-    before = signal.getsignal(signal.SIGINT)  # ignored, where tests run in the background of a shell
+    before = signal.getsignal(signal.SIGINT)  # it is ignored if tests run in the background of a shell
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path / "b", config, Impatient(3, signal.SIGINT))
     assert signal.getsignal(signal.SIGINT) == before
@@ -254,7 +254,7 @@ def test_an_evaluation_that_fails_loses_nothing(tmp_path):
 
 
 def test_the_learning_rate_drops_when_evaluations_no_longer_improve(tmp_path):
-    """Also when the run is interrupted between evaluation and next step; 0.3 is not better than 0.3."""
+    """Holds also if the run is interrupted between an evaluation and the next step. An equal score is no gain."""
     scores = {1: 0.1, 2: 0.3, 3: 0.3, 4: 0.2, 5: 0.4, 6: 0.4, 7: 1.0}
     seen = []
 

@@ -1,4 +1,4 @@
-"""The loss against PyTorch and against hand-computed cases."""
+"""Compares the loss with PyTorch's and with cases computed by hand."""
 
 from functools import partial
 
@@ -58,7 +58,7 @@ def test_balanced_class_weights():
 
 
 def test_class_weights_of_a_config():
-    """Without them the pixels of the training data are not counted."""
+    """Without class balancing, the pixels of the training data are not counted."""
     pixels = np.array([900, 90, 0, 10])
     expected = balanced_class_weights(pixels, 0.5).tolist()
     assert class_weights_of({"class_balance": 0.5}, lambda: pixels) == expected
@@ -70,7 +70,7 @@ def test_by_hand():
     labels = jnp.asarray([[[1, 0, 255]]])
     assert segmentation_loss(logits, labels) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 2)) / 2, rel=1e-6)
     sums = pixel_sums(logits, labels)
-    assert (sums["pixels"], sums["correct"]) == (2, 2)  # equal scores: the first class is the prediction
+    assert (sums["pixels"], sums["correct"]) == (2, 2)  # with equal scores the first class is predicted
     assert pixel_sums(logits, 1 - labels.at[0, 0, 2].set(1))["correct"] == 1
 
 

@@ -1,4 +1,4 @@
-"""What a run writes can be read back, by us and by TensorBoard's own reader."""
+"""Checks that what a run writes can be read back, by this package and by TensorBoard's format."""
 
 import json
 import resource
@@ -16,7 +16,7 @@ from deconvnet_jax.training.metric_writer import MetricWriter, metric_lines
 
 
 def events(folder):
-    """All events of the record files below a folder: records are length (8), checksum (4), data, checksum (4)."""
+    """Yields all events below a folder; a record is length (8 bytes), checksum (4), data, checksum (4)."""
     for path in sorted(folder.glob("events.out.tfevents.*")):
         data = path.read_bytes()
         while data:
@@ -58,7 +58,7 @@ def write_lines(folder, text):
 
 
 def test_what_was_written_after_the_checkpoint_is_dropped(tmp_path):
-    """A killed run does those steps again; its last line may be half of one."""
+    """A killed run repeats those steps; its last line may be cut off."""
     write_lines(tmp_path, '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a"')
     writer = MetricWriter(tmp_path, after_step=2)
     writer.write_scalars(3, {"a": 5.0})
@@ -122,7 +122,7 @@ def test_a_damaged_line_is_named(tmp_path, line):
 
 
 def test_a_score_that_does_not_exist_is_left_out(tmp_path):
-    """NaN is no JSON, and TensorBoard draws nothing for it."""
+    """JSON has no NaN, and TensorBoard draws nothing for it."""
     writer = MetricWriter(tmp_path, after_step=0)
     writer.write_scalars(1, {"iou/cow": float("nan"), "iou/cat": 0.5})
     writer.close()
@@ -130,7 +130,7 @@ def test_a_score_that_does_not_exist_is_left_out(tmp_path):
 
 
 def test_in_a_bucket(bucket, tmp_path, monkeypatch):
-    """What is flushed survives a killed run; a second writer continues; TensorBoard's files stay small."""
+    """Flushed lines survive a killed run, a second writer appends, and TensorBoard files stay small."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = bucket / "metrics"
     writer = MetricWriter(folder, after_step=0)

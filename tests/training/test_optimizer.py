@@ -1,4 +1,4 @@
-"""Momentum SGD against the original solver's rule, written out by hand."""
+"""Compares momentum SGD with the rule of the original's solver, written out by hand."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ def params_like(value):
 
 
 def test_rates_and_decay_of_every_parameter():
-    """Gradients 0 or 1, velocity 0: the first update is minus the rate times (gradient + decay)."""
+    """With gradients of 0 or 1 and no velocity, the first update is minus the rate times (gradient + decay)."""
     params = params_like(jnp.ones(()))
     optimizer = make_optimizer({**CONFIG, "freeze": ("conv1_", "bn1_")}, params)
     state = optimizer.init(params)
@@ -60,7 +60,7 @@ def test_rates_and_decay_of_every_parameter():
 
 
 def test_layers_with_other_learning_rates():
-    """The first prefix that fits counts; in the checkpoint's config pairs are lists."""
+    """The first prefix that fits counts. In the config of a checkpoint, pairs are lists."""
     params = params_like(jnp.ones(()))
     config = {**CONFIG, "weight_decay": 0.0, "rates": [["conv1", 0.1], ["bn", 0.5], ["c", 3]]}
     updates, _ = (optimizer := make_optimizer(config, params)).update(params, optimizer.init(params), params)
@@ -72,7 +72,7 @@ def test_layers_with_other_learning_rates():
 
 @pytest.mark.parametrize("change", [{"freeze": ("conv1_",)}, {"rates": (("fc6", 0.5),)}, {"schedule": "plateau"}])
 def test_a_run_can_go_on_with_other_settings(change):
-    """The state has the same shape; what is frozen from now on stays where it is, whatever its velocity."""
+    """The state keeps its structure; a layer that is frozen from now on stays put, whatever its velocity."""
     params = params_like(jnp.ones(()))
     before, after = make_optimizer(CONFIG, params), make_optimizer({**CONFIG, **change}, params)
     _, state = before.update(params, before.init(params), params)
@@ -121,7 +121,7 @@ def test_wrong_settings(change, message):
 
 
 def test_updates_follow_the_original_solver_through_learning_rate_drops(rng):
-    """v <- 0.9 v + rate * (g + decay * w); w <- w - v: a drop leaves the velocity that is under way as it is."""
+    """v <- 0.9 v + rate * (g + decay * w); w <- w - v. A drop of the rate does not change the velocity."""
     start = float(rng.standard_normal())
     params = params_like(jnp.asarray(start))
     optimizer = make_optimizer(CONFIG, params)
@@ -161,12 +161,12 @@ def test_schedule():
 
 @pytest.mark.parametrize("freeze", [(), ("conv1_",)])
 def test_an_update_and_its_norms(rng, freeze):
-    """As optax computes them one after the other, also where parts are frozen and the rate is scaled."""
+    """The result equals optax's single steps, also with frozen layers and a scaled learning rate."""
     params = params_like(jnp.asarray(rng.standard_normal((3, 4)), jnp.float32))
     gradients = jax.tree.map(lambda p: jnp.asarray(rng.standard_normal(p.shape), jnp.float32), params)
     optimizer = make_optimizer({**CONFIG, "freeze": freeze}, params)
     state = optimizer.init(params)
-    for _ in range(2):  # from the second on there is a velocity
+    for _ in range(2):  # the second update has a velocity
         updates, expected_state = optimizer.update(gradients, state, params, rate_scale=0.5)
         expected = optax.apply_updates(params, updates)
         params, state, norms = jax.jit(partial(apply_gradients, optimizer))(gradients, state, params, 0.5)
@@ -176,7 +176,7 @@ def test_an_update_and_its_norms(rng, freeze):
 
 
 def test_a_gpus_sums_of_squares_equal_the_others(rng):
-    """The program for GPUs adds up all trees at once; only what it adds is compared here, on this machine."""
+    """The program for GPUs sums all trees at once; here its sums are compared on this machine."""
     arrays = [jnp.asarray(rng.standard_normal((5, 7)), dtype) for dtype in (jnp.float32, jnp.float32, jnp.bfloat16)]
     together = jax.jit(sums._squared_together)(*arrays)
     np.testing.assert_allclose(together, [sums.sum_of_squares(x) for x in arrays], rtol=1e-6)

@@ -77,13 +77,13 @@ def test_what_is_on_all_devices_stays_there(rng):
     ("numbers", "expected"),
     [  # batch size, devices, micro-batch, group -> micro-batches, groups, devices per group
         ((64, 1, 0, 0), (1, 1, 1)),
-        ((64, 1, 8, 8), (8, 1, 1)),  # the original on one card
+        ((64, 1, 8, 8), (8, 1, 1)),  # the original on one GPU
         ((64, 1, 0, 8), (1, 8, 1)),
         ((64, 2, 16, 8), (2, 2, 1)),
         ((64, 8, 8, 8), (1, 1, 1)),
-        ((64, 16, 8, 8), (1, 1, 2)),  # a micro-batch is at most a device's share
+        ((64, 16, 8, 8), (1, 1, 2)),  # a micro-batch is at most a device's share of 4 crops
         ((64, 64, 0, 8), (1, 1, 8)),
-        ((64, 4, 0, 64), (1, 1, 4)),  # all devices together
+        ((64, 4, 0, 64), (1, 1, 4)),  # one group over all devices
         ((20, 4, 5, 0), (1, 1, 1)),
     ],
 )

@@ -1,4 +1,4 @@
-"""The pmapped step: four devices must do exactly what one does, and every reduction must be needed for that."""
+"""Checks the pmapped step: four devices must compute what one does, and every reduction must be necessary."""
 
 from functools import cache, partial
 from unittest.mock import Mock
@@ -39,7 +39,7 @@ OPTIMIZER = {
 
 
 def global_batch(rng, size=8):
-    """Images of very different brightness, and labels whose ignored share differs from device to device."""
+    """Returns images of very different brightness, and labels whose share of ignored pixels differs per device."""
     images = rng.integers(0, 256, (size, 64, 64, 3)) * rng.uniform(0.2, 1, (size, 1, 1, 1))
     labels = rng.integers(0, 4, (size, 64, 64))
     labels[rng.random(labels.shape) < np.linspace(0, 0.95, size)[:, None, None]] = 255
@@ -48,7 +48,7 @@ def global_batch(rng, size=8):
 
 @pytest.fixture(scope="module", autouse=True)
 def _shallow(shallow):
-    """What a step does to a network does not depend on how many layers a block has (`test_trajectory` has them all)."""
+    """Uses one layer per block: the step does not depend on their number, and `test_trajectory` has all of them."""
 
 
 @cache
@@ -58,7 +58,7 @@ def variables_of(net):
 
 @cache
 def compiled_step(plain, net, devices, crops, learning_rate, freeze, **options):
-    """The optimizer and the step on so many crops; `net` is `plain` with an axis. Made once for the same arguments."""
+    """Returns the optimizer and the step, cached by all arguments; `net` is `plain` with a mapped axis."""
     changes = {"learning_rate": learning_rate, "freeze": freeze}
     optimizer = make_optimizer({**OPTIMIZER, **changes}, variables_of(plain)["params"])
     options |= {"net": net, "optimizer": optimizer, "freeze": freeze, "axis_name": AXIS_NAME}
@@ -79,12 +79,12 @@ def run(
     freeze=(),
     **options,
 ):
-    """State and metrics after one step on the first `devices` devices, or on those given.
+    """Returns state and metrics after one step on the first `devices` devices, or on the given ones.
 
-    One: the rounding of sums in another order is 1e-6 after it, and every further step multiplies that.
+    Only one step: sums in another order differ by 1e-6 after it, and every further step multiplies that.
 
     Args:
-      patched: the step is not what it is for other tests with the same arguments.
+      patched: True builds a new step, because the test has patched a function inside it.
     """
     devices = jax.devices()[:devices] if isinstance(devices, int) else devices
     net = plain = net or DeconvNet(**SMALL)
@@ -105,15 +105,15 @@ def run(
 
 
 def largest_difference(a, b):
-    """Of two trees, relative to the size of each leaf's values."""
+    """Returns the largest difference of two trees, relative to the largest value of each leaf."""
     differences = jax.tree.map(lambda x, y: np.max(np.abs(x - y)) / max(1.0, np.max(np.abs(y))), a, b)
     return max(jax.tree.leaves(differences))
 
 
 @pytest.fixture(scope="module")
 def batch():
-    # Not fresh: in half of all batches some pooling window has two values so close that the order of summation decides
-    # which one wins, and gradients then differ by 1e-4. In this one none has; all else agrees to 1e-6.
+    # The seed is fixed: in half of all batches, two values of a pooling window are so close that the order of summation
+    # decides which one wins, and gradients then differ by 1e-4. This batch has no such window; all agrees to 1e-6.
     return global_batch(np.random.default_rng(3))
 
 
@@ -125,12 +125,12 @@ def on_one_device(batch):
 @pytest.mark.accelerator
 @pytest.mark.skipif(jax.default_backend() == "cpu", reason="compares an accelerator with the CPU; there is none here")
 def test_an_accelerator_takes_the_step_of_the_cpu(batch, on_one_device):
-    """With products in full precision: JAX_DEFAULT_MATMUL_PRECISION=highest."""
+    """Needs products in full precision: JAX_DEFAULT_MATMUL_PRECISION=highest."""
     with jax.default_device(jax.devices("cpu")[0]):
         expected, expected_metrics = run(batch, jax.devices("cpu")[:1], cross_device_bn=True)
     state, metrics = on_one_device
     assert largest_difference(state.variables, expected.variables) < 1e-4
-    assert largest_difference(metrics, expected_metrics) < 1e-3  # norms feel a switch that flips
+    assert largest_difference(metrics, expected_metrics) < 1e-3  # another maximum in a pooling window changes norms
 
 
 def test_four_devices_equal_one(batch, on_one_device):
@@ -139,13 +139,13 @@ def test_four_devices_equal_one(batch, on_one_device):
     expected, expected_metrics = on_one_device
     assert largest_difference(state.variables["params"], expected.variables["params"]) < 1e-5
     assert largest_difference(state.variables["batch_stats"], expected.variables["batch_stats"]) < 1e-5
-    assert largest_difference(metrics, expected_metrics) < 1e-4  # norms feel a switch that flips
+    assert largest_difference(metrics, expected_metrics) < 1e-4  # another maximum in a pooling window changes norms
     assert largest_difference(state.opt_state, expected.opt_state) < 1e-5
     assert state.step == expected.step == 1
 
 
 def test_four_devices_with_onednn_equal_one_without(monkeypatch, batch):
-    """On a CPU of x86, where the other tests compute with oneDNN."""
+    """Runs on an x86 CPU, where the other tests compute with oneDNN."""
     if not onednn.has_onednn():
         pytest.skip("XLA has no oneDNN here")
     calls = Mock(wraps=onednn._lower_by_onednn)
@@ -156,7 +156,7 @@ def test_four_devices_with_onednn_equal_one_without(monkeypatch, batch):
     expected, expected_metrics = run(batch, 1, cross_device_bn=True, patched=True)
     assert with_onednn == calls.call_count > 0
     assert largest_difference(state.variables, expected.variables) < 1e-4
-    assert largest_difference(metrics, expected_metrics) < 1e-3  # norms feel a switch that flips
+    assert largest_difference(metrics, expected_metrics) < 1e-3  # another maximum in a pooling window changes norms
 
 
 @pytest.mark.parametrize("removed", ["gradients", "sums", "running statistics", "statistics inside the network"])
@@ -173,7 +173,7 @@ def test_four_devices_differ_from_one_if_a_reduction_is_removed(monkeypatch, bat
         )
 
     monkeypatch.setattr(step_module.lax, "psum", without)
-    inside = removed == "statistics inside the network"  # the step itself is what it is elsewhere
+    inside = removed == "statistics inside the network"  # then the step itself is not patched
     state, metrics = run(batch, 4, cross_device_bn=not inside, patched=not inside)
     expected, expected_metrics = on_one_device
     assert (
@@ -192,15 +192,15 @@ def four_groups_on_one_device(batch):
 
 @pytest.mark.parametrize(("devices", "micro_batch"), [(2, 2), (4, 0), (4, 1)])
 def test_an_update_does_not_depend_on_devices_and_micro_batches(batch, four_groups_on_one_device, devices, micro_batch):
-    """Groups of two crops: one after the other on two devices, each on its own, on two devices."""
-    if micro_batch == 1:  # two crops on two devices; the other two after them are another group
+    """Groups of two crops: as micro-batches of two devices, one per device, or across two devices."""
+    if micro_batch == 1:  # a group spans two devices; the next crops of both are another group
         order = [0, 2, 1, 3, 4, 6, 5, 7]
         batch = {key: value[order] for key, value in batch.items()}
     state, metrics = run(batch, devices, layout=batch_layout(8, devices, micro_batch, bn_group=2))
     expected, expected_metrics = four_groups_on_one_device
     assert largest_difference(state.variables, expected.variables) < 1e-5
     assert largest_difference(state.opt_state, expected.opt_state) < 1e-5
-    assert largest_difference(metrics, expected_metrics) < 1e-4  # norms feel a switch that flips
+    assert largest_difference(metrics, expected_metrics) < 1e-4  # another maximum in a pooling window changes norms
 
 
 def test_groups_have_their_own_statistics(batch, on_one_device, four_groups_on_one_device):
@@ -208,7 +208,7 @@ def test_groups_have_their_own_statistics(batch, on_one_device, four_groups_on_o
 
 
 def group_gradients(net, variables, batch):
-    """The loss and its gradient on one group of crops by itself."""
+    """Returns the loss and its gradient on one group of crops alone."""
     images = normalize_images(jnp.asarray(batch["image"]))
 
     def loss(params):
@@ -220,7 +220,7 @@ def group_gradients(net, variables, batch):
 
 @pytest.mark.parametrize(("devices", "micro_batch"), [(1, 2), (1, 0), (4, 1)])
 def test_gradients_as_caffe_accumulates_them(batch, devices, micro_batch):
-    """solver.cpp: the mean over micro-batches of each one's mean; bn_layer.cpp: scale and shift keep the last alone."""
+    """solver.cpp takes the mean of the micro-batches' means; in bn_layer.cpp scale and shift learn from the last."""
     net = DeconvNet(**SMALL)
     variables = variables_of(net)
     layout = batch_layout(8, devices, micro_batch, bn_group=2)
@@ -235,16 +235,18 @@ def test_gradients_as_caffe_accumulates_them(batch, devices, micro_batch):
         for part, value in parts.items():
             bn = "bn" in layer
             if part == "bias" and not bn and layer != "seg-score-voc":
-                continue  # its gradient is zero up to rounding: batch normalisation removes it
+                continue  # batch normalisation removes it, so its gradient is only rounding
             rate, decay = (2.0, 0.0) if part == "bias" and not bn else (1.0, 5e-4)
             gradient = sum(g[layer][part] for g in (gradients[-1:] if bn else gradients)) / 4
             expected = -rate * (gradient + decay * value)
             error = np.abs(state.variables["params"][layer][part] - value - expected)
-            assert error.max() < 0.2 * np.abs(expected).max(), f"{layer}/{part}"  # a switch may flip
+            assert error.max() < 0.2 * np.abs(expected).max(), (
+                f"{layer}/{part}"
+            )  # a pooling window may have another maximum
 
 
 def test_norms_in_the_metrics(batch, on_one_device):
-    """Of the first step, in which the velocity is the update."""
+    """In the first step the velocity equals the update."""
     state, metrics = on_one_device
     before, after = variables_of(DeconvNet(**SMALL))["params"], state.variables["params"]
     norm = partial(jax.tree.reduce, lambda total, x: np.hypot(total, np.linalg.norm(x)))
@@ -262,7 +264,7 @@ def test_what_evaluations_have_lowered_the_learning_rate_to(batch, on_one_device
 
 @pytest.mark.parametrize("damaged", ["batch_stats", "params"])
 def test_a_value_that_is_no_number_is_reported(batch, damaged):
-    """Running statistics do not take part in the loss, nor in the norms of gradients."""
+    """Running statistics influence neither the loss nor the norms of gradients, so they are checked apart."""
     variables = jax.tree.map(np.copy, variables_of(DeconvNet(**SMALL)))
     leaf = variables[damaged]["debn1_1"]["mean" if damaged == "batch_stats" else "scale"]
     leaf[:] = np.nan
@@ -292,7 +294,7 @@ def test_rematerialisation_changes_nothing(batch):
     state, metrics = run(batch, 1, net=DeconvNet(**SMALL, remat=True))
     expected, expected_metrics = run(batch, 1)
     assert largest_difference(state.variables, expected.variables) < 1e-5
-    assert largest_difference(metrics, expected_metrics) < 1e-4  # norms feel a switch that flips
+    assert largest_difference(metrics, expected_metrics) < 1e-4  # another maximum in a pooling window changes norms
 
 
 def test_fcn8s_with_dropout(batch):
@@ -309,12 +311,12 @@ def test_fcn8s_with_dropout(batch):
     alone, again, other = params(first, 1), params(first, 1), params(first, 1, seed=1)
     assert largest_difference(alone, again) == 0
     assert largest_difference(alone["score-fr"], other["score-fr"]) > 0
-    for each in (params(same, 2), params(same, 1)):  # the same crop twice, on devices or one after the other
+    for each in (params(same, 2), params(same, 1)):  # the same crop twice, on two devices or in two micro-batches
         assert largest_difference(each["score-fr"], alone["score-fr"]) > 0
 
 
 def test_running_statistics_are_the_mean_over_devices_when_each_has_its_own(batch):
-    """Fails if the mean over devices is removed: pmap would hand out the first device's."""
+    """Fails if the mean over devices is removed: pmap would return the first device's statistics."""
     state, _ = run(batch, 4, cross_device_bn=False)
     alone = [
         run({key: value[2 * i : 2 * i + 2] for key, value in batch.items()}, 1, cross_device_bn=False)[0]
@@ -327,7 +329,7 @@ def test_running_statistics_are_the_mean_over_devices_when_each_has_its_own(batc
 
 
 def test_frozen_layers_do_not_move_and_the_rest_does(batch):
-    """Except their running statistics, which follow the data."""
+    """The running statistics of frozen layers still follow the data."""
     freeze = ("conv1_", "bn1_")
     state, _ = run({key: value[:2] for key, value in batch.items()}, 1, cross_device_bn=False, freeze=freeze)
     before = variables_of(DeconvNet(**SMALL))

@@ -1,4 +1,4 @@
-"""Metrics of steps: means, rates without what is no training, and the first value that is no number."""
+"""Checks the metrics of steps: means, throughput without pauses, and the first value that is not finite."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +20,7 @@ def batch(value=0):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that a test sets."""
+    """A clock whose seconds a test sets."""
 
     class Clock:
         now = 100.0
@@ -30,7 +30,7 @@ def clock(monkeypatch):
 
 
 def test_means_and_rates(tmp_path, clock):
-    """The first step compiles and is not timed; a pause is not either."""
+    """The first step, which compiles, and pauses are not timed."""
     monitor = StepMonitor(tmp_path, batch_size=6)
     monitor.add(1, metrics(5.0), batch())
     assert monitor.take() == {"loss": 5.0, "gradient_norm": 1.0, "parameter_norm": 2.0}
@@ -46,7 +46,7 @@ def test_means_and_rates(tmp_path, clock):
 
 
 def test_steps_are_read_late_but_every_one(tmp_path):
-    """So that the host is some steps ahead; the batch that is kept is that of the step, not the newest."""
+    """The host stays some steps ahead; the saved batch is that of the step that diverged, not the newest."""
     monitor = StepMonitor(tmp_path, batch_size=6)
     monitor.add(1, metrics(np.nan, finite=0.0), batch(7))
     for step in range(2, 2 + LATE - 1):
@@ -69,7 +69,7 @@ def test_settling_reads_what_is_under_way(tmp_path):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Steps between start and stop of the recording; `window(first, last, ...)` runs them."""
+    """Returns a function that runs the steps of a window and returns those that were recorded."""
     steps, recording = [], []
     monkeypatch.setattr(step_monitor.jax.profiler, "start_trace", lambda folder: recording.append(folder))
     monkeypatch.setattr(step_monitor.jax.profiler, "stop_trace", lambda: recording.pop())

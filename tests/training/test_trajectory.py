@@ -1,4 +1,4 @@
-"""Five steps against the original solver's rule written out by hand, learning rate drop included."""
+"""Compares five steps with the rule of the original's solver written out by hand, with a drop of the rate."""
 
 from functools import partial
 
@@ -41,7 +41,7 @@ OPTIMIZER = {
 
 
 def batches():
-    """Not fresh: in some batches two values of a window are so close that rounding decides which one wins."""
+    """Yields fixed batches: in some others, two values of a window are so close that rounding picks the maximum."""
     rng = np.random.default_rng(11)
     for _ in RATES:
         labels = rng.integers(0, 4, (4, SIZE, SIZE))
@@ -50,7 +50,7 @@ def batches():
 
 
 def caffe_update(params, velocity, gradients, rate):
-    """solver.cpp: v <- momentum v + rate (g + decay w), w <- w - v; biases: twice the rate, no decay; BN as weights."""
+    """Applies solver.cpp: v <- momentum v + rate (g + decay w), w <- w - v; biases: twice the rate, no decay."""
     for name, w in params.items():
         layer, part = name
         bias = part == "bias" and "bn" not in layer
@@ -90,7 +90,7 @@ def their_trajectory(variables, gradients_of):
 
 
 def assert_same(found, expected, start):
-    """Weights to 1e-5, and the way they have gone to a thousandth of it."""
+    """Compares weights to 1e-5, and the distance they have moved to 0.1 %."""
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg="/".join(name))
     moved = np.sqrt(sum(np.sum((value - np.asarray(start[name])) ** 2) for name, value in expected.items()))
@@ -123,7 +123,7 @@ def test_five_steps_equal_caffes_rule_in_numpy(shallow_here):
 
 
 def test_five_steps_equal_caffes_rule_on_pytorchs_gradients():
-    """In float64, so that no switch flips by rounding: an error of one step would be in all that follow."""
+    """In float64, rounding does not change a maximum; in float32, the error of one step would affect all later ones."""
     torch = pytest.importorskip("torch", reason="PyTorch is the reference: pip install deconvnet_jax[reference]")
     mean = torch.tensor([104.00698793, 116.66876762, 122.67891434])[None, :, None, None]
 

@@ -1,4 +1,4 @@
-"""The folder of a run: written once, continued with the same config only."""
+"""Checks the folder of a run: its config is written once, and only the same config may resume it."""
 
 import json
 import re
@@ -43,7 +43,7 @@ def test_a_run_from_before_a_setting_existed_may_continue_with_what_it_did(tmp_p
 
 
 def test_a_setting_may_change_by_its_whole_name_only(tmp_path):
-    """`inference.crf` is harmless and `class_balance` acceptable; a setting whose name only begins so is neither."""
+    """`inference.crf` is harmless and `class_balance` acceptable; longer names with these prefixes are neither."""
     old = {**CONFIG, "class_balance": 0.5, "class_balance_rule": "share", "inference": {"crf": "none", "crf_size": 3}}
     claim_workdir(tmp_path, old)
     claim_workdir(tmp_path, {**old, "inference": {"crf": "usual", "crf_size": 3}})
@@ -57,7 +57,7 @@ def test_a_setting_may_change_by_its_whole_name_only(tmp_path):
 
 
 def test_how_evaluations_segment_changes_on_purpose_only(tmp_path):
-    """The best checkpoint is chosen by them."""
+    """Evaluations choose the best checkpoint."""
     old = {**CONFIG, "inference": {"mode": "whole_image", "crf": "none"}}
     claim_workdir(tmp_path, old)
     claim_workdir(tmp_path, {**old, "inference": {"mode": "whole_image", "crf": "usual"}})
@@ -163,7 +163,7 @@ def test_changes_accepted_after_the_newest_checkpoint_stay_accepted(tmp_path):
 
 
 def test_other_groups_for_batch_statistics_are_refused(tmp_path, monkeypatch, capsys):
-    """Without `bn_group` they follow the number of devices."""
+    """Without `bn_group` the groups depend on the number of devices."""
     config = {**CONFIG, "batch_size": 8, "micro_batch": 0, "bn_group": 0}
     save_step(tmp_path, config, bn_group=8)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
