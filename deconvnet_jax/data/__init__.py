@@ -8,19 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
-from deconvnet_jax.data.training_windows import (
-    Source,
-    WindowList,
-    Windows,
-    class_windows,
-    listed_windows,
-    read_window_list,
-    repeat_rare,
-    training_windows,
-    write_window_list,
-)
+from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
 from deconvnet_jax.data.voc_layout import class_names, read_class_names, read_example, split_names
 from deconvnet_jax.data.voc_splits import Photograph, UnlabelledSplit, has_no_masks
+from deconvnet_jax.data.window_lists import WindowList, listed_windows, read_window_list, write_window_list
 from deconvnet_jax.data.windows import (
     Objects,
     crop_place,

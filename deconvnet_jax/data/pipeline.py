@@ -1,11 +1,12 @@
-"""Batches for training: an endless iterator, the same for the same seed, that can be saved and resumed.
+"""Produces training batches as an endless iterator that is reproducible and can be saved and resumed.
 
-Crop k of a run is a pure function of the settings and k. So the batch of a step does not depend on threads, worker
-processes or hosts, and a run that resumes elsewhere resumes with the very next crop.
+Crop k of a run is a pure function of the settings and k. So the batch of a step does not depend on the number of
+threads, worker processes or hosts, and a run that resumes on other machines continues with the very next crop.
 
-Windows are shuffled in every epoch, but those of an image stay near each other: an image's windows are dealt out in
-handfuls; the handfuls are shuffled over the whole epoch, and windows are shuffled once more within blocks of handfuls.
-So a batch shows many images, and while a block lasts its decoded images are kept.
+Windows are shuffled in every epoch, but windows of the same image stay near each other, so that one decode serves
+several of them. An image's windows are divided into groups, called handfuls. First the handfuls are shuffled over the
+whole epoch; then the windows are shuffled within blocks of handfuls. So a batch shows many images, and the decoded
+images of a block fit into memory.
 """
 
 import dataclasses
@@ -43,25 +44,25 @@ _LIMITS = {"cache_mb": (0, 2**40), "crops_per_decode": (1, 2**20), "read_threads
 
 @dataclasses.dataclass(frozen=True)
 class CropSettings:
-    """How windows become crops; the names are those of the config's section "data".
+    """Settings of how windows become crops. Their names are those of the section "data" of the config.
 
     Attributes:
-      resize_size: a window is resized to this square (original: 250),
-      crop_size: of which this is cut out (224); a multiple of 32.
-      label_mode: "instance": in an object's window that object alone is labelled, all else background (stage 1);
-        "all": every class is labelled. Other windows are labelled completely in both.
-      mirror: mirror half of the crops.
-      random_crop: crop at a random place, otherwise from the centre.
-      zoom: a window is resized to `resize_size` times a random factor between these two.
-      inside_image: random crops show as little as possible of what is beyond the image (`crop_place`).
-      crops_per_decode: up to this many windows of an image come soon after each other, so that one decode serves them;
-        one in each worker that they are dealt to.
-      cache_mb: memory for decoded images in MiB, over all workers; the least recently used ones go first.
-      read_threads: threads that prepare batches, in each worker.
-      workers: processes that prepare batches; 0: threads of this one.
+      resize_size: Side, in pixels, of the square that a window is resized to (original: 250).
+      crop_size: Side, in pixels, of the crop that is cut out of this square (original: 224). A multiple of 32.
+      label_mode: "instance" labels only the window's object and makes everything else background (stage 1). "all"
+        labels every class. Windows without a single object are labelled completely in both modes.
+      mirror: Whether to mirror half of the crops.
+      random_crop: Whether to crop at a random place. Otherwise crops are central.
+      zoom: Smallest and largest factor, 0.1 to 10, by which `resize_size` is multiplied at random. (1, 1) disables it.
+      inside_image: Whether random crops show as little as possible of what lies outside the image (`crop_place`).
+      crops_per_decode: Largest number of windows of one image that are kept near each other, so that one decode serves
+        them all. With workers, each of them decodes the image once.
+      cache_mb: Memory for decoded images, in MiB, over all workers. The least recently used images are dropped first.
+      read_threads: Threads that prepare batches, in each worker.
+      workers: Processes that prepare batches. 0 uses threads of the main process.
 
     Raises:
-      InputError: if a setting is not usable.
+      InputError: If a setting is not usable.
     """
 
     resize_size: int = 250
@@ -95,7 +96,7 @@ class CropSettings:
 
 
 class Crops:
-    """The endless sequence of a process's training crops, with random access; can be sent to other processes."""
+    """Endless sequence of the training crops of one process, with random access. It can be sent to other processes."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class Crops:
         process_index: int,
         process_count: int,
     ):
-        """As for `training_batches`."""
+        """Stores the settings; images are read on access. The arguments are those of `training_batches`."""
         self._by_object = settings.label_mode == "instance" and bool(windows.instance_ids.any())
         capacity = int(settings.cache_mb * 2**20) // max(1, settings.workers)
         self._source = CachedSource(source, capacity, _numbered if self._by_object else _without_instances)
@@ -141,7 +142,7 @@ class Crops:
 
 
 def windows_digest(windows: Windows) -> str:
-    """Changes with the windows."""
+    """Returns a digest that changes whenever a window changes, 16 hexadecimal digits."""
     digest = hashlib.sha256()
     for field in windows:
         digest.update(np.ascontiguousarray(field).tobytes())
@@ -149,15 +150,19 @@ def windows_digest(windows: Windows) -> str:
 
 
 class TrainingBatches:
-    """The endless iterator that `training_batches` returns."""
+    """Endless iterator over training batches, made by `training_batches`.
+
+    A batch is {"image": uint8 RGB [B, crop, crop, 3], "label": uint8 [B, crop, crop], 255 = ignore}.
+    """
 
     def __init__(self, batches: grain.MapDataset, threads: int, workers: int, digest: str):
-        """
+        """Stores the data set; threads and workers start with the first batch.
+
         Args:
-          batches: with random access.
-          threads: prepare so many batches at a time, in each worker.
-          workers: processes; 0: the threads are this process's own.
-          digest: of the windows; a position is one among these windows only.
+          batches: Batches with random access.
+          threads: Number of threads that prepare batches, in each worker.
+          workers: Number of worker processes. 0 uses threads of the main process.
+          digest: Digest of the windows (`windows_digest`). A saved position is valid only for these windows.
         """
         self._batches, self._threads, self._workers, self._digest = batches, threads, workers, digest
         self._next = 0
@@ -173,35 +178,38 @@ class TrainingBatches:
         return batch
 
     def get_state(self) -> dict[str, Any]:
-        """The position, as JSON: {"next_index": number of batches given out, "windows": digest of the windows}."""
+        """Returns the position as a dict for JSON.
+
+        Its keys are "next_index", the number of batches taken so far, and "windows", the digest of the windows.
+        """
         return {"next_index": self._next, "windows": self._digest}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Goes to a position; the number of threads, workers and processes may be another one.
+        """Moves to a position from `get_state`. The numbers of threads, workers and processes may differ from that run.
 
         Raises:
-          InputError: if it is a position among other windows.
+          InputError: If the position belongs to other windows.
         """
-        if state.get("windows", self._digest) != self._digest:  # saved states of before have none
+        if state.get("windows", self._digest) != self._digest:  # Older versions saved no digest.
             raise InputError(
-                "the windows to train on are not those of the checkpoint: images, masks, proposals or the window list "
-                "have changed since; begin anew in another folder, from this run's weights: --config.init_from"
+                "the training windows are not those of the checkpoint, because images, masks, proposals or the window "
+                "list have changed; start a new run in another folder from this run's weights (--config.init_from)"
             )
         self.close()
         self._next = int(state["next_index"])
 
     def close(self) -> None:
-        """Stops threads and workers; the next batch starts them again."""
+        """Stops threads and workers. The next batch starts them again at the same position."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
 
     def _start(self) -> grain.DatasetIterator:
-        # The buffer counts batches; Grain's default of 500 would take gigabytes.
+        # The buffer size counts batches. Grain's default of 500 would take gigabytes.
         options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=2 * self._threads)
         dataset = self._batches[self._next :].to_iter_dataset(options)
         if self._workers:
-            if not flags.FLAGS.is_parsed():  # Grain's workers read flags; a notebook or another library parses none
+            if not flags.FLAGS.is_parsed():  # Grain's workers read flags, which a notebook does not parse.
                 flags.FLAGS.mark_as_parsed()
             workers = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
             dataset = dataset.mp_prefetch(workers, worker_init_fn=stay_with_parent)
@@ -220,24 +228,33 @@ def training_batches(
 ) -> TrainingBatches:
     """Returns an endless iterator over batches of augmented crops.
 
-    Every window comes once an epoch, each epoch in another order. All processes together make one batch of
-    `process_count * batch_size` crops, the same one whatever their number. `get_state()` and `set_state(state)` save
-    and restore the position.
+    Every window comes once per epoch, in another order each epoch. All processes together make one batch of
+    `process_count * batch_size` crops, which is the same for any number of processes. `get_state()` and
+    `set_state(state)` of the iterator save and restore its position.
 
     Args:
-      source: annotated images, read from several threads.
-      windows: what to cut out of them; see `training_windows`.
-      settings: how; by default `CropSettings()`.
-      batch_size: crops per batch, of this process.
-      seed: decides order, crops and mirroring.
-      process_index: of this process,
-      process_count: among these.
+      source: Annotated images. They are read from several threads.
+      windows: Windows to cut out of them (`training_windows`).
+      settings: How windows become crops. None uses `CropSettings()`.
+      batch_size: Crops per batch in this process.
+      seed: Seed, from 0, of the order, the crops and the mirroring.
+      process_index: Index of this process, from 0.
+      process_count: Number of processes that train together.
 
     Returns:
       Iterator over {"image": uint8 RGB [B, crop, crop, 3], "label": uint8 [B, crop, crop], 255 = ignore}.
 
     Raises:
-      InputError: if a number is not usable, or there is no window.
+      InputError: If `batch_size` or `seed` is out of range, or there is no window.
+
+    Example:
+      >>> from deconvnet_jax.data import open_split, prepare_voc_layout, training_batches, training_windows
+      >>> split = open_split(prepare_voc_layout("scenes", "tfds"), "train")
+      >>> batches = training_batches(split, training_windows(split), batch_size=4)
+      >>> batch = next(batches)
+      >>> batch["image"].shape, batch["label"].shape, batches.get_state()["next_index"]
+      ((4, 224, 224, 3), (4, 224, 224), 1)
+      >>> batches.close()
     """
     settings = settings or CropSettings()
     if batch_size < 1:
@@ -259,23 +276,24 @@ def _without_instances(example: Example) -> Example:
     return example._replace(instances=None)
 
 
-# Full handfuls in a block. So many decoded images, half a gigabyte of VOC's, are in use at a time; more where images
-# have few windows: with two windows each, four times as many.
+# Number of full handfuls in a block, and so of decoded images in use at a time: half a gigabyte for VOC. Where images
+# have few windows it is more, for example four times as many with two windows per image.
 BLOCK = 512
 
 
 class WindowOrder:
-    """Position in the endless sequence of training windows -> index of a window. A pure function of its arguments.
+    """Endless order of training windows: `order[position]` is the index of a window.
 
-    Every window comes once an epoch.
+    Every window comes once per epoch. The order is a pure function of the constructor's arguments.
     """
 
     def __init__(self, images: np.ndarray, seed: int, handful: int = 8):
-        """
+        """Stores the arguments; the order of an epoch is computed on first use.
+
         Args:
-          images: int [n], the image of every window.
-          seed: from 0.
-          handful: up to so many windows of an image come within one block.
+          images: Image of every window, int [n].
+          seed: Seed, from 0.
+          handful: Largest number of windows of one image that are kept within one block.
         """
         self._images, self._seed, self._handful = images, seed, handful
         self._epochs: dict[int, np.ndarray] = {}
@@ -291,25 +309,29 @@ class WindowOrder:
     def _epoch(self, epoch: int) -> np.ndarray:
         with self._lock:
             if epoch not in self._epochs:
-                # Two are kept: threads that read ahead are in the next epoch already.
+                # Two epochs are kept, because threads that read ahead may already be in the next one.
                 self._epochs = {kept: order for kept, order in self._epochs.items() if kept in (epoch - 1, epoch + 1)}
                 self._epochs[epoch] = epoch_order(self._images, self._seed, epoch, self._handful)
             return self._epochs[epoch]
 
 
 def epoch_order(images: np.ndarray, seed: int, epoch: int, handful: int) -> np.ndarray:
-    """The indices of all windows in the order of one epoch, int64 [n].
+    """Returns the indices of all windows in the order of one epoch.
 
     Args:
-      images: int [n], the image of every window.
-      seed: from 0.
-      epoch: from 0.
-      handful: up to so many windows of an image come within one block.
+      images: Image of every window, int [n].
+      seed: Seed, from 0.
+      epoch: Number of the epoch, from 0.
+      handful: Largest number of windows of one image that are kept within one block. 1 shuffles all windows freely.
+
+    Returns:
+      A permutation of 0 to n - 1, int64 [n].
     """
     rng = np.random.default_rng([seed, epoch])
     shuffled = rng.permutation(len(images))
     if handful > 1:
-        grouped = shuffled[np.argsort(images[shuffled], kind="stable")]  # an image's windows together, shuffled
+        # Makes the windows of an image adjacent, in random order.
+        grouped = shuffled[np.argsort(images[shuffled], kind="stable")]
         handfuls = _handfuls(images[grouped], handful)
         shuffled = grouped[np.argsort(rng.permutation(handfuls[-1] + 1)[handfuls], kind="stable")]
     for start in range(0, len(shuffled), BLOCK * handful):
@@ -318,18 +340,18 @@ def epoch_order(images: np.ndarray, seed: int, epoch: int, handful: int) -> np.n
 
 
 def _handfuls(images: np.ndarray, size: int) -> np.ndarray:
-    """The number of the handful that each window falls into, counted from 0; equal images must be together."""
+    """Returns the handful that each window belongs to, counted from 0. Windows of the same image must be adjacent."""
     count = len(images)
     begins = np.flatnonzero(np.r_[True, images[1:] != images[:-1]])
-    rank = np.arange(count) - np.repeat(begins, np.diff(np.r_[begins, count]))  # within the image
+    rank = np.arange(count) - np.repeat(begins, np.diff(np.r_[begins, count]))  # Position within the image.
     return np.cumsum(rank % size == 0) - 1
 
 
 class CachedSource:
-    """A source that keeps the examples used last in memory, up to a number of bytes.
+    """Source that keeps the most recently used examples in memory, up to a number of bytes.
 
-    Safe for threads: whoever asks for an example that another thread is decoding waits for that one. A copy sent to
-    another process begins empty.
+    It is safe for threads: a thread that asks for an example that another thread is decoding waits for that one. A copy
+    that is sent to another process starts empty.
     """
 
     def __init__(
@@ -338,7 +360,13 @@ class CachedSource:
         capacity: int,
         prepare: Callable[[Example], Example] | None = None,
     ):
-        """`prepare` is applied to an example before it is kept; `capacity` is in bytes, from 0."""
+        """Wraps a source.
+
+        Args:
+          source: Examples to keep.
+          capacity: Memory for the examples in bytes. 0 keeps none.
+          prepare: Function that is applied to an example before it is kept. None keeps it as it is.
+        """
         self._source, self._capacity, self._prepare = source, capacity, prepare
         self._kept: OrderedDict[int, Example] = OrderedDict()
         self._awaited: dict[int, Future[Example]] = {}
@@ -360,13 +388,13 @@ class CachedSource:
         if is_awaited:
             return future.result()
         try:
-            example = self._source[index]  # outside of the lock: other threads go on
+            example = self._source[index]  # Read outside the lock, so that other threads can continue.
             example = self._prepare(example) if self._prepare else example
             self._keep(index, example)
         except BaseException as error:
             with self._lock:
                 self._awaited.pop(index, None)
-            future.set_exception(error)  # whoever waits for it must not wait for ever
+            future.set_exception(error)  # Without this, threads that wait for it would wait forever.
             raise
         future.set_result(example)
         return example

@@ -1,9 +1,10 @@
-"""The embedded data set: photograph-like scenes with five kinds of objects, drawn from a seed.
+"""Draws the embedded data set: photograph-like scenes with objects of five classes, reproducible from a seed.
 
-For machines without data: enough to train, evaluate and picture a small network in minutes. Leaves, fish, kites,
-tyres and flowers of 50 to 200 pixels lie turned, shaded and partly hidden on a cluttered ground. Each kind has its
-outline, its surface and, as in nature, a range of colours; ground and clutter share the duller of these. Written in the
-VOC layout (`voc_layout`).
+It serves machines without data: it is enough to train and evaluate a small network in minutes. Leaves, fish, kites,
+tyres and flowers of 50 to 200 pixels lie rotated, shaded and partly hidden on a cluttered ground. Every class has its
+own outline, surface and range of colours, as in nature. The ground and the clutter share the duller colours.
+
+The data set is written in the VOC layout (`voc_layout`).
 """
 
 import json
@@ -19,11 +20,11 @@ from deconvnet_jax.files import remove_unfinished, user_path, whole_folder
 from deconvnet_jax.labels import label_image
 
 SCENE_CLASSES = ("background", "leaf", "fish", "kite", "tyre", "flower")
-VERSION = 3  # of the pictures: raise it when the same seed gives others
+VERSION = 3  # Version of the pictures. Increase it when the same seed gives other pictures.
 
-_SIZES = ((320, 240), (320, 256), (288, 288), (256, 320), (300, 260), (260, 300))  # width, height
-_MAX_COVERED = 0.4  # share of what is seen of an object that a later one may hide
-_SUPERSAMPLE = 4
+_SIZES = ((320, 240), (320, 256), (288, 288), (256, 320), (300, 260), (260, 300))  # Width and height in pixels.
+_MAX_COVERED = 0.4  # Largest share of an object's visible pixels that a later object may hide.
+_SUPERSAMPLE = 4  # Outlines are drawn this many times as large, then averaged.
 
 Progress = Callable[[int, int], None]
 
@@ -31,22 +32,30 @@ Progress = Callable[[int, int], None]
 def write_scenes(
     root: str | Path, train: int = 500, val: int = 40, seed: int = 0, progress: Progress | None = None
 ) -> None:
-    """Writes the data set to a folder, all or nothing; does nothing where it is already there.
+    """Writes the data set to a folder, completely or not at all. Does nothing if the same data set is already there.
 
     Args:
-      root: the folder to make.
-      train: number of scenes in the split "train".
-      val: number of scenes in "val"; "trainval" has both.
-      seed: scene i of a split depends on the seed, the split and i alone.
-      progress: called with the number of scenes done and of all scenes.
+      root: Folder to create. It must be new, empty, or hold these scenes.
+      train: Number of scenes in the split "train", at least 1.
+      val: Number of scenes in "val", at least 1. The split "trainval" has the scenes of both.
+      seed: Seed, from 0. Scene i of a split depends only on the seed, the split and i.
+      progress: Function that is called with the number of scenes done and of all scenes.
 
     Raises:
-      InputError: if the folder holds anything else, or a number is not positive.
+      InputError: If the folder holds anything else or cannot be written, or if a number is out of range.
+
+    Example:
+      >>> from deconvnet_jax.data import split_names, write_scenes
+      >>> write_scenes("my_scenes", train=2, val=1)
+      >>> split_names("my_scenes", "val")
+      ['val_0000']
     """
     root = user_path(root, "the folder of the scenes")
     parameters = {"version": VERSION, "train": train, "val": val, "seed": seed}
     if train < 1 or val < 1 or seed < 0:
-        raise InputError(f"train={train}, val={val}, seed={seed}: expected at least one scene each and a seed from 0")
+        raise InputError(
+            f"train={train}, val={val}, seed={seed}: expected at least 1 scene per split and a seed from 0"
+        )
     remove_unfinished(root.parent)
     if _is_written(root, parameters):
         return
@@ -54,7 +63,7 @@ def write_scenes(
         with whole_folder(root) as unfinished:
             _write_all(unfinished, parameters, progress)
     except InputError:
-        if not _is_written(root, parameters):  # by a process that was faster
+        if not _is_written(root, parameters):  # Another process may have written the scenes first.
             raise
 
 
@@ -62,11 +71,18 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     """Draws one scene.
 
     Args:
-      rng: decides everything.
+      rng: Random generator, which decides everything about the scene.
 
     Returns:
-      image uint8 RGB [H, W, 3], label uint8 [H, W] with ids of SCENE_CLASSES, instances uint8 [H, W] with 1, 2, ...
-      for the objects and 0 for none; no pixel is 255.
+      The image, uint8 RGB [H, W, 3]; the label, uint8 [H, W], with ids of SCENE_CLASSES; and the instances, uint8 [H,
+      W], with 1, 2, ... for the objects and 0 for background. No pixel is 255.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.data import draw_scene
+      >>> image, label, instances = draw_scene(np.random.default_rng(0))
+      >>> image.shape == (*label.shape, 3), bool((label > 0).any())
+      (True, True)
     """
     width, height = _SIZES[rng.integers(len(_SIZES))]
     canvas = _background(rng, height, width)
@@ -77,18 +93,22 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     return _photograph(rng, canvas), label, instances
 
 
-# Files.
+# Writing the folder.
 
 
 def _is_written(root: Path, parameters: dict[str, int]) -> bool:
+    """Returns whether a folder holds these scenes; raises InputError if it holds anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     marker = root / "scenes.json"
     if not marker.is_file():
-        raise InputError(f"{root}: holds other files; choose a folder that is new or empty for the scenes")
+        raise InputError(f"{root} holds other files; expected a new or empty folder for the scenes: choose another one")
     text = marker.read_text(encoding="utf-8", errors="replace")
     if " ".join(text.split()) != json.dumps(parameters):
-        raise InputError(f"{root}: holds scenes with {text[:200]!r}; delete the folder or choose another")
+        raise InputError(
+            f"{root} holds scenes with {text[:200]!r}, expected {json.dumps(parameters)}; delete the folder or choose "
+            "another one"
+        )
     return True
 
 
@@ -117,11 +137,11 @@ def _write_scene(root: Path, name: str, rng: np.random.Generator) -> None:
         label_image(mask).save(root / f"{folder}/{name}.png")
 
 
-# The ground and the camera. Colours are float32 RGB, 0..1.
+# The ground and the camera. Colours are float32 RGB from 0 to 1.
 
 
 def _noise(rng: np.random.Generator, height: int, width: int, cell: float, channels: int = 1) -> np.ndarray:
-    """Smooth noise [H, W, channels] of deviation about 1 whose blobs are `cell` pixels wide."""
+    """Returns smooth noise with a deviation of about 1 and blobs of `cell` pixels, float32 [H, W, channels]."""
     shape = (int(height / cell) + 3, int(width / cell) + 3, channels)
     grid = rng.standard_normal(shape).astype(np.float32)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC).reshape(height, width, channels)
@@ -133,13 +153,13 @@ def _colour(
     saturation: tuple[float, float] = (0.15, 0.8),
     brightness: tuple[float, float] = (0.3, 0.9),
 ) -> np.ndarray:
-    """A random colour with hue (degrees), saturation and brightness in these ranges; float32 RGB [3]."""
+    """Returns a random colour with hue (degrees), saturation and brightness in these ranges, float32 RGB [3]."""
     hsv = np.array([rng.uniform(*hues) % 360, rng.uniform(*saturation), rng.uniform(*brightness)], np.float32)
     return cv2.cvtColor(hsv[None, None], cv2.COLOR_HSV2RGB)[0, 0]
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Two or three grounds with ragged borders, then clutter on them, float32 [H, W, 3]."""
+    """Returns two or three grounds with ragged borders and clutter on them, float32 [H, W, 3]."""
     canvas = np.broadcast_to(_ground(rng, height, width), (height, width, 3)).copy()
     for _ in range(rng.integers(1, 3)):
         border = _noise(rng, height, width, rng.uniform(60, 200)) + 0.15 * _noise(rng, height, width, 8)
@@ -151,7 +171,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Sand, grass, gravel or cloth, more or less: one dull colour with texture at several scales; [H, W, 3]."""
+    """Returns a dull, textured ground, similar to sand, grass, gravel or cloth, float32 [H, W, 3]."""
     colour = _colour(rng, hues=(20, 75), saturation=(0.05, 0.4))
     stretch = rng.uniform(0.4, 2.5)
     texture = np.zeros((height, width), np.float32)
@@ -163,7 +183,7 @@ def _ground(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _add_clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
-    """Draws a twig, a pebble or a scrap of paper of some dull colour on the ground, in place."""
+    """Draws a twig, a pebble or a scrap of paper in a dull colour on the ground, in place."""
     size = rng.uniform(6, 45)
     canvas, centre = _surroundings(canvas, rng.uniform((0, 0), canvas.shape[1::-1]), 2.3 * size + 8)
     height, width, _ = canvas.shape
@@ -176,6 +196,7 @@ def _add_clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
 
 
 def _draw_clutter(rng: np.random.Generator, mask: np.ndarray, centre: np.ndarray, size: float) -> None:
+    """Draws the outline of a twig (an open line), a pebble or a scrap of paper on a mask, in place."""
     turn, kind = rng.uniform(0, np.pi), rng.integers(3)
     if kind == 0:
         t = np.linspace(-1, 1, 12)
@@ -191,14 +212,17 @@ def _draw_clutter(rng: np.random.Generator, mask: np.ndarray, centre: np.ndarray
 
 
 def _surroundings(picture: np.ndarray, centre: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a picture about a point, as a view, and the point in it: drawing costs what it covers."""
+    """Returns the part of a picture around a point, as a view, and the position of the point in it.
+
+    Drawing on the part costs less than drawing on the whole picture.
+    """
     low = np.maximum(np.floor(centre - reach).astype(int), 0)
     high = np.ceil(centre + reach).astype(int)
     return picture[low[1] : high[1], low[0] : high[0]], centre - low
 
 
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """What a camera makes of the scene: uneven light, a little blur, sensor noise; uint8 [H, W, 3]."""
+    """Returns the scene as a camera shows it, with uneven light, slight blur and sensor noise, uint8 [H, W, 3]."""
     height, width, _ = canvas.shape
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
     slope = rng.uniform(-0.18, 0.18, 2)
@@ -209,13 +233,13 @@ def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     return (np.clip(picture + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-# Objects. Their own coordinates: u to the right, v down, the object within the unit circle.
+# Objects. In an object's own coordinates, u points right, v points down, and the object fills the unit circle.
 
 
 def _add_object(
     rng: np.random.Generator, canvas: np.ndarray, label: np.ndarray, instances: np.ndarray, light: float
 ) -> None:
-    """Draws one object with its shadow, in place; does nothing where it finds no room in 20 tries."""
+    """Draws one object with its shadow, in place. Does nothing if it finds no room in 20 attempts."""
     class_id = int(rng.integers(1, len(SCENE_CLASSES)))
     outline, surface, look = _KINDS[class_id - 1]
     polygons = outline(rng)
@@ -239,7 +263,7 @@ def _add_object(
 
 
 def _has_room(mask: np.ndarray, part: np.ndarray, instances: np.ndarray, radius: float) -> bool:
-    """Whether most of the object is in the picture and enough of every earlier one stays uncovered."""
+    """Returns whether most of an object is in the picture and enough of every earlier object stays visible."""
     if mask.sum() < 0.6 * radius**2:
         return False
     before = np.bincount(instances.ravel())[1:]
@@ -248,7 +272,7 @@ def _has_room(mask: np.ndarray, part: np.ndarray, instances: np.ndarray, radius:
 
 
 def _turn(points: np.ndarray, angle: float) -> np.ndarray:
-    """Points [n, 2], turned clockwise (y points down)."""
+    """Returns points [n, 2], rotated clockwise by `angle` (y points down)."""
     cos, sin = np.cos(angle), np.sin(angle)
     return points @ np.array([[cos, sin], [-sin, cos]])
 
@@ -256,7 +280,10 @@ def _turn(points: np.ndarray, angle: float) -> np.ndarray:
 def _coverage(
     polygons: list[np.ndarray], shape: tuple[int, ...], centre: np.ndarray, radius: float, turn: float, squeeze: float
 ) -> np.ndarray:
-    """The share of every pixel that the polygons cover, where even numbers of them cancel: float32 [H, W]."""
+    """Returns the share of every pixel that the polygons cover, float32 [H, W].
+
+    Where an even number of polygons overlap, nothing is covered, so a second polygon makes a hole.
+    """
     height, width = shape
     mask = np.zeros((height * _SUPERSAMPLE, width * _SUPERSAMPLE), np.uint8)
     placed = [centre + radius * _turn(points * (1, squeeze), turn) for points in polygons]
@@ -267,7 +294,7 @@ def _coverage(
 def _own_coordinates(
     shape: tuple[int, ...], centre: np.ndarray, radius: float, turn: float, squeeze: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """u and v of every pixel, each float32 [H, W]."""
+    """Returns the coordinates u and v of every pixel, each float32 [H, W]."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     x, y = (x + 0.5 - centre[0]) / radius, (y + 0.5 - centre[1]) / radius
     cos, sin = np.cos(turn), np.sin(turn)
@@ -275,7 +302,7 @@ def _own_coordinates(
 
 
 def _cast_shadow(canvas: np.ndarray, alpha: np.ndarray, light: float, radius: float) -> None:
-    """Darkens what lies behind an object, away from the light, in place."""
+    """Darkens the ground beside an object, on the side away from the light, in place."""
     distance = 0.06 * radius + 2
     shift = np.array([[1, 0, -distance * np.cos(light)], [0, 1, -distance * np.sin(light)]], np.float32)
     shadow = cv2.warpAffine(alpha, shift, (alpha.shape[1], alpha.shape[0]))
@@ -290,7 +317,10 @@ def _object_colour(
     light: float,
     radius: float,
 ) -> np.ndarray:
-    """Two colours of a look mixed by the pattern (0..1), rounded at the rim towards the light; float32 [H, W, 3]."""
+    """Returns the colours of an object, float32 [H, W, 3].
+
+    Two colours of the look are mixed by the pattern (0..1). The rim is shaded so that the object looks rounded.
+    """
     first = _colour(rng, *look)
     second = np.clip(0.4 * _colour(rng, *look) + 0.6 * first * rng.choice([0.35, 1.75]), 0.03, 1)
     colours = first + pattern[..., None] * (second - first)
@@ -306,13 +336,13 @@ def _object_colour(
 
 
 def _ring(radius: np.ndarray, count: int = 120) -> np.ndarray:
-    """A closed outline given by its distance from the centre at `count` angles; [count, 2]."""
+    """Returns a closed outline, [count, 2], given its distance from the centre at `count` equally spaced angles."""
     angles = np.arange(count) * (2 * np.pi / count)
     return np.stack([radius * np.cos(angles), radius * np.sin(angles)], -1)
 
 
 def _wave(phase: np.ndarray, sharpness: float = 3.0) -> np.ndarray:
-    """Stripes 0..1 of period 2 pi with soft edges."""
+    """Returns stripes from 0 to 1 with a period of 2 pi and soft edges."""
     return 1 / (1 + np.exp(-sharpness * np.sin(phase)))
 
 
@@ -326,7 +356,7 @@ def _leaf_outline(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _leaf_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A midrib and slanting veins."""
+    """Returns the pattern of a midrib and slanting veins."""
     rib = np.exp(-((v / 0.04) ** 2))
     phase = (u - 0.7 * np.abs(v)) * 2 * np.pi * rng.uniform(3.0, 4.0)
     return np.maximum(rib, np.clip(np.cos(phase), 0, 1) ** 4)
@@ -336,14 +366,14 @@ def _fish_outline(rng: np.random.Generator) -> list[np.ndarray]:
     t = np.linspace(0, 1, 50)
     x = 0.95 - 1.4 * t
     y = rng.uniform(0.36, 0.48) * np.sin(np.pi * np.clip(t, 0, 1) ** 0.75) ** 0.8 + 0.07 * t
-    y = y * (1 + 0.35 * np.exp(-(((t - 0.45) / 0.12) ** 2)))  # fins
+    y = y * (1 + 0.35 * np.exp(-(((t - 0.45) / 0.12) ** 2)))  # This widens the body where the fins are.
     tail = np.array([[-0.98, 0.42], [-0.8, 0.0], [-0.98, -0.42]])
     upper, lower = np.stack([x, -y], -1), np.stack([x, y], -1)
     return [np.concatenate([upper[::-1], lower, tail])]
 
 
 def _fish_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Rows of scales, a gill and an eye."""
+    """Returns the pattern of rows of scales, a gill and an eye."""
     count = rng.uniform(7, 9)
     column = u * count
     row = v * count + 0.5 * (np.floor(column) % 2)
@@ -362,7 +392,7 @@ def _kite_outline(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _kite_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Four fields like a chessboard's, and the seams between them."""
+    """Returns the pattern of four fields of a chessboard and the seams between them."""
     fields = ((u > -0.3) ^ (v > 0)).astype(np.float32)
     seam = np.maximum(np.exp(-((v / 0.03) ** 2)), np.exp(-(((u + 0.3) / 0.03) ** 2)))
     return fields + seam * (0.5 - fields)
@@ -373,7 +403,7 @@ def _tyre_outline(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _tyre_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Tread: grooves across the outer half, a groove around."""
+    """Returns the pattern of a tread: grooves across the outer half and one groove around the tyre."""
     distance, angle = np.hypot(u, v), np.arctan2(v, u)
     grooves = _wave(angle * int(rng.integers(18, 25)), 5) * (distance > 0.72)
     around = np.exp(-(((distance - 0.7) / 0.03) ** 2))
@@ -387,14 +417,14 @@ def _flower_outline(rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _flower_surface(u: np.ndarray, v: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A dotted disc in the middle, fine streaks along the petals."""
+    """Returns the pattern of a dotted disc in the middle and fine streaks along the petals."""
     distance, angle = np.hypot(u, v), np.arctan2(v, u)
     streaks = 0.3 * _wave(angle * 40, 2) * np.clip(distance, 0, 1)
     dots = 0.75 + 0.25 * np.sin(u * 45) * np.sin(v * 45)
     return np.where(distance < 0.28, dots, streaks)
 
 
-# Outline, surface, and the ranges of hue, saturation and brightness.
+# For each class: its outline, its surface, and the ranges of hue (degrees), saturation and brightness.
 _KINDS = (
     (_leaf_outline, _leaf_surface, ((90, 145), (0.45, 0.85), (0.3, 0.75))),
     (_fish_outline, _fish_surface, ((185, 225), (0.3, 0.75), (0.45, 0.9))),

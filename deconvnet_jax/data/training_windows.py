@@ -1,46 +1,39 @@
-"""Which squares of the training images a network is shown: objects, proposals, whole images, or a list of windows.
+"""Chooses the windows to train on: squares around objects, proposals or whole images.
 
-Paper, section 4: stage 1 trains on one window around every object, stage 2 on proposals that overlap an object; both
-enlarged 1.2 times, made square, and with redundant examples of rare classes.
+In section 4 of the paper, stage 1 trains on one window around every object, and stage 2 on proposals that overlap an
+object. Both are enlarged 1.2 times and made square, and windows of rare classes are repeated.
 """
 
-import contextlib
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from deconvnet_jax.data.image_names import lines_of, read_text
 from deconvnet_jax.data.windows import Objects, enlarge, image_box, instance_boxes, square
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, user_path, write_text
-from deconvnet_jax.images import Examples, image_digests
+from deconvnet_jax.images import Examples
 from deconvnet_jax.ops.boxes import box_iou
 
 WINDOWS = ("instance", "proposal", "image")
-ENLARGE = 1.2  # paper, section 4.1
+ENLARGE = 1.2  # Factor by which windows are larger than their objects (paper, section 4.1).
 _READ_THREADS = 4
-_LINE = "'image mask x1 y1 x2 y2'"  # of a list of windows
-_MAX_COORDINATE = 1_000_000
 
 
 @runtime_checkable
 class Source(Examples, Protocol):
-    """Annotated images of which more is known, as `open_split` returns them."""
+    """Annotated images whose objects, names and sizes are known without decoding, as those of `open_split`."""
 
     def objects(self, index: int) -> Objects:
-        """The annotated objects of an image; reads no pixels."""
+        """Returns the annotated objects of an image without decoding it."""
         ...
 
     def name(self, index: int) -> str:
-        """An image's name in the split's file; reads no pixels."""
+        """Returns the name of an image as in the split's file."""
         ...
 
     def size(self, index: int) -> tuple[int, int]:
-        """Height and width of an image; reads no pixels."""
+        """Returns the height and the width of an image in pixels, without decoding it."""
         ...
 
 
@@ -48,11 +41,12 @@ class Windows(NamedTuple):
     """Squares to cut out of the images of a source.
 
     Attributes:
-      images: int32 [n], index of the image in the source.
-      boxes: float32 [n, 4], x0, y0, x1, y1 in pixels, x1 and y1 exclusive; may leave the image.
-      instance_ids: int32 [n], the object that a window was made for; 0 for none: all classes are labelled.
-      class_ids: int32 [n], the class for balancing: of the object, or of the object that a proposal overlaps most; 0
-        for whole images.
+      images: Index of the image in the source, int32 [n].
+      boxes: Boxes x0, y0, x1, y1 in pixels, float32 [n, 4]; x1 and y1 are exclusive. Boxes may reach beyond the image.
+      instance_ids: Number of the object that the window was made for, int32 [n]. 0 means no single object: all classes
+        are labelled in the crop.
+      class_ids: Class by which windows are balanced, int32 [n]: that of the object, or of the object that a proposal
+        overlaps most. 0 for whole images.
     """
 
     images: np.ndarray
@@ -61,7 +55,14 @@ class Windows(NamedTuple):
     class_ids: np.ndarray
 
     def take(self, indices: np.ndarray) -> "Windows":
-        """These windows, in this order."""
+        """Returns the selected windows.
+
+        Args:
+          indices: Positions of the windows, int [m], in the wanted order. Positions may repeat.
+
+        Returns:
+          The windows at these positions.
+        """
         return Windows(*(field[indices] for field in self))
 
 
@@ -73,19 +74,34 @@ def training_windows(
     proposals: Sequence[np.ndarray] | None = None,
     min_overlap: float = 0.5,
 ) -> Windows:
-    """What there is to train on, in the order of the source.
+    """Returns the windows to train on, in the order of the source's images.
 
     Args:
-      source: annotated images; also a plain list of examples.
-      kinds: "instance", one for every object: its tight box, enlarged and made square; "proposal", one for every
-        proposal that overlaps an object; "image", one for every image: the square about it.
-      image_factor: side of an "image" window / longer side of the image; resize size / crop size, so that the random
-        crop shows objects at the scale that a whole image has at test time.
-      proposals: for "proposal", boxes [n_i, 4] of every image of the source.
-      min_overlap: smallest intersection over union of a proposal with the tight box of an object.
+      source: Annotated images. A plain list of `images.Example` works too.
+      kinds: Kinds of windows, each at most once. "instance" gives one window for every object: its tight box, enlarged
+        and made square. "proposal" gives one for every proposal that overlaps an object. "image" gives one for every
+        image: the square around it.
+      image_factor: Side of an "image" window divided by the longer side of the image. The default is resize size / crop
+        size, so that the random crop shows objects at the scale that they have in a whole image at test time.
+      proposals: For "proposal": boxes, float [n_i, 4], of every image of the source, in its order.
+      min_overlap: For "proposal": smallest intersection over union (IoU) of a proposal with the tight box of an object.
+        Above 0, up to 1.
+
+    Returns:
+      The windows. Those of one image follow the order of `kinds`.
 
     Raises:
-      InputError: if a kind is unknown, or one finds nothing.
+      InputError: If a kind or `min_overlap` is not usable, proposals are missing, or a kind finds no window.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.data import Example, training_windows
+      >>> label = np.zeros((100, 100), np.uint8)
+      >>> label[40:60, 40:60] = 2
+      >>> example = Example("a", np.zeros((100, 100, 3), np.uint8), label, (label > 0).astype(np.uint8))
+      >>> windows = training_windows([example])
+      >>> windows.boxes.tolist(), windows.class_ids.tolist()
+      ([[38.0, 38.0, 62.0, 62.0]], [2])
     """
     unknown = [kind for kind in kinds if kind not in WINDOWS]
     if unknown or not kinds or len(set(kinds)) < len(kinds):
@@ -108,22 +124,41 @@ def training_windows(
 
 
 def repeat_rare(windows: Windows, strength: float, seed: int = 0) -> Windows:
-    """Repeats windows of rare classes (paper, section 4.1: "redundant examples"); none is dropped.
+    """Repeats windows of rare classes (paper, section 4.1: "redundant examples"). No window is dropped.
 
-    Every window of a class with n windows comes (most / n) ** strength times, where `most` is the number of the most
-    frequent class; of the broken part, as many windows as it takes, chosen by the seed, come once more. With strength 1
-    all classes are equally frequent: VOC's 20 classes, each as often as its ten thousand persons, make the paper's 0.2
-    million examples. Windows of class 0 (whole images) come once.
+    A window of a class with n windows comes (most / n) ** strength times, where `most` is n of the most frequent class.
+    Where this is not a whole number, randomly chosen windows of the class come once more. With strength 1, each of
+    VOC's 20 classes comes as often as its ten thousand persons, which makes the paper's 0.2 million examples.
+
+    Args:
+      windows: Windows to repeat. Those of class 0 (whole images) come once.
+      strength: From 0 (every window once) to 1 (all classes equally often).
+      seed: Seed, from 0, that chooses the windows that come once more.
+
+    Returns:
+      The windows, with repetitions next to each other.
 
     Raises:
-      InputError: if the strength is not in 0..1, or above 0 without a window that has a class.
+      InputError: If `strength` is not in 0..1 or `seed` is negative, or if `strength` is above 0 and no window has a
+        class.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.data import Windows, class_windows, repeat_rare
+      >>> class_ids = np.array([1, 1, 1, 1, 2], np.int32)
+      >>> windows = Windows(np.arange(5), np.zeros((5, 4), np.float32), np.ones(5, np.int32), class_ids)
+      >>> class_windows(repeat_rare(windows, 1), num_classes=3).tolist()
+      [0, 4, 4]
     """
     if not 0 <= strength <= 1:
         raise InputError(f"data.balance={strength}: expected 0 (as annotated) to 1 (every class equally often)")
     if strength and not windows.class_ids.any():
-        raise InputError(f"data.balance={strength}: no window has a class; use windows of instances or proposals, or 0")
+        raise InputError(
+            f"data.balance={strength}: no window has a class; add 'instance' or 'proposal' to data.windows, "
+            "or set it to 0"
+        )
     if seed < 0:
-        raise InputError(f"seed={seed}: expected a number from 0")
+        raise InputError(f"seed={seed}: expected 0 or more")
     counts = np.bincount(windows.class_ids, minlength=1)
     counts[0] = 0
     rng = np.random.default_rng([seed, 0xBA1A])
@@ -137,11 +172,14 @@ def repeat_rare(windows: Windows, strength: float, seed: int = 0) -> Windows:
 
 
 def class_of_windows(boxes: np.ndarray, objects: Objects) -> np.ndarray:
-    """The class of the object of an image that each window fits best, int64 [n]; 0 if it touches none.
+    """Returns the class of the object that each window fits best.
 
     Args:
-      boxes: float [n, 4], enlarged and square.
-      objects: of the image.
+      boxes: Boxes of windows on one image, float [n, 4], enlarged and square.
+      objects: Objects of that image.
+
+    Returns:
+      Class ids, int64 [n]; 0 for a window that touches no object.
     """
     if not len(objects.boxes):
         return np.zeros(len(boxes), np.int64)
@@ -150,12 +188,20 @@ def class_of_windows(boxes: np.ndarray, objects: Objects) -> np.ndarray:
 
 
 def class_windows(windows: Windows, num_classes: int) -> np.ndarray:
-    """Number of windows of each class, int64 [num_classes]; whole images count as class 0."""
+    """Returns the number of windows of each class.
+
+    Args:
+      windows: Windows to count. Whole images count as class 0.
+      num_classes: Number of classes, background included.
+
+    Returns:
+      Numbers of windows, int64 [num_classes].
+    """
     return np.bincount(windows.class_ids, minlength=num_classes)[:num_classes]
 
 
 def _described(source: Source | Examples) -> tuple[list[Objects], np.ndarray]:
-    """Objects and sizes [n, 2] of all images, without decoding where the source knows them."""
+    """Returns the objects and the sizes, int64 [n, 2], of all images; a `Source` is not decoded for this."""
 
     def describe(index: int) -> tuple[Objects, tuple[int, int]]:
         if isinstance(source, Source):
@@ -200,18 +246,19 @@ def _image_windows(sizes: np.ndarray, factor: float) -> Windows:
 
 
 def _windows(images: np.ndarray, boxes: np.ndarray, instance_ids: np.ndarray, class_ids: np.ndarray) -> Windows:
-    # Millions of them: float32 places a corner to a thousandth of a pixel.
+    # There may be millions of windows. float32 is precise to a thousandth of a pixel and takes half the memory.
     return Windows(
         images.astype(np.int32), boxes.astype(np.float32), instance_ids.astype(np.int32), class_ids.astype(np.int32)
     )
 
 
 def _joined(arrays: Sequence[np.ndarray], columns: int = 4) -> np.ndarray:
-    """Concatenated; empty with that many columns (0: one-dimensional) if there is no array."""
+    """Returns arrays concatenated; without any array, an empty one with `columns` columns, or one-dimensional for 0."""
     return np.concatenate([np.zeros((0, columns) if columns else 0), *arrays])
 
 
 def _check_found(kind: str, windows: Windows, objects: Sequence[Objects], min_overlap: float) -> None:
+    """Raises InputError if a kind of windows found none, with the probable reason."""
     if len(windows.images):
         return
     if not any(len(found.boxes) for found in objects):
@@ -220,161 +267,6 @@ def _check_found(kind: str, windows: Windows, objects: Sequence[Objects], min_ov
             "data.windows=('image',)"
         )
     raise InputError(
-        f"data.windows='{kind}': no proposal overlaps an object by data.min_overlap={min_overlap}; check that the "
-        "proposals belong to these images, or lower it"
-    )
-
-
-# Lists of windows in the original's form: `image mask x1 y1 x2 y2`. Corners are whole pixels from 0, inclusive, and may
-# be negative or beyond the image (window_seg_data_layer.cpp).
-
-
-class WindowList(NamedTuple):
-    """The lines of a list.
-
-    Attributes:
-      images: paths as written, [n].
-      masks: paths as written, [n].
-      boxes: float32 [n, 4], x0, y0, x1, y1, x1 and y1 exclusive.
-    """
-
-    images: list[str]
-    masks: list[str]
-    boxes: np.ndarray
-
-
-def read_window_list(path: str | Path) -> WindowList:
-    """Reads a list.
-
-    Raises:
-      InputError: if the file is missing, empty, or a line has another form; names the line.
-    """
-    path = user_path(path, "the window list")
-    try:
-        lines = lines_of(read_text(path))
-    except InputError as error:
-        raise InputError(f"window list {error}, with lines 'image mask x1 y1 x2 y2'") from error
-    images, masks, corners = [], [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        image, mask, box = _parsed(line, f"{path}, line {number}")
-        images.append(image)
-        masks.append(mask)
-        corners.append(box)
-    if not images:
-        raise InputError(f"window list {path} is empty; expected lines {_LINE}")
-    return WindowList(images, masks, np.array(corners, np.float32) + np.array([0, 0, 1, 1], np.float32))
-
-
-def write_window_list(
-    path: str | Path,
-    windows: Windows,
-    names: Sequence[str],
-    suffix: str = ".jpg",
-    images: Sequence[str] | None = None,
-) -> None:
-    """Writes windows as a list for the layout of VOC: /JPEGImages/NAME.jpg /SegmentationClass/NAME.png x1 y1 x2 y2.
-
-    Boxes are rounded to whole pixels; squares stay squares. The file appears whole or not at all.
-
-    Args:
-      path: of the file.
-      windows: to write.
-      names: of the images that the windows count.
-      suffix: of the photographs.
-      images: digests of images and masks (`DatasetSplit.digest`); kept in a folder beside that of the list,
-        by which `listed_windows` notices that they have changed.
-
-    Raises:
-      InputError: if a name has a space, which separates the parts of a line.
-    """
-    path = user_path(path, "the window list")
-    spaced = [names[int(i)] for i in np.unique(windows.images) if len(names[int(i)].split()) != 1]
-    if spaced:
-        raise InputError(f"image '{spaced[0]}' has a space in its name, which a window list cannot hold; rename it")
-    sides = np.maximum(np.rint(windows.boxes[:, 2:] - windows.boxes[:, :2]), 1)
-    low = np.rint(windows.boxes[:, :2])
-    corners = np.concatenate([low, low + sides - 1], axis=1).astype(np.int64)
-    lines = []
-    for image, box in zip(windows.images.tolist(), corners.tolist(), strict=True):
-        files = f"/JPEGImages/{names[image]}{suffix} /SegmentationClass/{names[image]}.png"
-        lines.append(f"{files} {' '.join(map(str, box))}\n")
-    write_text(path, "".join(lines))
-    if images is not None:
-        with not_written(path):
-            _digests_file(path).parent.mkdir(exist_ok=True)
-        write_text(_digests_file(path), json.dumps(dict(zip(names, images, strict=True))))
-
-
-def listed_windows(path: str | Path, source: Source) -> Windows:
-    """The windows of a list on the images of a source; all classes are labelled in them.
-
-    The list's folders and suffixes do not matter: /VOC2012_SEG_AUG/images/2009_004507.png is image 2009_004507.
-
-    Raises:
-      InputError: as `read_window_list`, for an image that the source does not have, and for one that was changed since
-        the list was made, as far as the digests kept with it tell.
-    """
-    found = read_window_list(path)
-    numbers = _numbers(set(found.images), [source.name(i) for i in range(len(source))])
-    missing = sorted(image for image, number in numbers.items() if number is None)
-    if missing:
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-        raise InputError(
-            f"window list {path} names image '{PurePosixPath(missing[0]).stem}'{others}, not in the training split or "
-            "more than once; choose the split that the list was made for (data.train_split)"
-        )
-    _check_unchanged(path, source, sorted(number for number in numbers.values() if number is not None))
-    images = np.array([numbers[image] for image in found.images], np.int32)
-    class_ids = np.zeros(len(images), np.int32)
-    order = np.argsort(images, kind="stable")
-    for of_image in np.split(order, np.flatnonzero(np.diff(images[order])) + 1):
-        class_ids[of_image] = class_of_windows(found.boxes[of_image], source.objects(int(images[of_image[0]])))
-    return Windows(images, found.boxes, np.zeros(len(images), np.int32), class_ids)
-
-
-def _digests_file(path: Path) -> Path:
-    """Returns the path of a list's digests; `windows` itself holds nothing but lists in the original's format."""
-    return path.parent.with_name(f"{path.parent.name}_images") / f"{path.stem}.json"
-
-
-def _check_unchanged(path: str | Path, source: Source, used: Sequence[int]) -> None:
-    """Raises InputError if the digests kept with a list are of other images or masks than the source has."""
-    path = user_path(path, "the window list")
-    try:
-        made_of = json.loads(_digests_file(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    digests = image_digests(source, masks=True) if isinstance(made_of, dict) else None
-    changed = [source.name(i) for i in used if digests and made_of.get(source.name(i), digests[i]) != digests[i]]
-    if changed:
-        raise InputError(
-            f"window list {path} was made before {len(changed)} images or their masks were changed, among them "
-            f"'{changed[0]}'; make it again (experiments.prepare_data --proposals)"
-        )
-
-
-def _numbers(images: set[str], names: Sequence[str]) -> dict[str, int | None]:
-    """The image of the source that each path of a list means; None if there is none, or if it could be several."""
-    whole = {name: i for i, name in enumerate(names)}
-    by_stem: dict[str, list[int]] = {}
-    for name, i in whole.items():
-        by_stem.setdefault(PurePosixPath(name).name, []).append(i)
-    found: dict[str, int | None] = {}
-    for image in images:
-        name = image.rpartition("JPEGImages/")[2].rpartition(".")[0]  # names may have folders, and dots
-        candidates = by_stem.get(PurePosixPath(image).stem, [])
-        found[image] = whole.get(name, candidates[0] if len(candidates) == 1 else None)
-    return found
-
-
-def _parsed(line: str, where: str) -> tuple[str, str, list[int]]:
-    with contextlib.suppress(ValueError):
-        image, mask, *corners = line.split()
-        x1, y1, x2, y2 = box = [int(word) for word in corners]
-        if max(map(abs, box)) <= _MAX_COORDINATE and x1 <= x2 and y1 <= y2:
-            return image, mask, box
-    raise InputError(
-        f"{where}: '{line.strip()[:80]}' is no window; expected {_LINE} in whole pixels with x1 <= x2 and y1 <= y2"
+        f"data.windows='{kind}': no proposal overlaps an object with an IoU of data.min_overlap={min_overlap}; check "
+        "that the proposals belong to these images, or lower data.min_overlap"
     )

@@ -1,4 +1,4 @@
-"""Batches are the same for the same seed, resume exactly, and are divided among processes."""
+"""Batches are reproducible from the seed, resume exactly, and are divided among processes."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ def assert_same(ones, others):
 
 
 def numbered(count, objects=1):
-    """Images whose red value is their number, with `objects` equal objects of class 1 and 2 in turn."""
+    """Returns images whose red value is their number plus one, with equal objects of classes 1, 2, ...."""
     label, instances = np.zeros((2, 40, 60), np.uint8)
     for i in range(objects):
         label[10:30, 5 + 12 * i : 15 + 12 * i] = 1 + i
@@ -64,15 +64,15 @@ def test_a_position_is_one_among_the_same_windows(train_split):
     batches = batches_of(train_split, batch_size=4)
     state = batches.get_state()
     others = batches_of(train_split, batch_size=4, kinds=("instance", "image"))
-    with pytest.raises(InputError, match="the windows to train on are not those of the checkpoint: images, masks, pro"):
+    with pytest.raises(InputError, match="the training windows are not those of the checkpoint, because images"):
         others.set_state(state)
-    others.set_state({"next_index": 3})  # saved by an earlier version
+    others.set_state({"next_index": 3})  # An older version saved no digest.
     assert others.get_state()["next_index"] == 3
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_stopped_anywhere_the_rest_is_the_same(train_split, rng, workers):
-    """The 1,000 crops after a stop, restored with any number of workers, are those of the uninterrupted run."""
+    """Checks that the 1,000 crops after a stop equal those of an uninterrupted run, for any number of workers."""
     small = {"batch_size": 20, "resize_size": 36, "crop_size": 32, "kinds": ("instance", "image"), "seed": 3}
     stop = int(rng.integers(1, 9))
     whole = take(batches_of(train_split, **small), stop + 50)
@@ -133,7 +133,7 @@ def test_crops_and_mirroring():
 
 
 def test_image_and_label_stay_together(train_split):
-    """Redraws the label in the picture's place: both went through the same window, crop and flip."""
+    """Paints the label into the image and checks that both went through the same window, crop and mirroring."""
     marked = [e._replace(image=np.repeat(np.uint8(200 * (e.label > 0))[..., None], 3, -1)) for e in train_split]
     for batch in take(batches_of(marked, batch_size=8, label_mode="all", kinds=("instance", "image")), 3):
         known = batch["label"] != 255
@@ -169,7 +169,7 @@ def test_no_windows():
 
 
 def test_zoom_enlarges_and_inside_leaves_the_surroundings_out():
-    """Images of 40x60 with black around them in their square windows."""
+    """Uses images of 40x60 pixels, whose square windows show black around them."""
     source = numbered(6)
     options = {"batch_size": 24, "resize_size": 64, "crop_size": 32, "label_mode": "all"}
 
@@ -200,7 +200,7 @@ def test_every_window_once_an_epoch(rng, handful):
 
 @pytest.mark.parametrize(("handful", "most"), [(1, 1.0), (8, 0.2)])
 def test_handfuls_save_decodes(rng, handful, most):
-    """Counts how often an image must be decoded if as many stay in memory as a block has."""
+    """Counts the decodes that are needed if as many images stay in memory as a block has."""
     images = np.repeat(np.arange(4000), 16)
     order = images[epoch_order(images, 0, 0, handful)]
     decodes, kept = 0, {}
@@ -218,7 +218,7 @@ def test_a_batch_shows_many_images():
     images = np.repeat(np.arange(4000), 16)
     order = images[epoch_order(images, 3, 0, 8)]
     distinct = [len(set(order[start : start + 64].tolist())) for start in range(0, len(order), 64)]
-    assert np.mean(distinct) > 58  # 60 of a block of 512 images, had each as many windows as it likes
+    assert np.mean(distinct) > 58  # It would be 60 for images drawn at random from a block of 512.
     starts = [np.flatnonzero(order == image)[0] for image in (0, 1, 2, 3)]
     assert np.ptp(starts) > 64
 
@@ -237,11 +237,11 @@ def test_positions_run_through_the_epochs(rng):
 # Images kept in memory.
 
 
-SIZE = 10 * 20 * 5  # bytes of an example
+SIZE = 10 * 20 * 5  # Bytes of one example.
 
 
 class Slow(list):
-    """Examples that take a while to read; counts the reads."""
+    """Examples that take some time to read, and that record each read."""
 
     def __init__(self, count, seconds=0.0):
         arrays = np.zeros((10, 20, 3), np.uint8), np.zeros((10, 20), np.uint8), np.zeros((10, 20), np.uint8)
@@ -258,7 +258,7 @@ class Slow(list):
 def test_keeps_what_fits_and_drops_the_least_recently_used():
     source = Slow(4)
     cached = CachedSource(source, 2 * SIZE)
-    for index in (0, 1, 0, 2, 0, 1):  # 2 replaces 1, 1 replaces 2
+    for index in (0, 1, 0, 2, 0, 1):  # Reading 2 drops 1, and reading 1 drops 2.
         assert cached[index].name == str(index)
     assert source.reads == [0, 1, 2, 1]
     assert len(cached) == 4
@@ -312,7 +312,7 @@ def _without_instances(example):
 
 
 def test_an_error_while_keeping_reaches_all_who_wait(monkeypatch):
-    """As when memory runs out: nobody waits for ever."""
+    """Simulates that memory runs out; no thread may wait forever."""
     cached = CachedSource(Slow(1, seconds=0.05), 99 * SIZE)
 
     def fail(*_):

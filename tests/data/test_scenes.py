@@ -1,4 +1,4 @@
-"""Scenes depend on their seed alone, masks fit each other, the folder is written whole or not at all."""
+"""Scenes depend only on their seed, masks fit each other, and the folder is written completely or not at all."""
 
 import json
 
@@ -34,7 +34,7 @@ def test_masks(drawn):
 
 
 def test_the_set_as_a_whole(drawn):
-    """All classes, several sizes, objects of different size, a sensible share of ground, classes of varying colour."""
+    """Checks that all classes, several sizes and varying colours occur, with a sensible share of ground."""
     pixels = np.concatenate([label.ravel() for _, label, _ in drawn])
     shares = np.bincount(pixels, minlength=len(SCENE_CLASSES)) / len(pixels)
     assert 0.5 < shares[0] < 0.9
@@ -58,7 +58,7 @@ def test_written_folder(scenes):
     image, label, instances = draw_scene(np.random.default_rng([3, 1, 2]))
     np.testing.assert_array_equal(example.label, label)
     np.testing.assert_array_equal(example.instances, instances)
-    assert np.abs(example.image.astype(int) - image).mean() < 8  # JPEG
+    assert np.abs(example.image.astype(int) - image).mean() < 8  # JPEG compression changes pixels slightly.
 
 
 def test_more_scenes_begin_with_the_same(scenes, tmp_path):
@@ -98,7 +98,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("numbers", [{"train": 0}, {"val": -1}, {"seed": -1}])
 def test_impossible_numbers(tmp_path, numbers):
-    with pytest.raises(InputError, match="expected at least one scene"):
+    with pytest.raises(InputError, match="expected at least 1 scene per split"):
         write_scenes(tmp_path / "s", **{"train": 1, "val": 1} | numbers)
 
 
