@@ -1,17 +1,25 @@
-"""The one exception for bad input, and what other exceptions say in one line."""
+"""The exception for bad input, and a function that shortens other exceptions to one line."""
 
 
 class InputError(ValueError):
-    """Something the user gave (a file, a folder, a config key, a size) is not usable.
+    """Error that a user can correct: an unusable file, folder, config key or size.
 
-    The message is one line for that user: it names the file or key, says what was expected and what to do.
-    Programs in `experiments` print it without a stack trace and exit with status 1.
+    The message is one line. It says what is wrong and where, what was expected, and what to do. Programs in
+    `experiments` print it without a stack trace and exit with status 1.
     """
 
 
 def one_line(error: BaseException, limit: int = 200) -> str:
-    """Returns the reason that an exception gives, in one line of at most `limit` characters; else its class's name."""
+    """Returns the message of an exception as one line.
+
+    Args:
+      error: the exception. Of an OSError only the reason is taken, without error number and file name.
+      limit: the largest number of characters; the rest is cut off.
+
+    Returns:
+      The message with all white space replaced by single spaces, or the name of the class if the message is empty.
+    """
     reason = " ".join(str(error).split())
-    if isinstance(error, OSError) and type(error).__str__ is OSError.__str__:  # which adds a number and a file's name
+    if isinstance(error, OSError) and type(error).__str__ is OSError.__str__:
         reason = error.strerror or reason
     return reason[:limit] or type(error).__name__

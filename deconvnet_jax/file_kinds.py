@@ -1,4 +1,7 @@
-"""Kinds of files, told by their first bytes and by what a container holds: names and suffixes may lie."""
+"""Recognises the kind of a file by its content, because names and suffixes may be wrong.
+
+The kind follows from the first bytes, and for containers (zip, HDF5, protobuf) from the list of what they hold.
+"""
 
 import contextlib
 import mmap
@@ -15,27 +18,27 @@ from deconvnet_jax.protobuf import BYTES, Field, WireError, fields
 
 
 class FileKind(NamedTuple):
-    """A kind of file.
+    """Kind of a file, with the phrases that error messages need.
 
     Attributes:
-      what: the noun for messages, e.g. "a gzip archive".
-      remedy: what to do with such a file where another kind is expected.
+      what: a noun with its article, e.g. "a gzip archive".
+      remedy: advice for a user who gave such a file where another kind was expected.
     """
 
     what: str
     remedy: str
 
 
-_FETCH = "fetch it again"
-_UNPACK = "unpack it and give the file in it"
+_FETCH = "download it again"
+_UNPACK = "unpack it and give the file inside"
 _SAVE_KERAS = "save its weights with Keras: model.save_weights('vgg16.weights.h5')"
 _SAVE_STATE = "save its tensors: torch.save(model.state_dict(), FILE)"
 
 EMPTY = FileKind("an empty file", _FETCH)
-FOLDER = FileKind("a folder", "name the file in it")
-UNKNOWN = FileKind("a file of an unknown kind", "check its origin and fetch it again")
+FOLDER = FileKind("a folder", "give the file inside")
+UNKNOWN = FileKind("a file of an unknown kind", "check its origin and download it again")
 
-# Kinds that hold arrays.
+# Kinds that hold arrays which this package reads.
 CAFFEMODEL = FileKind("a caffemodel", "convert it with experiments.import_weights --caffemodel=FILE")
 CAFFE_HDF5 = FileKind("Caffe's HDF5 snapshot (.caffemodel.h5)", CAFFEMODEL.remedy)
 HDF5 = FileKind("an HDF5 file, as Keras writes them", "give it as VGG-16 weights if it is a VGG-16")
@@ -45,13 +48,13 @@ SAFETENSORS = FileKind("a .safetensors file", HDF5.remedy)
 TORCH_ZIP = FileKind("a PyTorch file (torch.save)", HDF5.remedy)
 TORCH_LEGACY = FileKind("a PyTorch file (torch.save before 1.6)", HDF5.remedy)
 
-# Kinds that nothing here reads.
+# Kinds that this package does not read.
 ZIP = FileKind("a zip archive", _UNPACK)
 BROKEN_HDF5 = FileKind("an incomplete HDF5 file", _FETCH)
 BROKEN_ZIP = FileKind("an incomplete zip file (.npz, .pth and .keras are zip files)", _FETCH)
 TORCHSCRIPT = FileKind("a TorchScript program", "save its tensors: torch.save(torch.jit.load(FILE).state_dict(), NEW)")
 TORCH_TAR = FileKind("a PyTorch file from before 0.1.10", "save it again: torch.save(torch.load(FILE), NEW)")
-PICKLE = FileKind("a pickle, which could run any program and is not loaded", _SAVE_STATE)
+PICKLE = FileKind("a pickle, which is not loaded because it could run any program", _SAVE_STATE)
 NPY = FileKind("an .npy file of NumPy", "save the arrays by name: numpy.savez(FILE, **arrays)")
 SOLVERSTATE = FileKind("a Caffe solver state", "give the .caffemodel beside it, which has the weights")
 MEAN_IMAGE = FileKind("a Caffe mean image (.binaryproto)", "give the .caffemodel, which has the weights")
@@ -61,13 +64,13 @@ SAVED_MODEL = FileKind("a TensorFlow SavedModel", _SAVE_KERAS)
 GRAPH = FileKind("a TensorFlow graph", _SAVE_KERAS)
 TF_CHECKPOINT = FileKind("a TensorFlow checkpoint", _SAVE_KERAS)
 LFS_POINTER = FileKind("a Git LFS pointer, not the file itself", "fetch the file: git lfs pull")
-WEB_PAGE = FileKind("a web page (HTML or XML), as a failed download leaves one", _FETCH)
+WEB_PAGE = FileKind("a web page (HTML or XML), perhaps from a failed download", _FETCH)
 PROTOTXT = FileKind("a Caffe .prototxt, the description of a network", "give the .caffemodel, which has the weights")
 TEXT = FileKind("a text file", _FETCH)
-IMAGE = FileKind("an image or a document", "name the file with the weights")
+IMAGE = FileKind("an image or a document", "give the file with the weights")
 
-_START = 4096  # bytes that are looked at
-_MAX_FIELDS = 2000  # of a protobuf message that are looked at
+_START = 4096  # bytes that are read from the start of a file
+_MAX_FIELDS = 2000  # fields that are read of a protobuf message
 _MAGIC = {
     b"\x1f\x8b": FileKind("a gzip archive", _UNPACK),
     b"BZh": FileKind("a bzip2 archive", _UNPACK),
@@ -89,8 +92,8 @@ _MAGIC = {
     b"GGUF": FileKind("a GGUF file", MATLAB.remedy),
 }
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the number that files before PyTorch 1.6 start with
-_TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # at the end of TensorFlow's tables
+_TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # the first number in files of PyTorch before 1.6
+_TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last bytes of TensorFlow's tables
 _TEXTS = (
     (re.compile(rb"version https://git-lfs"), LFS_POINTER),
     (re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype|html|head|body|\?xml|error)", re.I | re.S), WEB_PAGE),
@@ -100,7 +103,15 @@ _TEXTS = (
 
 
 def file_kind(path: Path) -> FileKind:
-    """Returns the kind of a file; reads its first bytes, or the list of what a container holds.
+    """Returns the kind of a file or folder by its content.
+
+    Only the first bytes are read, and the table of contents of a container.
+
+    Args:
+      path: the file. The name of a TensorFlow checkpoint without its suffix counts as `TF_CHECKPOINT`.
+
+    Returns:
+      One of the kinds of this module; `UNKNOWN` if the content is not recognised.
 
     Raises:
       InputError: if there is no such file, or it cannot be read.
@@ -111,7 +122,7 @@ def file_kind(path: Path) -> FileKind:
         if path.is_file():
             with path.open("rb") as stream:
                 return _stream_kind(stream, path)
-        if path.with_name(f"{path.name}.index").is_file():  # NAME.index and NAME.data-... are TensorFlow's NAME
+        if path.with_name(f"{path.name}.index").is_file():  # TensorFlow's checkpoint NAME is stored as NAME.index, ...
             return TF_CHECKPOINT
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
@@ -119,7 +130,13 @@ def file_kind(path: Path) -> FileKind:
 
 
 def wrong_kind(path: Path, kind: FileKind, expected: str) -> str:
-    """Returns the message for a file of another kind than the expected ones."""
+    """Returns the error message for a file of an unexpected kind.
+
+    Args:
+      path: the file.
+      kind: its kind.
+      expected: a noun with its article, e.g. "a .caffemodel".
+    """
     return f"{path} is {kind.what}; expected {expected}: {kind.remedy}"
 
 
@@ -155,7 +172,7 @@ def _is_text(start: bytes) -> bool:
     try:
         start.decode()
     except UnicodeDecodeError as error:
-        if error.start < _START - 4:  # not just a letter that is cut
+        if error.start < _START - 4:  # Later errors may come from a character that is cut off at the end.
             return False
     return not re.search(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f]", start)
 
@@ -164,7 +181,7 @@ def _zip_kind(stream: BinaryIO) -> FileKind:
     try:
         with zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
-    # zipfile raises NotImplementedError for archives that ask for a newer version of the format.
+    # zipfile raises NotImplementedError for archives that need a newer version of the format.
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, LookupError, NotImplementedError, UnicodeError):
         return BROKEN_ZIP
     if any(re.fullmatch(r"[^/]*/data\.pkl", name) for name in names):
@@ -185,23 +202,23 @@ def _hdf5_kind(path: Path) -> FileKind:
             if isinstance(file.get("data"), h5py.Group) and not file.attrs and names <= {"data", "diff"}:
                 return CAFFE_HDF5
     except ImportError:
-        pass  # the reader says so
+        pass  # The function that reads the file reports that h5py is missing.
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError):
         return BROKEN_HDF5
     return HDF5
 
 
 def _protobuf_kind(data: memoryview) -> FileKind:
-    """Returns the kind of a protobuf message by its fields: Caffe's, ONNX's and TensorFlow's have no magic number."""
-    firsts: dict[int, Field] = {}  # by number
+    """Returns the kind of a protobuf message by its fields, because Caffe, ONNX and TensorFlow use no magic number."""
+    firsts: dict[int, Field] = {}  # the first field of each number
     counts: Counter[int] = Counter()
     with contextlib.suppress(WireError, IndexError):
-        for field in islice(fields(data, 0, sys.maxsize), _MAX_FIELDS):  # the last one may be cut
+        for field in islice(fields(data, 0, sys.maxsize), _MAX_FIELDS):  # The last field of a damaged file may be cut.
             firsts.setdefault(field.number, field)
             counts[field.number] += 1
     numbers = {number for number, field in firsts.items() if field.wire_type == BYTES}
     content = {number: bytes(data[firsts[number].start :][:200]) for number in numbers}
-    if firsts and 1 in firsts and 1 not in numbers:  # a number comes first
+    if firsts and 1 in firsts and 1 not in numbers:  # Field 1 is a number.
         if numbers <= {2, 3} and set(firsts) <= {1, 2, 3, 4} and (3 in numbers or b"caffemodel" in content.get(2, b"")):
             return SOLVERSTATE
         if 5 in numbers:
@@ -209,7 +226,7 @@ def _protobuf_kind(data: memoryview) -> FileKind:
         if {7, 8} & numbers:
             return ONNX
         return SAVED_MODEL if numbers == {2} and set(firsts) == {1, 2} else UNKNOWN
-    # Nodes, or the message that describes a graph; not a network's name.
+    # In TensorFlow's messages field 1 holds nodes or the description of a graph; in a caffemodel the network's name.
     if counts[1] > 1 or content.get(1, b"")[:1] in (b"\n", b"\x12"):
         return GRAPH
     return CAFFEMODEL if {2, 100} & numbers else UNKNOWN

@@ -1,6 +1,7 @@
-"""Paths that users give, and files and folders that appear whole or not at all, one writer at a time.
+"""Checks paths that users give, writes files and folders whole or not at all, and locks folders.
 
-A path is a `pathlib.Path`, or the `buckets.Address` of an object or a folder in a bucket where that is supported.
+A path is a `pathlib.Path`. Where buckets are supported it may also be a `buckets.Address`, which names an object or a
+folder in Google Cloud Storage.
 """
 
 import contextlib
@@ -22,21 +23,27 @@ from deconvnet_jax.buckets import Address, GrowingObject
 from deconvnet_jax.errors import InputError, one_line
 
 _NUMBERS = itertools.count()
-_PATIENCE = 5  # seconds that a program waits for one that is about to end
-_KEPT = 40  # characters of a name that its unfinished file keeps, so that long names stay short enough
+_PATIENCE = 5  # seconds to wait for the holder of a lock, which may be about to end
+# Characters of a file name that the name of its temporary file repeats. File systems limit names to 255 bytes.
+_KEPT = 40
 
 
 def user_path(value: str | os.PathLike[str], name: str, in_bucket: bool = False) -> Path:
-    """Returns the path that a flag, setting or argument gives.
+    """Returns the path that a user gave as a flag, setting or argument.
+
+    The file or folder need not exist. For an address, the bucket must be reachable.
 
     Args:
       value: the path; a leading ~ stands for the home folder.
-      name: of the flag or setting, for messages, e.g. "--output".
-      in_bucket: whether it may be gs://BUCKET/NAME; the result is a `buckets.Address` then.
+      name: the flag or setting that error messages name, e.g. "--output".
+      in_bucket: accept gs://BUCKET/NAME too.
+
+    Returns:
+      The path, or a `buckets.Address` for gs://BUCKET/NAME.
 
     Raises:
-      InputError: if it is empty, an address that is not supported or whose bucket cannot be reached, or names an
-        unknown home folder.
+      InputError: if the path is empty, contains a NUL character, names an unknown home folder, is an address that is
+        not supported here, or lies in a bucket that cannot be reached.
     """
     text = os.fspath(value)
     if not text.strip():
@@ -45,35 +52,44 @@ def user_path(value: str | os.PathLike[str], name: str, in_bucket: bool = False)
         raise InputError(f"{name}={text!r} contains a NUL character; correct the name")
     if buckets.is_address(text):
         if in_bucket:
-            return cast(Path, buckets.address(text, name))  # etils' paths have all that Path has
+            return cast(Path, buckets.address(text, name))  # An Address has all methods of Path that are used here.
         raise InputError(
-            f"{name}={text} is an address; a path on a local or mounted disk is needed here; gcloud storage cp -r "
-            "copies from and to gs://"
+            f"{name}={text} is an address; expected a path on a local or mounted disk: copy from or to gs:// with "
+            "gcloud storage cp -r"
         )
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise InputError(f"{name}={text}: the home folder is unknown (is HOME set?); write the whole path") from error
+        raise InputError(f"{name}={text}: the home folder is unknown; set HOME or give the absolute path") from error
 
 
 def as_path(value: str | os.PathLike[str]) -> Path:
-    """Returns a path that a function of this package was given, which may be an address as `user_path` returns it."""
+    """Returns a path or address as an object; for paths that `user_path` has already checked.
+
+    Raises:
+      InputError: for an address whose bucket cannot be reached.
+    """
     text = os.fspath(value)
     return cast(Path, buckets.address(text, "path")) if buckets.is_address(text) else Path(text)
 
 
 def in_bucket(path: Path) -> bool:
-    """Returns whether a path leads to a bucket."""
+    """Returns whether a path is an address in a bucket."""
     return isinstance(path, Address)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yields the path of a temporary file beside `path`; it replaces `path` when the block ends without an exception.
+    """Yields the path of a temporary file, which replaces `path` when the block ends without an exception.
 
-    The temporary file has the suffix of `path` and is on the disk before it is renamed, so that a killed process or a
-    power failure leaves the old file or the new one. For an object in a bucket it is a file on the local disk, which
-    is uploaded instead.
+    A killed process or a power failure leaves either the old file or the new one, because the temporary file is on the
+    disk before it is renamed.
+
+    Args:
+      path: the file to write; its folder must exist. An object in a bucket is uploaded when the block ends.
+
+    Yields:
+      The path of the temporary file, with the suffix of `path`: beside `path`, or on the local disk for a bucket.
 
     Raises:
       InputError: if the file cannot be written.
@@ -96,6 +112,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Writes a text file in UTF-8, whole or not at all.
 
+    Args:
+      path: the file, which is replaced if it exists; its folder must exist.
+      text: the content.
+
     Raises:
       InputError: if the file cannot be written.
     """
@@ -104,18 +124,29 @@ def write_text(path: Path, text: str) -> None:
 
 
 def open_growing(path: Path, buffering: int = -1) -> BinaryIO | GrowingObject:
-    """Opens a file to add to; what is written to one in a bucket appears there from time to time, and at the end."""
+    """Opens a file for appending; it is made if it does not exist.
+
+    Args:
+      path: the file. One in a bucket is uploaded at most every half minute, and when it is closed.
+      buffering: as for `open`; ignored for buckets.
+
+    Returns:
+      An object with `write`, `flush` and `close`.
+    """
     return GrowingObject(path) if isinstance(path, Address) else path.open("ab", buffering=buffering)
 
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a new folder beside `path`; it becomes `path` when the block ends without an exception.
+    """Yields a new folder, which is renamed to `path` when the block ends without an exception.
 
     Unfinished folders and files that killed processes left beside `path` are removed first.
 
     Args:
-      path: must not exist, or be an empty folder.
+      path: the folder to write. It must not exist, or be empty.
+
+    Yields:
+      The path of the new folder, beside `path`.
 
     Raises:
       InputError: if the folder cannot be written.
@@ -128,13 +159,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def unfinished_folder(path: Path, within: Path | None = None) -> Iterator[Path]:
-    """Yields a new folder for files on their way to `path`; it is removed when the block ends.
+    """Yields a new temporary folder, which is removed when the block ends.
 
-    Unfinished folders and files that killed processes left at its place are removed first.
+    Unfinished folders and files that killed processes left in the same place are removed first.
 
     Args:
-      path: where the files are to go.
-      within: the folder that holds the new one; by default the one that holds `path`.
+      path: the final place of the files; it gives the temporary folder its name and is named in errors.
+      within: the folder in which the temporary one is made; None for the folder that holds `path`.
+
+    Yields:
+      The path of the temporary folder.
 
     Raises:
       InputError: if the folder cannot be written.
@@ -154,10 +188,16 @@ def unfinished_folder(path: Path, within: Path | None = None) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def written_locally(path: Path) -> Iterator[Path]:
-    """Yields a folder for libraries that write local files only: `path`, or one that is copied to a bucket at the end.
+    """Yields a local folder for libraries that cannot write to buckets.
+
+    Args:
+      path: the folder to write to.
+
+    Yields:
+      `path` itself if it is local. For a bucket: a temporary folder, which is uploaded when the block ends.
 
     Raises:
-      InputError: if the files cannot be copied.
+      InputError: if the files cannot be uploaded.
     """
     if not isinstance(path, Address):
         yield path
@@ -169,10 +209,10 @@ def written_locally(path: Path) -> Iterator[Path]:
 
 
 def local_copy(path: Path) -> Path:
-    """Returns a local path itself, and of a file or folder in a bucket a copy on the local disk.
+    """Returns a local path unchanged, and copies a file or folder from a bucket to the local disk.
 
-    Copies are kept in ~/.cache/deconvnet_jax (or XDG_CACHE_HOME), so that the next program finds them; one is made
-    again when the objects have changed.
+    Copies are kept in $XDG_CACHE_HOME/deconvnet_jax (default: ~/.cache/deconvnet_jax), so that the next program finds
+    them. Objects that have changed are copied again. Prints a line on stderr for each copy.
 
     Raises:
       InputError: if there is nothing at the address, it cannot be read, or the copy cannot be written.
@@ -182,7 +222,7 @@ def local_copy(path: Path) -> Path:
     try:
         mark = buckets.fingerprint(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); correct the address") from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); correct the address or get read access") from error
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deconvnet_jax"
     copy = cache / f"{path.name}-{mark}"
     if not copy.exists():
@@ -191,13 +231,13 @@ def local_copy(path: Path) -> Path:
             with whole_folder(copy) as folder:
                 buckets.download(path, folder / path.name)
         except InputError:
-            if not copy.exists():  # otherwise another process has made it meanwhile
+            if not copy.exists():  # If it exists, another process has made the same copy meanwhile.
                 raise
     return copy / path.name
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what processes of this host that are gone were writing into a folder."""
+    """Removes unfinished files and folders from a folder, if the process of this host that wrote them has ended."""
     pattern = re.compile(rf"\.unfinished-{re.escape(_host())}-(\d+)-\d+-")
     for path in list(folder.iterdir()) if folder.is_dir() else []:
         match = pattern.match(path.name)
@@ -211,16 +251,18 @@ def remove_unfinished(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Holds the lock of a folder that a program writes to, made if there is none; it ends with the process.
+    """Locks a folder for the duration of the block, so that only one process at a time writes to it.
 
-    On file systems without locks and in buckets a warning is printed instead.
+    The folder is made if it does not exist, and removed again if it is still empty at the end. The system releases the
+    lock when the process ends, however it ends. In buckets and on file systems without locks, the function prints a
+    warning and does not lock.
 
     Args:
-      folder: to be written to by one process at a time.
-      name: of the folder for messages, e.g. "--workdir=runs/voc".
+      folder: the folder to lock.
+      name: how error messages name the folder, e.g. "--workdir=runs/voc".
 
     Raises:
-      InputError: if another process holds the lock and does not end within a few seconds.
+      InputError: if another process still holds the lock after a few seconds, or the folder cannot be made.
     """
     if isinstance(folder, Address):
         _warn_unlocked(folder, "it lies in a bucket")
@@ -233,16 +275,16 @@ def locked(folder: Path, name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the folder may be gone
+        with contextlib.suppress(OSError):  # The folder may have been deleted.
             path.unlink()
         os.close(descriptor)
         if made:
-            with contextlib.suppress(OSError):  # something was written to it
+            with contextlib.suppress(OSError):  # rmdir refuses a folder with content, which must stay.
                 folder.rmdir()
 
 
 def _take_lock(path: Path, name: str) -> int:
-    """Returns the descriptor that holds the lock."""
+    """Returns an open file descriptor that holds the lock; closing it releases the lock."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -258,7 +300,7 @@ def _take_lock(path: Path, name: str) -> int:
                 ) from error
             time.sleep(0.1)
         except FileNotFoundError:
-            pass  # its holder has ended and removed it
+            pass  # The holder has ended and removed the lock file between `open` and `stat`: try again.
         except OSError as error:
             _warn_unlocked(path.parent, one_line(error))
             return descriptor
@@ -273,7 +315,7 @@ def _warn_unlocked(folder: Path, reason: str) -> None:
 
 
 def process_lives(pid: int) -> bool:
-    """Returns whether a process of this host runs."""
+    """Returns whether the process with this id runs on this host."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -285,21 +327,29 @@ def process_lives(pid: int) -> bool:
 
 @contextlib.contextmanager
 def not_written(path: Path) -> Iterator[None]:
-    """Turns an OSError of the block into an InputError that names `path` and the remedy.
+    """Turns an OSError of the block into an InputError that names `path` and what to do.
 
-    Errors about files elsewhere, such as one that was to be copied to `path`, are left as they are.
+    An OSError about a file in another folder, for example the source of a copy, is raised unchanged.
+
+    Args:
+      path: the file or folder that the block writes.
+
+    Raises:
+      InputError: if the block raises an OSError about `path`, its folder, or no named file.
     """
     try:
         yield
     except OSError as error:
         if isinstance(error.filename, str) and not _related(Path(error.filename), path.parent):
             raise
-        remedy = "get the right to write there" if isinstance(path, Address) else "make room there"
-        raise InputError(f"{path} could not be written ({one_line(error)}); {remedy} or name another folder") from error
+        remedy = "get write access" if isinstance(path, Address) else "free disk space or get write access"
+        raise InputError(
+            f"{path} could not be written ({one_line(error)}); {remedy}, or name another folder"
+        ) from error
 
 
 def _related(path: Path, folder: Path) -> bool:
-    """Returns whether a path is the folder, lies in it, or leads to it."""
+    """Returns whether a path is the folder, lies in it, or contains it."""
     return path in (folder, *folder.parents) or folder in path.parents
 
 
@@ -313,7 +363,7 @@ def _host() -> str:
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
+    """Waits until the content of a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,8 +1,8 @@
-"""Reads and writes photographs and masks: the one place where image files, often from strangers, meet a decoder.
+"""Reads and writes photographs and masks, and checks image files from untrusted sources before it decodes them.
 
-Pillow guesses a file's format by its content and knows some sixty, among them PostScript, for which it starts
-Ghostscript. Here only `FORMATS` are tried. The size, the kind and, for PNG, the checksums are verified before pixels
-are decoded, and any damage is one line.
+Pillow guesses the format of a file by its content. It knows about sixty formats, among them PostScript, for which it
+starts Ghostscript. This module tries only those in `FORMATS`. It checks the size, the kind and, for PNG, the checksums
+before it decodes pixels, and reports damage in one line.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from PIL.TiffImagePlugin import TiffImageFile
 from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import not_written, whole_file
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # MPO, several JPEGs of a telephone, is one of JPEG
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # JPEG includes MPO, several JPEGs in a phone's file.
 READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and PPM"
-MAX_PIXELS = 178_956_970  # as many as Pillow takes for a decompression bomb
-MAX_PHOTOGRAPH = 50_000_000  # pixels of a photograph to segment: scores of 21 classes take 84 bytes per pixel
+MAX_PIXELS = 178_956_970  # pixels per image; Pillow takes a larger image for a decompression bomb
+MAX_PHOTOGRAPH = 50_000_000  # pixels per photograph to segment: scores of 21 classes take 84 bytes per pixel
 
-# The most pixels that one byte can stand for: deflate shrinks a byte with 8 pixels 1032 times, a JPEG needs one bit for
-# each block of 64. The other formats know no such limit.
+# The largest possible number of pixels per byte of a file. Deflate compresses a byte with 8 pixels at most 1032 times;
+# a JPEG needs at least one bit per block of 64 pixels. The other formats have no such limit.
 _PIXELS_PER_BYTE = {"PNG": 8 * 1032, "JPEG": 512, "MPO": 512, "PPM": 8}
 _COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr")
-_ORIENTATION, _SUBFILE, _DNG_VERSION = 0x0112, 254, 50706  # EXIF's and TIFF's tags
+_ORIENTATION, _SUBFILE, _DNG_VERSION = 0x0112, 254, 50706  # tags of EXIF and TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -40,13 +40,13 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_KINDS = (  # pattern of the first bytes, what such a file is
+_KINDS = (  # (pattern of the first bytes, phrase for error messages)
     (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
     (rb"%PDF", "a PDF document"),
     (rb"8BPS", "a Photoshop document"),
     (rb"gimp xcf", "a GIMP document"),
     (rb"....ftyp(?:hei|hev|mif1|msf1|avi)", "a HEIC or AVIF picture"),
-    (rb"....ftypcrx|II\*\0....CR|II(?:RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|FOVb", "the raw file of a camera"),
+    (rb"....ftypcrx|II\*\0....CR|II(?:RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|FOVb", "a camera's raw file"),
     (rb"....ftyp|RIFF....AVI |\x1aE\xdf\xa3", "a video"),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
@@ -67,13 +67,13 @@ _KINDS = (  # pattern of the first bytes, what such a file is
 
 
 class Example(NamedTuple):
-    """One annotated photograph.
+    """Annotated photograph.
 
     Attributes:
-      name: as in the split's file.
+      name: name of the photograph in the list of its split.
       image: uint8 RGB [H, W, 3].
-      label: uint8 [H, W], class ids and 255 = ignore.
-      instances: uint8 [H, W], 0 = background, 255 = ignore, else the object's number; None without instance masks.
+      label: class ids, uint8 [H, W]; 255 marks ignored pixels.
+      instances: object numbers, uint8 [H, W]; 0 is background, 255 marks ignored pixels. None without object masks.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Example(NamedTuple):
 
 
 class Examples(Protocol):
-    """Annotated photographs with random access, such as a list of them or `data.DatasetSplit`."""
+    """Sequence of annotated photographs with random access, such as a list or `data.DatasetSplit`."""
 
     def __len__(self) -> int: ...
 
@@ -91,7 +91,15 @@ class Examples(Protocol):
 
 
 def image_digests(source: Any, masks: bool = False) -> list[str] | None:
-    """Returns `data.DatasetSplit.digest` of all images of a source; None for sources that are not packed."""
+    """Returns a digest of each image of a source, which two sources can be compared by.
+
+    Args:
+      source: `Examples`, for example a `data.DatasetSplit`.
+      masks: include the masks in the digests.
+
+    Returns:
+      One text per image, from `data.DatasetSplit.digest`; None if the source has no such method.
+    """
     digest = getattr(source, "digest", None)
     return [digest(i, masks) for i in range(len(source))] if digest else None
 
@@ -103,53 +111,69 @@ def read_image(
     larger: str = "cut it into tiles, and its mask into the same ones",
     upright: bool = False,
 ) -> np.ndarray:
-    """Returns a whole photograph as uint8 RGB [H, W, 3]; grey and CMYK are converted, transparency is dropped.
+    """Reads an image of the data set, complete or not at all.
+
+    Grey and CMYK images are converted to RGB. Transparency is dropped.
 
     Args:
       file: file name, or an open binary file.
-      max_pixels: larger images are refused before they are decoded.
-      larger: what to do with a larger image, for the message.
-      upright: whether to turn the image as its EXIF data says.
+      max_pixels: the largest number of pixels; a larger image is refused before it is decoded.
+      larger: advice for the error message about an image that is too large.
+      upright: turn the image by its EXIF orientation; the default leaves it as it is stored.
+
+    Returns:
+      uint8 RGB [H, W, 3].
 
     Raises:
-      InputError: if the file is not one complete image in one of `FORMATS`, or has more than 8 bits a channel.
+      InputError: if the file is not one complete image in one of `FORMATS`, has more than `max_pixels` pixels, or more
+        than 8 bits per channel.
     """
     with open_image(file, max_pixels, larger) as image:
         if image.mode[0] in "IF" or any(re.search("I;16|;16[BLNRS]|;32", args) for args in _tile_arguments(image)):
-            raise InputError(f"{file} has more than 8 bits a channel; save it as an 8-bit image")
+            raise InputError(f"{file} has more than 8 bits per channel; save it as an 8-bit image")
         if image.mode not in _COLOR_MODES:
-            raise InputError(f"{file} has colours of kind {image.mode}; save it as an RGB image")
+            raise InputError(f"{file} has the colour mode {image.mode}; save it as an RGB image")
         image.load()
-        image.info.pop("transparency", None)  # Pillow warns that it drops it
+        image.info.pop("transparency", None)  # Otherwise Pillow warns that `convert` drops it.
         turn = _TURNS.get(_orientation(image)) if upright else None
         return np.array((image.transpose(turn) if turn is not None else image).convert("RGB"))
 
 
-def read_photograph(path: Path, max_pixels: int = MAX_PHOTOGRAPH) -> np.ndarray:
-    """Returns a photograph, upright, as uint8 RGB [H, W, 3].
+def read_photograph(path: str | Path, max_pixels: int = MAX_PHOTOGRAPH) -> np.ndarray:
+    """Reads a photograph to segment, and turns it upright by its EXIF orientation.
 
     Args:
-      path: of the file.
-      max_pixels: larger photographs are refused.
+      path: the file.
+      max_pixels: the largest number of pixels; a larger photograph is refused before it is decoded.
+
+    Returns:
+      uint8 RGB [H, W, 3].
 
     Raises:
-      InputError: if the file is no complete image, has more than 8 bits a channel, or more pixels than allowed; that
-        is known before they are decoded.
+      InputError: if the file is not one complete image in one of `FORMATS`, has more than `max_pixels` pixels, or more
+        than 8 bits per channel.
+
+    Example:
+      >>> from deconvnet_jax.images import read_photograph
+      >>> image = read_photograph("photo.jpg")
+      >>> image.dtype, image.ndim, image.shape[2]
+      (dtype('uint8'), 3, 3)
     """
-    larger = f"reduce it to {max_pixels:,}, or allow more: --max_pixels"
+    larger = "reduce it, or raise --max_pixels"
     return read_image(path, max_pixels=max_pixels, larger=larger, upright=True)
 
 
 def read_mask(file: str | Path | BinaryIO) -> np.ndarray:
-    """Returns the numbers in an indexed or greyscale PNG, uint8 [H, W]; never the colours that they stand for.
-
-    A PNG of 16 bits is read if its numbers fit into 8.
+    """Reads the numbers that the pixels of an indexed or greyscale PNG hold, not their colours.
 
     Args:
-      file: file name, or an open binary file.
+      file: file name, or an open binary file. A 16-bit PNG is accepted if all its numbers are at most 255.
+
+    Returns:
+      Class ids or object numbers, uint8 [H, W].
 
     Raises:
-      InputError: if the file is damaged, a colour image, or no PNG.
+      InputError: if the file is damaged, a colour image, no PNG, or holds numbers above 255.
     """
     with open_image(file) as image:
         deep = image.format == "PNG" and image.mode in ("I", "I;16", "I;16B")
@@ -162,8 +186,8 @@ def read_mask(file: str | Path | BinaryIO) -> np.ndarray:
         ids = np.array(image)
     if deep and ids.max() > 255:
         raise InputError(
-            f"{file} is a mask of 16 bits with numbers up to {ids.max()}; expected class ids in 8 bits, 255 for "
-            "ignored pixels: Image.fromarray(ids.astype(np.uint8)).save(...)"
+            f"{file} is a 16-bit mask with numbers up to {ids.max()}; expected class ids in 8 bits, 255 for ignored "
+            "pixels: Image.fromarray(ids.astype(np.uint8)).save(...)"
         )
     return ids.astype(np.uint8) // stretch
 
@@ -174,10 +198,13 @@ def check_mask_size(
     """Raises InputError unless a mask has the size of its photograph.
 
     Args:
-      file: of the mask, for the message.
-      mask: [H, W].
+      file: the mask's file, named in the error message.
+      mask: class ids or object numbers, [H, W].
       image: the photograph, [H, W, 3].
-      remedy: what to do, for the message.
+      remedy: advice for the end of the error message.
+
+    Raises:
+      InputError: if height or width differ.
     """
     if mask.shape != image.shape[:2]:
         raise InputError(
@@ -189,13 +216,16 @@ def check_mask_size(
 def check_mask_ids(
     file: str | Path | BinaryIO, mask: np.ndarray, num_classes: int, remedy: str = "get the data again"
 ) -> None:
-    """Raises InputError unless a class mask has only the ids of classes, and 255 for ignored pixels.
+    """Raises InputError unless a class mask holds only class ids, and 255 for ignored pixels.
 
     Args:
-      file: of the mask, for the message.
+      file: the mask's file, named in the error message.
       mask: class ids, uint8 [H, W].
-      num_classes: number of classes; their ids are 0 to num_classes - 1.
-      remedy: what to do, for the message.
+      num_classes: the number of classes; their ids are 0 to num_classes - 1.
+      remedy: advice for the end of the error message.
+
+    Raises:
+      InputError: if the mask holds another id.
     """
     ids = np.unique(mask)
     unknown = ids[(ids >= num_classes) & (ids != np.iinfo(np.uint8).max)]
@@ -207,7 +237,7 @@ def check_mask_ids(
 
 
 def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
-    """Returns height and width of an image as it is stored; no pixels are decoded.
+    """Returns the height and the width of an image as it is stored, without decoding pixels.
 
     Raises:
       InputError: if the file is not an image in one of `FORMATS`.
@@ -217,7 +247,7 @@ def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
 
 
 def image_orientation(file: str | Path | BinaryIO) -> int:
-    """Returns the EXIF orientation of an image, 1 (upright) to 8; 1 also where there is none that can be read.
+    """Returns the EXIF orientation of an image, 1 (upright) to 8; 1 if there is none or it cannot be read.
 
     Raises:
       InputError: if the file is not an image in one of `FORMATS`.
@@ -228,7 +258,12 @@ def image_orientation(file: str | Path | BinaryIO) -> int:
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes a picture, uint8 RGB [H, W, 3], as its suffix says; whole or not at all, folders made as needed.
+    """Writes a picture, whole or not at all.
+
+    Args:
+      path: the file, which is replaced if it exists. Its suffix sets the format (.png, .jpg, ...). Missing folders
+        are made.
+      picture: uint8 RGB [H, W, 3].
 
     Raises:
       InputError: if the file cannot be written.
@@ -241,7 +276,14 @@ def save_picture(path: Path, picture: np.ndarray) -> None:
 
 
 def check_image(image: np.ndarray) -> None:
-    """Raises InputError unless the image is uint8 RGB [H, W, 3] with a pixel at least."""
+    """Raises InputError unless an image is valid input for a segmenter.
+
+    Args:
+      image: must be a NumPy array, uint8 RGB [H, W, 3], with at least one pixel.
+
+    Raises:
+      InputError: for another type, shape or dtype, or an empty array.
+    """
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
         got = f"an array of shape {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(
@@ -251,36 +293,40 @@ def check_image(image: np.ndarray) -> None:
     if image.dtype != np.uint8:
         raise InputError(
             f"expected uint8 values 0 to 255, got {image.dtype}; "
-            "of an image with values 0 to 1 give (image * 255).round().astype(np.uint8)"
+            "convert values from 0 to 1 with (image * 255).round().astype(np.uint8)"
         )
     if not image.size:
-        raise InputError(f"the image is empty, {list(image.shape)}; expected a pixel at least")
+        raise InputError(f"the image has the shape {list(image.shape)}; expected at least one pixel")
 
 
 @contextlib.contextmanager
 def open_image(
     file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, larger: str = "cut it into tiles"
 ) -> Iterator[Image.Image]:
-    """Yields an image of one of `FORMATS` whose pixels are not decoded yet; what fails in the block is one line, too.
+    """Opens an image in one of `FORMATS` after checking it, without decoding its pixels.
 
     Args:
       file: file name, or an open binary file.
-      max_pixels: larger images are refused.
-      larger: what to do with a larger image, for the message.
+      max_pixels: the largest number of pixels; a larger image is refused.
+      larger: advice for the error message about an image that is too large.
+
+    Yields:
+      The Pillow image.
 
     Raises:
-      InputError: if the file cannot be read, is of another kind, damaged, too large, or has several frames.
+      InputError: if the file cannot be read, is of another kind, damaged, too large, or has several frames. Any error
+        of the block, for example while it decodes pixels, is raised as InputError too.
     """
     with contextlib.ExitStack() as stack:
         try:
             stream = stack.enter_context(Path(file).open("rb")) if isinstance(file, str | os.PathLike) else file
         except (OSError, ValueError) as error:
-            raise InputError(f"{file} cannot be read ({_reason(error)}); correct that or take it out") from error
+            raise InputError(f"{file} cannot be read ({_reason(error)}); correct that or remove it") from error
         try:
             image = stack.enter_context(_identified(stream, max_pixels))
             _check_size(image, stream, max_pixels, larger, file)
             _check_frames(image, file)
-            if image.format == "PNG":  # Pillow decodes pixels whose checksum is wrong
+            if image.format == "PNG":  # Pillow would decode pixels whose checksum is wrong.
                 image.verify()
                 image = stack.enter_context(_identified(stream, max_pixels))
             yield image
@@ -288,20 +334,20 @@ def open_image(
             raise
         except (Image.DecompressionBombError, MemoryError) as error:
             raise InputError(f"{file} has too many pixels; {max_pixels:,} are allowed: {larger}") from error
-        except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        except Exception as error:  # Pillow raises many types of exceptions for damaged files.
             kind = _kind(stream) if isinstance(error, UnidentifiedImageError) else None
             if kind:
                 raise InputError(f"{file} is {kind}; expected an image in {READ}: export it as one") from error
-            raise InputError(
-                f"{file} is not a complete image file ({_reason(error)}); replace it or take it out"
-            ) from error
+            raise InputError(f"{file} is not a complete image file ({_reason(error)}); replace or remove it") from error
 
 
 def _identified(stream: BinaryIO, max_pixels: int) -> Image.Image:
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # another library may have asked for halves of images
-    if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's own limit, half of what it refuses, must not come first
+    """Returns the opened image, of which Pillow has read the header."""
+    ImageFile.LOAD_TRUNCATED_IMAGES = False  # Another library may have set it, which would accept truncated images.
+    # Pillow refuses images of twice this limit. That must not happen below `max_pixels`.
+    if Image.MAX_IMAGE_PIXELS is not None:
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, -(-max_pixels // 2))
-    with _no_warnings():  # of odd EXIF data, and of sizes that `_check_size` judges
+    with _no_warnings():  # Pillow warns of odd EXIF data, and of sizes that `_check_size` checks anyway.
         return Image.open(stream, formats=FORMATS)
 
 
@@ -310,7 +356,7 @@ _WARNINGS = threading.Lock()
 
 @contextlib.contextmanager
 def _no_warnings() -> Iterator[None]:
-    """Ignores warnings; one thread at a time, because filters belong to the whole process."""
+    """Ignores warnings, in one thread at a time, because warning filters apply to the whole process."""
     with _WARNINGS, warnings.catch_warnings(action="ignore"):
         yield
 
@@ -320,7 +366,7 @@ def _check_size(
 ) -> None:
     pixels = image.width * image.height
     if not pixels:
-        raise InputError(f"{file} has no pixels; replace it or take it out")
+        raise InputError(f"{file} has no pixels; replace or remove it")
     if pixels > max_pixels:
         raise InputError(
             f"{file} has too many pixels ({image.width}x{image.height}); {max_pixels:,} are allowed: {larger}"
@@ -333,38 +379,39 @@ def _check_size(
 
 
 def _check_frames(image: Image.Image, file: str | Path | BinaryIO) -> None:
-    """Raises InputError for animations, several pages, and raw files of cameras, whose first page is a thumbnail."""
+    """Raises InputError for animations, several pages, and camera raw files, whose first page is a thumbnail."""
     several = image.format not in ("MPO", "TIFF") and getattr(image, "is_animated", False)
     if isinstance(image, TiffImageFile):
         if image.tag_v2.get(_SUBFILE, 0) & 1 or _DNG_VERSION in image.tag_v2:
-            raise InputError(f"{file} is the raw file of a camera; expected an image in {READ}: export it as one")
+            raise InputError(f"{file} is a camera's raw file; expected an image in {READ}: export it as one")
         with contextlib.suppress(EOFError):
             image.seek(1)
-            several = not image.tag_v2.get(_SUBFILE, 0) & 5  # smaller copies of the first page, and its transparency
+            # The flags 1 and 4 mark a smaller copy of the first page and its transparency, which are no further pages.
+            several = not image.tag_v2.get(_SUBFILE, 0) & 5
         image.seek(0)
     if several:
-        raise InputError(f"{file} has several frames or pages; save the one that you mean as a separate image")
+        raise InputError(f"{file} has several frames or pages; save the one you need as a separate image")
 
 
 def _orientation(image: Image.Image) -> int:
-    """Returns EXIF's number, 1 for upright, also where the EXIF data cannot be read."""
+    """Returns the EXIF orientation as stored; 1 (upright) if there is none or it cannot be read."""
     with contextlib.suppress(Exception), _no_warnings():
         return int(image.getexif().get(_ORIENTATION, 1))
     return 1
 
 
 def _stretch(image: Image.Image) -> int:
-    """Returns what Pillow is going to multiply the ids by: it spreads greys of 2 and 4 bits over 0..255."""
+    """Returns the factor by which Pillow multiplies ids: it stretches 2-bit and 4-bit greys to 0..255."""
     return {"L;2": 85, "L;4": 17}.get(next(iter(_tile_arguments(image)), ""), 1)
 
 
 def _tile_arguments(image: Image.Image) -> set[str]:
-    """Returns what Pillow's decoders are told of the parts of an image: how many bits a channel has, for example."""
+    """Returns the arguments of Pillow's decoders for the parts of an image, such as the bits per channel, as texts."""
     return {str(tile.args) for tile in image.tile} if isinstance(image, ImageFile.ImageFile) else set()
 
 
 def _kind(stream: BinaryIO) -> str | None:
-    """Returns what a file of another kind is by its first bytes; None if they do not tell."""
+    """Returns a phrase for the kind of a file that is no image, by its first bytes; None for an unknown kind."""
     stream.seek(0)
     head = stream.read(1024)
     if not head.strip(b"\0"):
@@ -374,5 +421,5 @@ def _kind(stream: BinaryIO) -> str | None:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"it is none in {READ}, or its header is damaged"
+        return f"it is not {READ.replace(' and ', ' or ')}, or its header is damaged"
     return one_line(error, 120)

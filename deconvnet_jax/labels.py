@@ -1,8 +1,9 @@
-"""Label maps: which numbers stand in them, the colours of the classes, and how they are stored.
+"""Defines label maps: their dtype, their colours, and how they are stored.
 
-A label map of up to 255 classes has 8 bits, of more classes 16; its largest number marks ignored pixels.
+A label map holds one class id per pixel. It is uint8 for up to 255 classes and uint16 for more. The largest number of
+the dtype (255 or 65535) marks ignored pixels.
 
-Masks of data sets are read and refused in `images`: `read_mask`, `check_mask_size`, `check_mask_ids`.
+`images` reads and checks the masks of data sets: `read_mask`, `check_mask_size`, `check_mask_ids`.
 """
 
 from collections.abc import Sequence
@@ -19,17 +20,22 @@ VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-IGNORE = 255  # the id of ignored pixels in label maps of 8 bits
-IGNORE_16 = 65_535  # the same in label maps of 16 bits
+IGNORE = 255  # id of ignored pixels in uint8 label maps
+IGNORE_16 = 65_535  # id of ignored pixels in uint16 label maps
 
 Color = tuple[int, ...]
 
 
 def label_type(num_classes: int) -> type[np.unsignedinteger]:
-    """Returns the dtype of label maps with this number of classes: uint8 for up to 255 classes, uint16 beyond.
+    """Returns the dtype of label maps with this number of classes: uint8 for up to 255 classes, uint16 for more.
 
     Raises:
       InputError: for more than 65,535 classes.
+
+    Example:
+      >>> from deconvnet_jax.labels import label_type
+      >>> label_type(21).__name__, label_type(459).__name__
+      ('uint8', 'uint16')
     """
     if num_classes <= np.iinfo(np.uint8).max:
         return np.uint8
@@ -39,24 +45,47 @@ def label_type(num_classes: int) -> type[np.unsignedinteger]:
 
 
 def ignored_id(num_classes: int) -> int:
-    """Returns the id of ignored pixels in label maps of this number of classes: 255, or 65535 for more classes."""
+    """Returns the id of ignored pixels: 255 for up to 255 classes, 65535 for more.
+
+    Raises:
+      InputError: for more than 65,535 classes.
+    """
     return int(np.iinfo(label_type(num_classes)).max)
 
 
 def check_ignore_label(num_classes: int, ignore_label: int) -> None:
-    """Raises InputError if 255, the usual id of ignored pixels, is also the id of a class."""
+    """Raises InputError if the id of ignored pixels is 255 and 255 is also the id of a class.
+
+    Args:
+      num_classes: the number of classes; their ids are 0 to num_classes - 1.
+      ignore_label: the id of ignored pixels.
+
+    Raises:
+      InputError: if `ignore_label` is 255 and there are more than 255 classes. No other id is checked.
+    """
     if ignore_label == IGNORE < num_classes:
         raise InputError(
-            f"ignore_label=255 is the id of a class when there are {num_classes}; expected an id that no class has: "
-            f"give ignore_label={ignored_id(num_classes)}"
+            f"ignore_label=255 is also the id of a class, because there are {num_classes} classes; expected an id that "
+            f"no class has: give ignore_label={ignored_id(num_classes)}"
         )
 
 
 def voc_palette(n: int = 256) -> np.ndarray:
-    """Returns the colour map of VOC, uint8 RGB [n, 3]: 0 is black, 255 is (224, 224, 192).
+    """Returns the colour map of PASCAL VOC: id 0 is black, id 255 is (224, 224, 192).
 
-    An id's bits 0, 3, 6, ... are the high bits of red from the top down, bits 1, 4, 7, ... those of green, the others
-    those of blue. Ids below 16,777,216 have different colours.
+    Bits 0, 3, 6, ... of an id become the bits of red, from the highest bit down. Bits 1, 4, 7, ... become green, and
+    bits 2, 5, 8, ... blue. Ids below 16,777,216 have different colours.
+
+    Args:
+      n: the number of ids.
+
+    Returns:
+      The colours of the ids 0 to n - 1, uint8 RGB [n, 3].
+
+    Example:
+      >>> from deconvnet_jax.labels import voc_palette
+      >>> voc_palette(3).tolist()
+      [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
     """
     ids = np.arange(n)
     colors = np.zeros((n, 3), np.uint8)
@@ -67,17 +96,44 @@ def voc_palette(n: int = 256) -> np.ndarray:
 
 
 def colored(labels: np.ndarray) -> np.ndarray:
-    """Returns the colours of label ids, integers [...] from 0: uint8 RGB [..., 3]."""
+    """Returns the VOC colours of label ids.
+
+    Args:
+      labels: ids from 0, integers of any shape [...].
+
+    Returns:
+      uint8 RGB [..., 3].
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.labels import colored
+      >>> colored(np.array([[0, 15]])).tolist()
+      [[[0, 0, 0], [192, 128, 128]]]
+    """
     return voc_palette(max(256, int(labels.max(initial=0)) + 1))[labels]
 
 
 def is_ignored(labels: np.ndarray) -> np.ndarray:
-    """Returns which pixels of a label map are ignored: those of 255 in uint8, of 65535 in uint16."""
+    """Returns which pixels of a label map are ignored.
+
+    Args:
+      labels: class ids, uint8 or uint16 [...].
+
+    Returns:
+      bool [...]: True where a uint8 map holds 255, or a uint16 map 65535.
+    """
     return labels == np.iinfo(labels.dtype).max
 
 
 def check_label_map(labels: np.ndarray) -> None:
-    """Raises InputError unless the labels are uint8 or uint16 [H, W] with at least one pixel."""
+    """Raises InputError unless an array is a label map.
+
+    Args:
+      labels: must be uint8 or uint16 [H, W], with at least one pixel.
+
+    Raises:
+      InputError: for another shape or dtype, or an empty array.
+    """
     if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16) or not labels.size:
         many = labels.dtype.kind in "iu" and labels.max(initial=0) > np.iinfo(np.uint8).max
         raise InputError(
@@ -88,27 +144,45 @@ def check_label_map(labels: np.ndarray) -> None:
 
 
 def save_label_png(path: str | Path, labels: np.ndarray) -> None:
-    """Writes a label map as a PNG whose pixels are the ids (`label_image`), whole or not at all.
+    """Writes a label map as a PNG whose pixels hold the class ids, whole or not at all.
 
     Args:
-      path: ends in .png.
-      labels: uint8 or uint16 [H, W].
+      path: the file, which is replaced if it exists; its name must end in .png, because JPEG would change the ids.
+      labels: class ids, uint8 or uint16 [H, W]. A uint8 map also gets VOC's palette; uint16 becomes a 16-bit
+        greyscale PNG.
 
     Raises:
-      InputError: for another array, a file name that does not end in .png (the ids would not survive as JPEG), or a
-        file that cannot be written.
+      InputError: for an array of another shape or dtype, another suffix, or a file that cannot be written.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.images import read_mask
+      >>> from deconvnet_jax.labels import save_label_png
+      >>> save_label_png("labels.png", np.array([[0, 15], [15, 255]], np.uint8))
+      >>> read_mask("labels.png").tolist()
+      [[0, 15], [15, 255]]
     """
     check_label_map(labels)
     if Path(path).suffix.lower() != ".png":
-        raise InputError(f"{path}: label maps are stored as PNG; let the name end in .png")
+        raise InputError(f"{path} does not end in .png; label maps are stored as PNG: give a name that ends in .png")
     with whole_file(as_path(path)) as temporary:
         label_image(labels).save(temporary)
 
 
 def label_image(labels: np.ndarray) -> Image.Image:
-    """Returns a label map as a picture whose pixels are the ids.
+    """Returns a Pillow image whose pixels hold the class ids.
 
-    Labels uint8 [H, W] have mode P and VOC's colours, as VOC stores them; uint16 [H, W] are 16 bits of grey.
+    Args:
+      labels: class ids, uint8 or uint16 [H, W].
+
+    Returns:
+      For uint8: an image of mode P with VOC's palette, as VOC stores its masks. For uint16: a 16-bit grey image.
+
+    Example:
+      >>> import numpy as np
+      >>> from deconvnet_jax.labels import label_image
+      >>> label_image(np.zeros((2, 3), np.uint8)).mode
+      'P'
     """
     image = Image.fromarray(labels)
     if labels.dtype == np.uint8:
@@ -117,19 +191,29 @@ def label_image(labels: np.ndarray) -> Image.Image:
 
 
 class Palettes:
-    """The colours of the class ids in the masks of a folder; notices palettes that a program has sorted.
+    """Collector of the palettes of a data set's masks, which notices palettes that a program has sorted.
 
-    The ids in the pixels count, never the colours. But where one id has two colours, or VOC's colours are in another
-    order than VOC's ids, some of the ids are wrong.
+    Training uses the ids in the pixels, never the colours. But some ids are wrong if one id has different colours in
+    two masks, or if VOC's colours are in another order than VOC's ids.
     """
 
     def __init__(self, class_names: Sequence[str]):
+        """Starts without any mask.
+
+        Args:
+          class_names: the classes, in the order of their ids.
+        """
         self._of_voc = {color: i for i, color in enumerate(map(tuple, voc_palette(len(class_names)).tolist()))}
         self._first: dict[int, tuple[Color, Path]] = {}
         self._warnings: dict[str, str] = {}
 
     def add(self, path: Path, label: np.ndarray) -> None:
-        """Looks at one mask, whose ids are uint8 [H, W]."""
+        """Compares the palette of one mask with those before it and with VOC's.
+
+        Args:
+          path: the mask's file.
+          label: its class ids, uint8 [H, W].
+        """
         if len(self._warnings) == 2:
             return
         with open_image(path) as image:
@@ -141,7 +225,7 @@ class Palettes:
                 self._warnings.setdefault(
                     "two colours",
                     f"class id {i} has the colour {color} in the palette of {path}, but {first} in {where}: a program "
-                    "may have sorted the palette of one, which changes the ids; compare them and write the ids again",
+                    "may have sorted one of the palettes, which changes ids; compare the masks and write the ids again",
                 )
         misplaced = [i for i, color in colors.items() if self._of_voc.get(color, i) != i]
         if misplaced and all(color in self._of_voc for color in colors.values()):
@@ -149,10 +233,10 @@ class Palettes:
             self._warnings.setdefault(
                 "order",
                 f"class id {i} has the colour of VOC's id {self._of_voc[colors[i]]} in the palette of {path}: a "
-                "program may have sorted the palette, which changes the ids; compare it with its original and write "
+                "program may have sorted the palette, which changes ids; compare the mask with its original and write "
                 "the ids again",
             )
 
     def warnings(self) -> list[str]:
-        """Returns what was noticed, at most one line of each kind."""
+        """Returns the warnings about the masks so far: at most one about two colours, and one about the order."""
         return list(self._warnings.values())

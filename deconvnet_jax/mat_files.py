@@ -1,6 +1,8 @@
-"""Variables of MATLAB files: numbers, cells and structs of versions 5 to 7.2, matrices of numbers of 7.3 (HDF5) and 4.
+"""Reads variables of MATLAB files.
 
-The file is taken apart here, because SciPy's reader crashes the whole process on some damaged and hostile files.
+Supported are numbers, cells and structs in files of the versions 5 to 7.2, and matrices of numbers in files of the
+versions 4 and 7.3 (HDF5). The module parses versions 5 to 7.2 itself, because SciPy's reader crashes the whole process
+on some damaged and hostile files.
 """
 
 import io
@@ -17,7 +19,7 @@ from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.npz import ALWAYS_ALLOWED, MAX_RATIO, check_size
 
 _HEADER = 128  # bytes before the first element
-_MAX_DEPTH = 16  # of matrices in cells and structs; SBD and BSDS500 need 3
+_MAX_DEPTH = 16  # levels of nested cells and structs; SBD and BSDS500 need 3
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MATRIX, _COMPRESSED = 14, 15  # kinds of elements
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -27,42 +29,43 @@ _COMPLEX = 0x800
 
 
 def read_mat(file: str | Path | BinaryIO, name: str, remedy: str) -> np.ndarray:
-    """Returns a variable of a MATLAB file.
+    """Reads a variable of a MATLAB file.
 
     Args:
-      file: its name, or an open binary file.
-      name: of the variable.
-      remedy: what to do where there is none, for the message.
+      file: file name, or an open binary file.
+      name: the name of the variable.
+      remedy: advice for the end of the error message.
 
     Returns:
-      Numbers as saved; cells as an array of objects, structs as a structured array of objects. Parts of cells and
-      structs that are none of these (texts, sparse and complex matrices) are arrays of no objects.
+      A matrix with MATLAB's shape and dtype. A cell array becomes an array of dtype object, a struct a structured array
+      whose fields have dtype object. Texts, sparse and complex matrices become empty arrays.
 
     Raises:
-      InputError: if the file cannot be read, is damaged, of another kind, claims more than it holds, or has no such
-        variable.
+      InputError: if the file cannot be read, is damaged or of another kind, claims more data than it holds, or has no
+        variable of this name.
     """
     try:
         content = _whole(file)
         if content[512:520] == _HDF5 or content.startswith(_HDF5):
             return _from_hdf5(content, name)
         if 0 in content[:4]:
-            import scipy.io  # slow to import, and files of version 4 are rare
+            import scipy.io  # This import is slow, and files of version 4 are rare.
 
-            found = scipy.io.loadmat(io.BytesIO(content))  # of version 4, whose reader is plain Python
+            found = scipy.io.loadmat(io.BytesIO(content))  # SciPy reads version 4 in Python, which cannot crash.
             _check_there((key for key in found if not key.startswith("__")), name)
             return found[name]
         order = {b"IM": "<", b"MI": ">"}.get(content[126:_HEADER])
         if order is None:
-            raise ValueError("its header is not MATLAB's")
+            raise ValueError("it has no MATLAB header")
         elements = {_Matrix(element, order).name: element for element in _variables(content, order)}
         _check_there(elements, name)
         return _Matrix(elements[name], order).value()
-    except Exception as error:  # whatever a damaged file leads struct, NumPy, SciPy and h5py to
-        raise InputError(f"{file} is no MATLAB file with {name} ({one_line(error)}); {remedy}") from error
+    except Exception as error:  # struct, NumPy, SciPy and h5py raise many types of exceptions for damaged files.
+        raise InputError(f"{file} is not a MATLAB file with {name} ({one_line(error)}); {remedy}") from error
 
 
 def _whole(file: str | Path | BinaryIO) -> bytes:
+    """Returns the content of a file."""
     if isinstance(file, str | os.PathLike):
         return Path(file).read_bytes()
     file.seek(0)
@@ -70,13 +73,19 @@ def _whole(file: str | Path | BinaryIO) -> bytes:
 
 
 def _check_there(names: Iterable[str], name: str) -> None:
+    """Raises LookupError that lists the variables of a file unless `name` is among them."""
     names = [found for found in names if found]
     if name not in names:
         raise LookupError(f"it has {', '.join(names) or 'no variable'}")
 
 
 def _variables(content: bytes, order: str) -> Iterator[bytes]:
-    """Yields the matrices at the top of a file, decompressed."""
+    """Yields the content of each variable of a file, decompressed.
+
+    Args:
+      content: the whole file.
+      order: byte order as `struct` writes it, "<" or ">".
+    """
     expanded = 0
     for kind, element in _elements(content[_HEADER:], order):
         if kind == _COMPRESSED:
@@ -92,11 +101,11 @@ def _variables(content: bytes, order: str) -> Iterator[bytes]:
 
 
 def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
-    """Yields kind and content of the elements that follow each other."""
+    """Yields the kind and the content of each element in a sequence of elements."""
     place = 0
     while place < len(content):
         kind, count = struct.unpack_from(f"{order}II", content, place)
-        if kind >> 16:  # up to 4 bytes in the second half of the tag
+        if kind >> 16:  # A small element has its length in the upper 16 bits and up to 4 bytes inside its tag.
             kind, count, start, end = kind & 0xFFFF, kind >> 16, place + 4, place + 8
         else:
             start = place + 8
@@ -108,19 +117,24 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 class _Matrix:
-    """A matrix of numbers, cells or structs."""
+    """Parser of a matrix of numbers, cells or structs.
+
+    Attributes:
+      name: the name of the variable; "" inside cells and structs.
+    """
 
     def __init__(self, element: bytes, order: str, depth: int = 0):
         if depth > _MAX_DEPTH:
             raise ValueError(f"more than {_MAX_DEPTH} levels of cells")
         self._order, self._depth, self._size = order, depth, len(element)
         self._parts = _elements(element, order)
-        flags = self._numbers() if element else np.zeros(1, "u4")  # an empty cell
+        flags = self._numbers() if element else np.zeros(1, "u4")  # An empty cell has no content.
         self._kind, self._complex = int(flags[0]) & 0xFF, bool(int(flags[0]) & _COMPLEX)
         self._shape = tuple(self._numbers().tolist()) if element and self._kind != 17 else (0, 0)
         self.name = next(self._parts)[1].decode("ascii", "replace") if element else ""
 
     def value(self) -> np.ndarray:
+        """Returns the matrix as `read_mat` does; can be called once."""
         if self._kind in _NUMBERS and not self._complex:
             return self._numbers().astype(f"={_NUMBERS[self._kind]}").reshape(self._shape, order="F")
         count = int(np.prod(self._shape, dtype=object))
@@ -134,7 +148,7 @@ class _Matrix:
             for j in range(len(names)):
                 kind, element = next(self._parts)
                 if kind != _MATRIX:
-                    raise ValueError("a cell is no matrix")
+                    raise ValueError("a cell holds no matrix")
                 found[i, j] = _Matrix(element, self._order, self._depth + 1).value()
         if self._kind == _CELL:
             return found[:, 0].reshape(self._shape, order="F")
@@ -157,16 +171,16 @@ class _Matrix:
 
 
 def _from_hdf5(content: bytes, name: str) -> np.ndarray:
-    """A matrix of numbers, which MATLAB stores transposed."""
+    """Returns a matrix of numbers from a file of version 7.3; MATLAB stores it transposed."""
     try:
         import h5py
     except ImportError as error:
-        raise ImportError("it is of version 7.3, which h5py reads: pip install h5py, or save it with -v7") from error
+        raise ImportError("version 7.3 needs h5py: pip install h5py, or save it with -v7") from error
     with h5py.File(io.BytesIO(content), "r") as file:
         _check_there((str(key) for key in file if not str(key).startswith("#")), name)
         link, found = file.get(name, getlink=True), file.get(name)
         if not isinstance(link, h5py.HardLink) or not isinstance(found, h5py.Dataset) or found.dtype.kind not in "fiu":
-            raise TypeError(f"of version 7.3, and its {name} is no matrix of numbers; save it with -v7")
+            raise TypeError(f"in version 7.3 its {name} is no matrix of numbers; save it with -v7")
         if found.is_virtual or found.external:
             raise ValueError(f"its {name} lies in another file")
         check_size(name, found.nbytes, len(content))

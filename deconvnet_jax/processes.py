@@ -1,4 +1,4 @@
-"""Several processes as one program, and worker processes that do not outlive the program they work for."""
+"""Helps several processes to act as one program, and ends worker processes with the program that started them."""
 
 import multiprocessing
 import os
@@ -18,15 +18,20 @@ T = TypeVar("T")
 
 
 def end_with_parent(*_: object) -> None:
-    """To be called in a worker process when it starts: ends it when the parent process ends, however that happens.
+    """Starts a thread that ends this worker process as soon as its parent process ends.
 
-    A parent that is killed (preemption, no memory left) cannot tell its workers, which would wait for it for ever.
+    Call it when a worker process starts. A parent that is killed (preemption, out of memory) cannot stop its workers,
+    which would otherwise wait for ever. Arguments are ignored, so that the function can serve as an initializer. In a
+    process without a parent it does nothing.
     """
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 
 def stay_with_parent(*_: object) -> None:
-    """As `end_with_parent`, but not before: SIGTERM or Ctrl-C to a whole job is for the parent, which needs us."""
+    """Makes this worker process end with its parent, and ignore SIGTERM and SIGINT.
+
+    Both signals often go to all processes of a job. The parent handles them, and needs its workers until it has saved.
+    """
     if threading.current_thread() is threading.main_thread() and multiprocessing.parent_process() is not None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
@@ -35,22 +40,30 @@ def stay_with_parent(*_: object) -> None:
 
 def _wait_for_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None:  # there is none in a thread of the program itself
+    if parent is not None:  # None means that this thread runs in the program itself.
         parent.join()
         os._exit(1)
 
 
 def say(line: str) -> None:
-    """Prints a line on stderr, in the first process."""
+    """Prints a line on stderr in the first process, and nothing in the others."""
     if jax.process_index() == 0:
         print(line, file=sys.stderr)
 
 
 def first_process_first(make: Callable[[], T]) -> T:
-    """Runs `make` in the first process, then in the others: what it builds on the disk is built once.
+    """Calls `make` in the first process, then in the others, so that files are built once and then found.
+
+    All processes must call this function.
+
+    Args:
+      make: builds something on the disk if it is missing.
+
+    Returns:
+      The result of `make` in this process.
 
     Raises:
-      InputError: if it failed in the first process; what it raised, there.
+      InputError: in the other processes if `make` failed in the first one, which raises the error of `make` itself.
     """
     if jax.process_count() == 1:
         return make()
@@ -70,11 +83,21 @@ def first_process_first(make: Callable[[], T]) -> T:
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:
-    """The sum of an array over all processes, int64, or float64 of what is sent as float32; the same in each."""
+    """Returns the sum of an array over all processes, the same in each of them.
+
+    All processes must call this function. With one process it returns the array unchanged.
+
+    Args:
+      values: integers below 2**55, or floats, of any shape, the same shape in every process.
+
+    Returns:
+      The sum, of the same shape: int64 for integers, float64 for floats. Floats are sent as float32.
+    """
     if jax.process_count() == 1:
         return values
     if np.issubdtype(values.dtype, np.floating):
         return multihost_utils.process_allgather(values.astype(np.float32)).astype(np.float64).sum(axis=0)
-    high, low = (np.asarray(part, np.int32) for part in (values >> 24, values & 0xFFFFFF))  # JAX has 32 bits
+    # JAX sends 32-bit numbers, so each integer is split into two parts.
+    high, low = (np.asarray(part, np.int32) for part in (values >> 24, values & 0xFFFFFF))
     high, low = multihost_utils.process_allgather((high, low))
     return (high.astype(np.int64).sum(axis=0) << 24) + low.astype(np.int64).sum(axis=0)

@@ -1,6 +1,7 @@
-"""What the value of a setting may be: types, ranges and choices, refused with one line that names the setting.
+"""Describes the allowed values of settings, and refuses other values with one line that names the setting.
 
-Each kind of value is a set: `value in kind`, for a value of any type. str(kind) says what is expected, for messages.
+Each kind of value works like a set: `value in kind` accepts a value of any type. `str(kind)` is the phrase that error
+messages put after "expected".
 """
 
 import os
@@ -16,21 +17,21 @@ from deconvnet_jax.files import user_path
 
 
 class Kind(Protocol):
-    """The type and the range of a setting."""
+    """Set of allowed values of a setting."""
 
     def __contains__(self, value: object, /) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Number:
-    """A number from `low` to `high`; NaN, infinities, booleans and text are none.
+    """Numbers from `low` to `high`; NaN, infinities, booleans and text are refused.
 
     Attributes:
-      low: smallest value.
-      high: largest value.
-      whole: only whole numbers.
-      above: `low` itself is too small.
-      below: `high` itself is too large.
+      low: the smallest value.
+      high: the largest value.
+      whole: allow whole numbers only, of an integer type.
+      above: exclude `low` itself.
+      below: exclude `high` itself.
     """
 
     low: float
@@ -56,7 +57,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several names."""
+    """Several names, of which a setting takes one.
+
+    Attributes:
+      names: the allowed values.
+    """
 
     names: tuple[str, ...]
 
@@ -68,7 +73,7 @@ class Choice:
 
 
 class Switch:
-    """True or False."""
+    """The two values True and False; 0 and 1 are refused."""
 
     def __str__(self) -> str:
         return "True or False"
@@ -78,10 +83,10 @@ class Switch:
 
 
 class Text:
-    """A name that is not empty."""
+    """Texts that are neither empty nor blank and contain no NUL character."""
 
     def __str__(self) -> str:
-        return "a name, not empty"
+        return "a name that is not empty"
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and bool(value.strip()) and "\0" not in value
@@ -89,11 +94,11 @@ class Text:
 
 @dataclass(frozen=True)
 class LocalPath:
-    """The path of a file or folder; `files.user_path` says what is wrong with one.
+    """Paths of files or folders, as text or `os.PathLike`; `files.user_path` checks the path itself.
 
     Attributes:
-      names: values that are no paths, such as "" for none.
-      in_bucket: whether it may be gs://BUCKET/NAME, too.
+      names: values with a meaning of their own instead of a path, such as "" for no file.
+      in_bucket: allow gs://BUCKET/NAME too.
     """
 
     names: tuple[str, ...] = ()
@@ -109,7 +114,11 @@ class LocalPath:
 
 @dataclass(frozen=True)
 class OrNone:
-    """A value of another kind, or None."""
+    """Values of another kind, and None.
+
+    Attributes:
+      kind: the other kind.
+    """
 
     kind: Kind
 
@@ -125,13 +134,13 @@ _ORDER = ", in ascending order"
 
 @dataclass(frozen=True)
 class Several:
-    """A tuple or list of values of one kind.
+    """Tuples and lists of values of one kind.
 
     Attributes:
-      kind: of each value.
-      least: smallest number of values.
-      distinct: no value twice.
-      ascending: no value smaller than the one before it.
+      kind: the kind of each value.
+      least: the smallest number of values.
+      distinct: refuse a value that occurs twice.
+      ascending: refuse a value that is smaller than the one before it.
     """
 
     kind: Kind
@@ -140,8 +149,8 @@ class Several:
     ascending: bool = False
 
     def __str__(self) -> str:
-        parts = ["a tuple", f" of {self.least} or more" if self.least else "", f", each {self.kind}"]
-        return "".join([*parts, ", none twice" if self.distinct else "", _ORDER if self.ascending else ""])
+        parts = ["a tuple", f" of {self.least} or more values" if self.least else "", f", each {self.kind}"]
+        return "".join([*parts, ", without duplicates" if self.distinct else "", _ORDER if self.ascending else ""])
 
     def __contains__(self, value: object) -> bool:
         if not isinstance(value, list | tuple) or len(value) < self.least or not all(v in self.kind for v in value):
@@ -153,11 +162,11 @@ class Several:
 
 @dataclass(frozen=True)
 class Pair:
-    """A tuple or list of two values.
+    """Tuples and lists of two values.
 
     Attributes:
-      kinds: of the two values.
-      ascending: no value smaller than the one before it.
+      kinds: the kinds of the first and the second value.
+      ascending: refuse a second value that is smaller than the first.
     """
 
     kinds: tuple[Kind, Kind]
@@ -174,19 +183,21 @@ class Pair:
 
 
 def check_values(values: Mapping[str, object], kinds: Mapping[str, Kind], prefix: str = "") -> None:
-    """Checks the settings that are given; those that are missing are not looked at.
+    """Checks the values of settings; settings that are not given are not checked.
 
     Args:
-      values: of the settings.
-      kinds: of all settings that exist.
-      prefix: of the names in messages, e.g. "config.".
+      values: the value of each given setting, by its name, e.g. "data.crop_size".
+      kinds: the kind of every setting that exists, by its name.
+      prefix: the text before each name in error messages, e.g. "config.".
 
     Raises:
-      InputError: for a setting that does not exist, or a value of another type or out of range.
+      InputError: for a setting that does not exist, a value of the wrong type or out of range, or a path that
+        `files.user_path` refuses.
     """
     for key, value in values.items():
         if key not in kinds:
-            similar = next((f"; there is {name}" for name in kinds if name.split(".")[-1] == key.split(".")[-1]), "")
+            last = key.split(".")[-1]
+            similar = next((f"; did you mean {prefix}{name}?" for name in kinds if name.split(".")[-1] == last), "")
             raise InputError(f"{prefix}{key}: no such setting{similar}")
         if value not in kinds[key]:
             raise InputError(f"{prefix}{key}={_short.repr(value)}: expected {kinds[key]}")
@@ -194,15 +205,18 @@ def check_values(values: Mapping[str, object], kinds: Mapping[str, Kind], prefix
 
 
 def chosen_path(value: object, kind: Kind, name: str) -> Path | None:
-    """Returns the path that a setting names; None if it names none, or settings of this kind have no paths.
+    """Returns the path that a setting names.
 
     Args:
-      value: of the setting, of the right type.
-      kind: of the setting.
-      name: of the setting, for messages.
+      value: the value of the setting, already in `kind`.
+      kind: the kind of the setting.
+      name: how error messages name the setting.
+
+    Returns:
+      The path; None if the kind has no paths, or if the value is None or one of `LocalPath.names`.
 
     Raises:
-      InputError: for a path that cannot be used (`files.user_path`).
+      InputError: for a path that `files.user_path` refuses.
     """
     kind = kind.kind if isinstance(kind, OrNone) else kind
     if not isinstance(kind, LocalPath) or not isinstance(value, str | os.PathLike) or value in kind.names:

@@ -26,11 +26,11 @@ def test_an_address_is_a_path(bucket):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("s3://bucket/a", "only gs://BUCKET/"),
-        ("gs://", "only gs://BUCKET/"),
+        ("s3://bucket/a", "expected gs://BUCKET/"),
+        ("gs://", "expected gs://BUCKET/"),
         ("gs://no-such/a", "there is no bucket no-such"),
-        ("gs://bucket/a[1]", "may have none of"),
-        ("gs://bucket/a/../b", "may have none of"),
+        ("gs://bucket/a[1]", "must not contain"),
+        ("gs://bucket/a/../b", "must not contain"),
     ],
 )
 def test_other_addresses_are_refused(bucket, text, said):
@@ -83,8 +83,8 @@ def test_what_the_store_refuses_is_one_line(folder, monkeypatch):
     with pytest.raises(InputError) as refused:
         files.write_text(folder / "a.txt", "all")
     assert str(refused.value) == (
-        f"{folder}/a.txt could not be written (Forbidden: https://storage.googleapis.com no permission); get the right "
-        "to write there or name another folder"
+        f"{folder}/a.txt could not be written (Forbidden: https://storage.googleapis.com no permission); get write "
+        "access, or name another folder"
     )
 
 

@@ -146,7 +146,7 @@ def _(root, **_):
     return said(pack, root)
 
 
-@shows("... is a mask of 16 bits with numbers up to ...; expected class ids in 8 bits")
+@shows("... is a 16-bit mask with numbers up to ...; expected class ids in 8 bits")
 def _(root, **_):
     save_mask(root, np.full((48, 64), 1000, np.uint16))
     return said(pack, root)
@@ -194,7 +194,7 @@ def _(root, **_):
     return said(pack, root)
 
 
-@shows("... has more than 8 bits a channel; save it as an 8-bit image")
+@shows("... has more than 8 bits per channel; save it as an 8-bit image")
 def _(root, **_):
     Image.fromarray(np.zeros((48, 64), np.uint16)).save(root / "JPEGImages/im0.png")
     (root / "JPEGImages/im0.jpg").unlink()
@@ -214,7 +214,7 @@ def _(root, **_):
     return said(pack, root)
 
 
-@shows("... is not a complete image file (...); replace it or take it out")
+@shows("... is not a complete image file (...); replace or remove it")
 def _(root, **_):
     path = root / "JPEGImages/im0.jpg"
     path.write_bytes(path.read_bytes()[:-200])
@@ -389,12 +389,12 @@ def _(**_):
     return said(training.run, settings(**{"data.crop_size": 320_000}), "never/made")
 
 
-@shows("... is an address; of these only gs://BUCKET/... is supported")
+@shows("... is an address of an unsupported kind; expected gs://BUCKET/NAME")
 def _(**_):
     return said(claim_workdir, "s3://bucket/run", {})
 
 
-@shows("... is an address; a path on a local or mounted disk is needed here")
+@shows("... is an address; expected a path on a local or mounted disk")
 def _(**_):
     return said(data.prepare_voc_layout, "gs://bucket/VOC2012", "tfds")
 

@@ -20,7 +20,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("address", ["gs://bucket/run", "s3://b", "file:///tmp/x", "hf:/a", "memory://"])
 def test_addresses_are_refused(address):
-    with pytest.raises(InputError, match=r"--workdir=.* is an address; a path on a local or mounted disk is needed"):
+    with pytest.raises(InputError, match=r"--workdir=.* is an address; expected a path on a local or mounted disk"):
         files.user_path(address, "--workdir")
 
 
@@ -50,7 +50,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     path = tmp_path / "a.json"
-    with pytest.raises(InputError, match=r"a\.json could not be written \(No space left on device\); make room"):
+    with pytest.raises(InputError, match=r"a\.json could not be written \(No space left on device\); free disk space"):
         files.write_text(path, "all")
     assert not os.listdir(tmp_path)
 

@@ -55,8 +55,8 @@ def test_postscript_never_reaches_an_interpreter(tmp_path, monkeypatch, name, st
         (b"\0\0\0\x18ftypheic\0\0\0\0", "a HEIC or AVIF picture"),
         (b"\0\0\0\x20ftypavif\0\0\0\0", "a HEIC or AVIF picture"),
         (b"\0\0\0\x18ftypmp42", "a video"),
-        (b"II*\0\x10\0\0\0CR\2\0", "the raw file of a camera"),
-        (b"FUJIFILMCCD-RAW 0201", "the raw file of a camera"),
+        (b"II*\0\x10\0\0\0CR\2\0", "a camera's raw file"),
+        (b"FUJIFILMCCD-RAW 0201", "a camera's raw file"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 picture"),
         (b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg">', "an SVG drawing"),
         (b"\n<!DOCTYPE html><html><body>404", "a web page"),
@@ -65,7 +65,7 @@ def test_postscript_never_reaches_an_interpreter(tmp_path, monkeypatch, name, st
         (b"PK\3\4\x14\0", "a zip archive"),
         (bytes(200), "all zeros"),
         (b"", "empty"),
-        (b"hello", r"not a complete image file \(it is none in JPEG"),
+        (b"hello", r"not a complete image file \(it is not JPEG"),
         (b"\xff\xd8\xff\xe0\0", r"not a complete image file"),
     ],
 )
@@ -81,7 +81,7 @@ def test_raw_files_in_tiff_and_several_pages(tmp_path, rng):
     pages[0].save(tmp_path / "thumbnail.tif", tiffinfo={254: 1})
     pages[0].save(tmp_path / "negative.tif", tiffinfo={50706: b"\1\4\0\0"})
     for name in ("thumbnail", "negative"):
-        with pytest.raises(InputError, match=rf"{name}\.tif is the raw file of a camera"):
+        with pytest.raises(InputError, match=rf"{name}\.tif is a camera.s raw file"):
             read_image(tmp_path / f"{name}.tif")
     for suffix in ("tif", "gif", "webp", "png"):
         path = tmp_path / f"pages.{suffix}"
@@ -134,7 +134,7 @@ def test_photographs_of_16_bits_are_refused(tmp_path, rng, channels):
     path = tmp_path / "deep.png"
     picture = rng.integers(0, 2**16, (20, 30, channels)).astype(np.uint16)
     assert cv2.imwrite(str(path), picture)
-    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits a channel; save it as an 8-bit image"):
+    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits per channel; save it as an 8-bit image"):
         read_image(path)
 
 
@@ -226,7 +226,7 @@ def test_masks_of_8_and_16_bits(tmp_path, rng, dtype):
 
 def test_16_bits_with_larger_numbers(tmp_path):
     assert cv2.imwrite(str(tmp_path / "mask.png"), np.array([[0, 400]], np.uint16))
-    with pytest.raises(InputError, match=r"mask of 16 bits with numbers up to 400; expected class ids in 8 bits"):
+    with pytest.raises(InputError, match=r"16-bit mask with numbers up to 400; expected class ids in 8 bits"):
         read_mask(tmp_path / "mask.png")
 
 
@@ -263,6 +263,6 @@ def test_pictures_are_whole_or_absent(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(InputError, match=r"a\.jpg could not be written \(No space left on device\); make room"):
+    with pytest.raises(InputError, match=r"a\.jpg could not be written \(No space left on device\); free disk space"):
         save_picture(tmp_path / "new/a.jpg", picture + 1)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.jpg"]

@@ -53,7 +53,7 @@ def test_other_arrays(tmp_path, labels):
 
 
 def test_jpeg_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"labels\.jpg: label maps are stored as PNG"):
+    with pytest.raises(InputError, match=r"labels\.jpg does not end in \.png; label maps are stored as PNG"):
         save_label_png(tmp_path / "labels.jpg", np.zeros((2, 2), np.uint8))
 
 
@@ -97,7 +97,7 @@ def test_too_many_classes():
 def test_255_is_a_class_of_many():
     check_ignore_label(255, 255)
     check_ignore_label(459, 0)
-    with pytest.raises(InputError, match=r"id of a class when there are 256; .* give ignore_label=65535"):
+    with pytest.raises(InputError, match=r"id of a class, because there are 256 .* give ignore_label=65535"):
         check_ignore_label(256, 255)
 
 

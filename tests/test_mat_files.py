@@ -55,7 +55,9 @@ def test_other_variables_are_named(tmp_path):
     scipy.io.savemat(tmp_path / "a.mat", {"bbs": np.ones((1, 5)), "model": "x"})
     version_73(tmp_path / "b.mat", bbs=np.ones((5, 1)))
     for name, there in (("a", "bbs, model"), ("b", "bbs")):
-        with pytest.raises(InputError, match=rf"{name}\.mat is no MATLAB file with boxes_padded \(it has {there}\); "):
+        with pytest.raises(
+            InputError, match=rf"{name}\.mat is not a MATLAB file with boxes_padded \(it has {there}\); "
+        ):
             original_boxes(tmp_path / f"{name}.mat", (80, 100))
 
 
@@ -80,11 +82,11 @@ def test_claims_are_compared_with_the_bytes(tmp_path):
     path = tmp_path / "a.mat"
     bomb = zlib.compress(bytes(80 << 20), 9)
     path.write_bytes(header() + struct.pack("<II", 15, len(bomb)) + bomb)
-    with pytest.raises(InputError, match=r"announces 67,108,865 bytes, but the file has"):
+    with pytest.raises(InputError, match=r"claims 67,108,865 bytes, but the file has"):
         original_boxes(path, (80, 100))
     with h5py.File(path, "w", userblock_size=512) as file:
         file.create_dataset("boxes_padded", (4, 10**10), "f8", chunks=(4, 1000))
-    with pytest.raises(InputError, match=r"announces 320,000,000,000 bytes, but the file has"):
+    with pytest.raises(InputError, match=r"claims 320,000,000,000 bytes, but the file has"):
         original_boxes(path, (80, 100))
 
 

@@ -80,7 +80,7 @@ def test_a_bomb_takes_no_memory(tmp_path):
             archive.writestr(f"{i}.npy", header((25_000_000,)) + bytes(100_000_000))
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match=r"announces 100,000,128 bytes, but the file has"):
+        with pytest.raises(InputError, match=r"claims 100,000,128 bytes, but the file has"):
             read_npz(tmp_path / "many.npz")
         assert tracemalloc.get_traced_memory()[1] < 10e6
     finally:

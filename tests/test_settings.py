@@ -48,7 +48,7 @@ def test_what_is_accepted(kind, accepted, refused):
 
 
 def test_what_does_not_exist_is_named_with_what_is_like_it():
-    with pytest.raises(InputError, match=r"config\.crop_size: no such setting; there is data\.crop_size"):
+    with pytest.raises(InputError, match=r"config\.crop_size: no such setting; did you mean config\.data\.crop_size\?"):
         check_values({"crop_size": 3}, {"data.crop_size": Number(0, 9)}, "config.")
 
 

@@ -111,7 +111,7 @@ def read_layers(path: str | Path, with_blobs: bool = True) -> Iterator[CaffeLaye
                 found = True
                 yield _layer(path, data, field, LAYER_FORMS[field.number], with_blobs)
     except WireError as error:
-        raise CaffemodelError(f"{path} is no caffemodel, or damaged: {error}; fetch it again") from error
+        raise CaffemodelError(f"{path} is no caffemodel, or damaged: {error}; download it again") from error
     except OSError as error:
         raise CaffemodelError(f"{path} cannot be read ({error})") from error
     if not found:

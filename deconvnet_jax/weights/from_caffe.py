@@ -246,7 +246,7 @@ def _flax_array(blob: np.ndarray, shape: tuple[int, ...], deconvolution: bool, w
     if blob.shape != expected:
         raise CaffemodelError(f"{what} has the shape {blob.shape}, expected {expected}")
     if not np.isfinite(blob).all():
-        raise CaffemodelError(f"{what} has values that are no finite numbers; the file is damaged: fetch it again")
+        raise CaffemodelError(f"{what} has values that are no finite numbers; the file is damaged: download it again")
     if len(shape) == 4:
         blob = blob.transpose(2, 3, 0, 1)[::-1, ::-1] if deconvolution else blob.transpose(2, 3, 1, 0)
     return jnp.asarray(np.ascontiguousarray(blob, np.float32))

@@ -49,7 +49,7 @@ def _opened(path: Path, stream: BinaryIO | None = None) -> Iterator["h5py.File"]
         with h5py.File(stream or path, "r") as file:
             yield file
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError) as error:  # h5py's
-        raise InputError(f"{path} is not a complete HDF5 file ({one_line(error)}); fetch it again") from error
+        raise InputError(f"{path} is not a complete HDF5 file ({one_line(error)}); download it again") from error
 
 
 def _group(root: "h5py.Group", name: str) -> "h5py.Group | None":
@@ -74,7 +74,7 @@ def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarra
         claimed += item.nbytes
         check_size(name, claimed, file_size)
         if not _has_all_values(item):
-            raise ValueError(f"{name} announces {item.nbytes:,} bytes and lacks some of them")
+            raise ValueError(f"{name} claims {item.nbytes:,} bytes and lacks some of them")
         if item.dtype.kind in "fiub":
             yield name, item[...]
 

@@ -94,7 +94,7 @@ def load_torch_file(path: str | Path) -> dict[str, np.ndarray]:
             return _read_legacy(stream, path.stat().st_size)
     except Exception as error:  # of zipfile, pickle and NumPy, which have one for each kind of damage
         raise InputError(
-            f"{path} cannot be read as a state dict of torch.save ({one_line(error)}); fetch it again, or write it "
+            f"{path} cannot be read as a state dict of torch.save ({one_line(error)}); download it again, or write it "
             "with torch.save(model.state_dict(), FILE)"
         ) from error
 

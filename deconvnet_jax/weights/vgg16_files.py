@@ -144,8 +144,8 @@ def _check_layer(name: str, parts: dict[str, np.ndarray], channels: int | None, 
             )
         if not np.isfinite(values).all():
             raise InputError(
-                f"the {part} of {name} in {path} has values that are no finite numbers; fetch it again (torchvision's "
-                "VGG16_Weights.IMAGENET1K_V1, not IMAGENET1K_FEATURES)"
+                f"the {part} of {name} in {path} has values that are no finite numbers; download it again "
+                "(torchvision's VGG16_Weights.IMAGENET1K_V1, not IMAGENET1K_FEATURES)"
             )
 
 
@@ -157,7 +157,7 @@ def _read_keras(path: Path) -> dict[str, np.ndarray]:
             check_size(info.filename, info.file_size, path.stat().st_size)
             content = archive.read(info)
     except (OSError, ValueError, EOFError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is not a complete .keras file ({one_line(error)}); fetch it again") from error
+        raise InputError(f"{path} is not a complete .keras file ({one_line(error)}); download it again") from error
     return read_hdf5(path, io.BytesIO(content))
 
 
@@ -171,6 +171,6 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         arrays = load_file(path)
     except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
         raise InputError(
-            f"{path} is not a complete .safetensors file of floats ({one_line(error)}); fetch it again"
+            f"{path} is not a complete .safetensors file of floats ({one_line(error)}); download it again"
         ) from error
     return {name: a.astype(np.float32) if a.dtype == jnp.dtype("bfloat16") else a for name, a in arrays.items()}

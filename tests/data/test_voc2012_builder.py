@@ -281,7 +281,7 @@ SMALL = np.zeros((30, 30), np.uint8)
         ),
         (drop("sbd", f"{SBD_ROOT}/train.txt"), "has no benchmark_RELEASE/dataset/train.txt, expected the whole of SBD"),
         (drop("sbd", f"{SBD_ROOT}/cls/{EXTRA[0]}.mat"), f"has no {SBD_ROOT}/cls/{EXTRA[0]}.mat, expected the whole"),
-        (put("sbd", f"{SBD_ROOT}/inst/{EXTRA[1]}.mat", b"MATLAB"), f"{EXTRA[1]}.mat is no MATLAB file with GTinst"),
+        (put("sbd", f"{SBD_ROOT}/inst/{EXTRA[1]}.mat", b"MATLAB"), f"{EXTRA[1]}.mat is not a MATLAB file with GTinst"),
         (put("sbd", f"{SBD_ROOT}/cls/{EXTRA[1]}.mat", class_mat(SMALL)), "is 30x30; get SBD again"),
         (put("sbd", f"{SBD_ROOT}/cls/{EXTRA[1]}.mat", class_mat(SMALL[None])), "expected uint8 [H, W]"),
     ],
@@ -379,10 +379,10 @@ NO_MASK = r"GTcls is not usable \("
 @pytest.mark.parametrize(
     ("label", "instance", "message"),
     [
-        (b"no MATLAB file at all", EMPTY, "is no MATLAB file with GTcls"),
-        (b"", EMPTY, "is no MATLAB file with GTcls"),
-        (class_mat(GOOD)[:150], EMPTY, "is no MATLAB file with GTcls"),
-        (sbd_mat("GTinst", Segmentation=GOOD), EMPTY, r"is no MATLAB file with GTcls \(it has GTinst\)"),
+        (b"no MATLAB file at all", EMPTY, "is not a MATLAB file with GTcls"),
+        (b"", EMPTY, "is not a MATLAB file with GTcls"),
+        (class_mat(GOOD)[:150], EMPTY, "is not a MATLAB file with GTcls"),
+        (sbd_mat("GTinst", Segmentation=GOOD), EMPTY, r"is not a MATLAB file with GTcls \(it has GTinst\)"),
         (sbd_mat("GTcls", Boundaries=GOOD), EMPTY, NO_MASK),
         (
             class_mat(np.zeros((6, 8, 3), np.uint8)),

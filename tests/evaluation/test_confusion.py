@@ -70,7 +70,7 @@ def test_bad_input(labels, predictions, message):
 def test_many_classes(rng):
     labels, predictions = rng.integers(0, 459, (2, 50, 40)).astype(np.uint16)
     labels[0] = 65535
-    with pytest.raises(InputError, match="ignore_label=255 is the id of a class when there are 459"):
+    with pytest.raises(InputError, match="ignore_label=255 is also the id of a class, because there are 459"):
         confusion_matrix(labels, predictions, 459)
     matrix = confusion_matrix(labels, predictions, 459, ignore_label=65535)
     assert matrix.sum() == 49 * 40

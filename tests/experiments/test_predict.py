@@ -84,8 +84,8 @@ def test_any_color_mode(tmp_path):
 @pytest.mark.parametrize(
     ("name", "array", "message"),
     [
-        ("deep.png", np.full((10, 10), 40_000, np.uint16), "more than 8 bits a channel"),
-        ("float.tif", np.zeros((10, 10), np.float32), "more than 8 bits a channel"),
+        ("deep.png", np.full((10, 10), 40_000, np.uint16), "more than 8 bits per channel"),
+        ("float.tif", np.zeros((10, 10), np.float32), "more than 8 bits per channel"),
     ],
 )
 def test_deep_images_are_refused(tmp_path, name, array, message):
@@ -98,7 +98,7 @@ def test_gigantic_image_is_refused(tmp_path, monkeypatch):
     path = write_image(tmp_path / "large.png", (300, 200))
     with pytest.raises(
         InputError,
-        match=r"has too many pixels \(300x200\); 50,000 are allowed: reduce it to 50,000, or allow more: --max_pixels",
+        match=r"has too many pixels \(300x200\); 50,000 are allowed: reduce it, or raise --max_pixels",
     ):
         read_photograph(path, 50_000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000)  # Pillow's own limit: half of what it refuses

@@ -499,7 +499,7 @@ def test_a_file_where_a_checkpoint_is_expected(tmp_path, rng):
     ):
         Segmenter.from_checkpoint(path)
     path.write_text("<html>")
-    with pytest.raises(InputError, match=r"is a web page .*; expected the folder of a checkpoint: fetch it again"):
+    with pytest.raises(InputError, match=r"is a web page .*; expected the folder of a checkpoint: download it again"):
         Segmenter.from_checkpoint(path)
 
 

@@ -79,7 +79,7 @@ def test_files(tmp_path, rng):
     np.savez(tmp_path / "pickle.npz", a=np.array([{}]))
     for name, message in (
         ("none.npz", r"no file .*none\.npz; correct the name"),
-        ("cut.npz", "edge network .* is an incomplete zip file .*: fetch it again"),
+        ("cut.npz", "edge network .* is an incomplete zip file .*: download it again"),
         ("text.npz", "edge network .* is a text file; expected an .npz file of experiments.train_edges"),
         ("pickle.npz", "is not a complete .npz file .Object arrays cannot be loaded"),
         ("other.npz", "is not an edge network of this version"),

@@ -142,7 +142,7 @@ def test_unusable_folders(annotated, tmp_path):
         read_bsds500(official, "val")
     truth = official / "groundTruth/train/8049.mat"
     truth.write_bytes(b"MATLAB 5.0")
-    with pytest.raises(InputError, match=r"8049\.mat is no MATLAB file with groundTruth .*; download it again"):
+    with pytest.raises(InputError, match=r"8049\.mat is not a MATLAB file with groundTruth .*; download it again"):
         read_bsds500(official, "train")
     scipy.io.savemat(truth, {"groundTruth": np.zeros((1, 3))})
     with pytest.raises(InputError, match=r"8049\.mat is no ground truth of BSDS500"):

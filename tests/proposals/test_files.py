@@ -74,7 +74,7 @@ def test_unusable_files_of_the_original(tmp_path):
     with pytest.raises(InputError, match=r"no file .*a\.mat with the proposals of that image"):
         read_proposals(tmp_path, ["a"], [(10, 10)])
     for content, message in (
-        ({"boxes": np.ones((1, 4))}, r"is no MATLAB file with boxes_padded \(it has boxes\)"),
+        ({"boxes": np.ones((1, 4))}, r"is not a MATLAB file with boxes_padded \(it has boxes\)"),
         ({"boxes_padded": np.ones((4, 5))}, r"boxes_padded is float64 \[4, 5\]; expected numbers \[n, 4\]"),
         ({"boxes_padded": np.array([[15, 15, 20, 20], [15, 15, 9, 20]])}, r"box 1 is .*; expected x0 < x1"),
     ):
@@ -82,7 +82,7 @@ def test_unusable_files_of_the_original(tmp_path):
         with pytest.raises(InputError, match=message):
             read_proposals(tmp_path, ["a"], [(10, 10)])
     (tmp_path / "a.mat").write_bytes(b"MATLAB")
-    with pytest.raises(InputError, match=r"is no MATLAB file with boxes_padded"):
+    with pytest.raises(InputError, match=r"is not a MATLAB file with boxes_padded"):
         read_proposals(tmp_path, ["a"], [(10, 10)])
 
 

@@ -101,7 +101,7 @@ def test_shapes_must_fit():
 
 def test_many_classes(rng):
     logits, labels = rng.normal(size=(1, 4, 4, 300)).astype(np.float32), np.full((1, 4, 4), 255)
-    with pytest.raises(InputError, match="ignore_label=255 is the id of a class when there are 300"):
+    with pytest.raises(InputError, match="ignore_label=255 is also the id of a class, because there are 300"):
         segmentation_loss(logits, labels)
     wanted = -log_softmax(logits, axis=-1)[..., 255].mean()
     assert float(segmentation_loss(logits, labels, ignore_label=65535)) == pytest.approx(wanted, rel=1e-5)

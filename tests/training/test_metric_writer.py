@@ -107,7 +107,9 @@ def test_a_full_disk_is_one_line(tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
     try:
-        with pytest.raises(InputError, match=r"metrics\.jsonl could not be written \(File too large\); make room"):
+        with pytest.raises(
+            InputError, match=r"metrics\.jsonl could not be written \(File too large\); free disk space"
+        ):
             writer.write_scalars(1, {f"name{i}": 1.0 for i in range(20)})
         writer.close()
     finally:

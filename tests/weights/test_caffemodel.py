@@ -129,7 +129,9 @@ def test_hdf5_of_caffe(tmp_path, rng):
     assert {layer.name for layer in read_layers(path, with_blobs=False)} == {name for name, _, _ in layers}
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(CaffemodelError, match=r"is an incomplete HDF5 file; expected a \.caffemodel: fetch it again"):
+    with pytest.raises(
+        CaffemodelError, match=r"is an incomplete HDF5 file; expected a \.caffemodel: download it again"
+    ):
         load_caffemodel(path)
 
 
@@ -156,11 +158,11 @@ BLOB = field(5, b"\0\0\0\0")
         (b'name: "VGG"\nlayers { }', r"is a Caffe \.prototxt, the description of a network"),
         (field(1, b"\x80 a name alone"), "holds no layers"),
         (field(2, field(1, b"")), "used before 2014; run Caffe's upgrade_net_proto_binary"),
-        (field(2, b"\x22\x05con"), "5 bytes announced where 3 are left"),
-        (b"\x12" + varint(2**62) + b"abc", "4,611,686,018,427,387,904 bytes announced where 3 are left"),
+        (field(2, b"\x22\x05con"), "5 bytes where only 3 are left"),
+        (b"\x12" + varint(2**62) + b"abc", "4,611,686,018,427,387,904 bytes where only 3 are left"),
         (b"\x12" + b"\xff" * 11, "a number of more than 10 bytes"),
         (b"\x13\x13\x13\x13", "field 2 of wire type 3, which Caffe never writes"),
-        (b"\x12\x80", "an unfinished number"),
+        (b"\x12\x80", "an incomplete number"),
         (b"\x10\x01", "wire type 0 where Caffe writes 2"),
         (field(2, field(4, b"\xff\xfe")), "a name that is no text"),
         (field(2, field(4, b"a" * 2000)), "a name of 2,000 bytes"),
@@ -187,7 +189,7 @@ def test_one_clear_line(tmp_path, content, message):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(CaffemodelError, match=r"no file .*; correct the name"):
         load_caffemodel(tmp_path / "none.caffemodel")
-    with pytest.raises(CaffemodelError, match=r"is a folder; expected a \.caffemodel: name the file in it"):
+    with pytest.raises(CaffemodelError, match=r"is a folder; expected a \.caffemodel: give the file inside"):
         load_caffemodel(tmp_path)
 
 

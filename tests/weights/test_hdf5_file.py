@@ -54,7 +54,7 @@ def test_shapes_without_values(tmp_path, options):
     try:
         for side, message in (
             (2**12, "67,108,864 bytes and lacks some of them"),
-            (2**16, "announces 17,179,869,184 bytes, but the file has"),
+            (2**16, "claims 17,179,869,184 bytes, but the file has"),
         ):
             with h5py.File(tmp_path / "a.h5", "w") as file:
                 file.create_dataset("data/fc6/0", (side, side), "f4", **options)
@@ -76,7 +76,7 @@ def test_an_array_that_is_stored_in_part(tmp_path, rng, compression):
         if rows == 7:
             np.testing.assert_array_equal(read_hdf5(tmp_path / "a.h5")["a"], values)
         else:
-            assert "a announces 280 bytes and lacks some of them" in refusal(tmp_path / "a.h5")
+            assert "a claims 280 bytes and lacks some of them" in refusal(tmp_path / "a.h5")
 
 
 def test_many_arrays_that_are_compressed_zeros(tmp_path):
@@ -85,7 +85,7 @@ def test_many_arrays_that_are_compressed_zeros(tmp_path):
             file.create_dataset(
                 f"a/{i}", data=np.zeros((1000, 2500), np.float32), compression="gzip", compression_opts=9
             )
-    assert "a/6 announces 70,000,000 bytes, but the file has" in refusal(tmp_path / "a.h5")
+    assert "a/6 claims 70,000,000 bytes, but the file has" in refusal(tmp_path / "a.h5")
 
 
 def test_arrays_in_other_files(tmp_path):

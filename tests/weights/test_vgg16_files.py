@@ -150,7 +150,7 @@ def test_hdf5_that_does_not_fit(h5py, tmp_path, rng, monkeypatch):
     assert "has no 'block2_conv2/kernel'" in refusal(path)
     with h5py.File(path, "w") as file:
         file.create_dataset("block1_conv1/W", (2**20, 2**12), "f4", chunks=(1024, 1024))
-    assert "announces 17,179,869,184 bytes" in refusal(path)
+    assert "claims 17,179,869,184 bytes" in refusal(path)
     with h5py.File(path, "w") as file:
         file["block1_conv1"] = np.zeros(3)
     assert "has other layers (none with weights); expected plain VGG-16" in refusal(path)

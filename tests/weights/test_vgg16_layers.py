@@ -134,7 +134,7 @@ def test_keras_archives(tmp_path, layers, compression):
         read_vgg16(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("model.weights.h5", bytes(100_000_000))
-    with pytest.raises(InputError, match=r"model\.weights\.h5 announces 100,000,000 bytes, but the file has"):
+    with pytest.raises(InputError, match=r"model\.weights\.h5 claims 100,000,000 bytes, but the file has"):
         read_vgg16(path)
 
 

@@ -95,7 +95,10 @@ def test_a_flag_that_is_a_path(own_flags, monkeypatch, tmp_path):
     ("given", "message"),
     [
         ("--output=", "error: --output is empty; name a file or folder"),
-        ("--output=gs://bucket/a", "error: --output=gs://bucket/a is an address; a path on a local or mounted disk"),
+        (
+            "--output=gs://bucket/a",
+            "error: --output=gs://bucket/a is an address; expected a path on a local or mounted disk",
+        ),
         ("--output=~nobody_here/a", "error: --output=~nobody_here/a: the home folder is unknown"),
     ],
 )

@@ -95,7 +95,7 @@ def test_numbers_are_never_nan_negative_or_huge(key):
         ("optimizer.drops", (9, 3), "in ascending order"),
         ("optimizer.rates", (("conv", -1.0),), "config.optimizer.rates="),
         ("optimizer.freeze", ("",), "config.optimizer.freeze=('',)"),
-        ("data.windows", ("proposal", "proposal"), "none twice"),
+        ("data.windows", ("proposal", "proposal"), "without duplicates"),
         ("data.windows", ("objects",), "each one of instance, proposal, image"),
         ("data.zoom", (2.0, 1.0), "config.data.zoom=(2.0, 1.0): expected a pair of"),
         ("data.zoom", (1.0,), "config.data.zoom=(1.0,)"),
