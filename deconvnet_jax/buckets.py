@@ -49,7 +49,13 @@ class Address(PosixGPath):
             yield from super().iterdir()
 
     def mkdir(self, mode: int | None = None, parents: bool = False, exist_ok: bool = False) -> None:
-        """Does nothing: a folder exists as soon as an object in it does."""
+        """Does nothing: a folder exists as soon as an object in it does.
+
+        Args:
+          mode: ignored, like `parents` and `exist_ok`.
+          parents: ignored.
+          exist_ok: ignored.
+        """
 
     def rename(self, target: "Address") -> "Address":  # pyright: ignore[reportIncompatibleMethodOverride]
         """Moves the object, or every object below the address, one after the other.

@@ -261,6 +261,9 @@ def locked(folder: Path, name: str) -> Iterator[None]:
       folder: the folder to lock.
       name: how error messages name the folder, e.g. "--workdir=runs/voc".
 
+    Yields:
+      None; the folder is locked until the block ends.
+
     Raises:
       InputError: if another process still holds the lock after a few seconds, or the folder cannot be made.
     """

@@ -97,7 +97,7 @@ class LocalPath:
     """Paths of files or folders, as text or `os.PathLike`; `files.user_path` checks the path itself.
 
     Attributes:
-      names: values with a meaning of their own instead of a path, such as "" for no file.
+      names: values that are not paths and have another meaning, such as "" for no file.
       in_bucket: allow gs://BUCKET/NAME too.
     """
 

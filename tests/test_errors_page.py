@@ -585,7 +585,7 @@ def _(tmp_path, **_):
     return said(load_caffemodel, tmp_path / "stage_2_iter_20000.solverstate")
 
 
-@shows("warning: VGG-16 weights: the first layer in ... is of no published network and is taken to see ...")
+@shows("warning: VGG-16 weights: the first layer in ... is of no published network and is assumed to expect ...")
 def _(tmp_path, rng, **_):
     layers, before = {}, 3
     for i, name in enumerate(TORCH_NAMES.values()):

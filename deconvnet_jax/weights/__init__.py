@@ -1,4 +1,4 @@
-"""Weights into Flax variables: from caffemodels, VGG-16 in several forms, and the project's own checkpoints."""
+"""Loads weights into Flax variables from caffemodels, VGG-16 files and the project's own checkpoints."""
 
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
 from deconvnet_jax.weights.checkpoint import (

@@ -1,6 +1,7 @@
-"""Networks in Orbax checkpoints: a program that predicts reads the variables and the run's description, verified.
+"""Loads networks from checkpoints for prediction and fine-tuning, and saves imported networks.
 
-Training writes more into them and reads it back: `training.checkpoints`.
+The variables and the run's description are verified while they are read. `training.checkpoints` writes and reads the
+whole training state.
 """
 
 import contextlib
@@ -28,36 +29,49 @@ from deconvnet_jax.weights.checkpoint_folder import (
 )
 from deconvnet_jax.weights.integrity import integrity_record
 
-_LARGEST_INPUT = 4096  # pixels a side; tables of bilinear weights grow with it while a network is traced
-_STATISTICS = (None, "folded", "unknown")  # what "batch_statistics" of a description may be
+# Largest input side in pixels that a description may ask for. Tables of bilinear weights grow with it during tracing.
+_LARGEST_INPUT = 4096
+_STATISTICS = (None, "folded", "unknown")  # allowed values of "batch_statistics" in a description
 
 
 def has_checkpoint(directory: str | Path) -> bool:
-    """Returns whether a folder holds a finished step."""
+    """Returns whether a folder of checkpoints holds a completely written step."""
     return bool(finished_steps(as_path(directory)))
 
 
 def check_vacant(directory: str | Path) -> None:
-    """Raises InputError if a folder holds a checkpoint, or a training run's folder of checkpoints."""
+    """Raises InputError if a folder holds checkpoints, or a folder `checkpoints` that does."""
     if any(has_checkpoint(folder) for folder in (as_path(directory), as_path(directory) / "checkpoints")):
-        raise InputError(f"{directory} holds a checkpoint already; name another folder, or delete it")
+        raise InputError(f"{directory} already holds a checkpoint; name another folder, or delete this one")
 
 
 def save_network(directory: str | Path, net: Network, variables: Variables, info: dict[str, Any]) -> None:
-    """Writes a network that was not trained here as step 0 of a new folder of checkpoints, and waits for it.
+    """Saves a network as step 0 of a new folder of checkpoints, and waits until it is written.
+
+    Use it for networks from elsewhere, for example from a caffemodel. `load_checkpoint` reads the result.
 
     Args:
-      directory: where; may exist but must hold no checkpoint.
-      net: the module; its description becomes the section "model" of the config.
-      variables: of the network.
-      info: as for `training.save_checkpoint`; of "config" only other sections than "model" are used.
+      directory: the folder to write; it may exist but must hold no checkpoint.
+      net: the module; its fields become the section "model" of the stored config.
+      variables: {"params", "batch_stats"} of the network.
+      info: the description: "class_names", one text per class; optionally "batch_statistics", "folded" or "unknown"
+        (see `network_from_caffe`), and "config" with sections other than "model", which is replaced.
 
     Raises:
-      InputError: if the folder holds a checkpoint already, is that of a training run, or cannot be written.
+      InputError: if the folder already holds a checkpoint or cannot be written.
+
+    Example:
+      >>> from deconvnet_jax import DeconvNet
+      >>> from deconvnet_jax.training import init_variables
+      >>> from deconvnet_jax.weights import load_checkpoint, save_network
+      >>> net = DeconvNet(num_classes=2, width=1 / 64, fc_features=4, fc_window=1)
+      >>> save_network("saved", net, init_variables(net, seed=0), {"class_names": ["background", "leaf"]})
+      >>> load_checkpoint("saved")[0] == net
+      True
     """
     check_vacant(directory)
     info = {**info, "config": {**info.get("config", {}), "model": config_from_network(net)}}
-    variables = jax.device_get(variables)  # with several processes, Orbax takes arrays of one device for an error
+    variables = jax.device_get(variables)  # In a program of several processes, Orbax refuses arrays on one device.
     with open_checkpoints(directory) as manager:
         args = ocp.args.Composite(
             variables=ocp.args.StandardSave(variables),
@@ -69,38 +83,45 @@ def save_network(directory: str | Path, net: Network, variables: Variables, info
 
 
 def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network, Variables, dict[str, Any]]:
-    """Returns the network of a training run, for prediction.
+    """Loads the network of a training run or an imported network, for prediction.
 
     Args:
-      path: the run's `checkpoints` folder, or the run's folder.
-      step: which step; by default the one with the best evaluation, or the newest if none was evaluated.
+      path: the run's folder, or its folder `checkpoints`; may be gs://BUCKET/NAME.
+      step: the step to load. None for the step with the best `mean_iou`, or the newest one if none was evaluated.
 
     Returns:
-      The module, its variables, and the run's description: "config" (dict), "class_names" (list), "step" (int), and
-      for imported networks "batch_statistics": "folded" if they are part of scale and shift, or "unknown" if they must
-      be re-estimated before the network predicts.
+      The module; its variables, arrays on this process's first device; and the description of the run: "config"
+      (dictionary), "class_names" (list of texts) and "step" (int). Imported networks also have "batch_statistics":
+      "folded" if they are part of scale and shift, or "unknown" if they must be re-estimated before prediction.
 
     Raises:
-      InputError: if there is no checkpoint or no such step, the folder is no checkpoint of ours, or a file is damaged.
+      InputError: if there is no checkpoint or no such step, the folder is no checkpoint of this project, or a file is
+        damaged.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> from deconvnet_jax import load_checkpoint
       >>> net, variables, info = load_checkpoint("runs/demo")
       >>> info["class_names"]
       ['background', 'disc', 'square']
+      >>> images = jnp.zeros((1, 64, 64, 3))  # [N, H, W, 3], BGR minus the mean: see `normalize_images`
+      >>> net.apply(variables, images).shape
+      (1, 64, 64, 3)
     """
     directory = _checkpoint_directory(user_path(path, "the checkpoint's folder", in_bucket=True))
     step = _choose_step(directory, step)
     folder = directory / str(step)
     if not (folder / "info").exists():
-        raise InputError(f"{folder} is not a checkpoint of this project (it has no item 'info')")
+        raise InputError(f"{folder} is not a checkpoint of this project (it has no 'info'); give another folder")
     with _read_or_damaged(folder, "description"):
         stored = StoredStep(folder)
         info = stored.json("info")
     try:
         net, shapes = _described_network(info)
-    except Exception as error:  # whatever Flax and JAX make of nonsense
-        raise InputError(f"{folder} is not a checkpoint of this project ({one_line(error)})") from error
+    except Exception as error:  # Flax and JAX raise many types of exceptions for a nonsensical description.
+        raise InputError(
+            f"{folder} is not a checkpoint of this project ({one_line(error)}); give another folder"
+        ) from error
     with _read_or_damaged(folder, "variables"):
         variables = stored.arrays("variables", shapes)
     return net, variables, {**info, "step": step}
@@ -108,36 +129,49 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
 
 @contextlib.contextmanager
 def _read_or_damaged(folder: Path, what: str) -> Iterator[None]:
-    """Turns whatever Orbax, TensorStore and JSON make of damaged files into an InputError of one line."""
+    """Turns exceptions that the block raises for damaged files into an InputError.
+
+    Args:
+      folder: the folder of the step.
+      what: what is read, for the error message.
+    """
     try:
         yield
     except Exception as error:
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
-            raise  # the files are good, the device's memory does not suffice
+            raise  # The files are intact; the device has too little memory.
         raise InputError(
             f"the {what} in {folder} cannot be read ({one_line(error)}); "
-            "the files are damaged or were written by another version: use another step"
+            "the files are damaged or of another version: use another step"
         ) from error
 
 
 def newest_description(directory: str | Path) -> dict[str, Any] | None:
-    """Returns the description in the newest step of which it can be read; None without any."""
+    """Returns the description in the newest step whose description can be read.
+
+    Args:
+      directory: a folder of checkpoints.
+
+    Returns:
+      The description as `load_checkpoint` returns it, without "step"; None if no step has a readable one.
+    """
     directory = as_path(directory)
     for step in reversed(finished_steps(directory)):
         try:
             info = StoredStep(directory / str(step)).json("info")
             if isinstance(info["config"], dict):
                 return info
-        except Exception:  # whatever Orbax and JSON make of damage; `training.restore_newest` tells of it
+        except Exception:  # Damage raises many types of exceptions; `training.restore_newest` reports it.
             continue
     return None
 
 
 def _described_network(info: Any) -> tuple[Network, Variables]:
-    """Returns the network of a description and the shapes of its variables; takes no memory for them.
+    """Returns the network of a description, and the shapes of its variables without allocating them.
 
     Raises:
-      Exception: whatever nonsense leads to; ValueError unless what is read later is there.
+      ValueError: if an entry that is read later is missing or has the wrong type.
+      Exception: of many types, if the section "model" makes no network.
     """
     if not isinstance(info, dict) or not isinstance(info.get("config"), dict):
         raise ValueError("its description has no config")
@@ -154,7 +188,7 @@ def _described_network(info: Any) -> tuple[Network, Variables]:
     if info.get("batch_statistics") not in _STATISTICS:
         raise ValueError(f"batch_statistics is {info['batch_statistics']!r}")
     if net.min_input_size > _LARGEST_INPUT:
-        raise ValueError(f"the network takes images from {net.min_input_size} pixels a side")
+        raise ValueError(f"the network's smallest image has {net.min_input_size} pixels per side")
     images = jax.ShapeDtypeStruct((1, net.min_input_size, net.min_input_size, 3), "float32")
     return net, jax.eval_shape(net.init, jax.random.key(0), images)
 
@@ -166,46 +200,59 @@ def init_from_checkpoint(
     class_names: Sequence[str],
     step: int | None = None,
 ) -> tuple[Variables, bool]:
-    """Initial variables for a training that goes on from another one's network.
+    """Returns initial variables for training that starts from the network of a checkpoint.
+
+    All layers are taken from the checkpoint. Score layers are taken only if the classes are the same.
 
     Args:
-      path, step: as for `load_checkpoint`.
-      net: the network to be trained.
-      variables: of it, as initialised.
-      class_names: of the data to be trained on.
+      path: the checkpoint's folder, as for `load_checkpoint`.
+      net: the network to train.
+      variables: the initialised variables of `net`; they are not changed.
+      class_names: the classes of the training data, in the order of their ids.
+      step: the step to load, as for `load_checkpoint`.
 
     Returns:
-      New variables, and whether the score layers are the checkpoint's too: with other classes they stay as initialised.
+      New variables, and whether the score layers were taken. False means that the classes differ and the score layers
+      are those of `variables`.
 
     Raises:
-      InputError: if the checkpoint cannot be read, is of another network, or cannot be trained on because its batch
-        normalisation is folded.
+      InputError: if the checkpoint cannot be read, its network has another kind or other shapes, or its batch
+        normalisation is folded, so that it cannot be trained.
+
+    Example:
+      >>> from deconvnet_jax import DeconvNet
+      >>> from deconvnet_jax.training import init_variables
+      >>> from deconvnet_jax.weights import init_from_checkpoint, load_checkpoint
+      >>> net = load_checkpoint("runs/demo")[0].clone(num_classes=2)
+      >>> start, same_classes = init_from_checkpoint(
+      ...     "runs/demo", net, init_variables(net, seed=0), class_names=["background", "leaf"]
+      ... )
+      >>> same_classes
+      False
     """
     loaded_net, loaded, info = load_checkpoint(path, step)
     if type(loaded_net) is not type(net):
         raise InputError(
-            f"--config.init_from={path} holds a network of the kind {type(loaded_net).__name__}, the config trains a "
-            f"{type(net).__name__}; give a checkpoint of that kind"
+            f"--config.init_from={path} holds a network of the kind {type(loaded_net).__name__}, but the config trains "
+            f"a {type(net).__name__}; give a checkpoint of that kind"
         )
     if info.get("batch_statistics") == "folded":
         raise InputError(
-            f"{path} is for inference only: its batch normalisation is folded; start from the result of a training "
-            "(of the authors' files stage_2_train_result.caffemodel)"
+            f"{path} is for inference only: its batch normalisation is folded; start from a trained network "
+            "(the authors' stage_2_train_result.caffemodel)"
         )
     if set(loaded) != set(variables):
         has = "batch_stats" in loaded
         which = (
-            "with batch normalisation, the config's is without"
+            "with batch normalisation, but the config's network has none"
             if has
-            else "without batch normalisation, the config's is with it"
+            else "without batch normalisation, but the config's network has it"
         )
-        raise InputError(
-            f"--config.init_from={path} holds a network {which}; give --config.model.batch_norm={has} to go on from it"
-        )
+        raise InputError(f"--config.init_from={path} holds a network {which}; give --config.model.batch_norm={has}")
     if isinstance(net, DeconvNet) and loaded_net.bn_epsilon != net.bn_epsilon:
         raise InputError(
-            f"--config.init_from={path} has bn_epsilon {loaded_net.bn_epsilon}, the config {net.bn_epsilon}; give "
-            f"--config.model.bn_epsilon={loaded_net.bn_epsilon}"
+            f"--config.init_from={path} has bn_epsilon {loaded_net.bn_epsilon}, but the config has {net.bn_epsilon}; "
+            f"give --config.model.bn_epsilon={loaded_net.bn_epsilon}"
         )
     same_classes = list(info["class_names"]) == list(class_names)
     result = {}
@@ -218,25 +265,27 @@ def init_from_checkpoint(
 
 
 def _scores(layer: str) -> bool:
-    """Whether a layer has one channel a class: seg-score-voc; score-fr, score2, ..., upsample of FCN-8s."""
+    """Returns whether a layer has one channel per class, such as seg-score-voc, or score-fr and upsample of FCN-8s."""
     return "score" in layer or layer == "upsample"
 
 
 def _fitting(
     loaded: Variables, collection: str, name: str, layer: dict[str, Array], path: str | Path
 ) -> dict[str, Array]:
+    """Returns a layer of the checkpoint; raises InputError unless it has the shapes of `layer`."""
     theirs = loaded[collection].get(name, {})
     for part, leaf in layer.items():
         found = theirs[part].shape if part in theirs else None
         if found != leaf.shape:
             raise InputError(
-                f"--config.init_from={path}: {part} of layer '{name}' has the shape {found}, the config's network "
-                f"needs {leaf.shape}; give the config.model.* of that checkpoint"
+                f"--config.init_from={path}: {part} of layer '{name}' has the shape {found}, but the config's network "
+                f"needs {leaf.shape}; give the --config.model.* of that checkpoint"
             )
     return theirs
 
 
 def _checkpoint_directory(path: Path) -> Path:
+    """Returns the folder of checkpoints that a user means by the folder of a run or by this folder itself."""
     for directory in (path / "checkpoints", path):
         if has_checkpoint(directory):
             return directory
@@ -248,10 +297,11 @@ def _checkpoint_directory(path: Path) -> Path:
 
 
 def _choose_step(directory: Path, step: int | None) -> int:
+    """Returns the given step, or the one with the best score; of equal or missing scores the newest."""
     steps = finished_steps(directory)
     if step is not None:
         if step not in steps:
-            raise InputError(f"no step {step} in {directory}; there are {', '.join(map(str, steps))}")
+            raise InputError(f"no step {step} in {directory}; expected one of {', '.join(map(str, steps))}")
         return step
     scores = {each: (read_metrics(directory / str(each)) or {}).get(BEST_METRIC, -1.0) for each in steps}
     return max(steps, key=lambda each: (scores[each], each))

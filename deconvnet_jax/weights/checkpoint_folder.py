@@ -1,4 +1,4 @@
-"""Folders of checkpoints as Orbax writes them, and one step in them, read item by item and verified."""
+"""Writes folders of checkpoints with Orbax, and reads one step of such a folder with verification."""
 
 import contextlib
 import functools
@@ -29,22 +29,28 @@ if TYPE_CHECKING:
 Tree = TypeVar("Tree")
 
 BEST_METRIC = "mean_iou"
-RECORD = "integrity"  # the item with the integrity record
-_TENSORSTORE = ("tensorstore/", "OCDBT", "os_error_code=")  # in what it says of errors
-_WRITTEN_LAST = "commit_success.txt"
-_METRICS = "metrics"  # folder in a step, and the file in it
-_MISREAD = set("[]\\")  # Orbax looks for its files by patterns, TensorStore takes a backslash for a slash
+RECORD = "integrity"  # name of the item with the integrity record
+_TENSORSTORE = ("tensorstore/", "OCDBT", "os_error_code=")  # texts by which an error of TensorStore is recognised
+_WRITTEN_LAST = "commit_success.txt"  # the last object that Orbax writes for a step in a bucket
+_METRICS = "metrics"  # name of the folder with a step's scores, and of the file inside
+_MISREAD = set("[]\\")  # Orbax takes brackets for patterns; TensorStore takes a backslash for a slash.
 
 
 class Checkpoints(ocp.CheckpointManager):
-    """Orbax's manager of a folder that is written to; scores of steps are read and written by this project.
+    """Orbax's manager of a folder of checkpoints, with this project's own files for the scores of steps.
 
     Attributes:
-      folder: the folder as the user knows it, absolute.
-      checked: the newest step whose arrays are known to be there.
+      folder: absolute path of the folder, as the user gave it.
+      checked: the newest step whose arrays are known to be complete; None if there is no step.
     """
 
     def __init__(self, folder: Path, path: "epath.Path"):
+        """Opens an existing folder.
+
+        Args:
+          folder: absolute path of the folder, for error messages and for reading scores.
+          path: the same folder under a name that Orbax can read.
+        """
         self.folder = folder
         self.checked = max(finished_steps(folder), default=None)
         best = preservation_policy.BestN(
@@ -53,21 +59,26 @@ class Checkpoints(ocp.CheckpointManager):
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(2), best]),
             best_fn=lambda metrics: metrics[BEST_METRIC],
-            cleanup_tmp_directories=True,  # what a killed run was writing
+            cleanup_tmp_directories=True,  # removes the unfinished step of a killed run
         )
         super().__init__(path, options=options)
 
     def metrics(self, step: int) -> dict[str, float] | None:
-        """Returns the scores of a step; None without any, or if they are damaged."""
+        """Returns the scores of a step; None if it has none, or if they are damaged, which prints a warning."""
         return read_metrics(self.folder / str(step))
 
 
 @contextlib.contextmanager
 def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
-    """Yields a manager that writes to `directory`, keeping the last two steps and the one with the best `mean_iou`.
+    """Yields a manager for writing checkpoints, and waits at the end of the block until all are written.
+
+    The manager keeps the last two steps and the step with the best `mean_iou`, and deletes the others.
+
+    Args:
+      directory: the folder of checkpoints, which is made if it does not exist.
 
     Raises:
-      InputError: if the folder cannot be written, or a step could not be.
+      InputError: if the folder or a step cannot be written.
     """
     folder = as_path(directory).absolute()
     _quiet()
@@ -78,34 +89,41 @@ def open_checkpoints(directory: str | Path) -> Iterator[Checkpoints]:
         try:
             yield manager
         except BaseException:
-            with contextlib.suppress(Exception):  # the first error is the cause
+            with contextlib.suppress(Exception):  # The error that is raised already is the cause of this one.
                 manager.close()
             raise
         writing(manager, manager.close)
 
 
 def writing(manager: Checkpoints, write: Callable[[], Any]) -> None:
-    """Calls a function that writes a step or waits for one.
+    """Calls a function that writes a step or waits for it, and turns its errors into one line.
+
+    Args:
+      manager: the manager that writes the step.
+      write: the function, called without arguments.
 
     Raises:
-      InputError: if the step could not be written.
+      InputError: if `write` raises an exception.
     """
     try:
         write()
-    except Exception as error:  # TensorStore reports a full disk as ValueError, others as what they like
+    except Exception as error:  # TensorStore reports a full disk as ValueError; Orbax raises other types.
         kept = finished_steps(manager.folder)
         raise InputError(
             f"a checkpoint could not be written to {manager.folder} ({_cause(error)}); "
-            f"{f'the one of step {max(kept)} is intact' if kept else 'there is no earlier one'}: "
-            "make room and give the same command again"
+            f"{f'the checkpoint of step {max(kept)} is intact' if kept else 'there is no earlier checkpoint'}: "
+            "free disk space and repeat the command"
         ) from error
 
 
 def finish_saving(manager: Checkpoints) -> None:
-    """Waits until the last step is on the disk, and looks whether its arrays are: no error is no proof of it.
+    """Waits until the last step is on the disk, and checks that its arrays exist.
+
+    The check is needed because Orbax can lose the arrays without an error. In a program of several processes, all must
+    call this function; the first one checks.
 
     Raises:
-      InputError: if it could not be written.
+      InputError: if the step could not be written.
     """
     writing(manager, manager.wait_until_finished)
     step = max(finished_steps(manager.folder), default=None)
@@ -114,25 +132,27 @@ def finish_saving(manager: Checkpoints) -> None:
     try:
         with _readable_path(manager.folder / str(step) / "variables") as path:
             _stored_shapes(path)
-    except Exception as error:  # whatever Orbax and TensorStore make of files that are not there
+    except Exception as error:  # Orbax and TensorStore raise many types of exceptions for missing files.
         raise InputError(
             f"the checkpoint of step {step} in {manager.folder} was written without its arrays ({one_line(error)}); "
-            "give a folder on another disk or with a plain name"
+            "use a folder on another disk, or whose name has only letters and digits"
         ) from error
     manager.checked = step
 
 
 def _cause(error: Exception) -> str:
+    """Returns why a checkpoint could not be written, for the error message."""
     said = str(error)
     if "No space left" in said or "RESOURCE_EXHAUSTED" in said:
         return "the disk is full"
-    return "the disk is full, or files may not be as large" if "File too large" in said else one_line(error)
+    return "the disk is full, or a limit on file sizes is reached" if "File too large" in said else one_line(error)
 
 
 def finished_steps(directory: Path) -> list[int]:
-    """Returns the steps in a folder of checkpoints, ascending.
+    """Returns the steps in a folder of checkpoints that are completely written, in ascending order.
 
-    Half-written ones have other names, and in a bucket, which has no renames, no object that Orbax writes last.
+    On a disk, Orbax gives a step its name only when it is complete. In a bucket, which has no renames, a step is
+    complete when it has the object that Orbax writes last. A folder that does not exist has no steps.
     """
     if not directory.is_dir():
         return []
@@ -142,14 +162,20 @@ def finished_steps(directory: Path) -> list[int]:
 
 
 class StoredStep:
-    """One finished step, whose items are compared with its integrity record while they are read.
+    """Reader of one finished step that compares every item with the step's integrity record.
 
-    Methods raise whatever Orbax, TensorStore and JSON make of damaged files, and ValueError for other values than
-    those that were written.
+    For damaged files the methods raise whatever Orbax, TensorStore and JSON raise. For values that differ from those
+    that were written they raise ValueError.
     """
 
     def __init__(self, folder: Path):
-        """Reads the record. Checkpoints of older versions have none: then a note is printed."""
+        """Reads the integrity record.
+
+        Checkpoints of older versions have no record. For these a note is printed, and nothing is compared.
+
+        Args:
+          folder: the folder of the step.
+        """
         self._folder = folder
         self._record = None
         if (folder / RECORD).exists():
@@ -159,23 +185,26 @@ class StoredStep:
             _note_older(folder)
 
     def json(self, item: str) -> Any:
-        """Returns a JSON item."""
+        """Returns the JSON item of this name, after comparing it with the record."""
         value = _read_json(self._folder / item)
         if self._record is not None:
             check_json(self._record, item, value)
         return value
 
     def arrays(self, item: str, shapes: Tree) -> Tree:
-        """Returns an item of arrays, on this process's first device.
+        """Returns an item of arrays, after comparing it with the record.
 
         Args:
-          item: its name.
-          shapes: what is expected.
+          item: the item's name.
+          shapes: a tree of arrays or `jax.ShapeDtypeStruct` with the expected shapes and dtypes.
+
+        Returns:
+          A tree like `shapes`, with arrays on this process's first device.
         """
         _quiet()
         with _readable_path(self._folder / item) as path:
-            # Orbax would find other shapes, too, but from many reads at once, whose other errors it leaves to the
-            # garbage collector.
+            # Orbax would notice wrong shapes too. But it would find them in many concurrent reads, and would leave
+            # all errors but one to the garbage collector, which prints them.
             stored = _stored_shapes(path)
             for name, leaf in _named_leaves(shapes):
                 if stored.get(name) != leaf.shape:
@@ -190,13 +219,17 @@ class StoredStep:
         return tree
 
 
-@functools.cache  # once per folder
+@functools.cache  # The note appears once per folder.
 def _note_older(folder: Path) -> None:
     if jax.process_index() == 0:
-        print(f"note: {folder} was written by an older version; damage may go unnoticed", file=sys.stderr)
+        print(
+            f"note: {folder} was written by an older version without checksums; damage may go unnoticed",
+            file=sys.stderr,
+        )
 
 
 def _read_json(folder: Path) -> Any:
+    """Returns a JSON item as Orbax wrote it into `folder`."""
     handler = ocp.JsonCheckpointHandler()
     try:
         return handler.restore(_orbax_path(folder))
@@ -205,25 +238,36 @@ def _read_json(folder: Path) -> Any:
 
 
 def _stored_shapes(path: "epath.Path") -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of an item's arrays by name, from their own headers; reads no values."""
+    """Returns {name: shape} of an item's arrays, from the headers of the arrays; reads no values."""
     stored = ocp.StandardCheckpointHandler().metadata(path)
     return {name: leaf.shape for name, leaf in _named_leaves(getattr(stored, "tree", stored))}
 
 
 def _named_leaves(tree: object) -> list[tuple[str, Any]]:
-    """Returns leaves with names that are the same for a named tuple and for the dict that Orbax makes of it."""
+    """Returns (name, leaf) pairs; a named tuple and the dictionary that Orbax stores for it get the same names."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
 def on_this_device(tree: Tree) -> Tree:
-    """Returns shapes and dtypes to restore onto the first local device, whatever devices wrote them."""
+    """Returns shapes and dtypes for restoring onto the first local device, regardless of which devices wrote them.
+
+    Args:
+      tree: arrays or `jax.ShapeDtypeStruct`.
+
+    Returns:
+      The same tree with a `jax.ShapeDtypeStruct` in place of each array.
+    """
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
 def read_metrics(step: Path) -> dict[str, float] | None:
-    """Returns the scores in the folder of a step; None without any, or if they are damaged, with a warning."""
+    """Returns the scores in the folder of a step.
+
+    Returns:
+      {name: score}; None if the step has none, or if they are damaged, in which case a warning is printed once.
+    """
     path = step / _METRICS / _METRICS
     try:
         if not (step / _METRICS).exists() or ((step / _METRICS).is_dir() and not path.exists()):
@@ -240,7 +284,7 @@ def read_metrics(step: Path) -> dict[str, float] | None:
         return None
 
 
-@functools.cache  # once per file
+@functools.cache  # The warning appears once per file.
 def _warn_of_metrics(path: Path, damage: str) -> None:
     if jax.process_index() == 0:
         step = path.parent.parent.name
@@ -248,10 +292,14 @@ def _warn_of_metrics(path: Path, damage: str) -> None:
 
 
 def write_metrics(step: Path, scores: dict[str, float]) -> None:
-    """Writes the scores of a step into its folder, in place of others or of damage.
+    """Writes the scores of a step, in place of earlier or damaged ones.
+
+    Args:
+      step: the folder of the step.
+      scores: {name: score}; must contain "mean_iou".
 
     Raises:
-      InputError: if they cannot be written.
+      InputError: if the file cannot be written.
     """
     path = step / _METRICS / _METRICS
     with not_written(path):
@@ -264,17 +312,20 @@ def write_metrics(step: Path, scores: dict[str, float]) -> None:
 
 
 def _orbax_path(path: Path) -> "epath.Path":
-    return cast("epath.Path", path)  # Orbax's annotation; it takes all paths
+    return cast("epath.Path", path)  # Orbax accepts any path, but its annotations name this type.
 
 
 @contextlib.contextmanager
 def _readable_path(path: Path) -> Iterator["epath.Path"]:
-    """Yields an absolute path that Orbax and TensorStore can read: a link to it, if its name has other characters."""
+    """Yields a path that Orbax and TensorStore can read: the absolute path, or a temporary link to it.
+
+    The link is needed if the path has characters that they misread, or bytes that are not UTF-8.
+    """
     path = path.absolute()
     try:
         os.fspath(path).encode()
         plain = not _MISREAD & set(os.fspath(path))
-    except UnicodeEncodeError:  # bytes that are no UTF-8
+    except UnicodeEncodeError:  # The path has bytes that are not UTF-8.
         plain = False
     if plain:
         yield _orbax_path(path)
@@ -286,9 +337,13 @@ def _readable_path(path: Path) -> Iterator["epath.Path"]:
 
 
 class _OrbaxFilter(logging.Filter):
-    """Drops what Orbax logs, and what asyncio logs of its and TensorStore's tasks: errors reach us as exceptions."""
+    """Filter that drops log records of Orbax, and asyncio's records about tasks of Orbax and TensorStore.
+
+    Nothing is lost: the same errors are raised as exceptions.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Returns whether to keep a record."""
         paths, error = [record.pathname], record.exc_info[1] if record.exc_info else None
         if error is not None:
             paths += [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
@@ -296,9 +351,10 @@ class _OrbaxFilter(logging.Filter):
         return not of_orbax and not any(mark in str(error) for mark in _TENSORSTORE)
 
 
-@functools.cache  # once per process: Orbax's and TensorStore's threads may outlast the error that we report
+# The filters are added once per process and stay, because threads of Orbax and TensorStore may outlive an error.
+@functools.cache
 def _quiet() -> None:
-    """Lets threads of Orbax and TensorStore print nothing."""
+    """Keeps threads of Orbax and TensorStore from printing errors that are raised as exceptions anyway."""
     for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
         logger.addFilter(_OrbaxFilter())
     warnings.filterwarnings("ignore", "coroutine '[a-z_]*serialize.* was never awaited", RuntimeWarning)

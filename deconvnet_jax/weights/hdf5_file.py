@@ -1,6 +1,6 @@
-"""Arrays of HDF5 files: Keras's of all versions and Caffe's.
+"""Reads the arrays of HDF5 files of Keras (all versions) and Caffe.
 
-Only what the file itself holds is read: no links to other files, and no array that is larger than the file can fill.
+Only content of the file itself is read: no links to other files, and no array that is larger than the file can hold.
 """
 
 import contextlib
@@ -18,22 +18,22 @@ from deconvnet_jax.npz import check_size
 if TYPE_CHECKING:
     import h5py
 
-OPTIMIZERS = ("optimizer_weights", "optimizer")  # groups of Keras's
+OPTIMIZERS = ("optimizer_weights", "optimizer")  # names of Keras's groups with the state of the optimizer
 
 
 def read_hdf5(path: Path, stream: BinaryIO | None = None) -> dict[str, np.ndarray]:
     """Reads all arrays of an HDF5 file except the state of Keras's optimizer.
 
     Args:
-      path: the file; of a whole Keras model, only its group "model_weights" is read.
-      stream: the content, if it lies in another file, which is `path` then.
+      path: the file. If it is a whole Keras model, only its group "model_weights" is read.
+      stream: the content of the HDF5 file, if it is part of the file `path`, for example of a .keras archive.
 
     Returns:
-      {"group/.../name": array}, in the order that Keras 1 and 2 record, else in that of the names, numbers in them by
-      their value. Arrays without axes are left out.
+      {"group/.../name": array}. The order is the one that Keras 1 and 2 record, or else the natural order of the names
+      ("conv2d_2" before "conv2d_10"). Arrays without axes and arrays that hold no numbers are left out.
 
     Raises:
-      InputError: if h5py is not installed or the file is damaged.
+      InputError: if h5py is not installed, or the file is damaged or claims arrays that are too large for its size.
     """
     with _opened(path, stream) as file:
         return dict(_arrays(_group(file, "model_weights") or file, path.stat().st_size))
@@ -41,18 +41,20 @@ def read_hdf5(path: Path, stream: BinaryIO | None = None) -> dict[str, np.ndarra
 
 @contextlib.contextmanager
 def _opened(path: Path, stream: BinaryIO | None = None) -> Iterator["h5py.File"]:
+    """Yields the opened file, and turns h5py's errors in the block into an InputError."""
     try:
         import h5py
     except ImportError as error:
-        raise InputError(f"{path} is read by h5py, which is not there: pip install h5py") from error
+        raise InputError(f"{path} needs h5py, which is not installed; pip install h5py") from error
     try:
         with h5py.File(stream or path, "r") as file:
             yield file
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError) as error:  # h5py's
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, MemoryError) as error:
         raise InputError(f"{path} is not a complete HDF5 file ({one_line(error)}); download it again") from error
 
 
 def _group(root: "h5py.Group", name: str) -> "h5py.Group | None":
+    """Returns the group of this name; None if there is none."""
     import h5py
 
     found = root.get(name)
@@ -60,10 +62,11 @@ def _group(root: "h5py.Group", name: str) -> "h5py.Group | None":
 
 
 def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (name, array) of all arrays below a group, as `read_hdf5` returns them."""
     import h5py
 
     names: list[str] = []
-    root.visit(names.append)  # follows no links to other files
+    root.visit(names.append)  # `visit` does not follow links to other files.
     claimed, recorded = 0, {name: i for i, name in enumerate(_recorded_order(root))}
     for name in sorted(names, key=lambda name: (recorded.get(name, len(recorded)), natural_order(name))):
         item = root[name]
@@ -80,7 +83,7 @@ def _arrays(root: "h5py.Group", file_size: int) -> Iterator[tuple[str, np.ndarra
 
 
 def _has_all_values(item: "h5py.Dataset") -> bool:
-    """Returns whether a data set is stored as a whole: HDF5 fills what is not with zeros, without a word."""
+    """Returns whether a data set is stored completely; HDF5 silently replaces missing parts by zeros."""
     if item.chunks is None:
         return item.id.get_storage_size() >= item.nbytes
     wanted = math.prod(-(-side // chunk) for side, chunk in zip(item.shape, item.chunks, strict=True))
@@ -95,29 +98,31 @@ def _recorded_order(root: "h5py.Group") -> Iterator[str]:
 
 
 def _texts(values: object) -> list[str]:
+    """Returns an attribute as a list of texts; an empty list if it is missing or no list."""
     items = values.tolist() if isinstance(values, np.ndarray) and values.ndim == 1 else []
     return [item.decode(errors="replace") if isinstance(item, bytes) else str(item) for item in items]
 
 
 def natural_order(name: str) -> list[str | int]:
-    """Returns a sort key by which "conv2d_2" comes before "conv2d_10"."""
+    """Returns a sort key that puts "conv2d_2" before "conv2d_10"."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def caffe_hdf5_layers(path: Path) -> dict[str, list[np.ndarray]]:
-    """Reads the parameters in a .caffemodel.h5, as Caffe's solver writes it with snapshot_format: HDF5.
+    """Reads the parameters in a .caffemodel.h5, which Caffe's solver writes with `snapshot_format: HDF5`.
 
     Returns:
-      {layer name: [blob, ...]} of all layers, [] for those without parameters; blobs as of `load_caffemodel`.
+      {layer name: [blob, ...]} of all layers, [] for layers without parameters. Blobs have Caffe's shapes, as in
+      `load_caffemodel`.
 
     Raises:
-      InputError: as `read_hdf5`.
+      InputError: if h5py is not installed, or the file is damaged or claims arrays that are too large for its size.
     """
     with _opened(path) as file:
         layers: dict[str, list[np.ndarray]] = {str(name): [] for name in _group(file, "data") or ()}
     for name, array in read_hdf5(path).items():
         group, _, layer = name.partition("/")
-        layer, _, number = layer.rpartition("/")  # a layer's name may contain slashes
+        layer, _, number = layer.rpartition("/")  # The name of a layer may contain slashes.
         if group == "data" and layer and number.isdecimal():
             layers.setdefault(layer, []).append(array)
     return layers

@@ -1,4 +1,7 @@
-"""The integrity record of a checkpoint: sums of all its arrays and digests of its JSON, compared by every reader."""
+"""Computes and checks the integrity record of a checkpoint: a sum per array and a digest per JSON item.
+
+Training writes the record; every program that reads a checkpoint compares it.
+"""
 
 import hashlib
 import json
@@ -12,18 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-_DIGEST = "sha256"  # of the record itself
-_KEY = 0x9E3779B9  # odd, so that positions below 2 ** 32 have different keys
+_DIGEST = "sha256"  # name of the record's own digest
+_KEY = 0x9E3779B9  # an odd number, so that all positions below 2 ** 32 have different keys
 _MIX = ((16, 0x85EBCA6B), (13, 0xC2B2AE35))  # shifts and factors of MurmurHash3's finalizer
-_CHUNK = 2**16  # words at a time, which a core keeps in its cache
+_CHUNK = 2**16  # words that are summed at once, few enough for a core's cache
 
 
 def integrity_record(arrays: Mapping[str, chex.ArrayTree], texts: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record of a checkpoint, JSON.
+    """Returns the integrity record of a checkpoint.
 
     Args:
-      arrays: items that are trees of arrays, by name.
-      texts: items that are JSON, by name.
+      arrays: {item: tree of arrays}, on the host or on devices.
+      texts: {item: value that JSON can store}.
+
+    Returns:
+      A dictionary that JSON can store: "arrays", {item: {array: sum}}; "json", {item: digest}; and its own "sha256".
     """
     body = {
         "arrays": {item: array_sums(tree) for item, tree in arrays.items()},
@@ -33,20 +39,32 @@ def integrity_record(arrays: Mapping[str, chex.ArrayTree], texts: Mapping[str, A
 
 
 def check_record(record: Any) -> None:
-    """Raises ValueError unless a record is as it was written."""
+    """Raises ValueError unless an integrity record has the digest that it was written with."""
     body = {key: value for key, value in record.items() if key != _DIGEST} if isinstance(record, dict) else None
     if body is None or record.get(_DIGEST) != json_digest(body):
         raise ValueError("its integrity record is damaged")
 
 
 def check_json(record: Mapping[str, Any], item: str, value: Any) -> None:
-    """Raises ValueError unless a JSON item is what the record says."""
+    """Raises ValueError unless a JSON item has the digest in the record.
+
+    Args:
+      record: from `integrity_record`.
+      item: the item's name.
+      value: the item as it was read.
+    """
     if record["json"].get(item) != json_digest(value):
         raise ValueError(f"the values of {item} are not those that were written")
 
 
 def check_arrays(record: Mapping[str, Any], item: str, tree: chex.ArrayTree) -> None:
-    """Raises ValueError that names the first array of an item that is not what the record says."""
+    """Raises ValueError, with the name of the first wrong array, unless all arrays have the sums in the record.
+
+    Args:
+      record: from `integrity_record`.
+      item: the item's name.
+      tree: the item's arrays as they were read.
+    """
     expected = record["arrays"].get(item, {})
     for name, value in array_sums(tree).items():
         if expected.get(name) != value:
@@ -54,16 +72,22 @@ def check_arrays(record: Mapping[str, Any], item: str, tree: chex.ArrayTree) -> 
 
 
 def json_digest(value: Any) -> str:
-    """Returns the SHA-256 of JSON values, whatever their order and spacing in a file."""
+    """Returns the SHA-256 of a JSON value, which does not depend on the order of keys or on spacing."""
     return hashlib.sha256(json.dumps(json.loads(json.dumps(value)), sort_keys=True).encode()).hexdigest()
 
 
 def array_sums(tree: chex.ArrayTree) -> dict[str, int]:
-    """Returns a sum over the words of every array, keyed by position, by the array's path in the tree.
+    """Returns a checksum of every array.
 
-    The sum of mix(word + key * position) modulo 2 ** 32: mix is one to one, so that a single changed word always
-    changes the sum, and swapped words or any other damage do in all but one of 2 ** 32 cases. Arrays on accelerators
-    and arrays of which other processes have parts are summed where they are; all processes call it then.
+    The checksum is the sum of mix(word + key * position) modulo 2 ** 32. The function mix is one to one, so a single
+    changed word always changes the sum. Swapped words and other damage change it with a probability of 1 - 2 ** -32.
+
+    Args:
+      tree: arrays of any shape and dtype. Arrays on accelerators, and arrays that are sharded over processes, are
+        summed on their devices; in that case all processes must call this function.
+
+    Returns:
+      {path of the array in the tree: sum}, 0 to 2 ** 32 - 1.
     """
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
     if all(map(_is_on_host, leaves.values())):
@@ -74,18 +98,20 @@ def array_sums(tree: chex.ArrayTree) -> dict[str, int]:
 
 
 def _is_on_host(leaf: Any) -> bool:
+    """Returns whether this process can read an array without copying it from an accelerator."""
     if not isinstance(leaf, Array):
         return True
     return leaf.is_fully_addressable and next(iter(leaf.devices())).platform == "cpu"
 
 
 def _words(leaf: Any) -> np.ndarray:
-    """Returns the bits of an array as uint32 [n]; narrower values become one word each."""
+    """Returns the bits of an array as uint32 [n]; each value of fewer than 32 bits becomes one word."""
     values = np.ascontiguousarray(leaf, jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype)).reshape(-1)
     return values.view(f"uint{8 * min(values.itemsize, 4)}").astype(np.uint32, copy=False)
 
 
 def _host_sum(leaf: Any) -> int:
+    """Returns the checksum of an array on the host."""
     words = _words(leaf)
     keys = np.arange(min(_CHUNK, words.size), dtype=np.uint32) * np.uint32(_KEY)
     mixed, shifted = np.empty_like(keys), np.empty_like(keys)
@@ -109,7 +135,7 @@ def _device_sums(leaves: dict[str, Array]) -> dict[str, Array]:
 
 
 def _device_sum(values: Array) -> Array:
-    """Returns what `_host_sum` does, uint32 []."""
+    """Returns the same checksum as `_host_sum`, uint32 [], computed where the array is."""
     if values.dtype == jnp.bool_:
         values = values.astype(jnp.uint8)
     bits = lax.bitcast_convert_type(values, jnp.dtype(f"uint{8 * min(values.dtype.itemsize, 4)}"))

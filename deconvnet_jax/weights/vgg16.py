@@ -1,4 +1,4 @@
-"""The encoder's ImageNet weights: VGG-16 (Simonyan and Zisserman, 2015)."""
+"""Initialises the encoder with the ImageNet weights of VGG-16 (Simonyan and Zisserman, 2015)."""
 
 from pathlib import Path
 
@@ -15,60 +15,71 @@ from deconvnet_jax.weights.vgg16_files import CONVOLUTIONS, WINDOWS, read_vgg16
 
 
 def load_vgg16(path: str | Path, variables: Variables) -> Variables:
-    """Replaces the encoder's 13 convolutions by those of an ImageNet VGG-16, and fc6 and fc7 where both are to be had.
+    """Returns variables whose encoder has the convolutions of an ImageNet VGG-16.
 
-    fc6 and fc7 are taken if the file has them and the network's have the same shapes ([7, 7, 512, 4096] and
-    [1, 1, 4096, 4096]). All else stays as it is.
+    The 13 convolutions are always taken. fc6 and fc7 are taken if the file has both and the network's have the same
+    shapes ([7, 7, 512, 4096] and [1, 1, 4096, 4096] at full size). All other arrays stay as they are.
 
     Args:
-      path: .npz, .h5, .hdf5, .pth, .pt, .safetensors or .caffemodel (`vgg16_files.read_vgg16`).
-      variables: of a `DeconvNet` of width 1.
+      path: a file of Keras, PyTorch, Caffe or NumPy (.h5, .hdf5, .keras, .pth, .pt, .safetensors, .caffemodel, .npz);
+        see `vgg16_files.read_vgg16`. Weights that expect RGB in 0 to 1 are converted to this project's input.
+      variables: the variables of a `DeconvNet` of width 1; they are not changed.
 
     Returns:
-      New variables; the arrays that are replaced are float32.
+      New variables. The replaced arrays are float32.
 
     Raises:
-      InputError: for a file that cannot be used, and for a convolution of another shape than the network's.
+      InputError: for a file that is missing, damaged or no VGG-16, and for a network of another width.
+
+    Example:
+      >>> from deconvnet_jax import DeconvNet
+      >>> from deconvnet_jax.training import init_variables
+      >>> from deconvnet_jax.weights import load_vgg16
+      >>> net = DeconvNet(num_classes=2, decoder_width=1 / 64, fc_features=4, fc_window=1)
+      >>> variables = load_vgg16("vgg16.npz", init_variables(net, seed=0))
+      >>> variables["params"]["conv1_1"]["kernel"].shape
+      (3, 3, 3, 64)
     """
     layers = read_vgg16(path)
     params = dict(variables["params"])
     if not all(name in layers and _same_shapes(layers[name], params[name]) for name in WINDOWS):
         layers = {name: layers[name] for name in CONVOLUTIONS}
     for name in list(layers):
-        parts = layers.pop(name)  # so that the file's fc6 goes when the network's is there
+        parts = layers.pop(name)  # The file's fc6 takes 400 MB, which are freed when the network's copy exists.
         for part, values in parts.items():
             if values.shape != params[name][part].shape:
                 raise InputError(
-                    f"VGG-16 weights: the {part} of {name} in {path} has shape {values.shape}, the network needs "
-                    f"{params[name][part].shape}; the weights fit a network with config.model.width=1.0 only"
+                    f"VGG-16 weights: the {part} of {name} in {path} has shape {values.shape}, but the network needs "
+                    f"{params[name][part].shape}; give --config.model.width=1.0 to use VGG-16"
                 )
         params[name] = {part: jnp.asarray(values, jnp.float32) for part, values in parts.items()}
     return {**variables, "params": params}
 
 
 def _same_shapes(parts: dict[str, np.ndarray], ours: dict[str, Array]) -> bool:
+    """Returns whether a layer of the file has the shapes of the network's layer."""
     return all(parts[part].shape == ours[part].shape for part in ("kernel", "bias"))
 
 
 def keep_vgg16_features(variables: Variables, images: Array, epsilon: float = 1e-5) -> Variables:
-    """Sets the encoder's batch normalisation so that the network starts with VGG-16's own features.
+    """Returns variables whose batch normalisation keeps VGG-16's own features in the encoder.
 
-    VGG-16 has no batch normalisation. One with scale 1 and shift 0 after each of its convolutions moves every channel's
-    mean to the ReLU's threshold, so that the layers see other features than those they were trained on; the original
-    starts like that. Here scale and shift give every channel its deviation and mean back, divided by one
-    number a layer, which the next normalisation takes out again.
+    VGG-16 has no batch normalisation. A normalisation with scale 1 and shift 0 moves the mean of every channel to the
+    ReLU's threshold, so that each layer sees other features than it was trained on. The original starts that way. This
+    function sets scale and shift such that every channel keeps its mean and standard deviation, divided by one factor
+    per layer. The next normalisation removes that factor.
 
     Args:
-      variables: of a `DeconvNet` with VGG-16's convolutions.
-      images: [N, H, W, 3] float32 from `ops.normalize_images`, typical of the training data; H, W multiples of 32.
+      variables: the variables of a `DeconvNet` with VGG-16's convolutions; they are not changed.
+      images: typical training images, float32 [N, H, W, 3] from `ops.normalize_images`; H and W are multiples of 32.
       epsilon: the network's `bn_epsilon`.
 
     Returns:
-      New variables: scale, shift and running statistics of bn1_1 to bn5_3 differ. With the images' statistics each
-      pooled map equals VGG-16's up to a factor.
+      New variables with other scales, shifts and running statistics in bn1_1 to bn5_3. With the statistics of
+      `images`, each pooled map equals VGG-16's up to a factor.
     """
     params, batch_stats = dict(variables["params"]), dict(variables["batch_stats"])
-    x, unit = images, 1.0  # x times unit is what VGG-16 has here
+    x, unit = images, 1.0  # x * unit equals VGG-16's map.
     for block, widths in ENCODER_WIDTHS.items():
         for i in range(1, len(widths) + 1):
             conv, name = params[f"conv{block}_{i}"], f"bn{block}_{i}"

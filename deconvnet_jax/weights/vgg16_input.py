@@ -1,10 +1,12 @@
-"""The input that a VGG-16's first layer was made for: Caffe's, or torchvision's.
+"""Finds out which input the first layer of a VGG-16 expects, and converts it to this project's input.
 
-Caffe's networks see blue, green, red in 0..255 minus a mean, torchvision's red, green, blue in 0..1, normalised. Many
-files have Caffe's weights under torchvision's names (vgg16-00b39a1b.pth, vgg16_caffe.pth, vgg16_reducedfc.pth), and
-the size of the numbers does not tell them apart: the deviation of conv1_1 is 0.21 in Caffe's, 0.3 in torchvision's.
-So the layer is compared with the published ones by what tells them apart: the responses of Caffe's 64 filters to a step
-of 1 in each channel, and torchvision's 64 biases (vgg16_first_layers.npz).
+Networks from Caffe expect blue, green, red in 0..255 minus a mean. Those from torchvision expect red, green, blue in
+0..1, normalised. Names do not decide: many files have Caffe's weights under torchvision's names (vgg16-00b39a1b.pth,
+vgg16_caffe.pth, vgg16_reducedfc.pth). Neither does the size of the numbers: the standard deviation of conv1_1 is 0.21
+in Caffe's weights and 0.3 in torchvision's.
+
+So the first layer is compared with the published ones by two features (vgg16_first_layers.npz): the responses of
+Caffe's 64 filters to a step of 1 in each channel, and torchvision's 64 biases.
 """
 
 import warnings
@@ -17,18 +19,21 @@ import numpy as np
 from deconvnet_jax.npz import read_npz
 from deconvnet_jax.ops.preprocess import MEAN_BGR
 
-# What torchvision and timm take off and divide by; red, green, blue, of values in 0..1.
+# Mean and standard deviation by which torchvision and timm normalise red, green, blue in 0..1.
 TORCH_MEAN, TORCH_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-SAME = 0.95  # cosine above which a layer is a published one, perhaps trained further; of other colours it is negative
-SCALES_DIFFER = 0.2  # relative
-# Deviation of kernel over that of bias, beyond which only one of the inputs is plausible. The published: 0.3 and 0.6.
+# Least cosine between a layer and a published one of which it is a copy, perhaps trained further. If the order of the
+# colours differs, the cosine is negative.
+SAME = 0.95
+SCALES_DIFFER = 0.2  # largest relative difference between two scales that count as equal
+# Ratio of the root mean squares of kernel and bias, beyond which only one input is plausible. It is 0.3 and 0.6 in the
+# published networks.
 LARGE_KERNEL, SMALL_KERNEL = 8.0, 0.02
-ENOUGH_FILTERS = 4  # for such a deviation
+ENOUGH_FILTERS = 4  # number of filters from which this ratio is trusted
 
 
 class Input(Enum):
-    """Images that a first layer was made for."""
+    """Kind of images that a first layer expects."""
 
     CAFFE = "Caffe's input (BGR, 0..255 minus mean)"
     CAFFE_RGB = "Caffe's input in another order (RGB, 0..255 minus mean)"
@@ -44,25 +49,27 @@ _OTHERS = {
 def for_caffe_input(
     kernel: np.ndarray, bias: np.ndarray, *, sees_caffe: bool, hint: str, source: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Changes a first convolution so that it gives for this project's input what it gave for its own.
+    """Converts a first convolution so that it gives the same result for this project's input as for its own.
+
+    Warns if the layer is none of the published ones and could expect either input; the warning says which one is
+    assumed.
 
     Args:
-      kernel: [3, 3, 3, out].
-      bias: [out].
-      sees_caffe: whether files with such names have Caffe's input; otherwise they may have either.
-      hint: why a layer that is not known sees Caffe's input, "" if nothing says so.
-      source: the file, for the warning.
+      kernel: floats [3, 3, 3, out].
+      bias: floats [out].
+      sees_caffe: True if all known files with such names expect Caffe's input, False if they may expect either.
+      hint: the reason why an unknown layer probably expects Caffe's input; "" if there is none.
+      source: the file, named in warnings.
 
     Returns:
-      kernel and bias of the same shapes. If the layer is none of the published ones and could have either input, a
-      warning tells which was assumed.
+      kernel and bias, of the same shapes.
     """
     found, factors = published_input(kernel, bias)
     if factors is not None:
         kernel = kernel / factors[:, None]
         warnings.warn(
-            f"VGG-16 weights: the first layer in {source} is Caffe's times {', '.join(f'{f:.3g}' for f in factors)}, "
-            "as for another range of values. It is divided by that; its bias is taken as it is.",
+            f"VGG-16 weights: the first layer in {source} is Caffe's times {', '.join(f'{f:.3g}' for f in factors)} "
+            "per channel, so it expects another range of values. The kernel is divided by these factors.",
             stacklevel=2,
         )
     if found is None:
@@ -70,8 +77,8 @@ def for_caffe_input(
         if not sure:
             other, names = _OTHERS[found]
             warnings.warn(
-                f"VGG-16 weights: the first layer in {source} is of no published network and is taken to see "
-                f"{found.value}{hint and f', because {hint}'}. If it sees {other.value}, save its arrays under "
+                f"VGG-16 weights: the first layer in {source} is of no published network and is assumed to expect "
+                f"{found.value}{hint and f', because {hint}'}. If it expects {other.value}, save its arrays under "
                 f"{names}.",
                 stacklevel=2,
             )
@@ -81,11 +88,15 @@ def for_caffe_input(
 
 
 def published_input(kernel: np.ndarray, bias: np.ndarray) -> tuple[Input | None, np.ndarray | None]:
-    """Compares a layer with the published ones.
+    """Compares a first layer with the published ones.
+
+    Args:
+      kernel: floats [3, 3, 3, out].
+      bias: floats [out].
 
     Returns:
-      The input if the layer is one of them or was trained from it, else None; and of Caffe's kernels for another range
-      of values how many times they are larger, [3].
+      The input if the layer is a published one or was trained from one, else None. And, for a multiple of Caffe's
+      kernel, the factor of each input channel, float64 [3], in the kernel's order of channels; else None.
     """
     if kernel.shape != (3, 3, 3, 64):
         return None, None
@@ -105,7 +116,7 @@ def published_input(kernel: np.ndarray, bias: np.ndarray) -> tuple[Input | None,
 
 
 def _scale(values: np.ndarray, reference: np.ndarray) -> float:
-    """Returns the factor by which values are larger than reference, or NaN if they are no multiple of it."""
+    """Returns the factor from reference to values, or NaN if they are not nearly a positive multiple of it."""
     values, reference = values.astype(np.float64), reference.astype(np.float64)
     dot, norms = values @ reference, np.linalg.norm(values) * np.linalg.norm(reference)
     return float(dot / (reference @ reference)) if norms > 0 and dot > SAME * norms else float("nan")
@@ -117,10 +128,10 @@ def _published() -> dict[str, np.ndarray]:
 
 
 def _plausible_input(kernel: np.ndarray, bias: np.ndarray, sees_caffe: bool, hint: bool) -> tuple[Input, bool]:
-    """Returns what a layer of another network most likely sees, and whether that is sure.
+    """Returns which input an unknown layer most likely expects, and whether that is sure.
 
-    Where the kernel is far larger than the bias, values of 0..255 would leave the bias without effect; where it is far
-    smaller, values around 1 would leave the image without effect.
+    If the kernel is far larger than the bias, the bias would have no effect on images in 0..255. If it is far smaller,
+    images with values around 1 would have no effect.
     """
     assumed = Input.CAFFE if sees_caffe or hint else Input.TORCHVISION
     size, other = (np.sqrt(np.mean(np.square(values.astype(np.float64)))) for values in (kernel, bias))
@@ -133,17 +144,17 @@ def _plausible_input(kernel: np.ndarray, bias: np.ndarray, sees_caffe: bool, hin
 
 
 def first_kernel_for_bgr(kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a first convolution made for torchvision's input, changed so that it gives the same for this project's.
+    """Converts a first convolution from torchvision's input to this project's.
 
-    Exact but for one thing: beyond the border there are zeros, which mean torchvision's mean colour in the one case
-    and the original's in the other. They differ by at most 1 of 255, and so do, a little, the outermost pixels.
+    The results are equal except at the border of the image. The zeros of the padding stand for torchvision's mean
+    colour before, and for `MEAN_BGR` after the conversion; these differ by at most 1 of 255.
 
     Args:
-      kernel: [h, w, 3, out], for red, green, blue in 0..1 minus TORCH_MEAN, divided by TORCH_STD.
-      bias: [out].
+      kernel: floats [h, w, 3, out], for red, green, blue in 0..1 minus `TORCH_MEAN`, divided by `TORCH_STD`.
+      bias: floats [out].
 
     Returns:
-      kernel and bias of the same shapes, float32, for blue, green, red in 0..255 minus MEAN_BGR.
+      kernel and bias of the same shapes, float32, for blue, green, red in 0..255 minus `MEAN_BGR`.
     """
     std, mean = 255 * np.array(TORCH_STD), 255 * np.array(TORCH_MEAN)
     scaled = kernel.astype(np.float64) / std[:, None]

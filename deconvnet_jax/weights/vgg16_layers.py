@@ -1,4 +1,4 @@
-"""The layers of a VGG-16 among the arrays of a file, under whatever names Caffe, Keras or PyTorch gave them."""
+"""Finds the layers of a VGG-16 among the arrays of a file, by the names that Caffe, Keras or PyTorch give them."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,27 +11,27 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS, FC_WINDOW
 
 CONVOLUTIONS = tuple(f"conv{block}_{i}" for block, widths in ENCODER_WIDTHS.items() for i in range(1, len(widths) + 1))
-WINDOWS = {"fc6": FC_WINDOW, "fc7": 1}  # of the convolutions that they are here
+WINDOWS = {"fc6": FC_WINDOW, "fc7": 1}  # window in pixels of the convolution that replaces each dense layer
 EXPECTED = "expected plain VGG-16 (13 convolutions, no batch normalisation)"
 
-# Indices of torchvision's "features", where ReLUs and poolings count too.
+# Indices of the convolutions in torchvision's "features", which also counts ReLUs and poolings.
 TORCH_INDICES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
 TORCH_NAMES = {name: f"features.{i}" for name, i in zip(CONVOLUTIONS, TORCH_INDICES, strict=True)}
-MAX_NAME = 1000  # of an array, as a network's are shorter
+MAX_NAME = 1000  # characters; longer names belong to no network
 KERAS_NAMES = {name: name.replace("conv", "block").replace("_", "_conv") for name in CONVOLUTIONS}
 
 
-NOTHING = np.zeros(())  # an array without axes, which no layer has
+NOTHING = np.zeros(())  # an array without axes, which marks a missing kernel or bias
 
 
 class StoredLayer(NamedTuple):
-    """A layer as a file has it.
+    """Layer with the arrays of a file.
 
     Attributes:
-      kernel: [out, in, h, w] or [out, in] if `channels_first`, else [h, w, in, out] or [in, out]; `NOTHING` if it has
-        none.
-      bias: [out], or `NOTHING`.
-      channels_first: also the order in which a dense layer's input was flattened.
+      kernel: [out, in, h, w] or [out, in] if `channels_first`, else [h, w, in, out] or [in, out]; `NOTHING` if missing.
+      bias: [out]; `NOTHING` if missing.
+      channels_first: whether channels come first in the kernel, and in the order in which the input of a dense layer
+        was flattened.
     """
 
     kernel: np.ndarray
@@ -40,13 +40,13 @@ class StoredLayer(NamedTuple):
 
 
 class Naming(NamedTuple):
-    """Names that a library gives the layers.
+    """Names that a library gives to the layers of VGG-16.
 
     Attributes:
-      convolutions: the 13 names.
-      dense: names of fc6 and fc7, of which the first pair that is there counts.
-      parts: what follows the names of kernels and biases, for messages.
-      sees_caffe: whether networks under these names were, as far as known, all trained on Caffe's input.
+      convolutions: the 13 names of the convolutions.
+      dense: pairs of names of fc6 and fc7; the first pair that a file has is used.
+      parts: the suffixes of kernels and biases, for error messages.
+      sees_caffe: True if all known networks with these names were trained on Caffe's input (BGR, 0..255 minus mean).
     """
 
     convolutions: tuple[str, ...]
@@ -59,7 +59,7 @@ TORCH_DENSE = (("classifier.0", "classifier.3"), ("classifier.1", "classifier.4"
 CAFFE = Naming(CONVOLUTIONS, (("fc6", "fc7"),), ("", ""), True)
 KERAS = Naming(tuple(KERAS_NAMES.values()), (("fc1", "fc2"),), ("/kernel", "/bias"), True)
 TORCH = Naming(tuple(TORCH_NAMES.values()), TORCH_DENSE, (".weight", ".bias"), False)
-# torchvision's features alone, or "features.module.0", ... of the features in DataParallel.
+# The names in a file of torchvision's features alone, and, behind "features.module.", of features in DataParallel.
 NUMBERS = Naming(tuple(map(str, TORCH_INDICES)), TORCH_DENSE, (".weight", ".bias"), False)
 NAMINGS = (CAFFE, KERAS, TORCH, NUMBERS)
 
@@ -68,9 +68,9 @@ class Found(NamedTuple):
     """VGG-16's layers in a file.
 
     Attributes:
-      layers: "conv1_1", ..., "conv5_3", and where the file has them "fc6" and "fc7".
-      names: what the file calls them.
-      sees_caffe: as of `Naming`.
+      layers: the layers "conv1_1", ..., "conv5_3", and "fc6" and "fc7" if the file has them.
+      names: the names of these layers in the file.
+      sees_caffe: see `Naming.sees_caffe`.
     """
 
     layers: dict[str, StoredLayer]
@@ -79,14 +79,14 @@ class Found(NamedTuple):
 
 
 def stored_layers(arrays: Mapping[str, np.ndarray]) -> dict[str, StoredLayer]:
-    """Groups arrays by the layer that their names tell.
+    """Groups the arrays of a file into layers by their names.
 
     Args:
-      arrays: by names such as "features.0.weight" (PyTorch), "block1_conv1/kernel", "block1_conv1/block1_conv1_W_1:0"
-        (Keras 1 and 2), "layers/conv2d/vars/0" (Keras 3) or "conv1_1_W".
+      arrays: {name: array}, with names such as "features.0.weight" (PyTorch), "block1_conv1/kernel" or
+        "block1_conv1/block1_conv1_W_1:0" (Keras 1 and 2), "layers/conv2d/vars/0" (Keras 3) or "conv1_1_W".
 
     Returns:
-      {layer: its arrays}, in their order; arrays whose names tell no part are left out.
+      {name of the layer: its arrays}, in the order of the file. Arrays whose name ends in no known part are left out.
     """
     parts: dict[str, dict[str, np.ndarray]] = {}
     torch: dict[str, bool] = {}
@@ -96,7 +96,7 @@ def stored_layers(arrays: Mapping[str, np.ndarray]) -> dict[str, StoredLayer]:
             continue
         layer, part = match["layer"].removesuffix("/vars"), match["part"].lower()
         if "/" in layer and "/vars/" not in name:
-            layer = layer.rsplit("/", 1)[-1]  # Keras 1 and 2 repeat the layer's name
+            layer = layer.rsplit("/", 1)[-1]  # Keras 1 and 2 repeat the name of the layer after a slash.
         found = parts.setdefault(layer, {})
         kernel = array.ndim > 1 if part.isdecimal() else part.startswith(("w", "k"))
         kind = "other" if part in _NORMALISATION else "kernel" if kernel else "bias"
@@ -118,10 +118,17 @@ _PART = re.compile(
 
 
 def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
-    """Finds VGG-16's layers by the names of a library, behind any prefix, or else by their order.
+    """Finds VGG-16's layers by the names that a library gives them, or else by their order in the file.
+
+    Args:
+      layers: from `stored_layers`. Their names may have any prefix, such as "module." or "backbone.".
+      path: the file, named in error messages.
+
+    Returns:
+      The layers with their names in this project.
 
     Raises:
-      InputError: if there is no VGG-16, more than one, or another network that has its layers.
+      InputError: if there is no VGG-16, more than one, or a network with other layers too, such as VGG-19.
     """
     best: tuple[int, str, Naming] = (0, "", TORCH)
     for naming in NAMINGS:
@@ -133,7 +140,7 @@ def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
                 complete.append(prefix)
         if len(complete) > 1:
             names = " and ".join(repr(prefix + naming.convolutions[0]) for prefix in complete[:3])
-            raise InputError(f"{path} holds {len(complete)} of them, at {names}; give a file of one")
+            raise InputError(f"{path} holds {len(complete)} of them, at {names}; give a file with one VGG-16")
         if complete:
             return _named(layers, naming, complete[0], path)
     if found := _in_order(layers):
@@ -148,17 +155,18 @@ def find_vgg16(layers: Mapping[str, StoredLayer], path: Path) -> Found:
 
 
 def _missing(layers: Mapping[str, StoredLayer], prefix: str, naming: Naming) -> tuple[str, str]:
-    """Returns the name of the first layer that is missing or incomplete, and of the part that it lacks."""
+    """Returns the name of the first layer that is missing or incomplete, and the suffix of the part that it lacks."""
     name = next(prefix + name for name in naming.convolutions if not _is_layer(layers.get(prefix + name)))
     return name, naming.parts[name in layers and layers[name].kernel.ndim > 0]
 
 
 def _is_layer(layer: StoredLayer | None) -> bool:
+    """Returns whether a layer exists and has both kernel and bias."""
     return layer is not None and layer.kernel.ndim > 0 and layer.bias.ndim > 0
 
 
 def _prefixes(layers: Iterable[str], names: tuple[str, ...]) -> Iterator[str]:
-    """Yields what stands before any of the names, such as "module." or "backbone.": each once, "" first."""
+    """Yields every prefix of any of the names once, such as "module." or "backbone."; the empty prefix comes first."""
     wanted, prefixes = set(names), {"": None}
     for layer in layers:
         parts = re.split(r"(?<=[./])", layer)
@@ -169,6 +177,7 @@ def _prefixes(layers: Iterable[str], names: tuple[str, ...]) -> Iterator[str]:
 
 
 def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path: Path) -> Found:
+    """Returns the 13 convolutions with this prefix, and the dense layers if there are any."""
     names = {ours: prefix + name for ours, name in zip(CONVOLUTIONS, naming.convolutions, strict=True)}
     if naming in (CAFFE, KERAS):
         _refuse_more_convolutions(layers, prefix, path)
@@ -186,7 +195,7 @@ def _named(layers: Mapping[str, StoredLayer], naming: Naming, prefix: str, path:
 
 
 def _refuse_more_convolutions(layers: Iterable[str], prefix: str, path: Path) -> None:
-    """Raises InputError for VGG-19, which has all layers of VGG-16 and others between them."""
+    """Raises InputError for VGG-19, which has all layers of VGG-16 and additional ones between them."""
     for layer in layers:
         match = re.fullmatch(r"conv\d_\d+|block\d_conv\d+", layer.removeprefix(prefix))
         if match and match[0] not in (*CAFFE.convolutions, *KERAS.convolutions):
@@ -194,8 +203,11 @@ def _refuse_more_convolutions(layers: Iterable[str], prefix: str, path: Path) ->
 
 
 def _in_order(layers: Mapping[str, StoredLayer]) -> Found | None:
-    """Returns 13 convolutions of 3x3 that each take what the one before gives, and the dense layers that follow."""
-    if not all(_is_layer(layer) and layer.kernel.ndim in (2, 4) for layer in layers.values()):  # batch normalisation
+    """Returns VGG-16's layers by their order: 13 convolutions of 3x3 with matching channels, then the dense layers.
+
+    None if the file has other layers, such as batch normalisation, or another number of convolutions.
+    """
+    if not all(_is_layer(layer) and layer.kernel.ndim in (2, 4) for layer in layers.values()):
         return None
     convolutions = [name for name, layer in layers.items() if _fans(layer)[2] == (3, 3)]
     channels = 3
@@ -219,15 +231,21 @@ def _in_order(layers: Mapping[str, StoredLayer]) -> Found | None:
 
 
 def _fans(layer: StoredLayer) -> tuple[int, int, tuple[int, ...]]:
-    """Returns channels in, channels out and window of a layer; 0, 0 and () if it is no convolution or dense layer."""
+    """Returns input channels, output channels and window of a layer; 0, 0, () for any other kind of layer."""
     shape = layer.kernel.shape if layer.channels_first else layer.kernel.shape[::-1]
     return (shape[1], shape[0], shape[2:]) if len(shape) in (2, 4) else (0, 0, ())
 
 
 def flax_layer(name: str, layer: StoredLayer) -> dict[str, np.ndarray]:
-    """Returns the arrays as Flax has them: kernel [h, w, in, out], also of dense layers, as a view.
+    """Returns the arrays of a layer in Flax's axes.
 
-    Kernels of other shapes stay as they are.
+    Args:
+      name: the name of the layer in this project, e.g. "conv1_1" or "fc6".
+      layer: the layer.
+
+    Returns:
+      {"kernel": [h, w, in, out], "bias": [out]}. Dense layers become convolutions with the windows of `WINDOWS`. The
+      kernel is a view. A kernel of an unexpected shape is returned unchanged.
     """
     kernel, window = layer.kernel, WINDOWS.get(name)
     if kernel.ndim == 4 and layer.channels_first:
@@ -239,10 +257,26 @@ def flax_layer(name: str, layer: StoredLayer) -> dict[str, np.ndarray]:
 
 
 def conv_from_dense_hwc(kernel: np.ndarray, window: int) -> np.ndarray:
-    """Returns a view HWIO of [window * window * in, out], for a map flattened as height, width, channel (Keras)."""
+    """Returns a dense kernel of Keras as the kernel of a convolution.
+
+    Args:
+      kernel: [window * window * in, out], for a map that was flattened as height, width, channel.
+      window: height and width of the map in pixels.
+
+    Returns:
+      A view [window, window, in, out].
+    """
     return kernel.reshape(window, window, -1, kernel.shape[1])
 
 
 def conv_from_dense_chw(weight: np.ndarray, window: int) -> np.ndarray:
-    """Returns a view HWIO of [out, in * window * window], for a map flattened as channel, height, width (PyTorch)."""
+    """Returns a dense kernel of PyTorch or Caffe as the kernel of a convolution.
+
+    Args:
+      weight: [out, in * window * window], for a map that was flattened as channel, height, width.
+      window: height and width of the map in pixels.
+
+    Returns:
+      A view [window, window, in, out].
+    """
     return weight.reshape(len(weight), -1, window, window).transpose(2, 3, 1, 0)

@@ -158,8 +158,10 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_is_intact(tmp_path, tre
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     message = str(error.value)
     assert "\n" not in message
-    reason = "the disk is full, or files may not be as large"
-    assert f"could not be written to {tmp_path} ({reason}); the one of step 2 is intact: make room" in message
+    reason = "the disk is full, or a limit on file sizes is reached"
+    assert (
+        f"could not be written to {tmp_path} ({reason}); the checkpoint of step 2 is intact: free disk space" in message
+    )
     assert_is_step(restore(tmp_path, (large, trees[1])), (large, trees[1]), 2)
 
 
@@ -188,7 +190,7 @@ def test_background_threads_print_nothing_on_a_full_disk(tmp_path):
     done = subprocess.run([sys.executable, "-c", FULL_DISK, tmp_path / "c"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
-    assert "the one of step 1 is intact: make room and give the same command again" in done.stderr
+    assert "the checkpoint of step 1 is intact: free disk space and repeat the command" in done.stderr
 
 
 FULL = "RESOURCE_EXHAUSTED: Failed to write 175819 bytes to file 10: No space left on device [os_error_code='28']"

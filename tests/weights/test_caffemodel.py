@@ -157,14 +157,14 @@ BLOB = field(5, b"\0\0\0\0")
         (b"<!DOCTYPE html><html>404</html>", "is a web page"),
         (b'name: "VGG"\nlayers { }', r"is a Caffe \.prototxt, the description of a network"),
         (field(1, b"\x80 a name alone"), "holds no layers"),
-        (field(2, field(1, b"")), "used before 2014; run Caffe's upgrade_net_proto_binary"),
+        (field(2, field(1, b"")), "used before 2014; convert it with Caffe's upgrade_net_proto_binary"),
         (field(2, b"\x22\x05con"), "5 bytes where only 3 are left"),
         (b"\x12" + varint(2**62) + b"abc", "4,611,686,018,427,387,904 bytes where only 3 are left"),
         (b"\x12" + b"\xff" * 11, "a number of more than 10 bytes"),
         (b"\x13\x13\x13\x13", "field 2 of wire type 3, which Caffe never writes"),
         (b"\x12\x80", "an incomplete number"),
         (b"\x10\x01", "wire type 0 where Caffe writes 2"),
-        (field(2, field(4, b"\xff\xfe")), "a name that is no text"),
+        (field(2, field(4, b"\xff\xfe")), "a name that is not UTF-8 text"),
         (field(2, field(4, b"a" * 2000)), "a name of 2,000 bytes"),
         (field(2, field(4, b"a") + field(6, BLOB)), r"blob 0 of layer 'a' has the shape \[0, 0, 0, 0\] but 4 bytes"),
         (field(2, field(6, field(7, field(1, varint(2**64 - 1))) + BLOB)), r"has the shape \[-1\] but 4 bytes"),
@@ -173,7 +173,10 @@ BLOB = field(5, b"\0\0\0\0")
         (field(2, field(6, field(7, field(1, b"\x01")) + field(5, b"\0\0\0"))), r"shape \[1\] but 3 bytes"),
         (field(2, field(6, b"\x2d\0\0\0\0")), "wire type 5 where Caffe writes 2"),  # a list that is not packed
         (field(2, b"") * 400_000, "more than 300,000 fields"),
-        (field(2, field(4, b"a") + field(6, field(7, b"") + BLOB)) * 2, "two layers with parameters are called 'a'"),
+        (
+            field(2, field(4, b"a") + field(6, field(7, b"") + BLOB)) * 2,
+            "two layers with parameters that are called 'a'",
+        ),
     ],
 )
 def test_one_clear_line(tmp_path, content, message):

@@ -118,7 +118,7 @@ def test_errors_name_the_folder_and_the_remedy(tmp_path, state):
     with pytest.raises(InputError, match=r"no checkpoint in .*empty; expected the 'checkpoints' folder"):
         load_checkpoint(tmp_path / "empty")
     save(tmp_path, state, {4: None})
-    with pytest.raises(InputError, match=r"no step 7 in .*; there are 4"):
+    with pytest.raises(InputError, match=r"no step 7 in .*; expected one of 4"):
         load_checkpoint(tmp_path, step=7)
     foreign = tmp_path / "foreign"
     (foreign / "1").mkdir(parents=True)
@@ -189,7 +189,7 @@ def test_with_other_classes_the_score_layer_starts_anew(tmp_path, state):
 
 def test_what_training_cannot_start_from(tmp_path, state):
     save_network(tmp_path / "folded", NET, state.variables, {**NAMES, "batch_statistics": "folded"})
-    with pytest.raises(InputError, match=r"folded is for inference only: .*; start from the result of a training"):
+    with pytest.raises(InputError, match=r"folded is for inference only: .*; start from a trained network"):
         init_from_checkpoint(tmp_path / "folded", NET, state.variables, INFO["class_names"])
     save_network(tmp_path / "fused", NET.clone(batch_norm=False), without_batch_norm(state), NAMES)
     message = (
@@ -200,7 +200,7 @@ def test_what_training_cannot_start_from(tmp_path, state):
     save_network(tmp_path / "other", NET, state.variables, NAMES)
     wide = init_variables(NET.clone(fc_features=9), seed=0)
     message = (
-        r"init_from=.*other: .* of layer 'bnfc6' has the shape \(8,\), the config's network needs \(9,\); give the"
+        r"init_from=.*other: .* of layer 'bnfc6' has the shape \(8,\), but the config's network needs \(9,\); give the"
     )
     with pytest.raises(InputError, match=message):
         init_from_checkpoint(tmp_path / "other", NET, wide, INFO["class_names"])
@@ -313,7 +313,9 @@ def test_checkpoints_without_a_record_are_read_with_a_note(tmp_path, capsys):
     save_network(tmp_path, SMALL, small_variables(), NAMES)
     shutil.rmtree(tmp_path / "0/integrity")
     assert_trees_equal(load_checkpoint(tmp_path)[1], small_variables())
-    assert capsys.readouterr().err.endswith("0 was written by an older version; damage may go unnoticed\n")
+    assert capsys.readouterr().err.endswith(
+        "0 was written by an older version without checksums; damage may go unnoticed\n"
+    )
 
 
 @pytest.mark.parametrize("name", ["lr[0.1]", "[!a]", "back\\slash", "a*b?c", "{a} %20#é", " \n", "no\udcffutf8"])
@@ -325,7 +327,7 @@ def test_folders_of_any_name(tmp_path, name):
 def test_arrays_that_were_not_written_are_noticed_at_once(tmp_path, monkeypatch):
     """As Orbax does in folders whose name it takes for a pattern."""
     monkeypatch.setattr(checkpoint_folder, "_MISREAD", set())
-    with pytest.raises(InputError, match=r"step 0 in .* was written without its arrays \(.*; give a folder"):
+    with pytest.raises(InputError, match=r"step 0 in .* was written without its arrays \(.*; use a folder"):
         save_network(tmp_path / "a[b]", SMALL, small_variables(), NAMES)
 
 

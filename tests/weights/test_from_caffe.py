@@ -281,7 +281,7 @@ def test_the_later_release_has_other_names_and_one_bias_less(tmp_path, rng):
 def test_errors_of_an_fcn8s_name_the_layer(tmp_path, rng):
     layers = random_fcn8s(rng, **NARROW_FCN8S)
     path = write(tmp_path / "a.caffemodel", [layer for layer in layers if layer[0] != "score-pool4"])
-    with pytest.raises(CaffemodelError, match=r"a\.caffemodel lacks the layer 'score-pool4'; it is a model of another"):
+    with pytest.raises(CaffemodelError, match=r"a\.caffemodel lacks the layer 'score-pool4'; it holds another network"):
         fcn8s_from_caffe(path)
     wrong = [(n, k, [b[0][:, :, :8], *b[1:]] if n == "upsample" else b) for n, k, b in layers]
     with pytest.raises(CaffemodelError, match=r"'upsample' has the shape \(5, 5, 8, 16\), expected \(5, 5, 16, 16\)"):

@@ -184,7 +184,7 @@ def test_a_state_dict_of_pytorch_gives_what_the_model_gives(torch, tmp_path, rng
     model = narrow_torch_vgg(torch, rng)
     torch.save(model.state_dict(), tmp_path / "new.pth")
     torch.save(model.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
-    with pytest.warns(UserWarning, match="of no published network and is taken to see torchvision's input"):
+    with pytest.warns(UserWarning, match="of no published network and is assumed to expect torchvision's input"):
         layers = read_vgg16(tmp_path / "new.pth")
     assert list(layers) == [*CONVOLUTIONS, "fc6", "fc7"]
     with pytest.warns(UserWarning, match="of no published network"):

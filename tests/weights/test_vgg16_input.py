@@ -63,7 +63,9 @@ def test_caffes_layer_in_every_form(caffe, rng, sees_caffe, trained):
 
 def test_caffes_layer_for_values_in_0_to_1(caffe):
     for order in (slice(None), slice(None, None, -1)):
-        with pytest.warns(UserWarning, match=r"vgg\.pth is Caffe's times 255, 255, 255, as for another range"):
+        with pytest.warns(
+            UserWarning, match=r"vgg\.pth is Caffe's times 255, 255, 255 per channel, so it expects another range"
+        ):
             found = converted(255 * caffe[0][:, :, order], caffe[1])
         np.testing.assert_allclose(found[0], caffe[0], atol=1e-6)
 
@@ -87,7 +89,9 @@ def test_an_unknown_layer_under_torchvisions_names_warns(rng, width):
     with pytest.warns(UserWarning, match=r"no published network .* torchvision's input .* under Caffe's names"):
         found = converted(*layer)
     np.testing.assert_array_equal(found[0], first_kernel_for_bgr(*layer)[0])
-    with pytest.warns(UserWarning, match=r"taken to see Caffe's input .*, because it says so\. .* torchvision's names"):
+    with pytest.warns(
+        UserWarning, match=r"assumed to expect Caffe's input .*, because it says so\. .* torchvision's names"
+    ):
         found = converted(*layer, hint="it says so")
     np.testing.assert_array_equal(found[0], layer[0])
     with warnings.catch_warnings(action="error"):
@@ -99,11 +103,11 @@ def test_layers_that_can_only_have_one_of_the_inputs(rng):
     large, small = narrow(rng, kernel=58), narrow(rng, kernel=0.005)
     with warnings.catch_warnings(action="error"):
         np.testing.assert_array_equal(converted(*large)[0], first_kernel_for_bgr(*large)[0])
-    with pytest.warns(UserWarning, match="taken to see Caffe's input"):
+    with pytest.warns(UserWarning, match="assumed to expect Caffe's input"):
         np.testing.assert_array_equal(converted(*small)[0], small[0])
-    with pytest.warns(UserWarning, match="taken to see Caffe's input"):
+    with pytest.warns(UserWarning, match="assumed to expect Caffe's input"):
         np.testing.assert_array_equal(converted(*large, sees_caffe=True)[0], large[0])
-    with pytest.warns(UserWarning, match="taken to see torchvision's input"):
+    with pytest.warns(UserWarning, match="assumed to expect torchvision's input"):
         converted(*large, hint="it says so")
 
 
