@@ -1,4 +1,4 @@
-"""Files and folders in a bucket: whole objects, addresses that are refused, copies on the local disk."""
+"""Tests files and folders in a bucket: whole objects, refused addresses, copies on the local disk."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_an_address_is_a_path(bucket):
     assert (str(path), str(path.parent), path.name) == ("gs://bucket/run/a.txt", "gs://bucket/run", "a.txt")
     assert path.absolute() == path.resolve() == path
     assert isinstance(path.parent / "b", buckets.Address)
-    assert files.as_path(Path(str(path))) == path  # pathlib writes one slash
+    assert files.as_path(Path(str(path))) == path  # pathlib writes gs:/ with one slash.
     assert files.user_path(path, "--workdir", in_bucket=True) == path
 
 
@@ -69,7 +69,7 @@ def test_objects_and_folders_are_renamed(folder):
 
 
 def test_large_objects_come_in_parts(folder, rng):
-    content = rng.bytes(6 * 2**20)  # gcsfs uploads from 5 MiB on in parts
+    content = rng.bytes(6 * 2**20)  # gcsfs uploads 5 MiB and more in parts.
     with files.whole_file(folder / "a.bin") as temporary:
         temporary.write_bytes(content)
     assert (folder / "a.bin").read_bytes() == content
@@ -100,7 +100,7 @@ def test_a_growing_object(folder, monkeypatch):
     files.write_text(path, "1\n")
     growing = files.open_growing(path)
     growing.write(b"2\n")
-    assert path.read_text() == "1\n"  # an upload for every line would be too many
+    assert path.read_text() == "1\n"  # Lines are not uploaded one by one.
     growing.upload()
     assert path.read_text() == "1\n2\n"
     monkeypatch.setattr(buckets, "_PERIOD", 0)

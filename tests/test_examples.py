@@ -4,7 +4,9 @@ They run in a temporary folder that holds what a user has after the demo:
 
 - `photo.jpg`, a photograph of 80x60 pixels;
 - `scenes/`, two training and two held-out scenes in the VOC layout;
-- `DeconvNet_trainval_inference.caffemodel`, a narrow network of 21 classes in the authors' format;
+- `DeconvNet_trainval_inference.caffemodel` and `fcn-8s-pascal.caffemodel`, narrow networks of 21 classes in the
+  formats of the originals;
+- `vgg16.npz`, a VGG-16 whose weights are all zero;
 - `runs/demo`, the checkpoint of a tiny network with three classes: "background", "disc" and "square".
 """
 
@@ -15,13 +17,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from caffe_networks import random_deconvnet
+from caffe_networks import random_deconvnet, random_fcn8s
 from caffemodel_writer import encode
 
 import deconvnet_jax
 from deconvnet_jax import data
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.models import DeconvNet
+from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS
+from deconvnet_jax.npz import write_npz
 from deconvnet_jax.training import init_variables
 from deconvnet_jax.weights import save_network
 
@@ -34,6 +38,17 @@ MODULES = [
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
+def zero_vgg16():
+    """Returns the arrays of a VGG-16 without dense layers, all zero, under Caffe's names."""
+    arrays, channels = {}, 3
+    for block, widths in ENCODER_WIDTHS.items():
+        for i, width in enumerate(widths, start=1):
+            arrays[f"conv{block}_{i}/kernel"] = np.zeros((3, 3, channels, width), np.float16)
+            arrays[f"conv{block}_{i}/bias"] = np.zeros(width, np.float16)
+            channels = width
+    return arrays
+
+
 @pytest.fixture(scope="module")
 def after_the_demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
@@ -44,6 +59,8 @@ def after_the_demo(tmp_path_factory):
     description = {"class_names": ["background", "disc", "square"], "config": {"data": {"crop_size": 32}}}
     caffemodel = encode(random_deconvnet(rng, width=1 / 32, fc=8))
     (folder / "DeconvNet_trainval_inference.caffemodel").write_bytes(caffemodel)
+    (folder / "fcn-8s-pascal.caffemodel").write_bytes(encode(random_fcn8s(rng, width=1 / 32, fc=8)))
+    write_npz(folder / "vgg16.npz", zero_vgg16())
     save_network(folder / "runs/demo", net, init_variables(net, 0), description)
     return folder
 

@@ -1,4 +1,4 @@
-"""What a file is, by its bytes, under names that lie."""
+"""Tests that the kind of a file is recognised by its content under any name."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Paths of users, and files that are whole or absent."""
+"""Tests paths of users, files that are whole or absent, and locks."""
 
 import errno
 import os
@@ -97,13 +97,15 @@ with files.whole_folder(Path(sys.argv[1]) / "made") as folder:
 def test_what_a_killed_process_left_is_removed(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[1], check=False)
     assert len(os.listdir(tmp_path)) == 1
-    with files.whole_folder(tmp_path / "made") as mine:  # removes the other's, and a second call leaves this one
+    with files.whole_folder(
+        tmp_path / "made"
+    ) as mine:  # This removes the folder of the killed process; a second call must keep the new one.
         files.remove_unfinished(tmp_path)
         assert os.listdir(tmp_path) == [mine.name]
 
 
 def start_holder(folder):
-    """A process that holds the lock of a folder until it is killed."""
+    """Starts a process that holds the lock of a folder until it is killed."""
     code = "import sys, time; from pathlib import Path; from deconvnet_jax.files import locked\n"
     code += "with locked(Path(sys.argv[1]), '--x'): print('held', flush=True); time.sleep(100)"
     process = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""The names of packages that are imported when they are used."""
+"""Tests packages whose names are imported on first use."""
 
 import ast
 import importlib
@@ -26,14 +26,14 @@ def test_the_package_alone_imports_no_jax():
 
 
 def lazy_packages():
-    """Packages that import names when they are first used."""
+    """Returns the packages that import their names on first use."""
     files = [SOURCE, *SOURCE.parent.glob("*/__init__.py")]
     return [".".join(path.relative_to(SOURCE.parents[1]).parent.parts) for path in files if "_LAZY" in path.read_text()]
 
 
 @pytest.mark.parametrize("name", lazy_packages())
 def test_the_lists_of_a_lazy_package_agree(name):
-    """What type checkers import, what is imported on first use, and `__all__`."""
+    """The names for type checkers, the names that are imported on first use, and `__all__` are the same."""
     package = importlib.import_module(name)
     (block,) = (node for node in ast.parse(Path(package.__file__).read_text()).body if isinstance(node, ast.If))
     checked = {(node.module, alias.name) for node in block.body for alias in node.names}

@@ -1,4 +1,4 @@
-"""Images of many kinds, damaged ones, and what is no image: pixels or one line, and never another program."""
+"""Tests reading of images, of damaged ones and of other files: the result is pixels or one line of error."""
 
 import contextlib
 import io
@@ -130,7 +130,7 @@ def test_transparency_and_palettes(rng):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_photographs_of_16_bits_are_refused(tmp_path, rng, channels):
-    """Pillow would drop the lower half of the numbers of coloured ones without a word."""
+    """Pillow would silently drop the lower 8 bits of colour images."""
     path = tmp_path / "deep.png"
     picture = rng.integers(0, 2**16, (20, 30, channels)).astype(np.uint16)
     assert cv2.imwrite(str(path), picture)
@@ -161,7 +161,7 @@ def image_size_is_refused(path):
 
 
 def test_size_is_compared_with_the_bytes(tmp_path):
-    """Kilobytes that claim hundreds of millions of pixels are refused before memory is taken for these."""
+    """Files of kilobytes that claim hundreds of millions of pixels are refused before memory is allocated."""
     (tmp_path / "claims.png").write_bytes(png(13_000, 13_000, zlib.compress(bytes(100))))
     with pytest.raises(InputError, match=r"not a complete image file \(\d+ bytes are too few for 13000x13000 pixels"):
         read_mask(tmp_path / "claims.png")
@@ -180,7 +180,7 @@ def test_bombs_in_texts_and_profiles(tmp_path):
 
 
 def test_every_flipped_bit_of_a_png_is_noticed_or_harmless(rng):
-    """Pillow compares no checksum of pixels: a third of such flips became other classes."""
+    """Pillow does not compare checksums of pixels; a third of such flips would give other class ids."""
     mask = rng.integers(0, 21, (20, 30)).astype(np.uint8)
     whole = encoded(mask)
     refused = 0

@@ -1,4 +1,4 @@
-"""Label maps: ids of few and of many classes, VOC's colours, files, and palettes that a program has sorted."""
+"""Tests label maps: ids of few and of many classes, VOC's colours, files, and sorted palettes."""
 
 import cv2
 import numpy as np
@@ -41,7 +41,7 @@ def test_label_png(tmp_path, rng):
 
 
 def test_two_ids_only(tmp_path):
-    labels = np.array([[0, 0], [0, 15]], np.uint8)  # few enough for a PNG of fewer bits
+    labels = np.array([[0, 0], [0, 15]], np.uint8)  # Two ids would fit into a PNG of fewer bits.
     save_label_png(tmp_path / "labels.png", labels)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels.png")), labels)
 
@@ -138,7 +138,7 @@ def test_voc_s_colours_in_another_order(tmp_path):
     "palette", [VOC_COLOURS, [255, 255, 255, 9, 9, 9, 200, 0, 0], [0, 0, 0, 192, 128, 128, 128, 128, 192], None]
 )
 def test_usual_palettes(tmp_path, palette):
-    """VOC's, one of three colours, VOC's colours of person and bus for own classes, greys."""
+    """No warning for VOC's palette, one of three colours, VOC's colours of person and bus for own classes, or greys."""
     label = np.where(LABEL == 255, 0, LABEL)
     one, other = save(tmp_path / "one.png", label, palette), save(tmp_path / "other.png", label * 0, palette)
     assert not warnings(one, other, save(tmp_path / "grey.png", label))

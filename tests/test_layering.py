@@ -1,4 +1,4 @@
-"""Imports point downwards only, and each folder knows only what it needs."""
+"""Tests that imports point downwards only, and that each folder imports only what it needs."""
 
 import ast
 from pathlib import Path

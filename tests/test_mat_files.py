@@ -1,4 +1,4 @@
-"""Variables of MATLAB files of all versions; files that are damaged, hostile, or hold something else."""
+"""Tests reading of MATLAB files of all versions, of damaged and hostile files, and of files with other content."""
 
 import io
 import struct
@@ -91,7 +91,7 @@ def test_claims_are_compared_with_the_bytes(tmp_path):
 
 
 def test_cells_in_cells_do_not_crash(tmp_path):
-    """SciPy descends into them without a limit, until the stack is full and the process is gone."""
+    """SciPy follows nested cells without a limit, until the stack overflows and the process ends."""
     body = b""
     for _ in range(20_000):
         start = (

@@ -1,4 +1,4 @@
-"""Files of arrays whose headers claim more than they hold."""
+"""Tests .npz files that are damaged or whose headers claim more than they hold."""
 
 import struct
 import tracemalloc
@@ -74,7 +74,7 @@ def test_other_files(tmp_path):
 
 
 def test_a_bomb_takes_no_memory(tmp_path):
-    """300 MB of zeros in 0.3 MB."""
+    """300 MB of zeros in a file of 0.3 MB are refused."""
     with zipfile.ZipFile(tmp_path / "many.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         for i in range(3):
             archive.writestr(f"{i}.npy", header((25_000_000,)) + bytes(100_000_000))

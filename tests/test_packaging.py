@@ -18,7 +18,7 @@ pytestmark = pytest.mark.end_to_end
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("deconvnet_jax", "experiments")
-# Without PYTHONPATH: pip and the commands would find the checkout, and metadata that an older build left in it.
+# PYTHONPATH is removed, because pip and the commands would find the checkout and metadata of older builds through it.
 ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 ENVIRONMENT |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1"}
 TINY = [
@@ -39,7 +39,7 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built from a copy, with the setuptools of these tests, so that no package index is needed."""
+    """The wheel, built from a copy with the setuptools of this environment, so that no package index is needed."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -53,7 +53,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """Folder of the commands in a fresh environment that has our wheel, and everything else from this one."""
+    """The folder of commands in a fresh environment with the wheel; all other packages come from this environment."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     python = folder / "bin/python"
@@ -113,7 +113,7 @@ def test_every_command_has_help_that_names_it(installed, tmp_path):
 
 
 def test_a_small_network_from_data_to_predictions(installed, tmp_path):
-    """With a config of the project by its name, and one of the user's own that imports the defaults."""
+    """The commands take a config of the project by its name, and a user's config that imports the defaults."""
 
     def done(name, *arguments):
         found = run(installed / name, *arguments, folder=tmp_path)

@@ -1,4 +1,4 @@
-"""Sums over processes are exact, and workers end when the program that started them is killed."""
+"""Tests that sums over processes are exact, and that workers end when their program is killed."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ else:
 
 
 def ended(pid):
-    """Gone, or a zombie that nobody has asked for."""
+    """Returns whether a process has ended, or is a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -50,12 +50,12 @@ def test_killed(kind, tmp_path):
         os.kill(running.pid, signal.SIGKILL)
     deadline = time.monotonic() + 30
     while not all(ended(pid) for pid in workers):
-        assert time.monotonic() < deadline, "the workers live on"
+        assert time.monotonic() < deadline, "the workers still run"
         time.sleep(0.1)
 
 
 def test_counts_beyond_32_bits_are_summed_exactly(monkeypatch, rng):
-    """JAX has 32 bits; the other process is played by a gather that knows its share."""
+    """JAX sends 32 bits; a patched gather stands for the other process."""
     ours, theirs = (rng.integers(0, 2**40, (3, 3)) for _ in range(2))
 
     def gather(parts):

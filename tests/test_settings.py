@@ -1,4 +1,4 @@
-"""Types and ranges of settings."""
+"""Tests the types and ranges of settings."""
 
 from pathlib import Path
 

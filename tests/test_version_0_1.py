@@ -1,6 +1,6 @@
-"""What version 0.1.0 wrote is still read: its checkpoints, run folders, packed data and proposals.
+"""Tests that checkpoints, run folders, packed data and proposals of version 0.1.0 are still read.
 
-tests/support/version_0_1.tar.xz holds a run of two steps, as commit d8cd5bb wrote it; its README says how.
+tests/support/version_0_1.tar.xz holds a run of two steps that commit d8cd5bb wrote; its README explains how.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ def test_a_checkpoint_gives_the_same_scores(stored):
 
 
 def test_a_run_resumes_on_packed_data(stored):
-    """The third step's loss is the one that version 0.1.0 had; nothing is packed or proposed a second time."""
+    """The loss of the third step is that of version 0.1.0, and neither data nor proposals are made again."""
 
     def packed():
         return {path: path.stat().st_mtime_ns for path in (stored / "tfds").rglob("*.*-of-*")}

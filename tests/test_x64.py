@@ -1,4 +1,4 @@
-"""The public functions in a process that computes in 64 bits by default."""
+"""Tests the public functions in a process that computes in 64 bits by default."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_float32_stays_float32_under_jax_enable_x64():
-    """Loops whose values become wider on the way are errors; so are mixed operands of products and convolutions."""
+    """JAX refuses loops that widen their values, and products and convolutions of mixed types."""
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "tests/support/public_surface.py"],

@@ -1,4 +1,4 @@
-"""The original networks as Caffe's prototxts define them: random blobs for a model file, and the same in PyTorch."""
+"""Makes the original networks of Caffe's prototxts: random blobs for a caffemodel, and the same network in PyTorch."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ DECONVNET_BLOCKS = (2, 2, 3, 3, 3)
 
 
 def draw_conv(rng, fan_out, fan_in, k):
-    """A convolution's kernel, such that values neither grow nor vanish; transpose it for a deconvolution."""
+    """Returns a random kernel [out, in, k, k] that keeps the scale of values; transpose it for a deconvolution."""
     return rng.normal(0, np.sqrt(2 / (fan_in * k * k)), (fan_out, fan_in, k, k)).astype(np.float32)
 
 
@@ -15,7 +15,7 @@ def draw_bias(rng, count):
 
 
 def random_deconvnet(rng, width=1.0, decoder_width=1.0, fc=4096, classes=21, fc_window=7):
-    """[(name, type, blobs)] of DeconvNet_inference_deploy.prototxt, in its order."""
+    """Returns [(name, type, blobs)] of DeconvNet_inference_deploy.prototxt, in its order."""
     layers = []
 
     def channels(count, factor=1.0):
@@ -23,12 +23,12 @@ def random_deconvnet(rng, width=1.0, decoder_width=1.0, fc=4096, classes=21, fc_
 
     def add(kind, name, bn, fan_in, fan_out, k):
         kernel = draw_conv(rng, fan_out, fan_in, k)
-        kernel[0] *= np.sign(kernel[0].sum())  # as with the shifts below; some layers have one channel
+        kernel[0] *= np.sign(kernel[0].sum())  # Like the shifts below, this keeps a layer with one channel alive.
         if kind == "Deconvolution":
             kernel = np.ascontiguousarray(kernel.swapaxes(0, 1))
         layers.append((name, kind, [kernel, draw_bias(rng, fan_out)]))
         if bn:
-            # Shifted upwards: in a narrow network ReLUs that are zero everywhere would make the scores constant.
+            # The shifts are positive, because ReLUs that are zero everywhere would make a narrow network constant.
             scale, shift = rng.uniform(0.5, 1.5, (1, fan_out, 1, 1)), rng.uniform(0, 0.6, (1, fan_out, 1, 1))
             layers.append((bn, "BN", [scale.astype(np.float32), shift.astype(np.float32)]))
             layers.append((bn.replace("bn", "relu"), "ReLU", []))
@@ -54,7 +54,7 @@ def random_deconvnet(rng, width=1.0, decoder_width=1.0, fc=4096, classes=21, fc_
 
 
 class TorchNetwork:
-    """Caffe's layers by PyTorch's, in one floating-point type, from [(name, type, blobs)]."""
+    """Caffe's layers [(name, type, blobs)] in PyTorch, in one floating-point type."""
 
     def __init__(self, torch, layers, dtype):
         self.f = torch.nn.functional
@@ -78,15 +78,18 @@ class TorchNetwork:
 
 
 def torch_deconvnet(torch, layers, images, switches=None, dtype=np.float64):
-    """The network with folded normalisation.
+    """Computes the forward pass of DeconvNet with folded normalisation.
 
     Args:
+      torch: the module.
+      layers: from `random_deconvnet`.
       images: [N, H, W, 3], BGR minus mean.
-      switches: what unpooling uses instead of the network's own.
+      switches: the switches of the five poolings that unpooling uses, [N, h, w, C]; None for the network's own.
+      dtype: the floating-point type.
 
     Returns:
-      logits [N, H, W, K]; for every pooling the switches [N, h, w, C] and how far the second of each window is behind
-      the first, as a share of the map's largest value.
+      Logits [N, H, W, K]. For every pooling, the switches [N, h, w, C] and the gaps [N, h, w, C] between the largest
+      and the second largest value of each window, relative to the largest value of the map.
     """
     net = TorchNetwork(torch, layers, dtype)
     x = torch.from_numpy(np.asarray(images).transpose(0, 3, 1, 2).astype(dtype))
@@ -121,7 +124,7 @@ def _channels_last(x):
 
 
 def random_fcn8s(rng, width=1.0, fc=4096, classes=21):
-    """[(name, type, blobs)] of fcn-8s-pascal-deploy.prototxt, in its order."""
+    """Returns [(name, type, blobs)] of fcn-8s-pascal-deploy.prototxt, in its order."""
     layers, outs, last = [], [], 3
 
     def conv(name, fan_in, fan_out, k):
@@ -152,9 +155,11 @@ def random_fcn8s(rng, width=1.0, fc=4096, classes=21):
 
 
 def crop_offset(path, target):
-    """Where Caffe's Crop layer cuts: (stride, offset) maps of the two paths from the image, composed.
+    """Returns the offset at which Caffe's Crop layer cuts.
 
-    A map (a, b) takes a position x in a layer's output to a * x + b in the image's pixels.
+    Args:
+      path: (a, b) of the layer that is cropped: position x in its output is position a * x + b in the image.
+      target: (a, b) of the layer whose size and position the result has.
     """
     assert path[0] == target[0]
     offset = (target[1] - path[1]) / path[0]
@@ -163,7 +168,10 @@ def crop_offset(path, target):
 
 
 def torch_fcn8s(torch, layers, images, dtype=np.float64):
-    """Logits [N, H, W, K] for images [N, H, W, 3], BGR minus mean; crops derived from strides, kernels and paddings."""
+    """Returns the logits [N, H, W, K] of FCN-8s for images [N, H, W, 3], BGR minus mean.
+
+    The offsets of the crops follow from strides, kernels and paddings.
+    """
     net = TorchNetwork(torch, layers, dtype)
 
     def filtered(position, k, stride, pad):

@@ -1,6 +1,6 @@
-"""Writes caffemodels with Google's protobuf library: the encoder that the reader is tested against.
+"""Writes caffemodels with Google's protobuf library, for tests of the reader.
 
-The messages are described here, from Caffe's caffe.proto, as far as a model file needs them.
+The messages are those of Caffe's caffe.proto, as far as a model file needs them.
 """
 
 from functools import cache
@@ -9,7 +9,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 FIELD = descriptor_pb2.FieldDescriptorProto
 
-# Field numbers of layer types that the networks use, in the older form.
+# Numbers of the layer types in the older form.
 V1_TYPES = {
     "Convolution": 4,
     "InnerProduct": 14,
@@ -26,7 +26,7 @@ V1_TYPES = {
 
 @cache
 def messages():
-    """The classes of the messages."""
+    """Returns {name: class} of the messages."""
     file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe")
 
     def message(name, /, **fields):
@@ -94,14 +94,14 @@ def messages():
 
 
 def encode(layers, *, v1=True, shape=None, doubles=False, diffs=False):
-    """The bytes of a caffemodel.
+    """Returns the bytes of a caffemodel.
 
     Args:
       layers: [(name, type as a word, [array, ...]), ...].
-      v1: the older form of layers.
-      shape: blobs have "shape" instead of num, channels, height, width; by default in the newer form.
-      doubles: values as doubles.
-      diffs: gradients too.
+      v1: write the older form of layers.
+      shape: write "shape" in blobs instead of num, channels, height, width. None does so in the newer form.
+      doubles: write values as doubles.
+      diffs: write gradients too.
     """
     net = messages()["NetParameter"](name="net", input=["data"], input_dim=[1, 3, 224, 224])
     for i, (name, kind, blobs) in enumerate(layers):

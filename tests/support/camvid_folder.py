@@ -1,4 +1,4 @@
-"""CamVid in small, in the folders of SegNet's tutorial."""
+"""Writes a small CamVid in the folders of SegNet's tutorial."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,16 @@ from PIL import Image
 
 
 def write_camvid(root: Path, rng: np.random.Generator, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Writes photographs of 48x36 pixels, in a random order, with masks; returns the masks by the images' names."""
+    """Writes photographs of 48x36 pixels with masks, in a random order.
+
+    Args:
+      root: the folder to write.
+      rng: source of the pixels and the order.
+      counts: {split: number of photographs}.
+
+    Returns:
+      {name of the photograph: its mask}, uint8 [36, 48].
+    """
     masks = {}
     for split, count in counts.items():
         (root / split).mkdir(parents=True)

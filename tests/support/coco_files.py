@@ -1,4 +1,4 @@
-"""COCO's annotation files with their photographs, for tests, and what must hold after a refused import."""
+"""Writes COCO annotation files with photographs, and checks what must hold after a refused import."""
 
 import json
 
@@ -48,14 +48,14 @@ def import_content(folder, content, split="train", **options):
 
 
 def snapshot(folder):
-    """Everything in a folder: names, bytes and times."""
+    """Returns {path: (time of the last change, bytes)} of everything in a folder; None if it does not exist."""
     if not folder.exists():
         return None
     return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in folder.rglob("*")}
 
 
 def fails(folder, call, *parts):
-    """The call's error is one line with these parts, and neither the output nor anything beside it has changed."""
+    """Asserts that a call raises InputError of one line with these parts, and changes no file."""
     before, beside = snapshot(folder / "out"), {path for path in folder.iterdir() if path.suffix != ".json"}
     with pytest.raises(InputError) as caught:
         call()

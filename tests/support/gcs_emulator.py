@@ -1,6 +1,6 @@
-"""Google Cloud Storage on this machine: the part of its JSON API that gcsfs and TensorStore use.
+"""Emulates the part of Google Cloud Storage's JSON API that gcsfs and TensorStore use.
 
-Objects have generations, which TensorStore compares before it overwrites one; pip's emulators lack those.
+Objects have generations, which TensorStore compares before it overwrites an object. The emulators on PyPI lack them.
 """
 
 import base64
@@ -21,18 +21,18 @@ _OBJECT = re.compile(
 
 @contextmanager
 def emulated_bucket() -> Iterator[dict[str, str]]:
-    """Yields the environment in which gs://bucket is an empty bucket in this process's memory."""
+    """Yields environment variables with which gs://bucket is an empty bucket in the memory of this process."""
     server = ThreadingHTTPServer(("localhost", 0), _Handler)
     server.daemon_threads, server.store, server.lock, server.generation = True, {}, threading.RLock(), 0
-    server.handle_error = lambda *_: None  # clients hang up when they need no answer any more
+    server.handle_error = lambda *_: None  # Clients close the connection when they no longer need the answer.
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://localhost:{server.server_address[1]}"
     try:
         yield {
             "STORAGE_EMULATOR_HOST": address,
             "TENSORSTORE_GCS_HTTP_URL": address,
-            "NO_GCE_CHECK": "true",  # there are no credentials to be had
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks for the kind of bucket elsewhere
+            "NO_GCE_CHECK": "true",  # no search for credentials
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # no request for the kind of the bucket, which goes elsewhere
         }
     finally:
         server.shutdown()
@@ -41,7 +41,7 @@ def emulated_bucket() -> Iterator[dict[str, str]]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    wbufsize, disable_nagle_algorithm = -1, True  # head and content in one packet: otherwise each answer takes 40 ms
+    wbufsize, disable_nagle_algorithm = -1, True  # One packet for head and content saves 40 ms per answer.
 
     def log_message(self, *_):
         pass
@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, self._described(name))
 
     def _agrees(self, name):
-        """Whether the request's conditions on the generation hold; answers if they do not."""
+        """Returns whether the request's conditions on the generation hold; sends the answer if they do not."""
         generation = str(self.server.store.get(name, (b"", 0))[1])
         if self.query.get("ifGenerationMatch", generation) != generation:
             self._answer(412)

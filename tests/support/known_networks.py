@@ -1,4 +1,4 @@
-"""Networks whose answer is known, in place of trained ones."""
+"""Networks with known results, which replace trained ones in tests."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from deconvnet_jax.ops import MEAN_BGR
 
 @dataclass(frozen=True)
 class ColorNet:
-    """Scores are the input's colours, blue, green, red, times a matrix."""
+    """Network whose scores are the colours of the input (blue, green, red) times a matrix."""
 
     name: str = "net"
 
@@ -21,10 +21,10 @@ class ColorNet:
 
 @dataclass(frozen=True)
 class SmoothNet:
-    """Scores that change steadily with the input and with the place in the window, right and left apart.
+    """Network whose scores are continuous in the input and in the position, and not symmetric.
 
-    A DeconvNet's do not: where two values of a pooling window are equal up to rounding, as they are beyond an image,
-    the last bit decides the switch.
+    The scores of a DeconvNet are not continuous: if two values of a pooling window are equal up to rounding, as outside
+    an image, the last bit decides the switch.
     """
 
     name: str = "net"

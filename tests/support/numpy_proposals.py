@@ -1,4 +1,4 @@
-"""Proposals to scores, written out in NumPy and one window after the other: what the jitted batch is held against."""
+"""Computes scores from proposals in NumPy, one window at a time, as a reference for the jitted batch."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ MEAN_BGR = np.array([104.00698793, 116.66876762, 122.67891434])
 
 
 def bilinear(array, axis, positions):
-    """Values at fractional positions along an axis; the outermost ones go on."""
+    """Returns the values at fractional positions along an axis; positions outside get the outermost value."""
     last = array.shape[axis] - 1
     positions = np.clip(positions, 0, last)
     low = np.floor(positions).astype(int)
@@ -15,7 +15,7 @@ def bilinear(array, axis, positions):
 
 
 def crop(image, box, size):
-    """A box of an image, uint8 RGB, resized to [size, size, 3] BGR minus mean; black beyond the image."""
+    """Returns a box of an image, uint8 RGB, resized to [size, size, 3], BGR minus mean; black outside the image."""
     x0, y0, x1, y1 = np.asarray(box, np.float64)
     ys, xs = (start + (np.arange(size) + 0.5) * (stop - start) / size for start, stop in ((y0, y1), (x0, x1)))
     found = bilinear(bilinear(image.astype(np.float64), 0, ys - 0.5), 1, xs - 0.5)
@@ -25,7 +25,7 @@ def crop(image, box, size):
 
 
 def place(scores, box, height, width):
-    """A score map at the pixels of the image, and which of them the box shows."""
+    """Returns the score map of a box at the pixels of the image, [H, W, K], and which pixels the box covers."""
     x0, y0, x1, y1 = np.asarray(box, np.float64)
     ys, xs = np.arange(height) + 0.5, np.arange(width) + 0.5
     found = bilinear(scores.astype(np.float64), 0, (ys - y0) * scores.shape[0] / (y1 - y0) - 0.5)
@@ -34,7 +34,7 @@ def place(scores, box, height, width):
 
 
 def aggregate(image, boxes, network, size, aggregation, flip=False):
-    """Scores [H, W, K] of an image from windows, and how many show each pixel; 0 where none does."""
+    """Returns the scores of an image [H, W, K], 0 outside all boxes, and the number of boxes per pixel [H, W]."""
     height, width = image.shape[:2]
     total, count = None, np.zeros((height, width))
     for box in boxes:
@@ -54,12 +54,12 @@ def aggregate(image, boxes, network, size, aggregation, flip=False):
 
 
 def imresize(array, size):
-    """MATLAB's imresize(array, size, 'bilinear'): a triangle, widened where it shrinks, mirrored at the borders."""
+    """Returns MATLAB's imresize(array, size, 'bilinear'), which widens its triangle when shrinking and mirrors borders."""
     for axis, length in enumerate(size):
         count = array.shape[axis]
         scale = length / count
         width = 2.0 if scale >= 1 else 2.0 / scale
-        centre = (np.arange(length) + 1) / scale + 0.5 * (1 - 1 / scale)  # counted from 1
+        centre = (np.arange(length) + 1) / scale + 0.5 * (1 - 1 / scale)  # MATLAB counts from 1.
         left = np.floor(centre - width / 2)
         index = left[:, None] + np.arange(int(np.ceil(width)) + 2)
         distance = (centre[:, None] - index) * min(scale, 1)
@@ -74,10 +74,11 @@ def imresize(array, size):
 
 
 def released(image, boxes, network, size, num_classes):
-    """The released loop (inference/generate_EDeconvNet_CRF_results.m) on boxes of whole pixels of the image itself.
+    """Returns the scores of the released loop (inference/generate_EDeconvNet_CRF_results.m).
 
-    The image lies in a black canvas, a width of it above and below, a height left and right. Windows are cut out of
-    that; scores go into a canvas of zeros, from which the image's part is taken one pixel too early.
+    The boxes are in whole pixels of the image. The image lies in a black canvas with margins of its width above and
+    below, and of its height left and right. Windows are cut from this canvas. Scores go into a canvas of zeros, from
+    which the image's part is taken one pixel too early, like in the original.
     """
     height, width = image.shape[:2]
     canvas = np.zeros((height + 2 * width, width + 2 * height, 3))

@@ -1,4 +1,4 @@
-"""Programs in this process, started by their command lines: a process of its own takes five seconds for imports."""
+"""Runs programs by their command lines in this process, because a new process needs five seconds for imports."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from experiments.common import failures
 
 
 class Done(NamedTuple):
-    """How a program ended, under the names of `subprocess.CompletedProcess`."""
+    """Result of a program, with the names of `subprocess.CompletedProcess`."""
 
     returncode: int
     stdout: str
@@ -26,7 +26,7 @@ class Done(NamedTuple):
 
 
 def run_program(name, *arguments):
-    """Runs `python -m experiments.NAME ARGUMENT...` here; an exception that is a bug is raised."""
+    """Runs `python -m experiments.NAME ARGUMENT...` in this process; raises the exceptions that would be bugs."""
     streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2)]
     with _as_before(), contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
         code = _exit_code(f"experiments.{name}", [name, *map(str, arguments)])
@@ -37,7 +37,7 @@ def run_program(name, *arguments):
 
 def _exit_code(module, argv):
     with warnings.catch_warnings(), mock.patch.object(sys, "argv", argv):
-        warnings.resetwarnings()  # those of pytest, by which every warning is an error
+        warnings.resetwarnings()  # pytest's filters would make every warning an error.
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)
         warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
@@ -52,9 +52,9 @@ def _exit_code(module, argv):
 
 @contextlib.contextmanager
 def _as_before():
-    """What a program changes in its process is undone: flags, hooks, logging."""
+    """Undoes what a program changes in its process: flags, hooks and logging."""
     defined, verbosity, handlers = set(flags.FLAGS), absl_logging.get_verbosity(), logging.root.handlers[:]
-    checkpoint_folder._quiet()  # once per process, so not within a program whose hooks are taken away again
+    checkpoint_folder._quiet()  # It works once per process, and the hooks of a program are removed at its end.
     hooks = threading.excepthook, sys.unraisablehook
     try:
         with mock.patch.object(failures, "_said", set()):

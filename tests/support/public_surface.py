@@ -1,4 +1,7 @@
-"""Calls the public functions that run on the accelerator; prints one line for each that fails. Environment: JAX's."""
+"""Calls the public functions that run on the accelerator, and prints one line per failure.
+
+JAX's environment variables choose the platform and the precision.
+"""
 
 import sys
 from collections.abc import Callable
@@ -28,7 +31,7 @@ from deconvnet_jax.training import (
     train_step,
 )
 
-for block in ENCODER_WIDTHS:  # one layer of each kind shows as much as three
+for block in ENCODER_WIDTHS:  # One layer per block is enough for these checks.
     ENCODER_WIDTHS[block] = ENCODER_WIDTHS[block][:1]
     DECODER_WIDTHS[block] = DECODER_WIDTHS[block][-1:]
 
@@ -53,19 +56,19 @@ FAILURES: list[str] = []
 
 
 def check(name: str, call: Callable[[], object]) -> None:
-    """Runs a call; its results must be finite and, where they are floats, no wider than the inputs: float32."""
+    """Runs a call and reports it as failed unless its results are finite and none is float64."""
     try:
         leaves = jax.tree.leaves(call())
         assert all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves), "results are not finite"
         wide = [leaf for leaf in leaves if isinstance(leaf, Array) and leaf.dtype == jnp.float64]
         assert not wide, "float32 became float64"
-    except Exception as error:  # whatever it is, the other calls are made
+    except Exception as error:  # Any failure is reported, and the other calls are still made.
         FAILURES.append(name)
         print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}", flush=True)
 
 
 def check_ops() -> None:
-    """Everything in `ops` that computes with JAX."""
+    """Checks the functions in `ops` that compute with JAX."""
     x = jnp.asarray(RNG.standard_normal((2, 8, 8, 3)), jnp.float32)
     pooled, indices = ops.max_pool_with_indices(x, 2)
     check("max_pool_with_indices", lambda: jax.grad(lambda x: ops.max_pool_with_indices(x, 3, 2, 1)[0].sum())(x))
@@ -86,7 +89,7 @@ def check_ops() -> None:
 
 
 def check_models() -> None:
-    """Forward and backward passes of the networks."""
+    """Checks the forward and backward passes of the networks."""
     images = ops.normalize_images(IMAGES)
     variables = init_variables(NET, 0)
     check("DeconvNet", lambda: jax.jit(NET.apply)(variables, images))
@@ -101,7 +104,7 @@ def check_models() -> None:
 
 
 def check_training() -> None:
-    """The loss, a step in its variants, calibration."""
+    """Checks the loss, the train step in its variants, and the calibration."""
     check("segmentation_loss", lambda: segmentation_loss(jnp.zeros((4, 32, 32, 3)).astype(jnp.float32), LABELS))
     variables = init_variables(NET, 0)
     for accumulate, caffe in ((1, False), (2, True)):
@@ -124,7 +127,7 @@ def check_training() -> None:
 
 
 def check_inference() -> None:
-    """Windows and whole images, flipped, with both CRFs; proposals."""
+    """Checks proposals, and the Segmenter on windows and whole images, flipped, with both CRFs."""
     photograph = RNG.integers(0, 256, (40, 48, 3), np.uint8)
     check("propose_boxes", lambda: propose_boxes(photograph, 5))
     segmenter = Segmenter(NET, init_variables(NET, 0), ("a", "b", "c"), 32)

@@ -1,9 +1,9 @@
-"""What pydensecrf2 computes, the Python wrapper around Krähenbühl and Koltun's densecrf, and arrays of it to keep.
+"""Computes reference results with pydensecrf2, the Python wrapper of Krähenbühl and Koltun's densecrf.
 
-    pip install pydensecrf2==1.1        # builds for half a minute, with a C++ compiler
+    pip install pydensecrf2==1.1        # compiles for half a minute and needs a C++ compiler
     python tests/support/pydensecrf_reference.py
 
-writes dense_crf_reference.npz beside this file anew: pictures, unaries and the probabilities after ten iterations.
+rewrites dense_crf_reference.npz beside this file: pictures, unaries and the probabilities after ten iterations.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 FILE = Path(__file__).with_name("dense_crf_reference.npz")
-# Keywords of `dense_crf` by name of the case; "odd": a number of pixels that is no multiple of four, other numbers.
+# {name of the case: keywords of `dense_crf`}. "odd" has a number of pixels that is no multiple of four.
 CASES: dict[str, dict[str, Any]] = {
     "released": {"gaussian": (3.0, 3.0), "bilateral": (20.0, 3.0, 5.0), "normalization": "none"},
     "usual": {"gaussian": (3.0, 3.0), "bilateral": (80.0, 13.0, 10.0), "normalization": "symmetric"},
@@ -20,7 +20,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 CROPS = {"released": (48, 64), "usual": (48, 64), "odd": (61, 47)}
 CLASSES = {"released": 4, "usual": 4, "odd": 2}
-STEPS = {"released": 2.0, "usual": 1 / 16, "odd": 1 / 8}  # unaries are kept as bytes, in these steps
+STEPS = {"released": 2.0, "usual": 1 / 16, "odd": 1 / 8}  # factors by which the stored uint8 unaries are multiplied
 
 
 def pydensecrf(
@@ -31,7 +31,7 @@ def pydensecrf(
     normalization: str,
     iterations: int = 10,
 ) -> np.ndarray:
-    """float32 [H, W, K], 0 where a weight of 0 leaves a kernel out."""
+    """Returns the probabilities of pydensecrf2, float32 [H, W, K]; a kernel with weight 0 is left out."""
     import pydensecrf.densecrf as dcrf
 
     height, width, classes = unary.shape
@@ -47,14 +47,14 @@ def pydensecrf(
 
 
 def load(case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Unary float32 [H, W, K], image uint8 [H, W, 3] and what pydensecrf2 made of them, float32 [H, W, K]."""
+    """Returns the unary, float32 [H, W, K], the image, uint8 [H, W, 3], and pydensecrf2's result, float32 [H, W, K]."""
     with np.load(FILE) as file:
         image, unary, expected = (file[f"{case}/{name}"] for name in ("image", "unary", "probabilities"))
     return unary * np.float32(STEPS[case]), image, expected
 
 
 def noisy_unary(rng: np.random.Generator, label: np.ndarray, classes: int) -> np.ndarray:
-    """uint8 [H, W, K]: smooth noise that somewhat favours the true class."""
+    """Returns a unary of smooth noise that slightly favours the true class, uint8 [H, W, K]."""
     import cv2
 
     noise = [cv2.GaussianBlur(rng.standard_normal(label.shape), (0, 0), 3) for _ in range(classes)]

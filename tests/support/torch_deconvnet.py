@@ -1,12 +1,13 @@
-"""DeconvNet in PyTorch, an independent reference; only imported where PyTorch is."""
+"""DeconvNet in PyTorch as an independent reference; PyTorch itself is passed as an argument."""
 
 import numpy as np
 
 
 def torch_forward(torch, variables, x, epsilon):
-    """The network in PyTorch's own layers, written from the paper's table; batch statistics as in training.
+    """Computes the forward pass with PyTorch's own layers, from the paper's table, with batch statistics.
 
-    Returns logits [N, K, H, W] and the parameters by (layer, part), whose `grad` a backward pass fills.
+    Returns:
+      Logits [N, K, H, W], and {(layer, part): parameter}, whose `grad` a backward pass fills.
     """
     functional = torch.nn.functional
     leaves = {
@@ -26,7 +27,7 @@ def torch_forward(torch, variables, x, epsilon):
     def conv(name, x, padding):
         return functional.conv2d(x, leaf(name, "kernel").permute(3, 2, 0, 1), leaf(name, "bias"), padding=padding)
 
-    def deconv(name, x, padding):  # our kernels are those of the equivalent convolution: flipped
+    def deconv(name, x, padding):  # Our kernels are those of the equivalent convolution, so they are flipped here.
         kernel = leaf(name, "kernel").permute(2, 3, 0, 1).flip(2, 3)
         return functional.conv_transpose2d(x, kernel, leaf(name, "bias"), padding=padding)
 

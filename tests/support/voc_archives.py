@@ -1,4 +1,4 @@
-"""VOC 2012 and SBD in small: archives with the members, folders and file formats of the official ones."""
+"""Makes small archives of VOC 2012 and SBD with the members, folders and file formats of the official ones."""
 
 import io
 import tarfile
@@ -15,12 +15,17 @@ VOC_ROOT, SBD_ROOT = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
 TRAIN, VAL = ["2007_000032", "2008_000008", "2011_003271"], ["2007_000033", "2009_000001"]
 SBD_TRAIN = ["2011_000006", "2010_000002", "2008_000008", "2007_000033"]
 SBD_VAL = ["2009_000100", "2008_000002", "2007_000032"]
-EXTRA = ["2008_000002", "2009_000100", "2010_000002", "2011_000006"]  # of SBD, in neither of VOC's splits
+EXTRA = [
+    "2008_000002",
+    "2009_000100",
+    "2010_000002",
+    "2011_000006",
+]  # images of SBD that are in neither of VOC's splits
 PALETTE = [value for i in range(256) for value in ((37 * i) % 256, (91 * i + 13) % 256, (200 - 7 * i) % 256)]
 
 
 def random_example(name: str, rng: np.random.Generator, border: bool, scale: int = 1) -> Example:
-    """Two or three rectangles of other colours before noise, with VOC's border of 255 or without."""
+    """Returns two or three coloured rectangles on noise; `border` adds VOC's border of 255 to the masks."""
     height, width = rng.integers(40, 90, 2)
     image = rng.integers(90, 110, (height, width, 3), np.uint8)
     label, instances = np.zeros((2, height, width), np.uint8)
@@ -38,14 +43,14 @@ def random_example(name: str, rng: np.random.Generator, border: bool, scale: int
 
 
 def jpeg(image: np.ndarray) -> bytes:
-    """Encoded as a camera would."""
+    """Returns an image as JPEG."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
 def palette_png(mask: np.ndarray) -> bytes:
-    """An indexed PNG, as VOC's masks are."""
+    """Returns a mask as an indexed PNG, like VOC's masks."""
     picture = Image.frombytes("P", mask.shape[::-1], mask.tobytes())
     picture.putpalette(PALETTE)
     file = io.BytesIO()
@@ -54,20 +59,20 @@ def palette_png(mask: np.ndarray) -> bytes:
 
 
 def sbd_mat(name: str, **fields: object) -> bytes:
-    """A MATLAB file with one struct."""
+    """Returns a MATLAB file with one struct."""
     file = io.BytesIO()
     scipy.io.savemat(file, {name: fields}, do_compression=True)
     return file.getvalue()
 
 
 def class_mat(label: np.ndarray) -> bytes:
-    """As SBD's cls/NAME.mat."""
+    """Returns a file like SBD's cls/NAME.mat."""
     present = np.unique(label[label > 0]).astype(np.uint8)[:, None]
     return sbd_mat("GTcls", Boundaries=np.zeros((20, 1), object), Segmentation=label, CategoriesPresent=present)
 
 
 def instance_mat(label: np.ndarray, instances: np.ndarray) -> bytes:
-    """As SBD's inst/NAME.mat."""
+    """Returns a file like SBD's inst/NAME.mat."""
     numbers = range(1, int(instances.max()) + 1)
     categories = [[label[instances == i][0] if (instances == i).any() else 1] for i in numbers]
     return sbd_mat(
@@ -79,7 +84,7 @@ def instance_mat(label: np.ndarray, instances: np.ndarray) -> bytes:
 
 
 def voc_members(examples: dict[str, Example]) -> dict[str, bytes]:
-    """Files of the VOC archive by path; photographs of all examples, masks of VOC's splits."""
+    """Returns {path: content} of the VOC archive: photographs of all examples, and masks of VOC's splits."""
     files = {
         f"{VOC_ROOT}/ImageSets/Segmentation/train.txt": "\n".join([*TRAIN, ""]).encode(),
         f"{VOC_ROOT}/ImageSets/Segmentation/val.txt": "\n".join([*VAL, ""]).encode(),
@@ -94,7 +99,7 @@ def voc_members(examples: dict[str, Example]) -> dict[str, bytes]:
 
 
 def sbd_members(examples: dict[str, Example]) -> dict[str, bytes]:
-    """Files of the SBD archive by path."""
+    """Returns {path: content} of the SBD archive."""
     files = {
         f"{SBD_ROOT}/train.txt": "\n".join([*SBD_TRAIN, ""]).encode(),
         f"{SBD_ROOT}/val.txt": "\n".join([*SBD_VAL, ""]).encode(),
@@ -111,12 +116,12 @@ def sbd_members(examples: dict[str, Example]) -> dict[str, bytes]:
 
 
 def random_examples(rng: np.random.Generator, scale: int = 1) -> dict[str, Example]:
-    """By name: those of VOC's splits with borders, those that SBD adds without."""
+    """Returns {name: example}; the masks of VOC's splits have borders, those that SBD adds have none."""
     return {name: random_example(name, rng, name not in EXTRA, scale) for name in [*TRAIN, *VAL, *EXTRA]}
 
 
 def write_tar(path: Path, files: dict[str, bytes], compress: bool = False) -> Path:
-    """An archive of these files, folders first, as tar makes them."""
+    """Writes an archive of these files, folders first, as tar does."""
     with tarfile.open(path, "w:gz" if compress else "w") as tar:
         for folder in sorted({str(parent) for name in files for parent in Path(name).parents} - {".", "/"}):
             entry = tarfile.TarInfo(folder)
@@ -130,7 +135,7 @@ def write_tar(path: Path, files: dict[str, bytes], compress: bool = False) -> Pa
 
 
 def write_folder(root: Path, files: dict[str, bytes]) -> None:
-    """What extracting the archive would leave."""
+    """Writes the files that extracting the archive would leave."""
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)

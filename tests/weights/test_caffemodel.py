@@ -1,4 +1,4 @@
-"""The caffemodel reader against Google's encoder, against files that Caffe wrote, and against hostile ones."""
+"""Tests the caffemodel reader with files from Google's encoder, files from Caffe, and hostile files."""
 
 import hashlib
 import json
@@ -61,7 +61,7 @@ def test_arrays_outlive_the_file(tmp_path, rng):
     before = blob.copy()
     path.write_bytes(bytes(path.stat().st_size))
     np.testing.assert_array_equal(blob, before)
-    blob += 1  # writable
+    blob += 1  # The array must be writable.
 
 
 def varint(value):
@@ -76,7 +76,7 @@ def field(number, content):
 
 
 def test_a_list_in_pieces_and_a_shape_in_pieces(tmp_path):
-    """Allowed by the format, whoever writes it."""
+    """The format allows this, although no known program writes it."""
     values = np.arange(7, dtype="<f4")
     data = b"".join(field(5, part.tobytes()) for part in np.split(values, (2, 5)))
     blob = field(7, b"\x0a\x01\x07") + data + field(7, b"\x0a\x01\x01")
@@ -86,7 +86,7 @@ def test_a_list_in_pieces_and_a_shape_in_pieces(tmp_path):
 
 
 def raw_blob(values, kind, types_first=True):
-    """As NVCaffe since 0.16 writes numbers: raw_data_type 10, raw_diff_type 11, raw_data 12, raw_diff 13."""
+    """NVCaffe since 0.16 writes arrays as raw_data_type 10, raw_diff_type 11, raw_data 12 and raw_diff 13."""
     types = varint(10 << 3) + varint(kind) + varint(11 << 3) + varint(kind)
     data = field(12, values.tobytes())
     return field(7, field(1, b"".join(map(varint, values.shape)))) + (types + data if types_first else data + types)
@@ -108,7 +108,7 @@ def test_raw_numbers_of_nvcaffe(tmp_path, rng, dtype, kind, types_first):
 
 
 def write_caffe_hdf5(path, layers):
-    """As Caffe's Net::ToHDF5: a group per layer, blobs by their number."""
+    """Writes the format of Caffe's Net::ToHDF5: a group per layer, with blobs named by their numbers."""
     h5py = pytest.importorskip("h5py", reason="h5py writes the files")
     with h5py.File(path, "w") as file:
         for name, _, blobs in layers:
@@ -118,7 +118,7 @@ def write_caffe_hdf5(path, layers):
 
 
 def test_hdf5_of_caffe(tmp_path, rng):
-    layers, path = random_layers(rng), tmp_path / "net.caffemodel"  # the suffix may lie
+    layers, path = random_layers(rng), tmp_path / "net.caffemodel"  # A wrong suffix must not matter.
     layers.append(("many", "Scale", [np.full(2, i, np.float32) for i in range(12)]))
     write_caffe_hdf5(path, layers)
     found = load_caffemodel(path)
@@ -237,7 +237,7 @@ def test_damaged_files_cost_little_and_raise_one_error(tmp_path, content):
 
 
 def test_a_large_file_of_tiny_fields(tmp_path, monkeypatch):
-    """2 MB that say as little as possible in as many fields as possible."""
+    """A file of 2 MB with as many fields as possible is refused quickly."""
     monkeypatch.setattr(protobuf, "MAX_FIELDS", protobuf.MAX_FIELDS // 10)
     path = tmp_path / "net.caffemodel"
     small_blob = field(6, field(7, b"") + field(5, b"\0\0\0\0"))
@@ -255,7 +255,7 @@ def test_a_large_file_of_tiny_fields(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
 def test_a_gigabyte_in_seconds_and_little_memory(tmp_path, rng):
-    """Sizes of the two fully connected layers and their mirror, in one file of 0.9 GB."""
+    """The file of 0.9 GB has the fully connected layers and the deconvolution in their original sizes."""
     path = tmp_path / "large.caffemodel"
     values = rng.standard_normal(4096 * 512 * 7 * 7 + 4096 * 4096).astype(np.float32)
     with path.open("wb") as stream:

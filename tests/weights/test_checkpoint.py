@@ -1,4 +1,4 @@
-"""Checkpoints: what is restored is what was saved, alone where only that is asked for, and never half of it."""
+"""Tests that checkpoints restore exactly what was saved, that parts can be read alone, and that damage is noticed."""
 
 import functools
 import json
@@ -55,7 +55,7 @@ def scaled(state, factor):
 
 
 def save(folder, state, steps, info=INFO):
-    """Saves variables times the step number at every step; steps: number -> mean IoU or None."""
+    """Saves the variables, multiplied by the step number, at every step; `steps` maps numbers to mean IoU or None."""
     with open_checkpoints(folder) as manager:
         for step, mean_iou in steps.items():
             now = scaled(state, step)
@@ -87,17 +87,17 @@ def test_the_best_and_the_last_two_are_kept_and_the_best_is_loaded(tmp_path, sta
 
 
 def test_variables_alone_are_enough(tmp_path, state):
-    """Evaluation needs neither the optimizer nor the data iterator, nor reads them."""
+    """Evaluation does not read the optimizer state or the data iterator."""
     save(tmp_path / "checkpoints", state, {3: None})
     shutil.rmtree(tmp_path / "checkpoints/3/optimizer")
     shutil.rmtree(tmp_path / "checkpoints/3/data")
-    _, variables, info = load_checkpoint(tmp_path)  # the run's folder will do
+    _, variables, info = load_checkpoint(tmp_path)  # The run's folder is accepted too.
     assert info["step"] == 3
     assert_trees_equal(variables, scaled(state, 3).variables)
 
 
 def test_saving_is_not_disturbed_by_steps_that_reuse_the_memory(tmp_path, state):
-    """Steps donate the state's buffers while the checkpoint is still being written."""
+    """The next step donates the buffers of the state while the checkpoint is still being written."""
     step = jax.jit(lambda tree: jax.tree.map(lambda leaf: leaf * 3 + 1, tree), donate_argnums=0)
     variables = jax.tree.map(jnp.copy, state.variables)
     expected = jax.device_get(jax.tree.map(np.copy, state.variables))
@@ -217,7 +217,7 @@ def test_a_runs_folder_is_not_mixed_with_a_network_from_elsewhere(tmp_path, stat
 
 
 def changed_description(folder, change):
-    """Edits the description of step 0 as an older version, which wrote no integrity record, could have written it."""
+    """Edits the description of step 0 and removes its integrity record, which older versions did not write."""
     shutil.rmtree(folder / "0/integrity")
     path = folder / "0/info/metadata"
     description = json.loads(path.read_text())
@@ -274,7 +274,7 @@ def test_sizes_that_the_files_do_not_have_take_no_memory(tmp_path, sizes):
 
 @functools.cache
 def small_variables():
-    """Drawn by NumPy: compiling the initialisation takes longer than the tests."""
+    """Returns variables drawn by NumPy, because compiling the initialisation takes longer than the tests."""
     rng, images = np.random.default_rng(1), jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
     shapes = jax.eval_shape(SMALL.init, jax.random.key(0), images)
     return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
@@ -285,7 +285,7 @@ def contents(folder):
 
 
 def test_a_flipped_bit_in_any_file_never_gives_other_values(tmp_path, rng, capsys):
-    """Of what prediction and a start from another run's network read."""
+    """Damages what prediction and `init_from_checkpoint` read."""
     info = {**NAMES, "config": {"data": {"crop_size": 32}, "seed": 3, "rate": 0.125, "on": True}}
     save_network(tmp_path, SMALL, small_variables(), info)
     expected = load_checkpoint(tmp_path)
@@ -325,7 +325,7 @@ def test_folders_of_any_name(tmp_path, name):
 
 
 def test_arrays_that_were_not_written_are_noticed_at_once(tmp_path, monkeypatch):
-    """As Orbax does in folders whose name it takes for a pattern."""
+    """Orbax loses arrays like this in folders whose name it takes for a pattern."""
     monkeypatch.setattr(checkpoint_folder, "_MISREAD", set())
     with pytest.raises(InputError, match=r"step 0 in .* was written without its arrays \(.*; use a folder"):
         save_network(tmp_path / "a[b]", SMALL, small_variables(), NAMES)
@@ -369,7 +369,7 @@ def without_batch_norm(state):
 
 
 def test_steps_in_a_bucket(bucket, state):
-    """A step counts when Orbax has written its last object; one before it may be damaged."""
+    """A step counts once Orbax has written its last object, which a damaged step before it may lack."""
     folder = bucket / "steps"
     save(folder, state, {1: 0.4, 2: 0.5, 3: None})
     net, variables, info = load_checkpoint(folder)

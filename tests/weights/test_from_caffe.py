@@ -1,4 +1,4 @@
-"""Networks from caffemodels: against PyTorch from the same arrays, and against what Caffe itself computed."""
+"""Compares networks from caffemodels with PyTorch on the same arrays, and with results of Caffe itself."""
 
 import re
 from functools import partial
@@ -40,16 +40,17 @@ def random_images(rng, n=1, size=224):
 
 
 def forward(net, variables, images):
-    """Logits, and the switches of the five poolings."""
+    """Returns the logits and the switches of the five poolings."""
     apply = jax.jit(partial(net.apply, train=False, mutable=["intermediates"]))
     logits, state = apply(variables, images)
     return np.asarray(logits), [np.asarray(state["intermediates"][f"pool{b}_mask"][0]) for b in range(1, 6)]
 
 
 def assert_same_network(torch, net, variables, layers, images):
-    """Logits to 1e-4 of the largest; all switches, but where a window's two largest values are equal up to rounding.
+    """Asserts that logits agree to 1e-4 of the largest one, and that all clear switches are equal.
 
-    The reference computes in float64. Which of two such values wins is then arbitrary: it unpools by our choice.
+    The reference computes in float64. Where the two largest values of a window are equal up to rounding, either may be
+    the switch. The reference therefore unpools with the switches of the tested network.
     """
     logits, switches = forward(net, variables, images)
     _, expected_switches, gaps = torch_deconvnet(torch, layers, images)
@@ -59,7 +60,9 @@ def assert_same_network(torch, net, variables, layers, images):
         assert (gap[differ] < 1e-5).all()
     expected, _, _ = torch_deconvnet(torch, layers, images, switches)
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
-    assert np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()  # not just of a large constant
+    assert (
+        np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()
+    )  # The error must be small beside the variation, not only beside a constant.
 
 
 def test_narrow_network_equals_pytorch(torch, tmp_path, rng):
@@ -86,7 +89,7 @@ def test_full_network_equals_pytorch(torch, tmp_path, rng):
 
 
 def test_learned_form_equals_pytorchs_batch_normalisation(torch, tmp_path, rng):
-    """Scale and shift of a training snapshot, with statistics that belong to them."""
+    """The scale and shift of a training snapshot give the same as PyTorch with the batch statistics."""
     layers = random_deconvnet(rng, **NARROW)
     net, variables = deconvnet_from_caffe(write(tmp_path / "net.caffemodel", layers), folded_bn=False)
     blobs = {name: blobs for name, _, blobs in layers}
@@ -95,7 +98,9 @@ def test_learned_form_equals_pytorchs_batch_normalisation(torch, tmp_path, rng):
     apply = jax.jit(partial(apply, capture_intermediates=lambda module, _: module.name == "bn1_1"))
     _, state = apply(variables, images)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2))
-    x = torch.nn.functional.conv2d(x, torch.from_numpy(blobs["conv1_1"][0]), padding=1)  # the bias goes
+    x = torch.nn.functional.conv2d(
+        x, torch.from_numpy(blobs["conv1_1"][0]), padding=1
+    )  # normalisation cancels the bias
     scale, shift = (torch.from_numpy(blob.ravel()) for blob in blobs["bn1_1"])
     expected = torch.nn.functional.batch_norm(x, None, None, scale, shift, training=True, eps=1e-9).relu().numpy()
     found = state["intermediates"]["bn1_1"]["__call__"][0]
@@ -104,7 +109,7 @@ def test_learned_form_equals_pytorchs_batch_normalisation(torch, tmp_path, rng):
 
 
 def test_equals_the_authors_caffe(real_data):
-    """The forked Caffe's own outputs of a narrow network."""
+    """Compares with outputs that the authors' fork of Caffe computed for a narrow network."""
     folder = real_data / "caffe_reference"
     net, variables = deconvnet_from_caffe(folder / "narrow.caffemodel")
     assert net == DeconvNet(num_classes=21, width=1 / 16, fc_features=64)
@@ -124,9 +129,10 @@ def test_equals_the_authors_caffe(real_data):
 
 
 def test_gradients_as_exact_as_the_authors_caffe(real_data):
-    """Of 8 crops, beside float64: Caffe's own float32 is off by 6.6e-4 (median of the parameters) and 1.6e-3 (most).
+    """Our float32 gradients of 8 crops are at most twice as far from float64 as those of Caffe.
 
-    Batch normalisation over few values and switches that flip magnify the errors of sums a thousand times.
+    Caffe's relative errors are 6.6e-4 (median of the parameters) and 1.6e-3 (largest). Batch normalisation over few
+    values and changed switches amplify the errors of sums about a thousand times.
     """
     folder = real_data / "caffe_reference"
     net, variables = deconvnet_from_caffe(folder / "narrow.caffemodel")
@@ -152,14 +158,14 @@ def test_gradients_as_exact_as_the_authors_caffe(real_data):
         np.linalg.norm(found[layer][part] - leaf) / np.linalg.norm(leaf)
         for layer, parts in expected.items()
         for part, leaf in parts.items()
-        if part != "bias" or "bn" in layer or layer == "seg-score-voc"  # normalisation takes the others away
+        if part != "bias" or "bn" in layer or layer == "seg-score-voc"  # normalisation cancels the other biases
     ]
     assert np.median(errors) < 2 * 6.6e-4
     assert max(errors) < 2 * 1.6e-3
 
 
 def two_bits(indices):
-    """[h, w, C] positions in the plane -> [C, h, w] places in the 2x2 windows, 0 to 3."""
+    """Converts switches from positions in the plane [h, w, C] to places in the 2x2 windows, 0 to 3, [C, h, w]."""
     h, w, _ = indices.shape
     rows, columns = indices // (2 * w), indices % (2 * w)
     places = 2 * (rows - 2 * np.arange(h)[:, None, None]) + columns - 2 * np.arange(w)[:, None]
@@ -174,7 +180,7 @@ def unpack(expected, image, block):
 
 
 def test_a_training_snapshot_that_caffe_wrote(real_data):
-    """Data and loss layers are no obstacle."""
+    """Data layers and loss layers are ignored."""
     folder = real_data / "caffe_reference"
     net, variables = deconvnet_from_caffe(folder / "narrow_written_by_caffe.caffemodel", folded_bn=False)
     assert (net.width, net.fc_features, net.num_classes) == (1 / 16, 64, 21)
@@ -234,7 +240,7 @@ def test_one_error_names_the_layer(tmp_path, change, message):
     assert "\n" not in str(error.value)
 
 
-# FCN-8s.
+# Tests of FCN-8s.
 
 
 def assert_same_fcn8s(torch, net, variables, layers, size, rng):
@@ -243,7 +249,9 @@ def assert_same_fcn8s(torch, net, variables, layers, size, rng):
     expected = torch_fcn8s(torch, layers, images)
     assert logits.shape == expected.shape == (1, *size, net.num_classes)
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
-    assert np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()  # not just of a large constant
+    assert (
+        np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()
+    )  # The error must be small beside the variation, not only beside a constant.
 
 
 @pytest.mark.parametrize("size", [(75, 131), (190, 101), (1, 1)])
@@ -288,7 +296,7 @@ def test_errors_of_an_fcn8s_name_the_layer(tmp_path, rng):
         fcn8s_from_caffe(write(tmp_path / "b.caffemodel", wrong))
 
 
-# Which network a file holds.
+# Tests of the decision which network a file holds.
 
 
 @pytest.mark.parametrize("v1", [True, False])
@@ -316,7 +324,7 @@ def test_another_network_is_refused(tmp_path, rng):
         network_from_caffe(path)
 
 
-# Score layers that were renamed for fine-tuning, as Caffe asks for when the classes are others.
+# Tests of score layers that were renamed for fine-tuning on other classes.
 
 
 @pytest.mark.parametrize("name", ["seg-score-mine", "score", "seg_score_voc_ft", "fc8"])
@@ -341,7 +349,10 @@ def test_deconvnet_with_several_layers_left(tmp_path, rng):
     with pytest.raises(CaffemodelError, match=r"has, unlike this network, the layer 'other'"):
         network_from_caffe(write(tmp_path / "b.caffemodel", similar))
     (name, kind, (kernel, bias)) = layers[-1]
-    other = [*layers[:-1], (name, kind, [np.repeat(kernel, 2, axis=1), bias])]  # takes other channels than there are
+    other = [
+        *layers[:-1],
+        (name, kind, [np.repeat(kernel, 2, axis=1), bias]),
+    ]  # expects more input channels than there are
     with pytest.raises(CaffemodelError, match="lacks the layer 'seg-score-voc'"):
         network_from_caffe(write(tmp_path / "c.caffemodel", other))
 

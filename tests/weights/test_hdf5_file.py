@@ -1,4 +1,4 @@
-"""HDF5 files that claim more than they hold, lead elsewhere or are damaged."""
+"""Tests HDF5 files that claim more than they hold, link to other files or are damaged."""
 
 import tracemalloc
 

@@ -1,4 +1,4 @@
-"""Sums of arrays: the same on the host and on devices, and other ones for any change."""
+"""Tests that checksums of arrays are equal on host and devices, and differ after any change."""
 
 import jax
 import jax.numpy as jnp

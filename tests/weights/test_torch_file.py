@@ -1,4 +1,4 @@
-"""The reader of torch.save's files against PyTorch, which writes them, and against files that mean harm."""
+"""Tests the reader of torch.save's files with files from PyTorch and with hostile files."""
 
 import collections
 import io
@@ -118,14 +118,14 @@ def test_a_checkpoint_with_other_things_in_it(torch, tmp_path, zipped):
 
 
 def test_a_file_as_python_2_and_the_first_pytorch_wrote_them(tmp_path, rng):
-    """Byte strings, OrderedDict from a list of lists, storages with a view, _rebuild_tensor with four arguments."""
+    """Has byte strings, OrderedDict from a list of lists, views of storages, _rebuild_tensor with four arguments."""
     values = rng.standard_normal(10).astype(np.float32)
 
     def text(value):
         return b"U" + bytes([len(value)]) + value
 
     identity = b"(" + text(b"storage") + b"ctorch\nFloatStorage\n" + text(b"77") + text(b"cuda:0") + b"K\x0a"
-    identity += b"(" + text(b"78") + b"K\x03K\x06t" + b"tQ"  # a view of the values 3 to 8
+    identity += b"(" + text(b"78") + b"K\x03K\x06t" + b"tQ"  # view of the values 3 to 8
     tensor = b"ctorch._utils\n_rebuild_tensor\n(" + identity + b"K\x01K\x02K\x02\x86K\x03K\x01\x86tR"
     pairs = b"]](" + text(b"features.0.weight") + tensor + b"ea"
     program = b"\x80\x02ccollections\nOrderedDict\n" + pairs + b"\x85R}" + text(b"_metadata") + b"}sb."
@@ -133,7 +133,7 @@ def test_a_file_as_python_2_and_the_first_pytorch_wrote_them(tmp_path, rng):
     np.testing.assert_array_equal(found["features.0.weight"], [values[4:6], values[7:9]])
 
 
-# What a file may try.
+# Tests of hostile files.
 
 
 class Shell:
@@ -170,9 +170,10 @@ def test_nothing_in_a_file_is_run(tmp_path, write, protocol):
         (b"\x80\x02c__torch__\nVGG\n.", "__torch__.VGG"),  # TorchScript
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nctorch\nFloatStorage\n\x85R.", "argument"),
         (b"\x80\x02ctorch\nFloatStorage\n)R.", "not callable"),
-        (b"\x80\x02}r\xff\xff\xff\xff.", "a number that no object has"),  # pickle makes a list of so many entries
+        # pickle would allocate a list of as many entries as this number.
+        (b"\x80\x02}r\xff\xff\xff\xff.", "it numbers an object higher than its instructions allow"),
         (b"\x80\x02" + 1_000_001 * b"N" + b".", "1,000,000 instructions"),
-        (b"\x80\x02]q\x00h\x00a.", "no tensors"),  # a list in itself
+        (b"\x80\x02]q\x00h\x00a.", "no tensors"),  # a list that contains itself
         (b"\x80\x02X\xff\xff\xff\xffabc.", "bytes"),
         (b"\x80\x02h\x07.", "7"),
         (b"\x80\x02K\x01\x86.", "stack"),
@@ -185,7 +186,7 @@ def test_hostile_and_broken_pickles(tmp_path, write, program, reason):
 
 
 class Tensor:
-    """Pickles as a tensor on a storage of 10 values, of whatever shape."""
+    """Object that is pickled as a tensor of any shape on a storage of 10 values."""
 
     def __init__(self, *view):
         self.view = view
@@ -309,7 +310,7 @@ def good_file(torch, request):
 
 
 def read_or_refuse(path):
-    """Whether the file was read; then every value can be. Whatever else is raised fails the test."""
+    """Returns whether the file was read, after reading every value; any exception but InputError fails the test."""
     try:
         tensors = load_torch_file(path)
     except InputError:

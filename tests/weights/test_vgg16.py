@@ -1,4 +1,4 @@
-"""VGG-16's weights in the network's encoder."""
+"""Tests the network whose encoder has VGG-16's weights."""
 
 import re
 from functools import partial
@@ -48,7 +48,7 @@ def test_all_13_convolutions_are_replaced_and_nothing_else(tmp_path, rng, variab
 
 
 def fc_arrays(rng, features=8, channels=16):
-    """Keras's dense layers; the network's are [7, 7, 16, 8] and [1, 1, 8, 8]."""
+    """Returns dense layers in Keras's shapes, for a network with [7, 7, 16, 8] and [1, 1, 8, 8]."""
     shapes = {"fc1": (49 * channels, features), "fc2": (features, features)}
     return {
         **{f"{name}/kernel": rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()},
@@ -93,11 +93,11 @@ def test_a_network_of_another_width(tmp_path, rng, variables):
 
 
 def test_the_network_starts_with_vgg16s_features(rng):
-    """Plain convolutions and ReLUs against the network with its batch normalisation, up to one factor a layer."""
+    """Convolutions and ReLUs alone give the same as the network with normalisation, up to one factor per layer."""
     net = DeconvNet(num_classes=3, width=1 / 16, fc_features=8, fc_window=1)
     variables = jax.device_get(init_variables(net, seed=1))
     for name, layer in variables["params"].items():
-        if re.fullmatch(r"conv\d_\d", name):  # biases that matter, kernels that shrink and grow the values
+        if re.fullmatch(r"conv\d_\d", name):  # draws biases with an effect, and kernels that change the scale
             layer["kernel"] = layer["kernel"] * rng.uniform(0.2, 5)
             layer["bias"] = rng.normal(0, 5, layer["bias"].shape).astype(np.float32)
     images = rng.uniform(-120, 130, (4, 64, 64, 3)).astype(np.float32)
@@ -111,7 +111,7 @@ def test_the_network_starts_with_vgg16s_features(rng):
         )
         for name, values in expected.items():
             found = state["intermediates"][name]["__call__"][0]
-            if isinstance(found, tuple):  # the last normalisation of a block pools, too
+            if isinstance(found, tuple):  # The last normalisation of a block also pools.
                 (found, _), (n, h, w, c) = found, values.shape
                 values = values.reshape(n, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
             found = np.maximum(found, 0)
@@ -120,7 +120,7 @@ def test_the_network_starts_with_vgg16s_features(rng):
 
 
 def plain_vgg16(params, images):
-    """{name of the normalisation: what VGG-16 has there}: convolutions, biases and ReLUs alone."""
+    """Returns {name of the normalisation: VGG-16's map in its place}, from convolutions, biases and ReLUs."""
     x, outputs = jnp.asarray(images), {}
     for name in CONVOLUTIONS:
         if name.endswith("_1") and name != "conv1_1":
@@ -132,7 +132,7 @@ def plain_vgg16(params, images):
 
 
 def test_real_weights_see_edges(real_data):
-    """ImageNet's first layer answers strongly to an edge and not at all (but its bias) to a flat grey."""
+    """ImageNet's first layer responds strongly to an edge, and only with its bias to a uniform grey."""
     net = DeconvNet(num_classes=3, decoder_width=1 / 32, fc_features=8)
     shapes = jax.eval_shape(net.init, jax.random.key(0), np.zeros((1, 224, 224, 3), np.float32))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)

@@ -1,4 +1,4 @@
-"""VGG-16 from each kind of file, written by the libraries that users' files come from; narrow, but else complete."""
+"""Tests narrow VGG-16 in each kind of file, written by the libraries that users' files come from."""
 
 import builtins
 import sys
@@ -38,7 +38,7 @@ def save_safetensors():
 
 
 def narrow_vgg(rng):
-    """{layer: {"kernel": HWIO, "bias"}} with widths that differ, so that a wrong order shows."""
+    """Returns {layer: {"kernel": [h, w, in, out], "bias"}} with different widths, so that a wrong order shows."""
     widths = [3, *rng.integers(1, 6, 12).tolist(), LAST]
     shapes = {name: (3, 3, *widths[i : i + 2]) for i, name in enumerate(CONVOLUTIONS)}
     shapes |= {"fc6": (7, 7, LAST, 5), "fc7": (1, 1, 5, 4)}
@@ -106,7 +106,7 @@ def refusal(path):
     return message
 
 
-# Keras.
+# Tests of Keras's files.
 
 
 @pytest.mark.parametrize("top", [True, False])
@@ -120,7 +120,7 @@ def test_npz(tmp_path, rng, top):
 
 
 def write_keras(h5py, path, layers, nested=False, root=""):
-    """As Keras 1 (2016; the official files) or, nested, as Keras 2 wrote them, weights or whole models."""
+    """Writes weights or a whole model like Keras 1 (2016, the official files) or, nested, like Keras 2."""
     with h5py.File(path, "w") as file:
         top = file.create_group(root) if root else file
         top.attrs["layer_names"] = [keras_name(name).encode() for name in layers]
@@ -163,7 +163,7 @@ def test_hdf5_that_does_not_fit(h5py, tmp_path, rng, monkeypatch):
     assert "pip install h5py" in refusal(path)
 
 
-# PyTorch.
+# Tests of PyTorch's files.
 
 
 def narrow_torch_vgg(torch, rng):
@@ -172,7 +172,7 @@ def narrow_torch_vgg(torch, rng):
     model.features = nn.Sequential()
     for index, (fan_in, fan_out) in zip(TORCH_INDICES, pairwise(widths), strict=True):
         while len(model.features) < index:
-            model.features.append(nn.ReLU())  # or a pooling: nothing that has weights
+            model.features.append(nn.ReLU())  # stands for a ReLU or a pooling, which have no weights
         model.features.append(nn.Conv2d(fan_in, fan_out, 3, padding=1))
     hidden = (nn.Linear(49 * LAST, 5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 4), nn.ReLU(), nn.Dropout())
     model.classifier = nn.Sequential(*hidden, nn.Linear(4, 3))
@@ -180,7 +180,7 @@ def narrow_torch_vgg(torch, rng):
 
 
 def test_a_state_dict_of_pytorch_gives_what_the_model_gives(torch, tmp_path, rng):
-    """The first convolution on pictures, away from the border; the others and the dense layers on any map."""
+    """Compares the first convolution on images, except at the border, and all other layers on random maps."""
     model = narrow_torch_vgg(torch, rng)
     torch.save(model.state_dict(), tmp_path / "new.pth")
     torch.save(model.state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)
@@ -195,7 +195,7 @@ def test_a_state_dict_of_pytorch_gives_what_the_model_gives(torch, tmp_path, rng
     expected = run(torch, model.features[0], scaled)
     found = conv(np.asarray(normalize_images(images)), layers["conv1_1"], "SAME")
     np.testing.assert_allclose(found[:, 1:-1, 1:-1], expected[:, 1:-1, 1:-1], atol=1e-5)
-    assert np.abs(found - expected).max() < 0.2  # the border differs, but little
+    assert np.abs(found - expected).max() < 0.2  # The border differs slightly.
 
     for name, index in list(zip(CONVOLUTIONS, TORCH_INDICES, strict=True))[1:]:
         module = model.features[index]
@@ -209,7 +209,7 @@ def test_a_state_dict_of_pytorch_gives_what_the_model_gives(torch, tmp_path, rng
 
 
 def run(torch, module, x, flatten=False):
-    """A module on a map of our layout."""
+    """Returns the result of a PyTorch module for a map [N, H, W, C]."""
     x = torch.tensor(np.asarray(x, np.float32)).permute(0, 3, 1, 2)
     y = module(x.flatten(1) if flatten else x).detach()
     return (y if flatten else y.permute(0, 2, 3, 1)).numpy()
@@ -264,7 +264,7 @@ def test_safetensors_that_do_not_fit(save_safetensors, tmp_path, rng, monkeypatc
 
 
 def hide(monkeypatch, library):
-    """As if a library was not installed."""
+    """Makes imports fail as if the library was not installed."""
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -277,7 +277,7 @@ def hide(monkeypatch, library):
     monkeypatch.setattr(builtins, "__import__", without)
 
 
-# In torchvision's numbering: every convolution is followed by a ReLU, in the _bn networks by a normalisation before it.
+# Indices in torchvision's networks, where a ReLU follows each convolution; the _bn networks also have normalisations.
 OTHERS = {
     "vgg11": (0, 3, 6, 8, 11, 13, 16, 18),
     "vgg13": (0, 2, 5, 7, 10, 12, 15, 17, 20, 22),
@@ -306,7 +306,7 @@ def test_state_dicts_with_other_values(torch, tmp_path, rng):
         torch.save({name: torch.tensor(value) for name, value in {**arrays, **changed}.items()}, path)
         return refusal(path)
 
-    assert "kernel of conv1_1 in" in message(features_0_weight=np.zeros((8, 1, 3, 3), np.float32))  # grey pictures
+    assert "kernel of conv1_1 in" in message(features_0_weight=np.zeros((8, 1, 3, 3), np.float32))  # for grey images
     assert "has the shape (5, 5, 3, 8)" in message(features_0_weight=np.zeros((8, 3, 5, 5), np.float32))
     assert "kernel of conv4_1 in" in message(features_17_weight=np.zeros((8, 99, 3, 3), np.float32))
     assert "bias of conv4_1 in" in message(features_17_bias=np.zeros(99, np.float32))
@@ -314,7 +314,7 @@ def test_state_dicts_with_other_values(torch, tmp_path, rng):
     assert "type int64" in message(features_0_bias=np.zeros(arrays["features.0.bias"].shape, int))
     assert "kernel of fc6 in" in message(classifier_0_weight=np.zeros((5, 50), np.float32))
     assert "kernel of fc6 in" in message(classifier_0_weight=np.zeros((5, 49), np.float32))
-    # torchvision's VGG16_Weights.IMAGENET1K_FEATURES: made for another input, and without a classifier.
+    # torchvision's VGG16_Weights.IMAGENET1K_FEATURES expects another input and has no classifier.
     nan = message(classifier_0_weight=arrays["classifier.0.weight"] * np.float32(np.nan))
     assert "kernel of fc6 in" in nan
     assert "IMAGENET1K_V1, not IMAGENET1K_FEATURES" in nan
@@ -322,7 +322,7 @@ def test_state_dicts_with_other_values(torch, tmp_path, rng):
     assert "has no 'classifier.3.bias'" in message()
 
 
-# Caffe.
+# Tests of Caffe's files.
 
 
 @pytest.mark.parametrize("form", ["released", "new", "convolutions", "without fc"])
@@ -356,12 +356,12 @@ def test_caffemodels_that_do_not_fit(tmp_path, rng):
         read_vgg16(path)
 
 
-# All.
+# Tests of all kinds of files.
 
 
 def test_an_fc6_with_another_window(tmp_path, rng):
     layers, path = narrow_vgg(rng), tmp_path / "vgg.npz"
-    layers["fc6"]["kernel"] = layers["fc6"]["kernel"][2:5, 2:5]  # as in DeepLab's VGG-16
+    layers["fc6"]["kernel"] = layers["fc6"]["kernel"][2:5, 2:5]  # the window of DeepLab's VGG-16
     np.savez(path, **{**keras_arrays(layers), "fc1/kernel": layers["fc6"]["kernel"]})
     assert_equal(read_vgg16(path), layers)
 
@@ -376,7 +376,9 @@ def test_one_dense_layer_alone(tmp_path, rng):
 
 def test_missing_and_unknown_files(tmp_path):
     assert "no file" in refusal(tmp_path / "vgg.npz")
-    with pytest.raises(InputError, match=r"give an \.npz, .* as --config\.init\.vgg16 \(README, 'VGG-16 weights'\)"):
+    with pytest.raises(
+        InputError, match=r"give an \.npz, .* as --config\.init\.vgg16 \(docs/weights\.md, 'VGG-16 weights'\)"
+    ):
         read_vgg16(tmp_path / "vgg.xyz")
     for name in ("vgg.ckpt", "vgg"):
         (tmp_path / name).write_bytes(b"\1")

@@ -1,4 +1,4 @@
-"""Which input a first layer was made for, on the published layers and on narrow random ones."""
+"""Tests which input a first layer expects, with the published layers and with narrow random ones."""
 
 import warnings
 
@@ -19,13 +19,13 @@ from deconvnet_jax.weights.vgg16_input import (
 
 @pytest.fixture
 def caffe(rng):
-    """A layer with the responses of Caffe's, and of its size."""
+    """Returns a layer with the responses and the size of Caffe's."""
     kernel = rng.normal(0, 0.2, (3, 3, 3, 64))
     return kernel + (_published()["caffe_steps"] - kernel.sum((0, 1))) / 9, rng.normal(0, 0.6, 64)
 
 
 def as_torchvision(kernel, bias):
-    """The layer that gives for torchvision's input what this one gives for Caffe's."""
+    """Returns the layer that gives the same for torchvision's input as the given one for Caffe's."""
     flipped = kernel[:, :, ::-1]
     std, mean = 255 * np.array(TORCH_STD), 255 * np.array(TORCH_MEAN)
     return flipped * std[:, None], bias - (np.array(MEAN_BGR[::-1]) - mean) @ flipped.sum((0, 1))
@@ -47,7 +47,7 @@ def test_the_real_layer_is_known(real_data):
 @pytest.mark.parametrize("sees_caffe", [True, False])
 @pytest.mark.parametrize("trained", [0.0, 0.03])
 def test_caffes_layer_in_every_form(caffe, rng, sees_caffe, trained):
-    """Under any names, in either order of channels, also trained further; no warning."""
+    """Caffe's layer is recognised under any names, in both orders of channels and after training, without warning."""
     kernel, bias = caffe
     kernel = kernel + rng.normal(0, trained, kernel.shape)
     forms = {
@@ -71,7 +71,7 @@ def test_caffes_layer_for_values_in_0_to_1(caffe):
 
 
 def test_torchvisions_layer(rng):
-    """Its published bias; torchvision's kernels have about this size, which is that of Caffe's, too."""
+    """torchvision's layer is recognised by its bias, because both kernels have about the same size."""
     kernel, bias = rng.normal(0, 0.28, (3, 3, 3, 64)), _published()["torchvision_bias"]
     assert published_input(kernel, bias) == (Input.TORCHVISION, None)
     found = converted(kernel, bias + rng.normal(0, 0.02, 64))

@@ -1,4 +1,4 @@
-"""VGG-16 under the names that people's files have, on narrow random layers."""
+"""Tests that VGG-16 is found under the names in users' files, with narrow random layers."""
 
 import io
 import zipfile
@@ -16,7 +16,7 @@ WIDTHS = (4, 4, 6, 6, 5, 5, 5, 3, 3, 3, 3, 3, 2)
 
 @pytest.fixture
 def layers(rng):
-    """{name: (kernel HWIO, bias)}."""
+    """Returns {name: (kernel [h, w, in, out], bias)}."""
     channels = (3, *WIDTHS)
     return {
         name: (
@@ -28,7 +28,7 @@ def layers(rng):
 
 
 def torch_arrays(layers, names):
-    """{"NAME.weight": OIHW, "NAME.bias": ...} under the given names."""
+    """Returns {"NAME.weight": [out, in, h, w], "NAME.bias": [out]} under the given names."""
     arrays = {}
     for name, (kernel, bias) in zip(names, layers.values(), strict=True):
         arrays[f"{name}.weight"], arrays[f"{name}.bias"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)), bias
@@ -36,7 +36,7 @@ def torch_arrays(layers, names):
 
 
 def assert_same(found, layers):
-    """All but the first layer, which depends on the input that is assumed."""
+    """Compares all layers but the first, which depends on the assumed input."""
     for name, (kernel, bias) in list(layers.items())[1:]:
         np.testing.assert_array_equal(found[name]["kernel"], kernel)
         np.testing.assert_array_equal(found[name]["bias"], bias)
@@ -85,11 +85,11 @@ def test_two_networks_in_a_file(tmp_path, layers):
         read_vgg16(write_npz(tmp_path / "a.npz", arrays))
 
 
-# Keras.
+# Tests of Keras's names.
 
 
 def write_keras_3(file, layers, form="layers/conv2d{i}/vars/{part}", dense=()):
-    """As Keras 3 writes weights: by class and number, in no order."""
+    """Writes weights like Keras 3: named by class and number, in no order."""
     h5py = pytest.importorskip("h5py", reason="h5py writes the files")
     with h5py.File(file, "w") as opened:
         for i, parts in enumerate(layers.values()):
@@ -138,7 +138,7 @@ def test_keras_archives(tmp_path, layers, compression):
         read_vgg16(path)
 
 
-# What is no plain VGG-16.
+# Tests of networks that are no plain VGG-16.
 
 
 def other_networks(layers):
