@@ -54,7 +54,7 @@ def aggregate(image, boxes, network, size, aggregation, flip=False):
 
 
 def imresize(array, size):
-    """Returns MATLAB's imresize(array, size, 'bilinear'), which widens its triangle when shrinking and mirrors borders."""
+    """Returns MATLAB's imresize(array, size, 'bilinear'): its triangle widens when it shrinks; borders are mirrored."""
     for axis, length in enumerate(size):
         count = array.shape[axis]
         scale = length / count
