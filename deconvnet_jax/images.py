@@ -111,9 +111,9 @@ def read_image(
     larger: str = "cut it into tiles, and its mask into the same ones",
     upright: bool = False,
 ) -> np.ndarray:
-    """Reads an image of the data set, complete or not at all.
+    """Reads an image as RGB.
 
-    Grey and CMYK images are converted to RGB. Transparency is dropped.
+    Grey and CMYK images are converted. Transparency is dropped.
 
     Args:
       file: file name, or an open binary file.

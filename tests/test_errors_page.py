@@ -564,7 +564,7 @@ def _(tmp_path, **_):
     return said(load_vgg16, tmp_path / "vgg19.npz", tiny_network()[1])
 
 
-@shows("VGG-16 weights: the ... of ... in ... has shape ..., the network needs ...")
+@shows("VGG-16 weights: the ... of ... in ... has shape ..., but the network needs ...")
 def _(tmp_path, **_):
     widths, layers, before = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512), {}, 3
     names = [f"block{b}_conv{c}" for b, n in enumerate((2, 2, 3, 3, 3), 1) for c in range(1, n + 1)]

@@ -53,7 +53,7 @@ def save_network(directory: str | Path, net: Network, variables: Variables, info
     Args:
       directory: the folder to write; it may exist but must hold no checkpoint.
       net: the module; its fields become the section "model" of the stored config.
-      variables: {"params", "batch_stats"} of the network.
+      variables: {"params", "batch_stats"} of the network; {"params"} if it has no batch normalisation.
       info: the description: "class_names", one text per class; optionally "batch_statistics", "folded" or "unknown"
         (see `network_from_caffe`), and "config" with sections other than "model", which is replaced.
 

@@ -135,7 +135,7 @@ def finish_saving(manager: Checkpoints) -> None:
     except Exception as error:  # Orbax and TensorStore raise many types of exceptions for missing files.
         raise InputError(
             f"the checkpoint of step {step} in {manager.folder} was written without its arrays ({one_line(error)}); "
-            "use a folder on another disk, or whose name has only letters and digits"
+            "use a folder on another disk, or one whose name has only letters and digits"
         ) from error
     manager.checked = step
 

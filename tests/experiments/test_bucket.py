@@ -193,7 +193,7 @@ def test_networks_are_written(run, bucket, tmp_path):
         np.testing.assert_array_equal(weights["params/conv1_1/bias"], variables["params"]["conv1_1"]["bias"])
     calibrate_bn.run(folder, bucket / "calibrated", batches=1, batch_size=4)
     assert load_checkpoint(bucket / "calibrated")[2]["calibrated"]["batches"] == 1
-    with pytest.raises(InputError, match="gs://bucket/calibrated holds a checkpoint already"):
+    with pytest.raises(InputError, match="gs://bucket/calibrated already holds a checkpoint"):
         calibrate_bn.run(folder, bucket / "calibrated", batches=1, batch_size=4)
     plot_metrics.run([str(folder)], tmp_path / "metrics.png")
     assert (tmp_path / "metrics.png").exists()

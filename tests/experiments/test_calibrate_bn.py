@@ -75,7 +75,7 @@ def test_what_cannot_be_calibrated(tmp_path, rng, snapshot, tiny_run):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=1)
     with pytest.raises(InputError, match=r"batch_size=1: .* no variance in a single crop; give 2 or more"):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=1, batch_size=1, overrides=overrides(tiny_run))
-    with pytest.raises(InputError, match=r"snapshot holds a checkpoint already"):  # said before any work
+    with pytest.raises(InputError, match=r"snapshot already holds a checkpoint"):  # said before any work
         calibrate_bn.run(snapshot, snapshot, batches=10**9, overrides=overrides(tiny_run))
     (tmp_path / "fcn.caffemodel").write_bytes(encode(random_fcn8s(rng, width=1 / 64, fc=4, classes=3)))
     import_weights.run(tmp_path / "fcn", caffemodel=tmp_path / "fcn.caffemodel")

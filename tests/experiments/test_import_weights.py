@@ -137,7 +137,7 @@ def test_unusable_arguments(tmp_path, arguments, message):
 def test_an_existing_checkpoint_is_not_overwritten(tmp_path):
     (tmp_path / "net.caffemodel").write_bytes(encode(random_deconvnet(np.random.default_rng(0), **NARROW)))
     import_weights.run(tmp_path / "out", caffemodel=tmp_path / "net.caffemodel")
-    with pytest.raises(InputError, match="holds a checkpoint already"):
+    with pytest.raises(InputError, match="already holds a checkpoint"):
         import_weights.run(tmp_path / "out", caffemodel=tmp_path / "net.caffemodel")
 
 

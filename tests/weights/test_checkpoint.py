@@ -150,7 +150,7 @@ def test_a_network_that_was_not_trained_here(tmp_path, state):
     assert info["config"]["data"] == {"crop_size": 96}
     assert (info["step"], info["class_names"]) == (0, INFO["class_names"])
     assert_trees_equal(variables, state.variables)
-    with pytest.raises(InputError, match=r"new holds a checkpoint already; name another folder"):
+    with pytest.raises(InputError, match=r"new already holds a checkpoint; name another folder"):
         save_network(tmp_path / "new", NET, state.variables, NAMES)
 
 
@@ -161,7 +161,7 @@ def test_fcn8s_too(tmp_path):
     loaded, found, _ = load_checkpoint(tmp_path)
     assert loaded == net
     assert_trees_equal(found, variables)
-    with pytest.raises(InputError, match="holds a network of the kind FCN8s, the config trains a DeconvNet"):
+    with pytest.raises(InputError, match="holds a network of the kind FCN8s, but the config trains a DeconvNet"):
         init_from_checkpoint(tmp_path, NET, variables, INFO["class_names"])
 
 
@@ -205,13 +205,15 @@ def test_what_training_cannot_start_from(tmp_path, state):
     with pytest.raises(InputError, match=message):
         init_from_checkpoint(tmp_path / "other", NET, wide, INFO["class_names"])
 
-    with pytest.raises(InputError, match=r"other has bn_epsilon 1e-05, the config 0\.1; give --config\.model\.bn_eps"):
+    with pytest.raises(
+        InputError, match=r"other has bn_epsilon 1e-05, but the config has 0\.1; give --config\.model\.bn_eps"
+    ):
         init_from_checkpoint(tmp_path / "other", NET.clone(bn_epsilon=0.1), state.variables, INFO["class_names"])
 
 
 def test_a_runs_folder_is_not_mixed_with_a_network_from_elsewhere(tmp_path, state):
     save(tmp_path / "run/checkpoints", state, {5: None})
-    with pytest.raises(InputError, match="run holds a checkpoint already"):
+    with pytest.raises(InputError, match="run already holds a checkpoint"):
         save_network(tmp_path / "run", NET, state.variables, NAMES)
     assert load_checkpoint(tmp_path / "run")[2]["step"] == 5
 
@@ -377,7 +379,7 @@ def test_steps_in_a_bucket(bucket, state):
     assert_trees_equal(variables, scaled(state, 2).variables)
     (folder / "3/commit_success.txt").unlink()
     assert checkpoint_folder.finished_steps(folder) == [2]
-    with pytest.raises(InputError, match="gs://bucket/steps holds a checkpoint already"):
+    with pytest.raises(InputError, match="gs://bucket/steps already holds a checkpoint"):
         save_network(str(folder), net, variables, INFO)
     (folder / "2/info/metadata").write_text("{}")
     with pytest.raises(InputError, match="the description in gs://bucket/steps/2 cannot be read"):

@@ -342,7 +342,7 @@ def test_deconvnet_with_several_layers_left(tmp_path, rng):
     layers = renamed(random_deconvnet(rng, **NARROW), {"seg-score-voc": "score_a"})
     two = [*layers, ("score_b", *layers[-1][1:])]
     with pytest.raises(
-        CaffemodelError, match=r"has no layer 'seg-score-voc', but 2 that may be .*'score_a', 'score_b'"
+        CaffemodelError, match=r"has no layer 'seg-score-voc', but 2 layers that may be .*'score_a', 'score_b'"
     ):
         network_from_caffe(write(tmp_path / "a.caffemodel", two))
     similar = [*renamed(layers, {"score_a": "seg-score-voc2"}), ("other", *layers[-1][1:])]
@@ -380,7 +380,9 @@ def test_fcn8s_with_several_layers_left(tmp_path, rng):
     layers = renamed(random_fcn8s(rng, **NARROW_FCN8S), {"score2": "up_a", "score4": "up_b"})
     up = next(layer for layer in layers if layer[0] == "up_b")
     path = write(tmp_path / "a.caffemodel", [*layers, ("up_c", *up[1:])])
-    with pytest.raises(CaffemodelError, match=r"has no layer 'score2', but 3 that may be .*'up_a', 'up_b', 'up_c'"):
+    with pytest.raises(
+        CaffemodelError, match=r"has no layer 'score2', but 3 layers that may be .*'up_a', 'up_b', 'up_c'"
+    ):
         network_from_caffe(path)
     path = write(tmp_path / "b.caffemodel", [layer for layer in layers if layer[0] != "up_b"])
     with pytest.raises(CaffemodelError, match="lacks the layer 'score2' and 1 more"):

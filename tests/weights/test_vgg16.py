@@ -87,7 +87,7 @@ def test_a_network_of_another_width(tmp_path, rng, variables):
     np.savez(tmp_path / "vgg.npz", **{**arrays, **wide, "block1_conv2/kernel": np.zeros((3, 3, 64, 2))})
     with pytest.raises(
         InputError,
-        match=r"kernel of conv1_1 in .* has shape \(3, 3, 3, 64\), the network needs \(3, 3, 3, 2\); .*width=1\.0",
+        match=r"kernel of conv1_1 in .* has shape \(3, 3, 3, 64\), but the network needs \(3, 3, 3, 2\); .*width=1\.0",
     ):
         load_vgg16(tmp_path / "vgg.npz", variables)
 
