@@ -6,7 +6,7 @@ They run in a temporary folder that holds what a user has after the demo:
 - `scenes/`, two training and two held-out scenes in the VOC layout;
 - `DeconvNet_trainval_inference.caffemodel` and `fcn-8s-pascal.caffemodel`, narrow networks of 21 classes in the
   formats of the originals;
-- `vgg16.npz`, a VGG-16 whose weights are all zero;
+- `vgg16.npz`, a VGG-16 with 1/32 of the channels, whose weights are all zero;
 - `runs/demo`, the checkpoint of a tiny network with three classes: "background", "disc" and "square".
 """
 
@@ -39,10 +39,10 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 def zero_vgg16():
-    """Returns the arrays of a VGG-16 without dense layers, all zero, under Caffe's names."""
+    """Returns the arrays of a narrow VGG-16 without dense layers, all zero, under Caffe's names."""
     arrays, channels = {}, 3
     for block, widths in ENCODER_WIDTHS.items():
-        for i, width in enumerate(widths, start=1):
+        for i, width in enumerate((width // 32 for width in widths), start=1):
             arrays[f"conv{block}_{i}/kernel"] = np.zeros((3, 3, channels, width), np.float16)
             arrays[f"conv{block}_{i}/bias"] = np.zeros(width, np.float16)
             channels = width

@@ -61,12 +61,11 @@ def save_network(directory: str | Path, net: Network, variables: Variables, info
       InputError: if the folder already holds a checkpoint or cannot be written.
 
     Example:
-      >>> from deconvnet_jax import DeconvNet
-      >>> from deconvnet_jax.training import init_variables
-      >>> from deconvnet_jax.weights import load_checkpoint, save_network
-      >>> net = DeconvNet(num_classes=2, width=1 / 64, fc_features=4, fc_window=1)
-      >>> save_network("saved", net, init_variables(net, seed=0), {"class_names": ["background", "leaf"]})
-      >>> load_checkpoint("saved")[0] == net
+      >>> from deconvnet_jax.labels import VOC_CLASSES
+      >>> from deconvnet_jax.weights import load_checkpoint, network_from_caffe, save_network
+      >>> net, variables, statistics = network_from_caffe("DeconvNet_trainval_inference.caffemodel")
+      >>> save_network("runs/imported", net, variables, {"class_names": list(VOC_CLASSES), **statistics})
+      >>> load_checkpoint("runs/imported")[0] == net
       True
     """
     check_vacant(directory)
@@ -99,14 +98,12 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
         damaged.
 
     Example:
-      >>> import jax.numpy as jnp
       >>> from deconvnet_jax import load_checkpoint
       >>> net, variables, info = load_checkpoint("runs/demo")
       >>> info["class_names"]
       ['background', 'disc', 'square']
-      >>> images = jnp.zeros((1, 64, 64, 3))  # [N, H, W, 3], BGR minus the mean: see `normalize_images`
-      >>> net.apply(variables, images).shape
-      (1, 64, 64, 3)
+      >>> type(net).__name__, net.num_classes, sorted(variables)
+      ('DeconvNet', 3, ['batch_stats', 'params'])
     """
     directory = _checkpoint_directory(user_path(path, "the checkpoint's folder", in_bucket=True))
     step = _choose_step(directory, step)
@@ -220,14 +217,13 @@ def init_from_checkpoint(
         normalisation is folded, so that it cannot be trained.
 
     Example:
-      >>> from deconvnet_jax import DeconvNet
       >>> from deconvnet_jax.training import init_variables
       >>> from deconvnet_jax.weights import init_from_checkpoint, load_checkpoint
-      >>> net = load_checkpoint("runs/demo")[0].clone(num_classes=2)
+      >>> net = load_checkpoint("runs/demo")[0]
       >>> start, same_classes = init_from_checkpoint(
-      ...     "runs/demo", net, init_variables(net, seed=0), class_names=["background", "leaf"]
+      ...     "runs/demo", net, init_variables(net, seed=1), class_names=["background", "leaf", "stem"]
       ... )
-      >>> same_classes
+      >>> same_classes  # The score layer is the freshly initialised one.
       False
     """
     loaded_net, loaded, info = load_checkpoint(path, step)

@@ -35,10 +35,10 @@ def load_vgg16(path: str | Path, variables: Variables) -> Variables:
       >>> from deconvnet_jax import DeconvNet
       >>> from deconvnet_jax.training import init_variables
       >>> from deconvnet_jax.weights import load_vgg16
-      >>> net = DeconvNet(num_classes=2, decoder_width=1 / 64, fc_features=4, fc_window=1)
+      >>> net = DeconvNet(num_classes=3, width=1 / 32, fc_features=8, fc_window=1)  # as narrow as this vgg16.npz
       >>> variables = load_vgg16("vgg16.npz", init_variables(net, seed=0))
       >>> variables["params"]["conv1_1"]["kernel"].shape
-      (3, 3, 3, 64)
+      (3, 3, 3, 2)
     """
     layers = read_vgg16(path)
     params = dict(variables["params"])
