@@ -1,30 +1,29 @@
-"""Measurements beside their alternatives, in one run on one machine.
+"""Measures speed, quality and exactness of parts of the project, each next to an alternative on the same machine.
 
-    python -m experiments.benchmark environment [--json=FILE]
-    python -m experiments.benchmark input [--quick] [--json=FILE]
-    python -m experiments.benchmark proposals --voc_root=FOLDER [--split=val] [--json=FILE]
-    python -m experiments.benchmark train [--batch_size=N] [--width=W] [--dtype=bfloat16] [--quick] [--json=FILE]
-    python -m experiments.benchmark repeat [--batch_size=N] [--width=W] [--dtype=bfloat16] [--json=FILE]
-    python -m experiments.benchmark forward [--batch_size=N] [--width=W] [--quick] [--json=FILE]
-    python -m experiments.benchmark unpool [--batch_size=N] [--json=FILE]
-    python -m experiments.benchmark infer [--batch_size=N] [--width=W] [--json=FILE]
-    python -m experiments.benchmark crf [--voc_root=FOLDER] [--json=FILE]
-    python -m experiments.benchmark growth [--width=W] [--picture=growth.png] [--json=FILE]
-    python -m experiments.benchmark scaling [--report=FILE] [--step_ms=MS] [--json=FILE]
-    python -m experiments.benchmark all [--voc_root=FOLDER] [--json=FILE]
+Usage:
+    python -m experiments.benchmark NAME [FLAG ...]
 
-"environment": device, driver and versions of packages. "input": training crops a second, beside PyTorch's DataLoader
-with OpenCV. "proposals": recall and time of every method of object proposals on the objects of a folder in the VOC
-layout. "train": training steps of the full network, beside the same network in PyTorch; "repeat": whether two runs of
-the same training are equal bit for bit; "forward": the network's forward pass alone. "unpool": pooling with indices
-and unpooling, beside PyTorch's and the general form. "infer": seconds from a photograph to its label map, beside the
-same steps in PyTorch and OpenCV. "crf": the dense CRF, beside pydensecrf2. "growth": training steps against batch,
-size of images and devices, with a picture. "scaling": what more accelerators would lose to summing up gradients,
-computed from compiled programs, not measured. "all": one after the other, each in a separate process; proposals with
---voc_root.
+Examples:
+    python -m experiments.benchmark environment
+    python -m experiments.benchmark train --width=0.25 --quick --json=train.json
+    python -m experiments.benchmark proposals --voc_root=runs/demo/data/scenes --split=val
 
-Each is a file of experiments/benchmarks, which says how it measures. Tables go to stderr; the last line of stdout is
-one JSON object.
+NAME is one of:
+    environment  device, driver and versions of the installed packages
+    input        training crops per second, next to PyTorch's DataLoader with OpenCV
+    proposals    recall and time of every method of object proposals, on the objects of a data set
+    train        training steps of the full network, next to the same network in PyTorch
+    repeat       whether two runs of the same training are equal bit for bit
+    forward      forward pass of the network, next to PyTorch
+    unpool       max pooling with indices and unpooling, next to PyTorch and to the general form
+    infer        seconds from a photograph to its label map, next to the same steps in PyTorch and OpenCV
+    crf          the dense CRF, next to pydensecrf2
+    growth       training steps as batch size, image size and number of devices grow, with a picture
+    scaling      time that more accelerators would lose to all-reduces: computed from compiled programs, not measured
+    all          all of the above, each in a separate process; `proposals` only with --voc_root
+
+Tables go to stderr. The last line of stdout is one JSON object with all numbers. Every benchmark is a file in
+experiments/benchmarks, whose docstring says how it measures.
 """
 
 from collections.abc import Sequence
@@ -35,26 +34,47 @@ from .common import cli
 
 
 def define_flags() -> None:
-    """The command line. Not on import: two programs with a flag of the same name could not be imported together."""
-    cli.define_path("json", None, "file for the numbers")
-    cli.define_path("voc_root", None, "proposals, crf: folder with JPEGImages, SegmentationClass, ImageSets")
-    flags.DEFINE_string("split", "val", "proposals: whose objects to find")
-    cli.define_path("forest", None, "proposals: model file of a structured forest, to be compared too")
-    at_once = (
-        "train: images a step; default: 2 on a CPU, else 32. repeat: default: 2 on a CPU, else 8. forward, unpool: "
-        "images at once; default: 2 and 8 on a CPU, else 8 and 64; 8. infer: windows at once; default: 10"
-    )
-    flags.DEFINE_integer("batch_size", None, at_once, lower_bound=1)
-    cli.define_path("picture", None, "growth: file for the picture, a PNG")
-    flags.DEFINE_float("width", 1.0, "train, repeat, forward, infer, growth: multiplies the width of all layers")
-    flags.DEFINE_bool("quick", False, "train, forward, input: measure for a short time, which is less exact")
-    dtypes = "train, repeat: of the computation; default: float32 on a CPU, else both for train, bfloat16 for repeat"
-    flags.DEFINE_enum("dtype", None, ("float32", "bfloat16"), dtypes)
+    """Defines the command line."""
+    cli.define_path("json", None, "File for the numbers, as one JSON object. Default: they are only printed.")
     cli.define_path(
-        "report", None, "scaling: file of experiments.compile --json; default: all in docs/results/compiled"
+        "voc_root",
+        None,
+        "For proposals (required) and crf: folder with JPEGImages, SegmentationClass and ImageSets. Default: crf draws "
+        "its own image.",
+    )
+    flags.DEFINE_string("split", "val", "For proposals: the split whose objects are to be found.")
+    cli.define_path(
+        "forest", None, "For proposals: model file of a structured forest, to compare it too. Default: it is left out."
+    )
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "For train and repeat: images per step. For forward and unpool: images per batch. For infer: windows per "
+        "batch. Default: train 32 (2 on a CPU), repeat 8 (2 on a CPU), forward both 8 and 64 (2 and 8 on a CPU), "
+        "unpool 8, infer 10.",
+        lower_bound=1,
+    )
+    cli.define_path("picture", None, "For growth: PNG file for the picture. Default: none is drawn.")
+    flags.DEFINE_float(
+        "width", 1.0, "For train, repeat, forward, infer and growth: factor on the width of all layers of the network."
+    )
+    flags.DEFINE_bool(
+        "quick", False, "For train, forward and input: measure for a shorter time, with a larger uncertainty."
+    )
+    flags.DEFINE_enum(
+        "dtype",
+        None,
+        ("float32", "bfloat16"),
+        "For train and repeat: number type of the computation. Default: float32 on a CPU; elsewhere both for train "
+        "and bfloat16 for repeat.",
+    )
+    cli.define_path(
+        "report", None, "For scaling: report that `compile --json` wrote. Default: all in docs/results/compiled."
     )
     flags.DEFINE_float(
-        "step_ms", None, "scaling: measured time of that step on one accelerator; default: from its bound"
+        "step_ms",
+        None,
+        "For scaling: measured milliseconds per step on one accelerator. Default: the lower bound in the report.",
     )
 
 

@@ -1,11 +1,16 @@
-"""What a network is going to be trained on: the first thing to look at when training fails.
+"""Shows the crops that a training gets, and counts their classes.
 
-    python -m experiments.browse_data --config=experiments/configs/NAME.py --output=FOLDER [--count=36] \
-        [--config.data.KEY=VALUE ...]
+Usage:
+    python -m experiments.browse_data --config=NAME --output=FOLDER [--config.data.KEY=VALUE ...]
 
-Writes FOLDER/examples.png, a contact sheet of crops exactly as the training gets them: classes in colour, ignored
-pixels hatched. Prints how often each class occurs, in windows and in pixels of the crops, and how large the windows
-are; the last line of stdout is the same as one JSON object.
+Example:
+    python -m experiments.browse_data --config=demo --output=runs/demo/browse \\
+        --config.data.voc_root=runs/demo/data/scenes --config.data.data_dir=runs/demo/data/tfds
+
+Look at the data first when a training fails. The program writes OUTPUT/examples.png: a sheet of crops exactly as the
+training gets them, with classes in colour and ignored pixels hatched. It prints how often each class occurs, in
+windows and in pixels of the crops, and how large the windows are. The last line of stdout has the same numbers as one
+JSON object.
 """
 
 import json
@@ -18,10 +23,10 @@ from .common import cli
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_config("a file in experiments/configs")
-    cli.define_path("output", None, "folder for examples.png", in_bucket=True)
-    flags.DEFINE_integer("count", 36, "crops on the sheet", lower_bound=1)
-    flags.DEFINE_integer("sample", 512, "crops whose pixels are counted", lower_bound=1, upper_bound=20_000)
+    cli.define_config("Config that names the data and says how crops are made.")
+    cli.define_path("output", None, "Folder for examples.png.", in_bucket=True)
+    flags.DEFINE_integer("count", 36, "Number of crops on the sheet.", lower_bound=1)
+    flags.DEFINE_integer("sample", 512, "Number of crops whose pixels are counted.", lower_bound=1, upper_bound=20_000)
     flags.mark_flags_as_required(["config", "output"])
 
 

@@ -1,16 +1,19 @@
-"""Measures the statistics of a network's batch normalisation over training batches, and folds them if asked.
+"""Re-estimates the batch-norm statistics of a trained network, and folds them into its weights if asked.
 
+Usage:
     python -m experiments.calibrate_bn --checkpoint=DIR --output=DIR [--batches=500] [--fold=none|scale|convolutions]
 
-The original's step "make BN layers testable" (BN_make_INFERENCE_script.py): the mean of the means and of the variances
-of many batches, instead of the running averages that training keeps. Needed before an imported stage_*_train_result
-predicts; of use after any training. The crops are those of the training run, unless --config (and with it
---config.data.KEY=VALUE), --voc_root, --split or --data_dir says otherwise. Writes a new checkpoint that voc_eval and
-predict take.
+Example:
+    python -m experiments.calibrate_bn --checkpoint=runs/demo --output=runs/demo_calibrated --batches=50
 
---fold=scale writes the statistics into scale and shift, the form of DeconvNet_trainval_inference.caffemodel;
---fold=convolutions into the kernels and biases before them, which leaves the network without batch normalisation. Both
-give the same outputs and are for inference only. --batches=0 folds the statistics that the checkpoint has.
+This is the original's step "make BN layers testable" (BN_make_INFERENCE_script.py). It averages means and variances
+over many batches, in place of the running statistics of the training. An imported stage_*_train_result needs this step
+before it can predict; other networks may gain from it. The result is a new checkpoint, which voc_eval and predict take.
+
+The crops are those of the training run. --config, --split, --voc_root and --data_dir choose other data.
+
+--fold=scale has the form of the authors' DeconvNet_trainval_inference.caffemodel. --fold=convolutions leaves a network
+without batch normalisation. Both give the same outputs as --fold=none, and the result is for inference only.
 """
 
 from collections.abc import Sequence
@@ -22,18 +25,26 @@ from .common import cli
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_config("a file in experiments/configs; default: the training run's data")
+    cli.define_config("Config that names the data. Default: the data of the training run.")
     cli.define_checkpoint()
-    cli.define_path("output", None, "folder for the new checkpoint", in_bucket=True)
-    flags.DEFINE_integer("batches", 500, "how many batches are measured", lower_bound=0)
-    flags.DEFINE_integer("batch_size", 28, "crops a batch, rounded up to a multiple of the devices", lower_bound=2)
+    cli.define_path("output", None, "New folder for the calibrated checkpoint.", in_bucket=True)
+    flags.DEFINE_integer(
+        "batches",
+        500,
+        "Number of batches over which statistics are re-estimated. 0 keeps those of the checkpoint.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer(
+        "batch_size", 28, "Crops per batch, rounded up to a multiple of the number of devices.", lower_bound=2
+    )
     flags.DEFINE_enum(
         "fold",
         "none",
         ("none", "scale", "convolutions"),
-        "where the statistics go: stay apart, into scale and shift, into kernels",
+        "Where the statistics go: `none` keeps them apart, `scale` folds them into scale and shift, `convolutions` "
+        "into kernels and biases.",
     )
-    cli.define_data("train_split", "measure on")
+    cli.define_data("train_split", "take crops from")
     flags.mark_flag_as_required("output")
 
 

@@ -1,6 +1,10 @@
 """Tests the paper's claims with small experiments on the embedded scenes, each with several seeds.
 
+Usage:
     python -m experiments.claims NAME --workdir=DIR [--seeds=3] [--steps=1200]
+
+Example:
+    python -m experiments.claims unpooling --workdir=runs/claims
 
 NAME is one of these experiments:
 
@@ -25,9 +29,9 @@ from .common import cli
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_path("workdir", None, "folder for data, trainings and results")
-    flags.DEFINE_integer("seeds", 3, "trainings of each kind, with seeds 0, 1, ...", lower_bound=1)
-    flags.DEFINE_integer("steps", 1200, "of a training", lower_bound=20)
+    cli.define_path("workdir", None, "Folder for data, trainings and results. What it already holds is used again.")
+    flags.DEFINE_integer("seeds", 3, "Number of trainings of each kind, with the seeds 0, 1, ...", lower_bound=1)
+    flags.DEFINE_integer("steps", 1200, "Steps per training.", lower_bound=20)
     flags.mark_flag_as_required("workdir")
 
 

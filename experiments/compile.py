@@ -1,18 +1,21 @@
-"""Compiles a config's training step and proposal batch for accelerators that are not there; says what to expect.
+"""Compiles a training for accelerators that this machine does not have, and predicts memory and time per step.
 
-    python -m experiments.compile --config=experiments/configs/voc_stage1.py --topology=h100:8 [--find_batch]
-        [--json=FILE] [--config.key=value ...]
+Usage:
+    python -m experiments.compile --config=NAME --topology=TOPOLOGY [--find_batch] [--json=FILE] \\
+        [--config.KEY=VALUE ...]
 
-The step is the very one that voc_train would run there; of a config with a stage 1, it is that of stage 2. It is
-compiled from shapes alone: without data, weights or the accelerator, in one to ten minutes on two cores. The report
-tells memory per device, operations and bytes per image, a bound of the step's time, when each all-reduce starts and
-ends, and which instructions move the most bytes; docs/performance.md explains it. --find_batch compiles a few batches
-more and names the largest that fits.
+Example:
+    python -m experiments.compile --config=voc_stage1 --topology=h100:8 --config.model.dtype=bfloat16
 
-Topologies: v5e:4x4, v5p:2x2x2, v6e:2x4 (grids of TPU chips), h100:8, h200:8, a100:16, b200:8 (GPUs, hosts of 8). TPUs
-need pip install -e '.[compile-tpu]', GPUs pip install -e '.[compile-gpu]'.
+The step is the one that voc_train would run there; for a config with two stages, that of stage 2. It is compiled from
+shapes alone, without data, weights or the accelerator, in one to ten minutes on two CPU cores.
 
-Exit status: 1 if the step does not fit into a device's memory.
+The report gives memory per device, operations and bytes per image, a lower bound of the time per step, when each
+all-reduce starts and ends, and which instructions move the most bytes. docs/compile.md explains it.
+
+TPUs need `pip install -e '.[compile-tpu]'`, GPUs `pip install -e '.[compile-gpu]'`.
+
+Exit status: 0 if the step fits into the memory of a device; 1 if it does not, or after an error.
 """
 
 from collections.abc import Sequence
@@ -24,10 +27,17 @@ from .common import cli
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_config("a file in experiments/configs")
-    flags.DEFINE_string("topology", None, "accelerators to compile for, e.g. v5e:4x4, h100:8")
-    flags.DEFINE_boolean("find_batch", False, "find the largest batch per device that fits; two to six compilations")
-    cli.define_path("json", None, "file for the report as JSON")
+    cli.define_config("Config of the training.")
+    flags.DEFINE_string(
+        "topology",
+        None,
+        "Accelerators to compile for: v5e:4x4, v5p:2x2x2 or v6e:2x4 (grids of TPU chips); h100:8, h200:8, a100:16 or "
+        "b200:8 (numbers of GPUs, 8 per host).",
+    )
+    flags.DEFINE_boolean(
+        "find_batch", False, "Find the largest batch per device that fits, with two to six more compilations."
+    )
+    cli.define_path("json", None, "File for the report, as one JSON object. Default: it is only printed.")
     flags.mark_flags_as_required(["config", "topology"])
 
 

@@ -1,17 +1,23 @@
-"""Exports a network as a StableHLO artefact that JAX runs without this package.
+"""Exports a network as a StableHLO function with its weights, which JAX runs without this package.
 
-    python -m experiments.export_model --checkpoint=DIR --output=DIR [--input_size=224] [--platforms=cpu,cuda,rocm,tpu]
+Usage:
+    python -m experiments.export_model --checkpoint=DIR --output=DIR [--input_size=N] [--platforms=cpu,cuda,rocm,tpu]
 
-Writes model.stablehlo (the function, for any number of images), weights.npz and model.json (classes, sizes). The
-function holds the form for each of the platforms, on whatever machine it is exported. To use it:
+Example:
+    python -m experiments.export_model --checkpoint=runs/demo --output=exported
+
+The program writes three files into OUTPUT: model.stablehlo (the function, for any number of images), weights.npz and
+model.json (class names and sizes). The function has a form for each of the platforms, whichever machine exports it.
+
+To use the result, with images as uint8 RGB [N, 224, 224, 3]:
 
     import json, jax, numpy as np
-    model = jax.export.deserialize(bytearray(open("DIR/model.stablehlo", "rb").read()))
-    weights = dict(np.load("DIR/weights.npz"))
-    scores = model.call(weights, images)        # uint8 RGB [N, 224, 224, 3] -> float32 [N, 224, 224, classes]
+    model = jax.export.deserialize(bytearray(open("exported/model.stablehlo", "rb").read()))
+    weights = dict(np.load("exported/weights.npz"))
+    scores = model.call(weights, images)  # logits, float32 [N, 224, 224, classes]
     labels = scores.argmax(-1)
 
-Artefacts load in the JAX version that wrote them and for six months of later ones (jax.export's promise).
+JAX promises that exported functions load in the version that wrote them and in versions of the following six months.
 """
 
 from collections.abc import Sequence
@@ -24,9 +30,11 @@ from .common import cli
 def define_flags() -> None:
     """Defines the command line."""
     cli.define_checkpoint()
-    cli.define_path("output", None, "folder for the artefact", in_bucket=True)
-    flags.DEFINE_integer("input_size", None, "side of the images; default: that of training", lower_bound=1)
-    flags.DEFINE_list("platforms", ["cpu", "cuda", "rocm", "tpu"], "what the artefact can run on")
+    cli.define_path("output", None, "Folder for the three files.", in_bucket=True)
+    flags.DEFINE_integer(
+        "input_size", None, "Side of the input images in pixels. Default: the crop size of the training.", lower_bound=1
+    )
+    flags.DEFINE_list("platforms", ["cpu", "cuda", "rocm", "tpu"], "Platforms that the function can run on.")
     flags.mark_flag_as_required("output")
 
 

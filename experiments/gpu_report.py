@@ -1,6 +1,10 @@
 """Tests and measures this project on a GPU in nine minutes: correctness, speed and repeatability.
 
+Usage:
     python -m experiments.gpu_report --output=FOLDER [--minutes=M] [--width=W] [--allow_cpu]
+
+Example:
+    python -m experiments.gpu_report --output=runs/gpu_report
 
 Each part gets a share of the time. The environment comes first. Then four parts run at the same time, because they do
 not measure speed: the tests marked `accelerator`; two runs of the same training, compared bit for bit, with and without
@@ -23,10 +27,12 @@ from .common import cli
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_path("output", "runs/gpu_report", "new folder for report.md, report.json and logs")
-    flags.DEFINE_float("minutes", 8.8, "that all parts may take together", lower_bound=1)
-    flags.DEFINE_float("width", 1.0, "multiplies the width of all layers; below 1 the numbers are those of a toy")
-    flags.DEFINE_bool("allow_cpu", False, "measure the CPU if there is no GPU")
+    cli.define_path("output", "runs/gpu_report", "New folder for report.md, report.json and logs.")
+    flags.DEFINE_float("minutes", 8.8, "Time that all parts may take together, in minutes.", lower_bound=1)
+    flags.DEFINE_float(
+        "width", 1.0, "Factor on the width of all layers. The numbers of the full network need the default."
+    )
+    flags.DEFINE_bool("allow_cpu", False, "Measure the CPU if there is no GPU.")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -1,11 +1,18 @@
-"""Brings annotations in COCO's form, polygons or run lengths, into a folder in the VOC layout, ready for training.
+"""Converts COCO annotations, polygons or run lengths, into a folder in the VOC layout that can be trained on.
 
-    python -m experiments.import_coco --annotations=instances_train.json --images=FOLDER --output=VOC_FOLDER \
-        --split=train [--categories=dog,cat=feline,lion=feline] [--skip_empty]
+Usage:
+    python -m experiments.import_coco --annotations=FILE --images=FOLDER --output=FOLDER --split=NAME \\
+        [--categories=A,B,...] [--skip_empty]
 
-One call writes one split; the same --output takes the next (--split=val), with the same --categories. Where objects
-overlap, the smaller one is on top; crowds are ignored pixels (255). Prints how often every class occurs; the last line
-of stdout says what was written. After an error the folder is as it was before.
+Example:
+    python -m experiments.import_coco --annotations=instances_train.json --images=train2017 --output=coco_voc \\
+        --split=train --categories=dog,cat=feline,lion=feline
+
+One call writes one split. Call it again with the same --output and --categories for the next split. Where objects
+overlap, the smaller one is on top. Crowds become ignored pixels (255).
+
+The program prints how often each class occurs. The last line of stdout says what was written. After an error the
+folder is as it was before.
 """
 
 from collections.abc import Sequence
@@ -17,16 +24,17 @@ from .common import cli
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_path("annotations", None, "COCO's instances_*.json, with polygons or run lengths")
-    cli.define_path("images", None, "folder below which the images lie as the JSON names them")
-    cli.define_path("output", None, "folder in the VOC layout, new or with other splits")
-    flags.DEFINE_string("split", None, "train, val, ...: the split to write")
+    cli.define_path("annotations", None, "JSON file in COCO's format, such as instances_train2017.json.")
+    cli.define_path("images", None, "Folder with the images, under the file names that the JSON file gives.")
+    cli.define_path("output", None, "Folder in the VOC layout: a new one, or one with other splits.")
+    flags.DEFINE_string("split", None, "Name of the split to write, for example train or val.")
     flags.DEFINE_list(
         "categories",
         None,
-        "categories to keep, in the order of the class ids; a=b calls a's objects b; default: all, by their ids",
+        "Categories to keep, in the order of their class ids. `a=b` gives objects of category a the class b. Default: "
+        "all categories, in the order of their COCO ids.",
     )
-    flags.DEFINE_bool("skip_empty", False, "leave out images without any object; otherwise they are background")
+    flags.DEFINE_bool("skip_empty", False, "Leave out images without objects. Otherwise they are all background.")
     flags.mark_flags_as_required(["annotations", "images", "output", "split"])
 
 

@@ -1,16 +1,20 @@
-"""Brings networks trained elsewhere into a checkpoint that voc_eval, predict and voc_train take.
+"""Imports a network that was trained elsewhere into a checkpoint for voc_eval, predict and voc_train.
 
+Usage:
     python -m experiments.import_weights --caffemodel=FILE --output=DIR
     python -m experiments.import_weights --vgg16=FILE --output=DIR
 
 --caffemodel takes the authors' DeconvNet_trainval_inference.caffemodel and stage_{1,2}_train_result.caffemodel, and
-Berkeley's fcn-8s-pascal.caffemodel and fcn8s-heavy-pascal.caffemodel, also fine-tuned on other classes, as
-.caffemodel.h5, or written by NVCaffe; --vgg16 an ImageNet VGG-16 (.caffemodel, Keras's .h5 or .keras, torchvision's
-.pth, .safetensors, .npz), which becomes the encoder of a DeconvNet that is to be trained. Caffe is not needed.
-Prints every array's layer, shape, mean and standard deviation.
+Berkeley's fcn-8s-pascal.caffemodel and fcn8s-heavy-pascal.caffemodel. The network may be fine-tuned on other classes.
+Files in HDF5 (.caffemodel.h5) and files of NVCaffe can be read too. Caffe itself is not needed.
 
-A network of stage_{1,2}_train_result predicts after `python -m experiments.calibrate_bn`; training goes on from it with
-`python -m experiments.voc_train --config.init_from=DIR`.
+--vgg16 takes an ImageNet VGG-16 as .caffemodel, .h5 or .keras (Keras), .pth (torchvision), .safetensors or .npz. It
+becomes the encoder of a DeconvNet that still has to be trained.
+
+The program prints layer, shape, mean and standard deviation of every array.
+
+A network from stage_{1,2}_train_result.caffemodel needs `python -m experiments.calibrate_bn` before it can predict. To
+train an imported network further, use `python -m experiments.voc_train --config=NAME --config.init_from=DIR`.
 """
 
 from collections.abc import Sequence
@@ -22,17 +26,25 @@ from .common import cli
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_path("caffemodel", None, "a DeconvNet or FCN-8s of Caffe's")
-    cli.define_path("vgg16", None, "instead: an ImageNet VGG-16, for the encoder of a DeconvNet")
-    cli.define_path("output", None, "folder for the checkpoint", in_bucket=True)
+    cli.define_path(
+        "caffemodel", None, "Caffe file of a DeconvNet or FCN-8s. Give this or --vgg16. Default: none is read."
+    )
+    cli.define_path(
+        "vgg16", None, "File of an ImageNet VGG-16, for the encoder of a new DeconvNet. Default: none is read."
+    )
+    cli.define_path("output", None, "New folder for the checkpoint.", in_bucket=True)
     flags.DEFINE_enum(
         "bn",
         "auto",
         ["auto", "folded", "learned"],
-        "a DeconvNet's batch normalisation: 'folded' as in ..._inference, 'learned' as in stage_*_train_result; by "
-        "default learned if the file has a loss layer",
+        "Form of batch normalisation in a DeconvNet's file: `folded` as in ..._inference.caffemodel, `learned` as in "
+        "stage_*_train_result.caffemodel. `auto` takes `learned` if the file has a loss layer.",
     )
-    cli.define_path("class_names", None, "file with one name a line; default: VOC's for 21 classes, else numbers")
+    cli.define_path(
+        "class_names",
+        None,
+        "File with the class names, one per line. Default: VOC's names for 21 classes, otherwise numbers.",
+    )
     flags.mark_flag_as_required("output")
 
 

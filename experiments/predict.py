@@ -1,15 +1,22 @@
-"""Segments photographs.
+"""Segments photographs with a trained network.
 
+Usage:
     python -m experiments.predict --checkpoint=DIR --output=DIR [--config.inference.KEY=VALUE ...] IMAGE...
 
-How photographs are segmented is what the training run's config says, or --config.inference.mode=whole_image (the modes:
-docs/inference.md), .crf=released, .ensemble_checkpoint=DIR, ...: experiments/configs/default.py.
+Example:
+    python -m experiments.predict --checkpoint=runs/demo --output=segmented photo.jpg
 
-IMAGE is a file or a folder of them (JPEG, PNG, BMP, WebP, TIFF). Writes NAME.png, the label map with VOC's palette
-(pixels are class ids; of more than 255 classes in 16 bits of grey), and NAME_overlay.jpg: image, prediction and overlay
-side by side. Photographs are turned upright as their EXIF data says. Hidden files in folders are left out. An image
-that cannot be read or segmented, or whose results cannot be written, is named on stderr and the others are still done;
-the exit status is then 1.
+IMAGE is a file (JPEG, PNG, BMP, WebP or TIFF) or a folder of such files, in which hidden files are skipped.
+Photographs are turned upright as their EXIF data says.
+
+For each image the program writes two files into OUTPUT. NAME.png is the label map: pixels are class ids, with VOC's
+palette (16-bit grey for more than 255 classes). NAME_overlay.jpg shows image, prediction and overlay side by side.
+
+The config of the training run says how photographs are segmented. --config.inference.KEY=VALUE changes single
+settings: mode=whole_image, crf=released, ensemble_checkpoint=DIR and others (docs/inference.md).
+
+Exit status: 0 if all images were segmented; 1 after an error. An image that cannot be read, segmented or written is
+named on stderr, and the program continues with the others.
 """
 
 import sys
@@ -23,11 +30,11 @@ from .common import cli
 def define_flags() -> None:
     """Defines the command line."""
     cli.define_checkpoint()
-    cli.define_path("output", None, "folder for the label maps and overlays", in_bucket=True)
-    flags.DEFINE_integer("max_pixels", 50_000_000, "larger photographs are refused", lower_bound=1)
+    cli.define_path("output", None, "Folder for label maps and overlays.", in_bucket=True)
+    flags.DEFINE_integer("max_pixels", 50_000_000, "Photographs with more pixels are refused.", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flag_as_required("output")
-    flags.FLAGS.set_gnu_getopt(True)  # flags may also follow the images
+    flags.FLAGS.set_gnu_getopt(True)  # so that flags may also follow the images
 
 
 def main(argv: Sequence[str]) -> None:

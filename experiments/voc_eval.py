@@ -1,18 +1,28 @@
-"""Scores a trained network on a split at the images' own resolution.
+"""Scores a trained network on a split, at the resolution of the images.
 
-    python -m experiments.voc_eval --checkpoint=DIR [--config=FILE] [--config.KEY=VALUE ...] [--output=DIR]
-        [--split=val] [--voc_root=DIR]
+Usage:
+    python -m experiments.voc_eval --checkpoint=DIR [--output=DIR] [--split=NAME] [--voc_root=FOLDER] \\
+        [--config.KEY=VALUE ...]
 
-The data and the way of segmenting (--config.inference.mode, .num_proposals, .crf, .ensemble_checkpoint, ...) are those
-of the training run, unless flags say otherwise; the network is the checkpoint's in any case. Prints a table and, as the
-last line of stdout, one JSON object. Started in several processes (common/hosts.py), each segments its share of
-the images, and the first one prints the scores of all.
+Example:
+    python -m experiments.voc_eval --checkpoint=runs/demo --output=runs/demo/scores
 
-With --output also metrics.json, confusion.png (which class was taken for which), label maps with VOC's palette, one an
-image (of VOC's classes in the folders that the challenge's server expects,
-results/VOC2012/Segmentation/comp6_SPLIT_cls/NAME.png, of others in labels/NAME.png), and panels/NAME.jpg (image, truth,
-prediction and overlay; of the first --panels images). A split without masks, like VOC's test, is segmented but not
-scored. A folder with the results of another evaluation is refused.
+Data and settings are those of the training run, unless --config, --split, --voc_root, --data_dir or --config.KEY=VALUE
+change them: for example --config.inference.mode=paper or --config.inference.crf=released. The network is always that of
+the checkpoint.
+
+The program prints a table of scores. The last line of stdout is one JSON object with the same scores. Started as
+several processes, each segments its share of the images and the first one prints.
+
+With --output the program also writes:
+    metrics.json   the scores
+    confusion.png  which class was taken for which
+    label maps     for VOC's classes results/VOC2012/Segmentation/comp6_SPLIT_cls/NAME.png, as the challenge's server
+                   expects; otherwise labels/NAME.png
+    panels/        NAME.jpg with image, ground truth, prediction and overlay, for the first --panels images
+
+A split without masks, such as VOC's test, is segmented and not scored. A folder with results of another evaluation is
+refused.
 """
 
 from collections.abc import Sequence
@@ -24,11 +34,16 @@ from .common import cli, hosts
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_config("a file in experiments/configs; default: the training run's", cli.EVERY_SETTING)
+    cli.define_config(
+        "Config that names the data and says how to segment. Default: the config of the training run.",
+        cli.EVERY_SETTING,
+    )
     cli.define_checkpoint()
-    cli.define_path("output", None, "folder for metrics.json, label maps and panels", in_bucket=True)
+    cli.define_path(
+        "output", None, "Folder for metrics.json, label maps and panels. Default: nothing is written.", in_bucket=True
+    )
     cli.define_data("eval_split", "score")
-    flags.DEFINE_integer("panels", 100, "how many images get a panel; -1: all", lower_bound=-1)
+    flags.DEFINE_integer("panels", 100, "Number of images that get a panel; -1: all.", lower_bound=-1)
     hosts.define_flags()
 
 

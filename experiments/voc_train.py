@@ -1,14 +1,20 @@
 """Trains a network: DeconvNet, or the FCN-8s of the paper's ensemble.
 
-    python -m experiments.voc_train --config=experiments/configs/NAME.py --workdir=DIR [--config.key=value ...]
+Usage:
+    python -m experiments.voc_train --config=NAME --workdir=DIR [--config.KEY=VALUE ...]
 
-The run's folder gets config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/; the same command continues a
-run that was interrupted. On SIGTERM a run saves a checkpoint and ends with status 0, or the one that a scheduler is to
-tell from a finished run (--stopped_status=75); on Ctrl-C too, with 130; a second Ctrl-C stops it at once. With
---accept_changes it goes on with other settings of learning and arithmetic than before.
+Example:
+    python -m experiments.voc_train --config=demo --workdir=runs/demo \\
+        --config.data.voc_root=runs/demo/data/scenes --config.data.data_dir=runs/demo/data/tfds
 
-On several hosts the same command is started on each of them, with a folder that all of them see: common/hosts.py.
-DIR may lie in a bucket of Google Cloud, gs://BUCKET/NAME: docs/launch.md.
+The program writes into DIR: config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/. Give the same command
+to resume an interrupted run. With --accept_changes a run resumes with changed settings of learning and arithmetic.
+
+To train on several hosts, start the same command on each of them; docs/launch.md explains how hosts find each other.
+
+Exit status: 0 after the last step, 1 after an error. On SIGTERM or Ctrl-C the run saves a checkpoint and ends, with
+--stopped_status after SIGTERM and 130 after Ctrl-C. A second Ctrl-C stops it at once. With --stopped_status=75 a
+scheduler can tell a stopped run from a finished one.
 """
 
 import signal
@@ -22,10 +28,12 @@ from .common import cli, failures, hosts
 
 def define_flags() -> None:
     """Defines the command line."""
-    cli.define_config("a file in experiments/configs")
-    cli.define_path("workdir", None, "folder of the run", in_bucket=True)
-    flags.DEFINE_boolean("accept_changes", False, "go on with changed settings of learning and arithmetic")
-    flags.DEFINE_integer("stopped_status", 0, "exit status after SIGTERM", lower_bound=0, upper_bound=125)
+    cli.define_config("Config of the training.")
+    cli.define_path("workdir", None, "Folder of the run; all hosts must see it.", in_bucket=True)
+    flags.DEFINE_boolean(
+        "accept_changes", False, "Resume although settings of learning or arithmetic differ from those of the run."
+    )
+    flags.DEFINE_integer("stopped_status", 0, "Exit status after SIGTERM.", lower_bound=0, upper_bound=125)
     hosts.define_flags()
     flags.mark_flags_as_required(["config", "workdir"])
 

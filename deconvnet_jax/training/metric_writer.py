@@ -21,14 +21,18 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]  generated
-from tensorboardX.record_writer import masked_crc32c
-from tensorboardX.summary import image, scalar
 
 from deconvnet_jax.buckets import GrowingObject
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import as_path, not_written, open_growing, write_text
 from deconvnet_jax.images import save_picture
+from deconvnet_jax.training.tensorboard_records import (
+    Event,  # pyright: ignore[reportAttributeAccessIssue]  generated code
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+    image,
+    masked_crc32c,
+    scalar,
+)
 
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))

@@ -1,5 +1,6 @@
 """What the programs in this folder share: start-up, errors as one clear line, the progress bar."""
 
+import difflib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -18,9 +19,10 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 
 from . import failures
-from .scripts import PACKAGE, with_commands
+from .help_page import help_page, is_asked_for, is_required, own_flags
+from .scripts import PACKAGE
 
-HOW_TO_SEGMENT = "a file in experiments/configs that says how to segment; default: the training run's"
+HOW_TO_SEGMENT = "Config whose section `inference` says how to segment. Default: the config of the training run."
 CONFIGS = Path(__file__).parents[1] / "configs"
 EVERY_SETTING = str(CONFIGS / "default.py")
 
@@ -29,19 +31,42 @@ _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OS
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error.__context__, InputError):  # of a flag's parser; absl writes its own text around it
+    """Returns the line that a program prints for a command line that cannot be parsed."""
+    if isinstance(error.__context__, InputError):  # raised by the parser of a flag; absl adds text of its own
         return f"error: {error.__context__}"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"error: {_unknown(error.flagname)} (see --help)"
     inner = error.args[0] if error.args else None
-    if isinstance(inner, KeyError):  # of the config: the key, and a suggestion if there is one like it
+    if isinstance(inner, KeyError):  # a setting: names the key, and a similar one if there is one
         return f"error: no such setting: {' '.join(inner.args[0].split())} (experiments/configs/default.py lists all)"
+    missing = [f"--{flag.name}" for flag, _ in own_flags(flags.FLAGS) if is_required(flag) and flag.value is None]
+    if missing and "other than None" in str(error):
+        return f"error: missing flag{'s' * (len(missing) > 1)} {' and '.join(missing)} (see --help)"
     return f"error: {' '.join(str(error).split())} (see --help)"
 
 
+def _unknown(name: str) -> str:
+    """Returns what is wrong with a flag that is not defined, and the flag with the most similar name."""
+    if name.startswith("config.") and "config" in flags.FLAGS:
+        return f"--{name} changes a setting of --config, which is missing; give --config=NAME"
+    known = [flag.name for flag, _ in own_flags(flags.FLAGS)]
+    similar = difflib.get_close_matches(name, known, n=1)
+    return f"unknown flag --{name}" + "".join(f"; did you mean --{other}?" for other in similar)
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs an absl program; bad input becomes one line on stderr and exit status 1."""
+    """Runs a program: prints its help, or parses its flags and calls `main`.
+
+    Bad input becomes one line on stderr and exit status 1. A program imports what does its work within `main`, so that
+    help and the check of its flags do not wait for JAX.
+
+    Args:
+      main: Is called with the program's name and the words that are no flags.
+    """
     failures.report_in_one_line()
-    program = sys.modules["__main__"]
-    program.__doc__ = with_commands(program.__doc__ or "")  # what --help prints
+    if is_asked_for(sys.argv):
+        text = help_page(sys.modules["__main__"].__doc__ or "", flags.FLAGS)
+        sys.exit(failures.status_of(lambda: print(text)))
 
     def guarded(argv: Sequence[str]) -> None:
         logging.set_verbosity(logging.ERROR)  # Orbax and TFDS log what progress bars and our own lines say better
@@ -79,22 +104,40 @@ def define_path(name: str, default: str | None, help_text: str, in_bucket: bool 
       help_text: for --help.
       in_bucket: whether it may be gs://BUCKET/NAME.
     """
-    help_text += ", also gs://BUCKET/NAME" if in_bucket else ""
+    help_text += " May be gs://BUCKET/NAME." if in_bucket else ""
     flags.DEFINE(_PathParser(name, in_bucket), name, default, help_text, serializer=flags.ArgumentSerializer())
+
+
+def define_old_name(old: str, new: str) -> None:
+    """Defines an earlier name of a flag, which still works and is not in the help."""
+    flags.DEFINE_alias(old, new)
 
 
 def define_checkpoint() -> None:
     """Defines the flags that choose a checkpoint: --checkpoint, which is required, and --step."""
-    define_path("checkpoint", None, "folder of a training run, of its checkpoints or of an import", in_bucket=True)
-    flags.DEFINE_integer("step", None, "which checkpoint; default: the one with the best evaluation", lower_bound=0)
+    define_path(
+        "checkpoint", None, "Folder of a training run, of its checkpoints or of imported weights.", in_bucket=True
+    )
+    flags.DEFINE_integer(
+        "step", None, "Step of the checkpoint. Default: the step with the best evaluation.", lower_bound=0
+    )
     flags.mark_flag_as_required("checkpoint")
 
 
 def define_data(split: str, use: str) -> None:
-    """Defines the flags that change single keys of config.data: --split (the key `split`), --voc_root, --data_dir."""
-    flags.DEFINE_string("split", None, f"split to {use}; default: config.data.{split}")
-    define_path("voc_root", None, "data in the VOC layout; default: config.data.voc_root")
-    define_path("data_dir", None, "where TFDS keeps its copy; default: config.data.data_dir", in_bucket=True)
+    """Defines the flags that change single keys of config.data: --split, --voc_root and --data_dir.
+
+    Args:
+      split: The key of config.data that --split changes, "train_split" or "eval_split".
+      use: What the split is for, a verb that follows "The split to" in the help.
+    """
+    flags.DEFINE_string("split", None, f"The split to {use}. Default: config.data.{split} of the training run.")
+    define_path(
+        "voc_root",
+        None,
+        "Folder with JPEGImages, SegmentationClass and ImageSets. Default: the data of the training run.",
+    )
+    define_path("data_dir", None, "Folder of packed data. Default: that of the training run.", in_bucket=True)
 
 
 def data_flags(split: str) -> dict[str, str]:
@@ -125,6 +168,11 @@ class _ConfigParser(flags.ArgumentParser):
         return "config object"
 
 
+def shipped_configs() -> dict[str, Path]:
+    """Returns the configs that come with the project: name -> file."""
+    return {file.stem: file for file in sorted(CONFIGS.glob("*.py")) if "def get_config" in file.read_text()}
+
+
 def config_file(name: str) -> Path:
     """Returns the file that --config names: a path, or the name of a config that comes with the project.
 
@@ -134,7 +182,7 @@ def config_file(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {file.stem: file for file in sorted(CONFIGS.glob("*.py")) if "def get_config" in file.read_text()}
+    shipped = shipped_configs()
     if path.stem in shipped and str(path.parent) in (".", "experiments/configs"):
         return shipped[path.stem]
     raise InputError(f"--config={name}: no such file; give a path, or one of the names {', '.join(shipped)}")
@@ -150,7 +198,14 @@ def _loaded(path: Path) -> ModuleType:
 
 
 def define_config(help_text: str, default: str | None = None) -> None:
-    """Defines the flag --config; with a file as default, --config.KEY=VALUE works without it, too."""
+    """Defines the flag --config.
+
+    Args:
+      help_text: What the config is for, a sentence of the help. The names of configs are added.
+      default: File of a config whose settings --config.KEY=VALUE changes where --config is not given; None: those
+        flags need --config.
+    """
+    help_text += f" A Python file that defines get_config(), or one of the names {', '.join(shipped_configs())}."
     try:
         name = config_flags.DEFINE_config_file("config", default, help_text).name
     except _FLAG_ERRORS as error:  # a misspelt key of the default config, which is loaded here already

@@ -19,10 +19,19 @@ _TIMEOUT = 300  # seconds that processes wait for each other at the start
 
 def define_flags() -> None:
     """The command line of programs that run in several processes."""
-    flags.DEFINE_enum("distributed", "auto", ["auto", "on", "off"], "join the other processes of a cluster's job")
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process, where no cluster tells")
-    flags.DEFINE_integer("num_processes", None, "how many processes there are", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+    flags.DEFINE_enum(
+        "distributed",
+        "auto",
+        ["auto", "on", "off"],
+        "Whether to join the other processes of the job. `auto` joins them if the environment or flags name them.",
+    )
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of the first process. Default: the cluster's environment.")
+    flags.DEFINE_integer(
+        "num_processes", None, "Number of processes. Default: the cluster's environment.", lower_bound=1
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "Number of this process, from 0. Default: the cluster's environment.", lower_bound=0
+    )
 
 
 def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.environ) -> None:

@@ -33,7 +33,7 @@ def run(values: flags.FlagValues) -> None:
         splits = default_proposals(builder) if values.dataset == "voc2012" else []
     parts = checked_parts(builder, splits)
     for part in parts:
-        path = dataset.compute_packed_proposals(builder, part, values.method, values.forest, values.processes)
+        path = dataset.compute_packed_proposals(builder, part, values.method, values.forest, values.workers)
         print(f"proposals: {path}")
     if splits:
         print(f"windows of the two stages: {write_lists(builder, splits)}")

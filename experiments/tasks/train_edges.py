@@ -23,7 +23,7 @@ STEPS = 3000
 
 
 def run(
-    data_dir: str | Path,
+    bsds_root: str | Path,
     output: str | Path,
     *,
     steps: int = STEPS,
@@ -31,7 +31,7 @@ def run(
     learning_rate: float = 2e-3,
     seed: int = 0,
     train_splits: Sequence[str] = ("train", "val"),
-    test_split: str = "test",
+    eval_split: str = "test",
 ) -> dict[str, Any]:
     """Arguments as the flags; returns what the JSON line says.
 
@@ -39,10 +39,10 @@ def run(
       InputError: for data that cannot be used, or a file that cannot be written.
     """
     path = user_path(output, "--output")
-    test = read_bsds500(data_dir, test_split)
+    test = read_bsds500(bsds_root, eval_split)
     if steps:
         output_file(path, "--output")
-        examples = [example for split in train_splits for example in read_bsds500(data_dir, split)]
+        examples = [example for split in train_splits for example in read_bsds500(bsds_root, split)]
         losses: list[float] = []
 
         def progress(done: int, total: int, loss: float) -> None:

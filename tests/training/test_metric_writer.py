@@ -2,6 +2,8 @@
 
 import json
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -164,3 +166,11 @@ def test_a_bucket_that_refuses_the_last_lines(bucket, monkeypatch):
     monkeypatch.setattr(buckets._store(), "pipe_file", refuse)
     with pytest.raises(InputError, match=r"refused/metrics\.jsonl could not be written \(Forbidden\)"):
         writer.close()
+
+
+def test_tensorboard_is_imported_without_pytorch():
+    """PyTorch takes seconds to import; it can still be imported afterwards."""
+    pytest.importorskip("torch")
+    code = "import sys, deconvnet_jax.training.tensorboard_records; print('torch' in sys.modules); import torch"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "False\n"), found.stderr
