@@ -147,48 +147,98 @@ def deconvolved(sparse: np.ndarray) -> np.ndarray:
 
 
 def network() -> str:
-    """Returns the picture of the network: encoder, decoder, and the switches between them."""
-    drawing = Drawing(830, 380, "DeconvNet: five blocks of convolutions, fc6 and fc7, and five mirrored blocks")
-    sides, top = (224, 112, 56, 28, 14), 40
-    heights, widths = (190, 150, 112, 78, 50), (38, 40, 42, 44, 44)
-    middle, x, left, right = top + 95, 70, [], []
-    drawing.text(30, middle - 4, "224x224", 13)
-    drawing.text(30, middle + 14, "image", 13)
-    for number, (height, width) in enumerate(zip(heights, widths, strict=True), 1):
-        drawing.box((x, middle - height / 2, width, height), "#bfdbfe", "#3b82f6", 4)
-        drawing.text(x + width / 2, middle + height / 2 + 18, f"conv{number}", 13)
-        drawing.text(x + width / 2, middle + height / 2 + 35, f"{sides[number - 1]}", 12, QUIET)
-        left.append((x + width / 2, middle - height / 2))
-        x += width + 12
-    for name, side in (("fc6", "1"), ("fc7", "1"), ("fc6-deconv", "7")):
-        wide = 66 if "-" in name else 30
-        drawing.box((x, middle - 16, wide, 32), "#e5e7eb", "#6b7280", 4)
-        drawing.text(x + wide / 2, middle + 34, name, 12)
-        drawing.text(x + wide / 2, middle + 50, side, 12, QUIET)
-        x += wide + 10
-    for number in range(5, 0, -1):
-        height, width = heights[number - 1], widths[number - 1]
-        drawing.box((x, middle - height / 2, width, height), "#bbf7d0", "#16a34a", 4)
-        drawing.text(x + width / 2, middle + height / 2 + 18, f"deconv{number}", 13)
-        drawing.text(x + width / 2, middle + height / 2 + 35, f"{sides[number - 1]}", 12, QUIET)
-        right.insert(0, (x + width / 2, middle - height / 2))
-        x += width + 14
-    drawing.text(x + 22, middle - 4, "224x224", 13)
-    drawing.text(x + 22, middle + 14, "scores", 13)
-    for number, ((x0, y0), (x1, y1)) in enumerate(zip(left, right, strict=True)):
-        depth = 285 + 14 * (4 - number)
-        bottom0 = middle + (middle - y0) + 42
-        bottom1 = middle + (middle - y1) + 42
-        drawing.arrow(f"M{x0:g} {bottom0:g} V{depth} H{x1:g} V{bottom1:g}", dashed=True)
-    drawing.text(
-        (left[0][0] + right[0][0]) / 2, 366, "switches: the positions of the maxima, from pool1..5 to unpool1..5", 14
+    """Returns the picture of the network: the encoder goes down, the decoder goes up, switches go across."""
+    drawing = Drawing(
+        600, 560, "DeconvNet: the encoder, fc6 and fc7, the mirrored decoder, and the switches between them"
     )
+    blocks = [(224, 64, 2), (112, 128, 2), (56, 256, 3), (28, 512, 3), (14, 512, 3)]
+    left, right = 150, 450
+    drawing.text(left, 34, "**encoder (VGG-16)", 17)
+    drawing.text(right, 34, "**decoder", 17)
+    drawing.text(left, 58, "image 224x224x3", 14, QUIET)
+    drawing.text(right, 58, "scores 224x224x21", 14, QUIET)
+    for number, (side, channels, layers) in enumerate(blocks, 1):
+        y, width = 76 + (number - 1) * 78, 220 - 22 * (number - 1)
+        drawing.box((left - width / 2, y, width, 46), "#dbeafe", "#3b82f6", 6)
+        drawing.text(left, y + 20, f"conv{number}: {layers} layers", 14)
+        drawing.text(left, y + 38, f"{side}x{side}x{channels}", 13, QUIET)
+        drawing.box((right - width / 2, y, width, 46), "#dcfce7", "#16a34a", 6)
+        drawing.text(right, y + 20, f"deconv{number}: {layers} layers", 14)
+        drawing.text(right, y + 38, f"{side}x{side}", 13, QUIET)
+        drawing.arrow(f"M{left + 36} {y + 62} H{right - 36}", dashed=True)
+        drawing.text(300, y + 57, f"switches {number}", 13)
+        drawing.arrow(f"M{left} {y + 48} V{y + 76}")
+        drawing.text(left - 10, y + 67, f"pool{number}", 13, QUIET, "end")
+        drawing.arrow(f"M{right} {y + 76} V{y + 48}")
+        drawing.text(right + 10, y + 67, f"unpool{number}", 13, QUIET, "start")
+    y = 76 + 5 * 78
+    for x, name, size in ((left, "fc6", "1x1x4096"), (300, "fc7", "1x1x4096"), (right, "fc6-deconv", "7x7x512")):
+        drawing.box((x - 52, y, 104, 46), "#e5e7eb", "#6b7280", 6)
+        drawing.text(x, y + 20, name, 14)
+        drawing.text(x, y + 38, size, 13, QUIET)
+    drawing.arrow(f"M{left + 54} {y + 23} H{300 - 54}")
+    drawing.arrow(f"M{300 + 54} {y + 23} H{right - 54}")
+    drawing.text(300, y + 76, "Batch normalisation and ReLU follow every layer, except the scores.", 14, QUIET)
+    return drawing.finished()
+
+
+def chain(drawing: Drawing, y: int, boxes: Sequence[tuple[str, str]], fill: str) -> None:
+    """Adds a row of four places for boxes with two lines of text, with arrows from each to the next."""
+    for number, (first, second) in enumerate(boxes):
+        x = 20 + number * 155
+        drawing.box((x, y, 135, 50), fill, LINE, 6)
+        drawing.text(x + 67, y + (21 if second else 30), first, 14)
+        drawing.text(x + 67, y + 40, second, 13, QUIET)
+        if number:
+            drawing.arrow(f"M{x - 20} {y + 25} H{x}")
+
+
+def data_flow() -> str:
+    """Returns the picture of how data flows from photographs to checkpoints and from checkpoints to label maps."""
+    drawing = Drawing(640, 640, "Data, training and inference: what goes where")
+    drawing.text(20, 34, "**data (host)", 16, anchor="start")
+    files = [("photographs", "and masks"), ("TFDS builder", "ArrayRecord files")]
+    chain(drawing, 46, [*files, ("windows", "around objects, ..."), ("Grain pipeline", "uint8 crops")], "#fef3c7")
+    drawing.arrow("M552 96 V112 H87 V140")
+
+    drawing.text(110, 132, "**training (device)", 16, anchor="start")
+    steps = [("normalise", ""), ("DeconvNet", "forward pass"), ("loss", "sums over pixels")]
+    chain(drawing, 142, [*steps, ("gradients", "backward pass")], "#dcfce7")
+    drawing.arrow("M552 192 V228")
+    drawing.box((485, 230, 135, 50), "#dcfce7", LINE, 6)
+    drawing.text(552, 251, "all-reduce", 14)
+    drawing.text(552, 270, "momentum SGD", 13, QUIET)
+    drawing.arrow("M485 245 H242 V194")
+    drawing.text(360, 238, "new parameters", 13, QUIET)
+    drawing.arrow("M552 280 V316")
+    drawing.box((485, 318, 135, 50), "#e5e7eb", "#6b7280", 22)
+    drawing.text(552, 348, "checkpoint", 14)
+    drawing.box((330, 318, 135, 50), "#e5e7eb", LINE, 6)
+    drawing.text(397, 339, "caffemodel,", 14)
+    drawing.text(397, 357, "VGG-16", 14)
+    drawing.arrow("M465 343 H485")
+
+    drawing.text(20, 404, "**inference (device)", 16, anchor="start")
+    found = [("photograph", ""), ("proposals", "best first")]
+    chain(drawing, 418, [*found, ("proposal batch", "crop, network"), ("scores", "of the image")], "#dbeafe")
+    drawing.arrow("M552 368 V392 H397 V416")
+    drawing.arrow("M552 468 V488 H242 V506")
+    chain(
+        drawing, 508, [("FCN-8s", "the same image"), ("ensemble", ""), ("dense CRF", ""), ("label map", "")], "#dbeafe"
+    )
+    drawing.arrow("M552 558 V584")
+    drawing.text(552, 604, "confusion matrix, IoU", 14)
     return drawing.finished()
 
 
 def pictures() -> dict[str, str]:
     """Returns the text of every picture under the name of its file."""
-    return {"unpooling.svg": unpooling(), "deconvolution.svg": stamps(), "network.svg": network()}
+    return {
+        "unpooling.svg": unpooling(),
+        "deconvolution.svg": stamps(),
+        "network.svg": network(),
+        "data_flow.svg": data_flow(),
+    }
 
 
 if __name__ == "__main__":
