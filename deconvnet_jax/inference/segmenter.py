@@ -164,6 +164,11 @@ class Segmenter:
         Raises:
           InputError: if the file is neither network or is damaged, a setting is wrong, or the file is a snapshot of
             training, which has no running statistics.
+
+        Example:
+          >>> segmenter = Segmenter.from_caffe("DeconvNet_trainval_inference.caffemodel", mode="paper", crf="released")
+          >>> segmenter.class_names[15]
+          'person'
         """
         net, variables, info = network_from_caffe(path)
         names = class_names or default_class_names(net.num_classes)

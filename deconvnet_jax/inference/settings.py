@@ -12,9 +12,8 @@ from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.proposals.edge_boxes import METHODS
 from deconvnet_jax.settings import Choice, Kind, LocalPath, Number, Switch, check_values, chosen_path
 
-_METHODS = tuple(
-    method for method in METHODS if method != "structured_forest"
-)  # structured_forest also needs a model file
+# structured_forest also needs a model file, which no setting names.
+_METHODS = tuple(method for method in METHODS if method != "structured_forest")
 KINDS: dict[str, Kind] = {
     "mode": Choice(tuple(MODES)),
     "num_proposals": Number(1, 100_000, whole=True),

@@ -71,9 +71,8 @@ class MetricWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             _drop_lines_after(self._path, after_step)
             self._lines = open_growing(self._path)
-        start = Event(
-            step=after_step + 1, session_log=SessionLog(status=SessionLog.START)
-        )  # TensorBoard hides later points
+        # TensorBoard hides the points that an earlier start wrote for this step and later ones.
+        start = Event(step=after_step + 1, session_log=SessionLog(status=SessionLog.START))
         self._to_board(start)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
