@@ -97,9 +97,8 @@ with files.whole_folder(Path(sys.argv[1]) / "made") as folder:
 def test_what_a_killed_process_left_is_removed(tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], cwd=Path(__file__).parents[1], check=False)
     assert len(os.listdir(tmp_path)) == 1
-    with files.whole_folder(
-        tmp_path / "made"
-    ) as mine:  # This removes the folder of the killed process; a second call must keep the new one.
+    # `whole_folder` removes the folder of the killed process; `remove_unfinished` must keep the new one.
+    with files.whole_folder(tmp_path / "made") as mine:
         files.remove_unfinished(tmp_path)
         assert os.listdir(tmp_path) == [mine.name]
 

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What each folder may import of this project, besides itself and errors.py; bottom first.
+# The folders of this project that each folder may import, from the bottom up. All may import errors.py.
 MAY_IMPORT = {
     "ops": set(),
     "models": {"ops"},
@@ -32,7 +32,7 @@ def imported_modules(path):
 
 
 def project_folders(path):
-    """Folders of deconvnet_jax that a file imports; "experiments" for that."""
+    """Yields the folders of deconvnet_jax that a file imports, and "experiments" if it imports programs."""
     for module in imported_modules(path):
         parts = module.split(".")
         if parts[0] == "experiments":
@@ -56,12 +56,12 @@ def test_imports_point_downwards(folder):
 
 
 def test_the_package_itself_imports_no_folder():
-    for path in (ROOT / "deconvnet_jax").glob("[!_]*.py"):  # __init__.py imports rooms, lazily
+    for path in (ROOT / "deconvnet_jax").glob("[!_]*.py"):  # __init__.py may import folders, on first use.
         assert not set(project_folders(path)), path
 
 
 PROGRAMS = {path.stem for path in (ROOT / "experiments").glob("[!_]*.py")}
-# What each folder of experiments may import of the others; programs import all of them.
+# The folders that each folder of experiments may import; programs may import all of them.
 EXPERIMENTS = {
     "configs": set(),
     "common": {"configs"},
@@ -72,7 +72,7 @@ EXPERIMENTS = {
 
 
 def experiments_imported(path):
-    """First parts of what a file in experiments imports of experiments: folders and programs."""
+    """Yields the folders and programs of experiments that a file in experiments imports."""
     folder = path.relative_to(ROOT).parts[:-1]  # ("experiments",) or ("experiments", "common")
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

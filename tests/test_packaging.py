@@ -1,4 +1,4 @@
-"""The wheel holds the package with the programs in it, and its commands work away from the repository."""
+"""Tests that the wheel holds the package with its programs, and that its commands work outside the repository."""
 
 import json
 import os
@@ -96,7 +96,7 @@ for entry in entry_points(group="console_scripts"):
 
 
 def test_every_command_has_help_that_names_it(installed, tmp_path):
-    """A program that needs a checkout has no command."""
+    """Programs that need a checkout have no command."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert declared == {
         name: f"deconvnet_jax.experiments.common.scripts:{program}" for program, name in scripts.COMMANDS.items()

@@ -15,12 +15,7 @@ VOC_ROOT, SBD_ROOT = "VOCdevkit/VOC2012", "benchmark_RELEASE/dataset"
 TRAIN, VAL = ["2007_000032", "2008_000008", "2011_003271"], ["2007_000033", "2009_000001"]
 SBD_TRAIN = ["2011_000006", "2010_000002", "2008_000008", "2007_000033"]
 SBD_VAL = ["2009_000100", "2008_000002", "2007_000032"]
-EXTRA = [
-    "2008_000002",
-    "2009_000100",
-    "2010_000002",
-    "2011_000006",
-]  # images of SBD that are in neither of VOC's splits
+EXTRA = ["2008_000002", "2009_000100", "2010_000002", "2011_000006"]  # SBD's images outside VOC's splits
 PALETTE = [value for i in range(256) for value in ((37 * i) % 256, (91 * i + 13) % 256, (200 - 7 * i) % 256)]
 
 

@@ -60,9 +60,8 @@ def assert_same_network(torch, net, variables, layers, images):
         assert (gap[differ] < 1e-5).all()
     expected, _, _ = torch_deconvnet(torch, layers, images, switches)
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
-    assert (
-        np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()
-    )  # The error must be small beside the variation, not only beside a constant.
+    # The error must also be small compared with the variation of the scores, which a large constant would hide.
+    assert np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()
 
 
 def test_narrow_network_equals_pytorch(torch, tmp_path, rng):
@@ -98,9 +97,7 @@ def test_learned_form_equals_pytorchs_batch_normalisation(torch, tmp_path, rng):
     apply = jax.jit(partial(apply, capture_intermediates=lambda module, _: module.name == "bn1_1"))
     _, state = apply(variables, images)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2))
-    x = torch.nn.functional.conv2d(
-        x, torch.from_numpy(blobs["conv1_1"][0]), padding=1
-    )  # normalisation cancels the bias
+    x = torch.nn.functional.conv2d(x, torch.from_numpy(blobs["conv1_1"][0]), padding=1)  # The bias would cancel.
     scale, shift = (torch.from_numpy(blob.ravel()) for blob in blobs["bn1_1"])
     expected = torch.nn.functional.batch_norm(x, None, None, scale, shift, training=True, eps=1e-9).relu().numpy()
     found = state["intermediates"]["bn1_1"]["__call__"][0]
@@ -249,9 +246,8 @@ def assert_same_fcn8s(torch, net, variables, layers, size, rng):
     expected = torch_fcn8s(torch, layers, images)
     assert logits.shape == expected.shape == (1, *size, net.num_classes)
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()
-    assert (
-        np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()
-    )  # The error must be small beside the variation, not only beside a constant.
+    # The error must also be small compared with the variation of the scores, which a large constant would hide.
+    assert np.abs(logits - expected).max() < 1e-3 * expected.std((0, 1, 2)).max()
 
 
 @pytest.mark.parametrize("size", [(75, 131), (190, 101), (1, 1)])
@@ -349,10 +345,7 @@ def test_deconvnet_with_several_layers_left(tmp_path, rng):
     with pytest.raises(CaffemodelError, match=r"has, unlike this network, the layer 'other'"):
         network_from_caffe(write(tmp_path / "b.caffemodel", similar))
     (name, kind, (kernel, bias)) = layers[-1]
-    other = [
-        *layers[:-1],
-        (name, kind, [np.repeat(kernel, 2, axis=1), bias]),
-    ]  # expects more input channels than there are
+    other = [*layers[:-1], (name, kind, [np.repeat(kernel, 2, axis=1), bias])]  # has too many input channels
     with pytest.raises(CaffemodelError, match="lacks the layer 'seg-score-voc'"):
         network_from_caffe(write(tmp_path / "c.caffemodel", other))
 
