@@ -50,7 +50,7 @@ def smooth_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float
     Args:
       key: JAX random key.
       shape: (3, 3, input channels, output channels).
-      dtype: of the kernel.
+      dtype: dtype of the kernel.
 
     Returns:
       The kernel, in this shape and dtype.
@@ -66,8 +66,8 @@ def check_input_size(height: int, width: int, fc_window: int = FC_WINDOW) -> Non
     """Raises InputError unless a network accepts images of this size.
 
     Args:
-      height: of the images in pixels; expected: a multiple of 32 and at least 32 * fc_window.
-      width: of the images in pixels; the same is expected.
+      height: height of the images in pixels: a multiple of 32, at least 32 * fc_window.
+      width: width of the images in pixels, with the same limits.
       fc_window: side of fc6's window, as in `DeconvNet.fc_window`.
     """
     least = STRIDE * fc_window
@@ -109,7 +109,8 @@ class DeconvNet(nn.Module):
         (`fold_batch_norm`).
       bn_epsilon: added to variances. The original uses 1e-9, which is too small for float32.
       bn_momentum: weight of the old value when batch statistics update the running statistics.
-      bn_axis_name: name of the mapped axis over which batch statistics are averaged; None keeps each device's own.
+      bn_axis_name: name of the mapped axis over which batch statistics are averaged; None averages over one
+        device only.
       bn_axis_groups: groups of positions on that axis that share batch statistics; None makes one group of all.
       remat: True recomputes the inside of blocks in the backward pass instead of keeping it. Kept per 224x224 image: 46
         MB instead of 209 MB in float32, 24 MB instead of 105 MB in bfloat16. The cost is one more forward pass per

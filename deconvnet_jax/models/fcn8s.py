@@ -27,7 +27,7 @@ def bilinear_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.flo
     Args:
       key: not used; initialisers receive one.
       shape: (k, k, input channels, output channels).
-      dtype: of the kernel.
+      dtype: dtype of the kernel.
 
     Returns:
       The kernel, in this shape and dtype.

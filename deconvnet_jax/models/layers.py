@@ -240,7 +240,8 @@ class BatchNormRelu(nn.Module):
       momentum: weight of the old value when batch statistics update the running statistics.
       epsilon: added to variances.
       bias_init: initialiser of the shift.
-      axis_name: name of the mapped axis over which batch statistics are averaged; None keeps each device's own.
+      axis_name: name of the mapped axis over which batch statistics are averaged; None averages over one
+        device only.
       axis_groups: groups of positions on that axis that share batch statistics; None makes one group of all.
       dtype: dtype of the result; statistics are float32 or wider.
     """

@@ -44,9 +44,9 @@ def check_arrays(unary: AnyArray, image: AnyArray) -> None:
     """Raises InputError unless the unaries and the image fit `dense_crf` and each other.
 
     Args:
-      unary: expected: floating point [H, W, K] or [N, H, W, K], not empty, without NaN and -inf. The values of a tracer
+      unary: floating point [H, W, K] or [N, H, W, K], not empty, without NaN and -inf. The values of a tracer
         are not checked.
-      image: expected: uint8 [H, W, 3] or [N, H, W, 3].
+      image: uint8 [H, W, 3] or [N, H, W, 3].
     """
     if unary.ndim not in (3, 4) or not jnp.issubdtype(unary.dtype, jnp.floating) or 0 in unary.shape:
         raise InputError(
@@ -81,12 +81,12 @@ def check_settings(
     """Raises InputError unless the settings are valid for `dense_crf`; the arguments are described there.
 
     Args:
-      iterations: expected: a whole number, 0 or higher.
-      normalization: expected: one of NORMALIZATIONS.
-      gaussian: expected: (positive standard deviation, weight of 0 or more).
-      bilateral: expected: (positive standard deviation in pixels, in colour values, weight of 0 or more).
-      method: expected: one of METHODS.
-      capacity: expected: a positive whole number, or None.
+      iterations: a whole number, 0 or higher.
+      normalization: one of NORMALIZATIONS.
+      gaussian: (positive standard deviation, weight of 0 or more).
+      bilateral: (positive standard deviation in pixels, in colour values, weight of 0 or more).
+      method: one of METHODS.
+      capacity: a positive whole number, or None.
     """
     for name, value, names in (("normalization", normalization, NORMALIZATIONS), ("method", method, METHODS)):
         if not isinstance(value, str) or value not in names:

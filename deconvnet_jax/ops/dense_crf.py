@@ -80,7 +80,7 @@ def dense_crf(
     """Returns the class probabilities of all pixels after mean-field inference in a fully connected CRF.
 
     The defaults are those of the released DeconvNet code; `CRF_PRESETS` holds two common settings. Differentiable in
-    `unary`. The function jits itself. Inside a jitted function the image and the size of its lattice are not known:
+    `unary`. The function is already jitted. Inside a jitted function the image and the size of its lattice are not known:
     memory is then reserved for the largest possible lattice, which takes about twice the time, or for `capacity`.
 
     Args:
@@ -218,8 +218,8 @@ def padded_pixels(height: int, width: int) -> int:
     """Returns the number of rows P that `mean_field_rows` expects for an image, at least one per pixel.
 
     Args:
-      height: of the image in pixels.
-      width: of the image in pixels.
+      height: height of the image in pixels.
+      width: width of the image in pixels.
 
     Returns:
       The smallest supported size that is not below height * width.

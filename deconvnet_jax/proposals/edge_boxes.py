@@ -110,8 +110,8 @@ def check_method(method: str, forest: str | None = None) -> None:
     """Raises InputError for an unknown method, and for a structured forest that is missing or not used.
 
     Args:
-      method: expected: one of METHODS.
-      forest: expected: the path of an existing file for "structured_forest", None or empty for other methods.
+      method: one of METHODS.
+      forest: the path of an existing file for "structured_forest", None or empty for other methods.
     """
     if method not in METHODS:
         raise InputError(f"method='{method}': expected one of {', '.join(METHODS)}")

@@ -72,9 +72,9 @@ def compute_proposals(
       source: images with different names.
       path: the .npz file to write.
       count: largest number of boxes per image.
-      method: as in `propose_boxes`.
-      settings: settings of Edge Boxes, as in `propose_boxes`.
-      forest: path of the structured forest's model file, as in `propose_boxes`.
+      method: one of METHODS, for example "network" or "gradient"; `propose_boxes` describes them.
+      settings: settings of Edge Boxes; None uses the defaults.
+      forest: path of the structured forest's model file (model.yml.gz); None for all other methods.
       processes: number of worker processes; None starts one per available core.
       progress: called with the number of finished images and the number of all images.
 

@@ -51,8 +51,8 @@ def check_pair(image: np.ndarray, labels: np.ndarray) -> None:
     """Raises InputError unless an image and its label map have valid formats and the same size.
 
     Args:
-      image: expected: uint8 RGB [H, W, 3].
-      labels: expected: uint8 or uint16 [H, W].
+      image: uint8 RGB [H, W, 3].
+      labels: uint8 or uint16 [H, W].
     """
     check_image(image)
     check_label_map(labels)
