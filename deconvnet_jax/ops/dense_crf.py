@@ -80,8 +80,8 @@ def dense_crf(
     """Returns the class probabilities of all pixels after mean-field inference in a fully connected CRF.
 
     The defaults are those of the released DeconvNet code; `CRF_PRESETS` holds two common settings. Differentiable in
-    `unary`. The function is already jitted. Inside a jitted function the image and the size of its lattice are not known:
-    memory is then reserved for the largest possible lattice, which takes about twice the time, or for `capacity`.
+    `unary`. The function is already jitted. Inside another jitted function, the image and the size of its lattice are
+    not known. There is then room for the largest possible lattice, which takes about twice the time, or for `capacity`.
 
     Args:
       unary: -log p of every class, [H, W, K] or a batch [N, H, W, K], floating point, computed as float32. A constant
