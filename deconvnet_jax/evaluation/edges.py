@@ -37,8 +37,8 @@ def edge_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.n
     here is more lenient by a few hundredths.
 
     Args:
-      pairs: for each image the thinned edge map, float [H, W] in 0..1 (`ops.thin_edges`), and the share of people who
-        drew a boundary at each pixel, float [H, W] in 0..1.
+      pairs: two arrays per image, both float [H, W] in 0..1: the thinned edge map (`ops.thin_edges`), and the share of
+        people who drew a boundary at each pixel.
       thresholds: thresholds of the edge map to try, float [T], ascending.
 
     Returns:

@@ -101,8 +101,8 @@ def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def rank_varied(boxes: np.ndarray, scores: np.ndarray, power: float, picks: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns an order of the boxes in which boxes that overlap a better one move back (soft non-maximum suppression).
 
-    Each round takes the box with the highest score and multiplies every remaining score by 1 - IoU ** power, where IoU
-    is the overlap with the box just taken. After `picks` rounds the other boxes follow by their reduced scores. Of
+    Each round takes the box with the highest score. It then multiplies every remaining score by 1 - IoU ** power, where
+    IoU is the overlap with the box just taken. After `picks` rounds the other boxes follow by their reduced scores. Of
     equal scores the earlier box comes first. Source: Bodla et al., "Soft-NMS", ICCV 2017.
 
     Args:

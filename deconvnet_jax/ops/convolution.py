@@ -127,9 +127,9 @@ def _unchanged(x: Array) -> Array:
 def materialised(x: Array) -> Array:
     """Returns x unchanged, and makes a CPU program compute it once and keep it.
 
-    Without this, XLA would repeat the computation of a convolution's input (pooling and unpooling included) for the
-    gradient of its kernel, in the order of a transposed loop. JAX 0.10 drops `lax.optimization_barrier` before XLA
-    decides this. So the barrier is a loop that never runs, which XLA cannot prove.
+    Without this, XLA would compute a convolution's input again for the gradient of its kernel, including pooling and
+    unpooling, in the order of a transposed loop. JAX 0.10 drops `lax.optimization_barrier` before XLA decides this. So
+    the barrier is a loop that never runs, which XLA cannot prove.
 
     Args:
       x: array of any shape, floating point.

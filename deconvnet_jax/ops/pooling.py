@@ -7,8 +7,8 @@ Each operation has two forms with bit-identical results. Windows that do not ove
 use a fast form of slices and selects. All other windows use a general form of gathers and scatters. The static
 arguments alone decide which form runs.
 
-Inside the network, the place of a maximum is stored as its number within the window (int8), in a quarter of the bytes
-of a position within the plane: `pool_windows` and `unpool_windows`. `window_positions` converts numbers to positions.
+The network itself uses `pool_windows` and `unpool_windows`. They store the place of a maximum as its number within the
+window (int8), a quarter of the bytes of a position within the plane. `window_positions` converts numbers to positions.
 """
 
 from collections.abc import Iterable
