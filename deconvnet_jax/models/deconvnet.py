@@ -122,11 +122,11 @@ class DeconvNet(nn.Module):
       >>> import jax
       >>> import jax.numpy as jnp
       >>> from deconvnet_jax import DeconvNet, normalize_images
-      >>> net = DeconvNet(num_classes=21, width=1 / 32, fc_features=4, fc_window=1)  # DeconvNet(21) is the paper's
-      >>> images = normalize_images(jnp.zeros((1, 64, 64, 3), jnp.uint8))
-      >>> variables = jax.jit(net.init)(jax.random.key(0), images)
-      >>> jax.jit(net.apply)(variables, images).shape
-      (1, 64, 64, 21)
+      >>> net = DeconvNet(num_classes=21)
+      >>> images = normalize_images(jnp.zeros((1, 224, 224, 3), jnp.uint8))
+      >>> variables = jax.eval_shape(net.init, jax.random.key(0), images)  # only shapes; call net.init for values
+      >>> jax.eval_shape(net.apply, variables, images).shape
+      (1, 224, 224, 21)
     """
 
     num_classes: int

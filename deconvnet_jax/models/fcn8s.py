@@ -53,11 +53,11 @@ class FCN8s(nn.Module):
       >>> import jax
       >>> import jax.numpy as jnp
       >>> from deconvnet_jax import FCN8s, normalize_images
-      >>> net = FCN8s(num_classes=21, width=1 / 32, fc_features=4)  # tiny; FCN8s() is the paper's
-      >>> images = normalize_images(jnp.zeros((1, 50, 40, 3), jnp.uint8))
-      >>> variables = jax.jit(net.init)(jax.random.key(0), images)
-      >>> jax.jit(net.apply)(variables, images).shape
-      (1, 50, 40, 21)
+      >>> net = FCN8s(num_classes=21)
+      >>> images = normalize_images(jnp.zeros((1, 375, 500, 3), jnp.uint8))
+      >>> variables = jax.eval_shape(net.init, jax.random.key(0), images)  # only shapes; call net.init for values
+      >>> jax.eval_shape(net.apply, variables, images).shape
+      (1, 375, 500, 21)
     """
 
     num_classes: int = 21
