@@ -91,7 +91,7 @@ def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_n
     if config.model.width == 1 and not (config.init.vgg16 or config.init_from):
         yield (
             "the encoder starts from random weights; the paper starts from VGG-16 trained on ImageNet: "
-            "--config.init.vgg16=FILE, see the README"
+            "give --config.init.vgg16=FILE (docs/weights.md)"
         )
     rate, (low, high) = config.optimizer.learning_rate, USUAL_RATES
     if not low <= rate <= high:

@@ -8,7 +8,7 @@
 
 Cost: about 35 minutes of training on two CPU cores, and 6 seconds per photograph of evaluation. Result with 50
 proposals: mean IoU 27.9 % on the training photographs and 10.9 % on those of the split "val", over the classes in them
-(docs/inference.md).
+(docs/results.md).
 """
 
 import ml_collections
