@@ -1,4 +1,4 @@
-"""Tests the paper's claims with small experiments on the embedded scenes, each with several seeds.
+"""Tests the paper's claims with small experiments on the synthetic scenes, each with several seeds.
 
 Usage:
     python -m experiments.claims NAME --workdir=DIR [--seeds=3] [--steps=1200]

@@ -1,4 +1,4 @@
-"""Small DeconvNet on the embedded scenes, from random weights: a few minutes on two CPU cores.
+"""Small DeconvNet on the synthetic scenes, from random weights: a few minutes on two CPU cores.
 
     bash launch/demo.sh
 
