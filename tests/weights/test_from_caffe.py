@@ -199,7 +199,10 @@ def nan_at_end(blobs):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda layers: [x for x in layers if x[0] != "deconv4_3"], "lacks the layer 'deconv4_3'; it is a model of"),
+        (
+            lambda layers: [x for x in layers if x[0] != "deconv4_3"],
+            "lacks the layer 'deconv4_3'; it holds another network",
+        ),
         (lambda layers: layers[:9], "lacks the layer .conv2_2. and 52 more"),
         (
             lambda layers: [*layers, ("fc8", "InnerProduct", [np.zeros((1, 1, 5, 5), np.float32)])],
