@@ -127,8 +127,8 @@ class Downloaded(NamedTuple):
     """Data set that is packed from downloaded files.
 
     Attributes:
-      class_names: Class names in the order of their ids.
-      prepare: Function that takes the folder with the downloaded files, the folder of packed data sets and optionally a
+      class_names: class names in the order of their ids.
+      prepare: function that takes the folder with the downloaded files, the folder of packed data sets and optionally a
         progress function, and returns the builder. With None as the first folder it opens what was packed before.
     """
 
@@ -140,7 +140,7 @@ def downloaded(name: str) -> Downloaded:
     """Returns the data set with this name in `DOWNLOADED`.
 
     Raises:
-      InputError: If there is no such name.
+      InputError: if there is no such name.
     """
     if name not in DOWNLOADED:
         raise InputError(

@@ -27,12 +27,12 @@ class Archive(NamedTuple):
     """Published archive of a data set.
 
     Attributes:
-      file: File name, such as "benchmark.tgz".
-      size: Size of the whole file, in bytes.
+      file: file name, such as "benchmark.tgz".
+      size: size of the whole file, in bytes.
       sha256: SHA-256 checksum of the whole file, 64 hexadecimal digits.
-      root: Folder inside the archive that holds the data, such as "VOCdevkit/VOC2012".
-      url: Address from which it can be downloaded.
-      holds: Folders below `root` by which the data is recognised when `root` was renamed. () disables this.
+      root: folder inside the archive that holds the data, such as "VOCdevkit/VOC2012".
+      url: address from which it can be downloaded.
+      holds: folders below `root` by which the data is recognised when `root` was renamed. () disables this.
     """
 
     file: str
@@ -63,8 +63,8 @@ def find_archive(manual_dir: Path, archive: Archive) -> Path | None:
     between that one and the data, and a folder that the last part of `archive.root` was moved to.
 
     Args:
-      manual_dir: Folder to look in.
-      archive: Archive to look for.
+      manual_dir: folder to look in.
+      archive: archive to look for.
 
     Returns:
       The archive file if it is in `manual_dir`, otherwise the folder that corresponds to `archive.root`, otherwise
@@ -86,8 +86,8 @@ def find_near(manual_dir: Path, archive: Archive) -> Path | None:
     """Returns a folder near `manual_dir` in which `find_archive` succeeds, as a hint for error messages.
 
     Args:
-      manual_dir: Folder around which to look: up to two levels above and two levels below.
-      archive: Archive to look for.
+      manual_dir: folder around which to look: up to two levels above and two levels below.
+      archive: archive to look for.
 
     Returns:
       The first such folder, or None.
@@ -101,8 +101,8 @@ def find_renamed(manual_dir: Path, archive: Archive) -> Path | None:
     """Returns `manual_dir` or a folder directly below it that has all folders of `archive.holds`, whatever its name.
 
     Args:
-      manual_dir: Folder to look in.
-      archive: Archive to look for.
+      manual_dir: folder to look in.
+      archive: archive to look for.
 
     Returns:
       The first such folder by name, or None.
@@ -119,11 +119,11 @@ def verify_archive(path: Path, archive: Archive) -> None:
     """Compares the size and the checksum of an archive with the published ones.
 
     Args:
-      path: Downloaded archive.
-      archive: Description of the published archive.
+      path: downloaded archive.
+      archive: description of the published archive.
 
     Raises:
-      InputError: If they differ.
+      InputError: if they differ.
     """
     size = path.stat().st_size
     if size != archive.size:
@@ -150,11 +150,11 @@ class Members:
         """Opens an archive or a folder and lists its files.
 
         Args:
-          path: Uncompressed tar archive, or the folder that corresponds to `root`.
-          root: Folder inside the archive that holds the data. Files outside it are left out. Ignored for a folder.
+          path: uncompressed tar archive, or the folder that corresponds to `root`.
+          root: folder inside the archive that holds the data. Files outside it are left out. Ignored for a folder.
 
         Raises:
-          InputError: If the archive is damaged or has an unsafe member.
+          InputError: if the archive is damaged or has an unsafe member.
         """
         self._path, self._open = path, contextlib.ExitStack()
         self._readers: dict[str, Callable[[], Member]]
@@ -186,7 +186,7 @@ class Members:
         """Returns the content of the file at the path `name` below the root.
 
         Raises:
-          InputError: If there is no such file, or if the archive ends within it.
+          InputError: if there is no such file, or if the archive ends within it.
         """
         if name not in self._readers:
             raise InputError(f"{self._path} has no {name}, expected the whole data set; get the data again")
@@ -197,15 +197,15 @@ def stream_members(path: Path, root: str, wanted: Callable[[str], bool]) -> Iter
     """Reads the files of a compressed or uncompressed archive, or of a folder, in a single pass.
 
     Args:
-      path: Archive, or the folder that corresponds to `root`.
-      root: Folder inside the archive that holds the data. Ignored for a folder.
-      wanted: Function that takes a path below the root and returns whether that file is needed.
+      path: archive, or the folder that corresponds to `root`.
+      root: folder inside the archive that holds the data. Ignored for a folder.
+      wanted: function that takes a path below the root and returns whether that file is needed.
 
     Yields:
       The path below the root and the content of each wanted file, in the order of the archive.
 
     Raises:
-      InputError: If the archive is damaged or has an unsafe member.
+      InputError: if the archive is damaged or has an unsafe member.
     """
     if path.is_dir():
         yield from ((name, _read(found)) for name, found in walk(path) if wanted(name))
@@ -234,7 +234,7 @@ def _safe_members(tar: TarFile, path: Path, root: str) -> Iterator[tuple[str, ta
     """Yields the files below the root, and refuses members that could write outside their folder.
 
     Raises:
-      InputError: If a path leaves the archive, or if something below the root is neither a file nor a folder.
+      InputError: if a path leaves the archive, or if something below the root is neither a file nor a folder.
     """
     for member in tar:
         name = PurePosixPath(member.name)

@@ -38,7 +38,7 @@ class Camvid(PackedBuilder[Path]):
         """Returns the photographs of every split.
 
         Raises:
-          InputError: If a split has none.
+          InputError: if a split has none.
         """
         return _photographs(self._root)
 
@@ -46,14 +46,14 @@ class Camvid(PackedBuilder[Path]):
         """Reads one photograph and its mask.
 
         Args:
-          split: Split of the photograph.
-          item: Path of the photograph.
+          split: split of the photograph.
+          item: path of the photograph.
 
         Returns:
           The example, with unlabelled pixels as 255 and without instances, and the content of the photograph's file.
 
         Raises:
-          InputError: If the mask is missing, or a file is not usable.
+          InputError: if the mask is missing, or a file is not usable.
         """
         truth = _mask(item)
         if not truth.is_file():
@@ -69,16 +69,16 @@ def prepare_camvid(manual_dir: str | Path | None, data_dir: str | Path, progress
     """Opens CamVid, and packs it on the first call.
 
     Args:
-      manual_dir: Folder with train, trainannot, val, valannot, test and testannot. None opens only what was packed
+      manual_dir: folder with train, trainannot, val, valannot, test and testannot. None opens only what was packed
         before.
-      data_dir: Folder in which TFDS keeps data sets.
-      progress: Function that is called with the number of packed examples and of all examples.
+      data_dir: folder in which TFDS keeps data sets.
+      progress: function that is called with the number of packed examples and of all examples.
 
     Returns:
       A builder whose data is ready to read with `open_split`.
 
     Raises:
-      InputError: For the first file that is not usable; no unfinished data is left behind.
+      InputError: for the first file that is not usable; no unfinished data is left behind.
     """
     data_dir = packed_data_dir(data_dir, Camvid.name, pack_it=manual_dir is not None)
     root = None if manual_dir is None else user_path(manual_dir, "--manual_dir")

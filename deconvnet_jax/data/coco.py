@@ -29,10 +29,10 @@ class ClassCount(NamedTuple):
     """How often a class occurs in what was written.
 
     Attributes:
-      name: Class name.
-      images: Number of images that show the class.
-      objects: Number of visible objects; 0 for background.
-      pixels: Number of pixels.
+      name: class name.
+      images: number of images that show the class.
+      objects: number of visible objects; 0 for background.
+      pixels: number of pixels.
     """
 
     name: str
@@ -45,13 +45,13 @@ class CocoSummary(NamedTuple):
     """Summary of an import.
 
     Attributes:
-      images: Number of images written.
-      left_out: Number of images that were left out because they show no object.
-      objects: Number of visible objects written.
-      hidden: Number of annotations without a visible pixel: covered by smaller objects, or smaller than a pixel.
-      ignored_pixels: Number of pixels that are 255, because they belong to a crowd.
-      classes: Counts of every class in the order of the ids, background first.
-      warnings: One line about each thing that is probably a mistake.
+      images: number of images written.
+      left_out: number of images that were left out because they show no object.
+      objects: number of visible objects written.
+      hidden: number of annotations without a visible pixel: covered by smaller objects, or smaller than a pixel.
+      ignored_pixels: number of pixels that are 255, because they belong to a crowd.
+      classes: counts of every class in the order of the ids, background first.
+      warnings: one line about each thing that is probably a mistake.
     """
 
     images: int
@@ -77,19 +77,19 @@ def import_coco(
 
     Args:
       annotations: JSON file in the format of COCO's instances_*.json.
-      images: Folder that the file names in the JSON are relative to. Images are copied unchanged.
-      output: Folder to create, or to add the split to. An existing one must have the same classes.
-      split: Name of the split: a letter, then letters, digits and _. It must be new in `output`.
-      categories: Categories to keep, in the order of their class ids. "a=b" names the class of category "a" "b", and
+      images: folder that the file names in the JSON are relative to. Images are copied unchanged.
+      output: folder to create, or to add the split to. An existing one must have the same classes.
+      split: name of the split: a letter, then letters, digits and _. It must be new in `output`.
+      categories: categories to keep, in the order of their class ids. "a=b" names the class of category "a" "b", and
         several categories may share a class. All others become background. None keeps all, in the order of their ids.
-      skip_empty: Whether to leave out images without an object of the kept categories. Otherwise they are background.
-      progress: Function that is called with the number of images done and of all images.
+      skip_empty: whether to leave out images without an object of the kept categories. Otherwise they are background.
+      progress: function that is called with the number of images done and of all images.
 
     Returns:
       Counts and warnings.
 
     Raises:
-      InputError: If the annotations or an image are not usable, no annotation covers a pixel, an image shows more than
+      InputError: if the annotations or an image are not usable, no annotation covers a pixel, an image shows more than
         254 objects, or no image is left. Also if `output` has this split, other classes, or other images of the same
         names.
 
@@ -119,20 +119,17 @@ def import_coco(
     classes, found, notes = read_annotations(annotations, categories)
     _check_classes(output, classes)
     remove_unfinished(output.parent)
-    # An existing output may be on another disk, so the unfinished folder lies inside it.
+    # Files can be moved only within one disk, so the unfinished folder lies inside an existing output.
     with unfinished_folder(output, output if output.exists() else None) as folder:
         for part in ("JPEGImages", *_MASKS, _SPLITS):
             (folder / part).mkdir(parents=True)
         written: list[CocoImage] = []
-        counts = np.zeros((3, IGNORE + 1), np.int64)  # Rows: images, objects and pixels of every class id.
+        counts = np.zeros((3, IGNORE + 1), np.int64)
         for i, image in enumerate(found):
-            if image.objects or not skip_empty:
-                label, instances, class_ids = _checked_masks(image, images)
-                if len(class_ids) or not skip_empty:
-                    _write_image(images / image.file, (label, instances), folder, output)
-                    written.append(image)
-                    pixels, objects = (np.bincount(ids.ravel(), minlength=IGNORE + 1) for ids in (label, class_ids))
-                    counts += np.stack([pixels > 0, objects, pixels])
+            shown = _write_image(image, images, folder, output, skip_empty)
+            if shown is not None:
+                written.append(image)
+                counts += shown
             if progress:
                 progress(i + 1, len(found))
         annotated = [item for image in written for item in image.objects]
@@ -141,7 +138,6 @@ def import_coco(
                 f"{annotations}: no image shows an object of the chosen categories; choose other --categories or omit "
                 "--skip_empty"
             )
-
         if annotated and not counts[2, 1:].any():
             raise InputError(
                 f"{annotations}: none of the {len(annotated)} annotations covers a pixel; expected "
@@ -178,9 +174,8 @@ def _check_split(output: Path, split: str) -> None:
 def _check_classes(output: Path, classes: tuple[str, ...]) -> None:
     """Raises InputError unless images with these classes can be added to the output."""
     files = [path.relative_to(output) for path in output.rglob("*") if path.is_file()]
-    if all(
-        any(part.startswith(".") for part in file.parts) for file in files
-    ):  # Hidden files belong to the system or to unfinished imports.
+    # Hidden files belong to the system or to unfinished imports.
+    if all(any(part.startswith(".") for part in file.parts) for file in files):
         return
     there = class_names(output)
     if there != classes:
@@ -194,7 +189,7 @@ def _checked_masks(image: CocoImage, images: Path) -> tuple[np.ndarray, np.ndarr
     """Returns `paint(image)` after checking the file of the image.
 
     Raises:
-      InputError: If the file is missing, damaged or of another size than the annotations say, or `paint` fails.
+      InputError: if the file is missing, damaged or of another size than the annotations say, or `paint` fails.
     """
     path = images / image.file
     if not path.is_file():
@@ -208,11 +203,27 @@ def _checked_masks(image: CocoImage, images: Path) -> tuple[np.ndarray, np.ndarr
     return paint(image)
 
 
-def _write_image(source: Path, masks: tuple[np.ndarray, np.ndarray], folder: Path, output: Path) -> None:
+def _write_image(image: CocoImage, images: Path, folder: Path, output: Path, skip_empty: bool) -> np.ndarray | None:
+    """Writes an image and its masks to `folder`; returns None, and writes nothing, if it is left out as empty.
+
+    Returns:
+      For every class id: whether the image shows it, and its numbers of objects and pixels, int64 [3, 256].
+    """
+    if skip_empty and not image.objects:
+        return None
+    label, instances, class_ids = _checked_masks(image, images)
+    if skip_empty and not len(class_ids):
+        return None
+    _write_files(images / image.file, (label, instances), folder, output)
+    pixels, objects = (np.bincount(ids.ravel(), minlength=IGNORE + 1) for ids in (label, class_ids))
+    return np.stack([pixels > 0, objects, pixels])
+
+
+def _write_files(source: Path, masks: tuple[np.ndarray, np.ndarray], folder: Path, output: Path) -> None:
     """Writes to `folder` what `output` lacks of an image and its masks.
 
     Raises:
-      InputError: If `output` has another image or another mask of the same name.
+      InputError: if `output` has another image or another mask of the same name.
     """
     name = source.stem
     there = [path for suffix in IMAGE_SUFFIXES if (path := output / f"JPEGImages/{name}{suffix}").is_file()]

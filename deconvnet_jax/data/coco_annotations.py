@@ -22,10 +22,10 @@ class CocoObject(NamedTuple):
     """One annotation, whose segmentation is not checked yet.
 
     Attributes:
-      where: File and place in it, for error messages.
-      class_id: Class id, from 1.
-      crowd: Whether it marks a crowd, whose pixels are ignored.
-      segmentation: Value of "segmentation" in the JSON: polygons or run lengths.
+      where: file and place in it, for error messages.
+      class_id: class id, from 1.
+      crowd: whether it marks a crowd, whose pixels are ignored.
+      segmentation: value of "segmentation" in the JSON: polygons or run lengths.
     """
 
     where: str
@@ -38,11 +38,11 @@ class CocoImage(NamedTuple):
     """One image and its annotations.
 
     Attributes:
-      where: File and place in it, for error messages.
-      file: Path below the folder of images.
-      height: Height in pixels.
-      width: Width in pixels.
-      objects: Annotations of the classes that are kept.
+      where: file and place in it, for error messages.
+      file: path below the folder of images.
+      height: height in pixels.
+      width: width in pixels.
+      objects: annotations of the classes that are kept.
     """
 
     where: str
@@ -59,14 +59,14 @@ def read_annotations(
 
     Args:
       path: JSON file in the format of COCO's instances_*.json.
-      categories: Categories to keep, as for `coco.import_coco`. None keeps all.
+      categories: categories to keep, as for `coco.import_coco`. None keeps all.
 
     Returns:
       The class names, background first; all images with their annotations of these classes; and warnings, one line
       each.
 
     Raises:
-      InputError: If the file is not complete, an entry is not usable, or a category is unknown.
+      InputError: if the file is not complete, an entry is not usable, or a category is unknown.
     """
     lists = _load(path)
     names: dict[str, str] = {}
@@ -121,7 +121,7 @@ def _load(path: Path) -> dict[str, list[tuple[str, dict[str, Any]]]]:
     """Returns the entries of the three lists in a file, each with its place for error messages.
 
     Raises:
-      InputError: If the file is not COCO's instances_*.json.
+      InputError: if the file is not COCO's instances_*.json.
     """
     if not path.is_file():
         raise InputError(f"no file {path}; {_EXPECTED}")
@@ -147,9 +147,8 @@ def _load(path: Path) -> dict[str, list[tuple[str, dict[str, Any]]]]:
 def _image(where: str, entry: dict[str, Any]) -> CocoImage:
     """Returns an image without annotations; raises InputError if its entry is not usable."""
     name, height, width = entry.get("file_name"), entry.get("height"), entry.get("width")
-    file = PurePosixPath(
-        posixpath.normpath(str(name).replace("\\", "/"))
-    )  # Some tools write backslashes between folders.
+    # Some tools write backslashes between folders.
+    file = PurePosixPath(posixpath.normpath(str(name).replace("\\", "/")))
     inside = not file.is_absolute() and ".." not in file.parts and _is_line(file.stem)
     if not _is_line(name) or not inside or file.suffix not in IMAGE_SUFFIXES:
         raise InputError(
@@ -185,7 +184,7 @@ def _choose_classes(
     """Returns the class names, background first, and the class id of every category that is kept.
 
     Raises:
-      InputError: If a category is unknown or repeated, or a class name or the number of classes is not usable.
+      InputError: if a category is unknown or repeated, or a class name or the number of classes is not usable.
     """
     in_order = sorted(found, key=lambda key: (not key.isdecimal(), int(key) if key.isdecimal() else 0, key))
     known = [found[key] for key in in_order]

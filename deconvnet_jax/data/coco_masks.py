@@ -24,14 +24,14 @@ def paint(image: CocoImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Of two objects with the same area, the later one stays visible. Crowds become 255 where there is no object.
 
     Args:
-      image: Image with its annotations.
+      image: image with its annotations.
 
     Returns:
       Class ids, uint8 [H, W]; object numbers 1, 2, ..., uint8 [H, W]; and the class ids of these objects, uint8 [n].
       Annotations without a visible pixel get no number.
 
     Raises:
-      InputError: If a segmentation is not usable, or more than 254 objects are visible.
+      InputError: if a segmentation is not usable, or more than 254 objects are visible.
     """
     objects = [item for item in image.objects if not item.crowd]
     runs = [_run_lengths(item, image.height, image.width) for item in objects]
@@ -60,7 +60,7 @@ def _run_lengths(item: CocoObject, height: int, width: int) -> dict[str, Any]:
     """Returns a segmentation as pycocotools' run lengths.
 
     Raises:
-      InputError: If it does not fit the image.
+      InputError: if it does not fit the image.
     """
     found, pixels = item.segmentation, height * width
     if isinstance(found, dict):

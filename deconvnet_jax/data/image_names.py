@@ -34,7 +34,7 @@ def walk(folder: Path) -> Iterator[tuple[str, Path]]:
     that links back to one around it is not entered again.
 
     Raises:
-      InputError: If a folder cannot be read.
+      InputError: if a folder cannot be read.
     """
     yield from _walk(folder, "", ())
 
@@ -74,9 +74,9 @@ class NamedFiles:
         """Stores how to list the files; nothing is read yet.
 
         Args:
-          suffixes: Suffixes of the files, such as ".jpg", those to try first at the beginning.
-          list_files: Function that returns the paths of all files, with "/" between folders. It is called at most once.
-          exists: Function that returns whether a file with exactly this path exists.
+          suffixes: suffixes of the files, such as ".jpg", those to try first at the beginning.
+          list_files: function that returns the paths of all files, with "/" between folders. It is called at most once.
+          exists: function that returns whether a file with exactly this path exists.
         """
         self._suffixes = tuple(dict.fromkeys(suffixes))
         self._list_files, self._exists = list_files, exists
@@ -87,8 +87,8 @@ class NamedFiles:
         """Returns the files below a folder on disk.
 
         Args:
-          folder: Folder that the names are relative to.
-          suffixes: Suffixes of the files, those to try first at the beginning.
+          folder: folder that the names are relative to.
+          suffixes: suffixes of the files, those to try first at the beginning.
 
         Returns:
           The files; the folder is read on first use.
@@ -132,7 +132,7 @@ class NamedFiles:
         """Returns the image name that `text` means, a name or a file name with a suffix; None if there is no such file.
 
         Raises:
-          InputError: If `text` names one file, but another file is read for the same name, such as a.jpg instead of
+          InputError: if `text` names one file, but another file is read for the same name, such as a.jpg instead of
             a.png.
         """
         stem = _SUFFIX.sub("", text)
@@ -150,7 +150,7 @@ class NamedFiles:
         """Returns the image name that a path means, whatever folders it starts with. None if there is no such file.
 
         Raises:
-          InputError: As in `name_of`.
+          InputError: as in `name_of`.
         """
         parts = PurePosixPath(path.replace("\\", "/")).parts
         tails = ("/".join(parts[i:]) for i in range(len(parts)))
@@ -188,8 +188,8 @@ class Listed(NamedTuple):
     """Images of one split, as its file lists them.
 
     Attributes:
-      names: Image names in the order of the file.
-      masks: For lines with two files, the second one, by image name.
+      names: image names in the order of the file.
+      masks: for lines with two files, the second one, by image name.
       encoding: "UTF-8" if the file is Unicode text, otherwise "not UTF-8".
     """
 
@@ -202,7 +202,7 @@ def read_text(path: Path) -> str:
     """Returns the text of a file in UTF-8, or in UTF-16 or UTF-32 with or without a byte order mark.
 
     Raises:
-      InputError: If the file cannot be read or has another encoding.
+      InputError: if the file cannot be read or has another encoding.
     """
     try:
         return _decoded(path.read_bytes())
@@ -231,14 +231,14 @@ def read_list(path: Path, photographs: NamedFiles) -> Listed:
     the caller can report it.
 
     Args:
-      path: List in UTF-8, UTF-16 or UTF-32. Other single-byte encodings are accepted if the names then match the files.
-      photographs: Files that a line can name.
+      path: list in UTF-8, UTF-16 or UTF-32. Other single-byte encodings are accepted if the names then match the files.
+      photographs: files that a line can name.
 
     Returns:
       The names, in the order of the file, and the masks that the lines name.
 
     Raises:
-      InputError: If the file cannot be read or is empty, a line has another form, a name leads out of the folder, or an
+      InputError: if the file cannot be read or is empty, a line has another form, a name leads out of the folder, or an
         image is named twice.
     """
     try:
@@ -254,15 +254,15 @@ def parse_list(content: bytes, path: object, photographs: NamedFiles) -> Listed:
     """Parses the content of a list; see `read_list`.
 
     Args:
-      content: Bytes of the list.
-      path: Where the bytes come from, for error messages.
-      photographs: Files that a line can name.
+      content: bytes of the list.
+      path: where the bytes come from, for error messages.
+      photographs: files that a line can name.
 
     Returns:
       The names, in the order of the list, and the masks that the lines name.
 
     Raises:
-      InputError: As in `read_list`.
+      InputError: as in `read_list`.
     """
     encoding = "UTF-8"
     try:
@@ -315,7 +315,7 @@ def _second_file(text: str, name: str, rest: str) -> str:
     """Returns the mask that a line names after its image, "" without one.
 
     Raises:
-      InputError: If something other than a mask follows.
+      InputError: if something other than a mask follows.
     """
     if not rest or rest.startswith("#"):
         return ""
@@ -355,7 +355,7 @@ def _decoded(content: bytes) -> str:
     UTF-16 and UTF-32 are recognised by their byte order mark, UTF-16 also by its zero bytes.
 
     Raises:
-      UnicodeError: If the bytes are in none of these encodings.
+      UnicodeError: if the bytes are in none of these encodings.
     """
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):

@@ -67,17 +67,17 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
         """Prepares the builder and checks the data if it is packed already.
 
         Args:
-          data_dir: Folder in which TFDS keeps data sets.
-          description: One line that describes the data set.
-          class_names: Class names in the order of their ids.
-          progress: Function that is called with the number of packed examples and of all examples.
-          config: Configuration of the data set. None if it has only one.
-          **metadata: What is stored with the data set. "combined_splits" maps a split to the stored splits that it
+          data_dir: folder in which TFDS keeps data sets.
+          description: one line that describes the data set.
+          class_names: class names in the order of their ids.
+          progress: function that is called with the number of packed examples and of all examples.
+          config: configuration of the data set. None if it has only one.
+          **metadata: what is stored with the data set. "combined_splits" maps a split to the stored splits that it
             consists of, "split_files" is the folder with the lists of the splits, "left_out" maps a missing split to
             the reason, and "packed_from" describes the original files (`Origin`).
 
         Raises:
-          InputError: If data is packed already and is damaged.
+          InputError: if data is packed already and is damaged.
         """
         self._progress, self._description = progress, description
         self._metadata = {"class_names": list(class_names), **metadata}
@@ -96,15 +96,15 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
 
     @abc.abstractmethod
     def items(self) -> Mapping[str, Sequence[Item]]:
-        """Returns one item for each example, by the split that stores it. `read` turns an item into the example."""
+        """Returns one item for each example, by the split that stores it. `read` turns an item into an example."""
 
     @abc.abstractmethod
     def read(self, split: str, item: Item) -> tuple[Example, bytes]:
         """Reads one example, and the bytes of its image file.
 
         Args:
-          split: Stored split that the example belongs to.
-          item: One of `items`.
+          split: stored split that the example belongs to.
+          item: one of `items`.
 
         Returns:
           The example and the content of the image file. The example has a name that no other image of the split has, an
@@ -113,11 +113,11 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
           unchanged; the pixels of other files are stored as PNG.
 
         Raises:
-          InputError: If a file is not usable. Check masks with `check_mask_size` and `check_mask_ids` of `images`.
+          InputError: if a file is not usable. Check masks with `check_mask_size` and `check_mask_ids` of `images`.
         """
 
     def finish(self, split: str) -> None:
-        """Checks or records something after all examples of a split were read. Subclasses may override it."""
+        """Does nothing. Subclasses override it to check a split after all its examples were read."""
 
     def add_metadata(self, **metadata: Any) -> None:
         """Adds entries to the metadata of the data set while it is being packed."""
@@ -125,7 +125,7 @@ class PackedBuilder(tfds.core.GeneratorBasedBuilder, Generic[Item], skip_registr
             self.info.metadata.update(metadata)
 
     def close(self) -> None:
-        """Releases resources when packing ends, whether it succeeded or not. Subclasses may override it."""
+        """Does nothing. Subclasses override it to release resources when packing ends, even after an error."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -167,17 +167,17 @@ def prepare(
     """Opens a data set that is made of downloaded files, and packs it first if necessary.
 
     Args:
-      make: Function that returns the builder, given the folder of TFDS's data sets and the description of the files.
-      data_dir: Folder in which TFDS keeps data sets.
-      manual_dir: Folder with the downloaded files. None opens only what was packed before.
-      files: Function that returns the files of each part of the data, given the folder with the downloaded files.
-      not_built: Error message for data that is not packed yet when `manual_dir` is None.
+      make: function that returns the builder, given the folder of TFDS's data sets and the description of the files.
+      data_dir: folder in which TFDS keeps data sets.
+      manual_dir: folder with the downloaded files. None opens only what was packed before.
+      files: function that returns the files of each part of the data, given the folder with the downloaded files.
+      not_built: error message for data that is not packed yet when `manual_dir` is None.
 
     Returns:
       A builder whose data is ready to read.
 
     Raises:
-      InputError: If the data is not usable, cannot be written, or was packed from other files than there are now.
+      InputError: if the data is not usable, cannot be written, or was packed from other files than there are now.
     """
     builder = make(data_dir, None)
     notes = data_dir / builder.name
@@ -193,16 +193,14 @@ def prepare(
 
 
 def pack(make: Callable[[Path], PackedBuilder], data_dir: Path) -> None:
-    """Packs a data set.
-
-    If two processes pack the same data at once, both succeed and the first result is kept.
+    """Packs a data set. If two processes pack the same data at once, both succeed and the first result is kept.
 
     Args:
-      make: Function that returns the builder that writes to a folder.
-      data_dir: Folder in which TFDS keeps data sets.
+      make: function that returns the builder that writes to a folder.
+      data_dir: folder in which TFDS keeps data sets.
 
     Raises:
-      InputError: If the data is not usable or the data set cannot be written; nothing is left behind then.
+      InputError: if the data is not usable or the data set cannot be written; nothing is left behind then.
     """
     path = Path(make(data_dir).data_path)
     try:
@@ -234,7 +232,7 @@ def _check_files(folder: Path) -> None:
     """Checks that the packed files are still those that were written.
 
     Raises:
-      ValueError: If a file is missing or has changed.
+      ValueError: if a file is missing or has changed.
     """
     note = folder / _NOTED
     if not note.exists():  # An older version packed the data.
@@ -259,15 +257,15 @@ def packed_data_dir(data_dir: str | Path, name: str, pack_it: bool) -> Path:
     from a bucket is a request.
 
     Args:
-      data_dir: Folder in which TFDS keeps data sets, local or gs://.
-      name: Name of the data set.
-      pack_it: Whether the data set will be packed if it is not there.
+      data_dir: folder in which TFDS keeps data sets, local or gs://.
+      name: name of the data set.
+      pack_it: whether the data set will be packed if it is not there.
 
     Returns:
       `data_dir`, or for a bucket the local folder with the copy.
 
     Raises:
-      InputError: If `data_dir` is in a bucket and does not hold the data set, or the data set is to be packed.
+      InputError: if `data_dir` is in a bucket and does not hold the data set, or the data set is to be packed.
     """
     folder = user_path(data_dir, "the data folder", in_bucket=True)
     if in_bucket(folder):
@@ -282,11 +280,11 @@ def packed_data_dir(data_dir: str | Path, name: str, pack_it: bool) -> Path:
 
 
 def remove_leftovers(data_dir: Path, name: str) -> None:
-    """Removes the unfinished folders that killed processes left of a data set, for all its configurations.
+    """Removes the unfinished folders that killed processes left of a data set.
 
     Args:
-      data_dir: Folder in which TFDS keeps data sets.
-      name: Name of the data set.
+      data_dir: folder in which TFDS keeps data sets.
+      name: name of the data set. All its configurations are cleaned.
     """
     folder = data_dir / name
     for config in folder.iterdir() if folder.is_dir() else ():
@@ -295,7 +293,7 @@ def remove_leftovers(data_dir: Path, name: str) -> None:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Keeps TFDS from printing: progress bars, messages, and warnings about its own conventions."""
+    """Keeps TFDS from printing progress bars, messages and warnings about its own conventions."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -313,11 +311,11 @@ def silence() -> Iterator[None]:
 def signature(files: Iterable[Path]) -> str:
     """Returns a digest of the paths, sizes, inodes and times of files. It changes whenever a file may have changed.
 
-    Replacing a file can keep its size and its time of modification (rsync -t, cp -p, unzip), but changes its time of
-    status change.
+    The size and the time of modification may survive a replacement (rsync -t, cp -p, unzip); the time of status change
+    does not.
 
     Raises:
-      InputError: If a file does not exist or is not accessible.
+      InputError: if a file does not exist or is not accessible.
     """
     digest = hashlib.sha256()
     for path in files:
@@ -333,7 +331,7 @@ class Contents(NamedTuple):
 
     Attributes:
       signature: `signature` of the files when they were read.
-      digest: Digest of their bytes, in the order of the files. It stays equal when files are copied, moved or touched.
+      digest: digest of their bytes, in the order of the files. It stays equal when files are copied, moved or touched.
     """
 
     signature: str
@@ -352,14 +350,14 @@ def contents_of(files: Sequence[Path], note: Path) -> Contents:
     """Returns the digests of files. Reads the files only if the note has none for their present signature.
 
     Args:
-      files: Files to read, in a fixed order.
-      note: File in which `Contents.keep` stored earlier digests. It may be missing or damaged.
+      files: files to read, in a fixed order.
+      note: file in which `Contents.keep` stored earlier digests. It may be missing.
 
     Returns:
       The digests; the caller stores them with `keep`.
 
     Raises:
-      InputError: If a file cannot be read.
+      InputError: if a file cannot be read.
     """
     now = signature(files)
     with contextlib.suppress(OSError, ValueError, TypeError):  # The note may be missing or damaged.
@@ -387,19 +385,19 @@ class Origin:
     """Files that a data set is packed from, and their digests.
 
     Attributes:
-      described: Folder and digests of the files, as stored with the packed data set.
+      described: folder and digests of the files, as stored with the packed data set.
     """
 
     def __init__(self, folder: Path, parts: dict[str, list[Path]], notes: Path):
         """Computes the digests of the files, or takes them from notes.
 
         Args:
-          folder: Folder that the user gave.
-          parts: Files of each part of the data, such as "VOC" and "SBD".
-          notes: Folder for the notes with digests, so that large files are read only once.
+          folder: folder that the user gave.
+          parts: files of each part of the data, such as "VOC" and "SBD".
+          notes: folder for the notes with digests, so that large files are read only once.
 
         Raises:
-          InputError: If a file cannot be read.
+          InputError: if a file cannot be read.
         """
         place = path_digest(folder)
         self._notes = {part: notes / f".{part}-{place}.json" for part in parts}
@@ -426,10 +424,10 @@ def _check_origin(
     """Raises InputError if the original files of a packed data set still exist but have another content now.
 
     Args:
-      builder: Builder of the packed data set.
-      files: Function as for `prepare`.
-      given: Folder with the files. None checks the folder that the data set was packed from, if it still exists.
-      notes: Folder for the notes with digests.
+      builder: builder of the packed data set.
+      files: function as for `prepare`.
+      given: folder with the files. None checks the folder that the data set was packed from, if it still exists.
+      notes: folder for the notes with digests.
     """
     packed = (builder.info.metadata or {}).get("packed_from")
     if not packed:  # An older version packed the data.

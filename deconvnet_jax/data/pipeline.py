@@ -47,22 +47,22 @@ class CropSettings:
     """Settings of how windows become crops. Their names are those of the section "data" of the config.
 
     Attributes:
-      resize_size: Side, in pixels, of the square that a window is resized to (original: 250).
-      crop_size: Side, in pixels, of the crop that is cut out of this square (original: 224). A multiple of 32.
+      resize_size: side, in pixels, of the square that a window is resized to (original: 250).
+      crop_size: side, in pixels, of the crop that is cut out of this square (original: 224). A multiple of 32.
       label_mode: "instance" labels only the window's object and makes everything else background (stage 1). "all"
         labels every class. Windows without a single object are labelled completely in both modes.
-      mirror: Whether to mirror half of the crops.
-      random_crop: Whether to crop at a random place. Otherwise crops are central.
-      zoom: Smallest and largest factor, 0.1 to 10, by which `resize_size` is multiplied at random. (1, 1) disables it.
-      inside_image: Whether random crops show as little as possible of what lies outside the image (`crop_place`).
-      crops_per_decode: Largest number of windows of one image that are kept near each other, so that one decode serves
+      mirror: whether to mirror half of the crops.
+      random_crop: whether to crop at a random place. Otherwise crops are central.
+      zoom: smallest and largest factor, 0.1 to 10, by which `resize_size` is multiplied at random. (1, 1) disables it.
+      inside_image: whether random crops show as little as possible of what lies outside the image (`crop_place`).
+      crops_per_decode: largest number of windows of one image that are kept near each other, so that one decode serves
         them all. With workers, each of them decodes the image once.
-      cache_mb: Memory for decoded images, in MiB, over all workers. The least recently used images are dropped first.
-      read_threads: Threads that prepare batches, in each worker.
-      workers: Processes that prepare batches. 0 uses threads of the main process.
+      cache_mb: memory for decoded images, in MiB, over all workers. The least recently used images are dropped first.
+      read_threads: threads that prepare batches, in each worker.
+      workers: processes that prepare batches. 0 uses threads of the main process.
 
     Raises:
-      InputError: If a setting is not usable.
+      InputError: if a setting is not usable.
     """
 
     resize_size: int = 250
@@ -159,10 +159,10 @@ class TrainingBatches:
         """Stores the data set; threads and workers start with the first batch.
 
         Args:
-          batches: Batches with random access.
-          threads: Number of threads that prepare batches, in each worker.
-          workers: Number of worker processes. 0 uses threads of the main process.
-          digest: Digest of the windows (`windows_digest`). A saved position is valid only for these windows.
+          batches: batches with random access.
+          threads: number of threads that prepare batches, in each worker.
+          workers: number of worker processes. 0 uses threads of the main process.
+          digest: digest of the windows (`windows_digest`). A saved position is valid only for these windows.
         """
         self._batches, self._threads, self._workers, self._digest = batches, threads, workers, digest
         self._next = 0
@@ -188,7 +188,7 @@ class TrainingBatches:
         """Moves to a position from `get_state`. The numbers of threads, workers and processes may differ from that run.
 
         Raises:
-          InputError: If the position belongs to other windows.
+          InputError: if the position belongs to other windows.
         """
         if state.get("windows", self._digest) != self._digest:  # Older versions saved no digest.
             raise InputError(
@@ -233,19 +233,19 @@ def training_batches(
     `set_state(state)` of the iterator save and restore its position.
 
     Args:
-      source: Annotated images. They are read from several threads.
-      windows: Windows to cut out of them (`training_windows`).
-      settings: How windows become crops. None uses `CropSettings()`.
-      batch_size: Crops per batch in this process.
-      seed: Seed, from 0, of the order, the crops and the mirroring.
-      process_index: Index of this process, from 0.
-      process_count: Number of processes that train together.
+      source: annotated images. They are read from several threads.
+      windows: windows to cut out of them (`training_windows`).
+      settings: how windows become crops. None uses `CropSettings()`.
+      batch_size: crops per batch in this process.
+      seed: seed, from 0, of the order, the crops and the mirroring.
+      process_index: index of this process, from 0.
+      process_count: number of processes that train together.
 
     Returns:
       Iterator over {"image": uint8 RGB [B, crop, crop, 3], "label": uint8 [B, crop, crop], 255 = ignore}.
 
     Raises:
-      InputError: If `batch_size` or `seed` is out of range, or there is no window.
+      InputError: if `batch_size` or `seed` is out of range, or there is no window.
 
     Example:
       >>> from deconvnet_jax.data import open_split, prepare_voc_layout, training_batches, training_windows
@@ -291,9 +291,9 @@ class WindowOrder:
         """Stores the arguments; the order of an epoch is computed on first use.
 
         Args:
-          images: Image of every window, int [n].
-          seed: Seed, from 0.
-          handful: Largest number of windows of one image that are kept within one block.
+          images: image of every window, int [n].
+          seed: seed, from 0.
+          handful: largest number of windows of one image that are kept within one block.
         """
         self._images, self._seed, self._handful = images, seed, handful
         self._epochs: dict[int, np.ndarray] = {}
@@ -319,10 +319,10 @@ def epoch_order(images: np.ndarray, seed: int, epoch: int, handful: int) -> np.n
     """Returns the indices of all windows in the order of one epoch.
 
     Args:
-      images: Image of every window, int [n].
-      seed: Seed, from 0.
-      epoch: Number of the epoch, from 0.
-      handful: Largest number of windows of one image that are kept within one block. 1 shuffles all windows freely.
+      images: image of every window, int [n].
+      seed: seed, from 0.
+      epoch: number of the epoch, from 0.
+      handful: largest number of windows of one image that are kept within one block. 1 shuffles all windows freely.
 
     Returns:
       A permutation of 0 to n - 1, int64 [n].
@@ -363,9 +363,9 @@ class CachedSource:
         """Wraps a source.
 
         Args:
-          source: Examples to keep.
-          capacity: Memory for the examples in bytes. 0 keeps none.
-          prepare: Function that is applied to an example before it is kept. None keeps it as it is.
+          source: examples to keep.
+          capacity: memory for the examples in bytes. 0 keeps none.
+          prepare: function that is applied to an example before it is kept. None keeps it as it is.
         """
         self._source, self._capacity, self._prepare = source, capacity, prepare
         self._kept: OrderedDict[int, Example] = OrderedDict()

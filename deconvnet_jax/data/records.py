@@ -59,8 +59,8 @@ def record(example: Example, encoded: bytes) -> dict[str, Any]:
     """Returns the record of an example.
 
     Args:
-      example: Photograph with its masks.
-      encoded: Bytes of the photograph's file. They are stored unchanged if they are an RGB JPEG.
+      example: photograph with its masks.
+      encoded: bytes of the photograph's file. They are stored unchanged if they are an RGB JPEG.
 
     Returns:
       A dict with the keys of `record_features`.
@@ -112,8 +112,8 @@ class DatasetSplit:
         """Joins stored splits to one.
 
         Args:
-          parts: Records of the stored splits, in order.
-          folder: Folder of the packed data, for error messages.
+          parts: records of the stored splits, in order.
+          folder: folder of the packed data, for error messages.
         """
         self._parts, self._folder = parts, folder
         self._ends = np.cumsum([len(part) for part in parts])
@@ -149,8 +149,8 @@ class DatasetSplit:
         """Returns a digest that changes with the bytes of an image, without decoding it.
 
         Args:
-          index: Position of the image in the split.
-          masks: Whether the digest also covers the masks.
+          index: position of the image in the split.
+          masks: whether the digest also covers the masks.
 
         Returns:
           16 hexadecimal digits.
@@ -176,8 +176,8 @@ def damaged(folder: Path, error: BaseException) -> InputError:
     """Returns the InputError to raise for packed data that is not usable.
 
     Args:
-      folder: Folder of the packed data.
-      error: Exception that shows the damage; its text becomes part of the message.
+      folder: folder of the packed data.
+      error: exception that shows the damage; its text becomes part of the message.
 
     Returns:
       The exception, not raised yet.
@@ -191,7 +191,7 @@ def intact(folder: Path) -> Iterator[None]:
     """Turns every error in a block that reads packed data into an InputError that names the folder.
 
     Raises:
-      InputError: If the block raises any exception.
+      InputError: if the block raises any exception.
     """
     try:
         yield
@@ -205,14 +205,14 @@ def open_split(builder: tfds.core.DatasetBuilder, split: str) -> DatasetSplit:
     The result needs only the packed files, so it also works in another process.
 
     Args:
-      builder: Builder from `prepare_voc_layout`, `prepare_voc2012` or `prepare_camvid`.
-      split: Name of a stored or combined split, such as "train" or "trainval".
+      builder: builder from `prepare_voc_layout`, `prepare_voc2012` or `prepare_camvid`.
+      split: name of a stored or combined split, such as "train" or "trainval".
 
     Returns:
       The examples of the split, in the order of its list.
 
     Raises:
-      InputError: If the data set has no such split or is damaged. Reading an example later raises it, too.
+      InputError: if the data set has no such split or is damaged. Reading an example later raises it, too.
 
     Example:
       >>> from deconvnet_jax.data import open_split, prepare_voc_layout
@@ -230,14 +230,14 @@ def split_parts(builder: tfds.core.DatasetBuilder, split: str) -> list[str]:
     """Returns the stored splits that a split consists of: itself, or those that it combines.
 
     Args:
-      builder: Builder of a packed data set.
-      split: Name of a stored or combined split.
+      builder: builder of a packed data set.
+      split: name of a stored or combined split.
 
     Returns:
       Names of stored splits, in order.
 
     Raises:
-      InputError: If the data set has no such split.
+      InputError: if the data set has no such split.
     """
     metadata = builder.info.metadata or {}
     combined = metadata.get("combined_splits", {})
@@ -261,8 +261,8 @@ def class_pixels(source: Examples, num_classes: int) -> np.ndarray:
     """Returns the number of pixels of each class in whole images.
 
     Args:
-      source: Annotated images. Of a `DatasetSplit`, only the class masks are decoded.
-      num_classes: Number of classes. Ids from it upwards, such as 255, are not counted.
+      source: annotated images. Of a `DatasetSplit`, only the class masks are decoded.
+      num_classes: number of classes. Ids from it upwards, such as 255, are not counted.
 
     Returns:
       Numbers of pixels, int64 [num_classes].

@@ -35,14 +35,14 @@ def write_scenes(
     """Writes the data set to a folder, completely or not at all. Does nothing if the same data set is already there.
 
     Args:
-      root: Folder to create. It must be new, empty, or hold these scenes.
-      train: Number of scenes in the split "train", at least 1.
-      val: Number of scenes in "val", at least 1. The split "trainval" has the scenes of both.
-      seed: Seed, from 0. Scene i of a split depends only on the seed, the split and i.
-      progress: Function that is called with the number of scenes done and of all scenes.
+      root: folder to create. It must be new, empty, or hold these scenes.
+      train: number of scenes in the split "train", at least 1.
+      val: number of scenes in "val", at least 1. The split "trainval" has the scenes of both.
+      seed: seed, from 0. Scene i of a split depends only on the seed, the split and i.
+      progress: function that is called with the number of scenes done and of all scenes.
 
     Raises:
-      InputError: If the folder holds anything else or cannot be written, or if a number is out of range.
+      InputError: if the folder holds anything else or cannot be written, or if a number is out of range.
 
     Example:
       >>> from deconvnet_jax.data import split_names, write_scenes
@@ -71,7 +71,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.nda
     """Draws one scene.
 
     Args:
-      rng: Random generator, which decides everything about the scene.
+      rng: random generator, which decides everything about the scene.
 
     Returns:
       The image, uint8 RGB [H, W, 3]; the label, uint8 [H, W], with ids of SCENE_CLASSES; and the instances, uint8 [H,

@@ -41,11 +41,11 @@ class Windows(NamedTuple):
     """Squares to cut out of the images of a source.
 
     Attributes:
-      images: Index of the image in the source, int32 [n].
-      boxes: Boxes x0, y0, x1, y1 in pixels, float32 [n, 4]; x1 and y1 are exclusive. Boxes may reach beyond the image.
-      instance_ids: Number of the object that the window was made for, int32 [n]. 0 means no single object: all classes
+      images: index of the image in the source, int32 [n].
+      boxes: boxes x0, y0, x1, y1 in pixels, float32 [n, 4]; x1 and y1 are exclusive. Boxes may reach beyond the image.
+      instance_ids: number of the object that the window was made for, int32 [n]. 0 means no single object: all classes
         are labelled in the crop.
-      class_ids: Class by which windows are balanced, int32 [n]: that of the object, or of the object that a proposal
+      class_ids: class by which windows are balanced, int32 [n]: that of the object, or of the object that a proposal
         overlaps most. 0 for whole images.
     """
 
@@ -58,7 +58,7 @@ class Windows(NamedTuple):
         """Returns the selected windows.
 
         Args:
-          indices: Positions of the windows, int [m], in the wanted order. Positions may repeat.
+          indices: positions of the windows, int [m], in the wanted order. Positions may repeat.
 
         Returns:
           The windows at these positions.
@@ -77,21 +77,21 @@ def training_windows(
     """Returns the windows to train on, in the order of the source's images.
 
     Args:
-      source: Annotated images. A plain list of `images.Example` works too.
-      kinds: Kinds of windows, each at most once. "instance" gives one window for every object: its tight box, enlarged
+      source: annotated images. A plain list of `images.Example` works too.
+      kinds: kinds of windows, each at most once. "instance" gives one window for every object: its tight box, enlarged
         and made square. "proposal" gives one for every proposal that overlaps an object. "image" gives one for every
         image: the square around it.
-      image_factor: Side of an "image" window divided by the longer side of the image. The default is resize size / crop
+      image_factor: side of an "image" window divided by the longer side of the image. The default is resize size / crop
         size, so that the random crop shows objects at the scale that they have in a whole image at test time.
-      proposals: For "proposal": boxes, float [n_i, 4], of every image of the source, in its order.
-      min_overlap: For "proposal": smallest intersection over union (IoU) of a proposal with the tight box of an object.
+      proposals: for "proposal": boxes, float [n_i, 4], of every image of the source, in its order.
+      min_overlap: for "proposal": smallest intersection over union (IoU) of a proposal with the tight box of an object.
         Above 0, up to 1.
 
     Returns:
       The windows. Those of one image follow the order of `kinds`.
 
     Raises:
-      InputError: If a kind or `min_overlap` is not usable, proposals are missing, or a kind finds no window.
+      InputError: if a kind or `min_overlap` is not usable, proposals are missing, or a kind finds no window.
 
     Example:
       >>> import numpy as np
@@ -131,15 +131,15 @@ def repeat_rare(windows: Windows, strength: float, seed: int = 0) -> Windows:
     VOC's 20 classes comes as often as its ten thousand persons, which makes the paper's 0.2 million examples.
 
     Args:
-      windows: Windows to repeat. Those of class 0 (whole images) come once.
-      strength: From 0 (every window once) to 1 (all classes equally often).
-      seed: Seed, from 0, that chooses the windows that come once more.
+      windows: windows to repeat. Those of class 0 (whole images) come once.
+      strength: from 0 (every window once) to 1 (all classes equally often).
+      seed: seed, from 0, that chooses the windows that come once more.
 
     Returns:
       The windows, with repetitions next to each other.
 
     Raises:
-      InputError: If `strength` is not in 0..1 or `seed` is negative, or if `strength` is above 0 and no window has a
+      InputError: if `strength` is not in 0..1 or `seed` is negative, or if `strength` is above 0 and no window has a
         class.
 
     Example:
@@ -175,8 +175,8 @@ def class_of_windows(boxes: np.ndarray, objects: Objects) -> np.ndarray:
     """Returns the class of the object that each window fits best.
 
     Args:
-      boxes: Boxes of windows on one image, float [n, 4], enlarged and square.
-      objects: Objects of that image.
+      boxes: boxes of windows on one image, float [n, 4], enlarged and square.
+      objects: objects of that image.
 
     Returns:
       Class ids, int64 [n]; 0 for a window that touches no object.
@@ -191,8 +191,8 @@ def class_windows(windows: Windows, num_classes: int) -> np.ndarray:
     """Returns the number of windows of each class.
 
     Args:
-      windows: Windows to count. Whole images count as class 0.
-      num_classes: Number of classes, background included.
+      windows: windows to count. Whole images count as class 0.
+      num_classes: number of classes, background included.
 
     Returns:
       Numbers of windows, int64 [num_classes].

@@ -81,13 +81,13 @@ class Voc2012Seg(PackedBuilder[str]):
         """Prepares the builder; archives are read only when the data set is packed.
 
         Args:
-          data_dir: Folder in which TFDS keeps data sets.
-          with_sbd: Whether the data set includes SBD.
+          data_dir: folder in which TFDS keeps data sets.
+          with_sbd: whether the data set includes SBD.
           archives: "VOC" and optionally "SBD", each an archive or the folder extracted from it. None if nothing is
             packed.
-          verify: Whether archives must be the official ones.
-          progress: Function that is called with the number of packed examples and of all examples.
-          packed_from: Description of the original files (`Origin.described`).
+          verify: whether archives must be the official ones.
+          progress: function that is called with the number of packed examples and of all examples.
+          packed_from: description of the original files (`Origin.described`).
         """
         self._paths, self._verify, self._open = archives or {}, verify, contextlib.ExitStack()
         combined = {"trainval": ["train", "val"]}
@@ -108,7 +108,7 @@ class Voc2012Seg(PackedBuilder[str]):
         """Returns the image names of every stored split.
 
         Raises:
-          InputError: If an archive is not usable or, with `verify`, not the official one.
+          InputError: if an archive is not usable or, with `verify`, not the official one.
         """
         are_files = [path.is_file() for path in self._paths.values()]
         for part, path in self._paths.items():
@@ -129,14 +129,14 @@ class Voc2012Seg(PackedBuilder[str]):
         """Reads one image with its masks and checks them.
 
         Args:
-          split: Stored split of the image. "train_extra" takes the masks from SBD.
-          item: Image name.
+          split: stored split of the image. "train_extra" takes the masks from SBD.
+          item: image name.
 
         Returns:
           The example and the content of its JPEG file.
 
         Raises:
-          InputError: If a file is missing or not usable.
+          InputError: if a file is missing or not usable.
         """
         if split == "train_extra":
             files = (f"cls/{item}.mat", f"inst/{item}.mat")
@@ -166,8 +166,8 @@ class _SbdMats:
         """Reads the annotations.
 
         Args:
-          path: Archive of SBD, or the folder extracted from it.
-          known: Image names in VOC's splits, whose annotations are left out.
+          path: archive of SBD, or the folder extracted from it.
+          known: image names in VOC's splits, whose annotations are left out.
         """
         self._path = path
         self._files: dict[str, Member] = {}
@@ -195,14 +195,14 @@ def read_sbd(class_file: Member, instance_file: Member) -> tuple[np.ndarray, np.
     """Returns the class mask and the object mask of one image of SBD, from its MATLAB files.
 
     Args:
-      class_file: File from cls/, with the struct GTcls.
-      instance_file: File from inst/, with the struct GTinst.
+      class_file: file from cls/, with the struct GTcls.
+      instance_file: file from inst/, with the struct GTinst.
 
     Returns:
       Class ids, uint8 [H, W], and object numbers, uint8 [H, W]; 0 is background in both.
 
     Raises:
-      InputError: If a file is not usable, or the files contradict each other.
+      InputError: if a file is not usable, or the files contradict each other.
     """
     (label, _), (instances, categories) = _sbd_mask(class_file, "GTcls"), _sbd_mask(instance_file, "GTinst")
     if label.shape != instances.shape:
@@ -246,19 +246,19 @@ def prepare_voc2012(
     """Opens VOC 2012, with SBD if it is available, and packs it on the first call.
 
     Args:
-      manual_dir: Folder with VOCtrainval_11-May-2012.tar and, for the split "train_aug", benchmark.tgz. The folders
+      manual_dir: folder with VOCtrainval_11-May-2012.tar and, for the split "train_aug", benchmark.tgz. The folders
         extracted from them (VOCdevkit/VOC2012, benchmark_RELEASE/dataset) work too. None opens only what was packed
         before.
-      data_dir: Folder in which TFDS keeps data sets.
-      progress: Function that is called with the number of packed examples and of all examples.
-      verify: Whether archives must have the official size and SHA-256 checksum and give the official numbers of
+      data_dir: folder in which TFDS keeps data sets.
+      progress: function that is called with the number of packed examples and of all examples.
+      verify: whether archives must have the official size and SHA-256 checksum and give the official numbers of
         examples.
 
     Returns:
       A builder whose data is ready to read with `open_split`.
 
     Raises:
-      InputError: If the archives are missing or not usable; no unfinished data is left behind.
+      InputError: if the archives are missing or not usable; no unfinished data is left behind.
     """
     data_dir = packed_data_dir(data_dir, Voc2012Seg.name, pack_it=manual_dir is not None)
     folder = user_path(manual_dir, "--manual_dir") if manual_dir is not None else None

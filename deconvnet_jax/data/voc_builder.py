@@ -37,11 +37,11 @@ class FolderData(NamedTuple):
     """Folder in the VOC layout as it was found.
 
     Attributes:
-      root: The folder.
-      class_names: Class names in the order of their ids.
-      splits: Files of the images of every split.
-      files: All photographs and masks, each once.
-      contents: Digests of `files`.
+      root: the folder.
+      class_names: class names in the order of their ids.
+      splits: files of the images of every split.
+      files: all photographs and masks, each once.
+      contents: digests of `files`.
     """
 
     root: Path
@@ -78,14 +78,14 @@ class VocLayout(PackedBuilder[ExampleFiles]):
         """Reads one example and checks it.
 
         Args:
-          split: Split of the example.
-          item: Files of the example.
+          split: split of the example.
+          item: files of the example.
 
         Returns:
           The example and the content of its photograph's file.
 
         Raises:
-          InputError: If a file is not usable.
+          InputError: if a file is not usable.
         """
         example = read_files(item, len(self._source.class_names))
         self._palettes.add(item.label, example.label)
@@ -96,7 +96,7 @@ class VocLayout(PackedBuilder[ExampleFiles]):
         """Checks the masks of a split and, after the last split, that no file changed while it was packed.
 
         Raises:
-          InputError: If the masks hold only 0 and 255, or a file has changed.
+          InputError: if the masks hold only 0 and 255, or a file has changed.
         """
         ids, source = self._ids[split], self._source
         if IGNORE in ids and ids <= {0, IGNORE}:
@@ -128,18 +128,18 @@ def prepare_voc_layout(
     A file has changed if its bytes have, whatever its size and time say.
 
     Args:
-      voc_root: Folder in the VOC layout (`voc_layout`).
-      data_dir: Folder in which TFDS keeps data sets. This one goes to voc_layout/FOLDER-FINGERPRINT.
-      progress: Function that is called with the number of packed examples and of all examples. Its output to stdout is
+      voc_root: folder in the VOC layout (`voc_layout`).
+      data_dir: folder in which TFDS keeps data sets. This one goes to voc_layout/FOLDER-FINGERPRINT.
+      progress: function that is called with the number of packed examples and of all examples. Its output to stdout is
         suppressed.
-      warn: Function that is called with each warning: a split that is left out, or data that is probably a mistake. By
+      warn: function that is called with each warning: a split that is left out, or data that is probably a mistake. By
         default warnings go to stderr.
 
     Returns:
       A builder whose data is ready to read with `open_split`.
 
     Raises:
-      InputError: For the first file that is not usable; no unfinished data is left behind.
+      InputError: for the first file that is not usable; no unfinished data is left behind.
 
     Example:
       >>> from deconvnet_jax.data import prepare_voc_layout, split_counts

@@ -30,10 +30,10 @@ class ExampleFiles(NamedTuple):
     """Files of one annotated photograph.
 
     Attributes:
-      name: Image name as in the split's file, without the folders up to JPEGImages and without the suffix.
-      image: Path of the photograph.
-      label: Path of the class mask.
-      instances: Path of the object mask; None without one.
+      name: image name as in the split's file, without the folders up to JPEGImages and without the suffix.
+      image: path of the photograph.
+      label: path of the class mask.
+      instances: path of the object mask; None without one.
     """
 
     name: str
@@ -46,19 +46,19 @@ class VocFolder:
     """Folder in the VOC layout: its splits and the files of its images.
 
     Attributes:
-      root: The folder.
-      photographs: Files below JPEGImages.
-      labels: Files below SegmentationClass.
+      root: the folder.
+      photographs: files below JPEGImages.
+      labels: files below SegmentationClass.
     """
 
     def __init__(self, root: str | Path):
         """Stores the folder; nothing is read yet.
 
         Args:
-          root: Folder in the VOC layout, on a local or mounted disk.
+          root: folder in the VOC layout, on a local or mounted disk.
 
         Raises:
-          InputError: If `root` is empty or an address such as gs://BUCKET.
+          InputError: if `root` is empty or an address such as gs://BUCKET.
         """
         self.root = user_path(root, "the VOC folder")
         self.photographs = NamedFiles.below(self.root / "JPEGImages", IMAGE_SUFFIXES)
@@ -78,7 +78,7 @@ class VocFolder:
         """Reads the list of the images of a split.
 
         Raises:
-          InputError: If there is no such split, its file is not usable, or it names masks in a folder that is not read.
+          InputError: if there is no such split, its file is not usable, or it names masks in a folder that is not read.
         """
         files = split_files(self.root)
         path = files.get(split, self.split_file(split))
@@ -95,7 +95,7 @@ class VocFolder:
         """Returns the path of the photograph of an image name.
 
         Raises:
-          InputError: If there is none.
+          InputError: if there is none.
         """
         found = self.photographs.find(name)
         if found is None:
@@ -110,7 +110,7 @@ class VocFolder:
         """Returns the files of an annotated photograph.
 
         Raises:
-          InputError: If the photograph or the class mask is missing.
+          InputError: if the photograph or the class mask is missing.
         """
         image, label = self.image(name), self.labels.find(name)
         if label is None:
@@ -131,9 +131,9 @@ class VocFolder:
         """Returns the probable reason why a file is missing, for error messages.
 
         Args:
-          files: Files among which it was expected.
-          path: Path of the missing file.
-          name: Image name.
+          files: files among which it was expected.
+          path: path of the missing file.
+          name: image name.
 
         Returns:
           The reason in parentheses after a space; "" if none is known.
@@ -157,7 +157,7 @@ def class_names(root: str | Path) -> tuple[str, ...]:
     """Returns the class names of a folder in the order of their ids: from classes.txt, or VOC's without that file.
 
     Raises:
-      InputError: If the folder is not in the VOC layout, or classes.txt is not a list of 2 to 255 different names.
+      InputError: if the folder is not in the VOC layout, or classes.txt is not a list of 2 to 255 different names.
 
     Example:
       >>> from deconvnet_jax.data import class_names
@@ -175,7 +175,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     """Returns the class names in a file: one per line, in the order of their ids, background first.
 
     Raises:
-      InputError: If the file cannot be read, is not Unicode text, or does not hold 2 to 255 different names.
+      InputError: if the file cannot be read, is not Unicode text, or does not hold 2 to 255 different names.
     """
     path = user_path(path, "the file of class names")
     if not path.is_file():
@@ -193,7 +193,7 @@ def split_files(root: str | Path) -> dict[str, Path]:
     """Returns the files that list the images of a folder's splits, by the names of the splits.
 
     Raises:
-      InputError: If the folder is not in the VOC layout.
+      InputError: if the folder is not in the VOC layout.
     """
     folder = _check_root(Path(root)) / "ImageSets/Segmentation"
     return {path.stem: path for path in sorted(folder.iterdir()) if _is_list(path)}
@@ -203,14 +203,14 @@ def split_names(root: str | Path, split: str) -> list[str]:
     """Returns the image names of a split, in the order of its file.
 
     Args:
-      root: Folder in the VOC layout.
-      split: Name of a file in ImageSets/Segmentation, without .txt.
+      root: folder in the VOC layout.
+      split: name of a file in ImageSets/Segmentation, without .txt.
 
     Returns:
       The names, without suffixes.
 
     Raises:
-      InputError: If there is no such split, or its file is not usable (`image_names.read_list`).
+      InputError: if there is no such split, or its file is not usable (`image_names.read_list`).
 
     Example:
       >>> from deconvnet_jax.data import split_names
@@ -226,15 +226,15 @@ def read_example(root: str | Path, name: str, num_classes: int) -> Example:
     An EXIF orientation is not applied, because masks fit the image as it is stored.
 
     Args:
-      root: Folder in the VOC layout.
-      name: Image name as in the split's file, without a suffix.
-      num_classes: Number of classes, background included. The masks may contain ids below it, and 255.
+      root: folder in the VOC layout.
+      name: image name as in the split's file, without a suffix.
+      num_classes: number of classes, background included. The masks may contain ids below it, and 255.
 
     Returns:
       The photograph and its masks. `instances` is None without an object mask.
 
     Raises:
-      InputError: If a file is missing, damaged or of the wrong kind, if sizes differ, or if a class id is unknown.
+      InputError: if a file is missing, damaged or of the wrong kind, if sizes differ, or if a class id is unknown.
 
     Example:
       >>> from deconvnet_jax.data import read_example
@@ -249,14 +249,14 @@ def read_files(files: ExampleFiles, num_classes: int) -> Example:
     """Reads one photograph with its masks from known files and checks them, like `read_example`.
 
     Args:
-      files: Files of the photograph, from `VocFolder.files`.
-      num_classes: Number of classes, background included.
+      files: files of the photograph, from `VocFolder.files`.
+      num_classes: number of classes, background included.
 
     Returns:
       The photograph and its masks. `instances` is None without an object mask.
 
     Raises:
-      InputError: As in `read_example`.
+      InputError: as in `read_example`.
     """
     image, label = read_image(files.image), read_mask(files.label)
     check_mask_size(files.label, label, image, _RESIZED)

@@ -22,9 +22,9 @@ class AnnotatedSplits(NamedTuple):
     """Splits of a folder that can be trained on.
 
     Attributes:
-      examples: Files of every image, by split.
-      left_out: Splits without masks, such as VOC's test, each with the reason why it is left out.
-      warnings: Messages about data that is usable but probably a mistake.
+      examples: files of every image, by split.
+      left_out: splits without masks, such as VOC's test, each with the reason why it is left out.
+      warnings: messages about data that is usable but probably a mistake.
     """
 
     examples: dict[str, list[ExampleFiles]]
@@ -36,8 +36,8 @@ def check_left_out(folder: VocFolder, split: str) -> None:
     """Raises InputError if a split seems to have no masks only because its files have other names.
 
     Args:
-      folder: Folder in the VOC layout.
-      split: Name of a split none of whose images has a mask.
+      folder: folder in the VOC layout.
+      split: name of a split none of whose images has a mask.
     """
     listed = {name: folder.split(name) for name in split_files(folder.root)}
     used = {folder.labels.find(name) for found in listed.values() for name in found.names}
@@ -48,7 +48,7 @@ def annotated_splits(folder: VocFolder) -> AnnotatedSplits:
     """Finds the files of all splits. Splits without any mask are left out.
 
     Raises:
-      InputError: If a list is not usable, a split lacks some of its images or masks, masks have other names than their
+      InputError: if a list is not usable, a split lacks some of its images or masks, masks have other names than their
         images, no split has masks, or a split's name has characters other than letters, digits and _.
     """
     listed = {split: folder.split(split) for split in split_files(folder.root)}
@@ -80,7 +80,7 @@ def _files(folder: VocFolder, split: str, listed: Listed) -> list[ExampleFiles]:
     """Returns the files of a split.
 
     Raises:
-      InputError: If a photograph or a class mask is missing. The message names the first and counts them.
+      InputError: if a photograph or a class mask is missing. The message names the first and counts them.
     """
     for files, missing in ((folder.photographs, folder.image), (folder.labels, folder.files)):
         without = [name for name in listed.names if files.find(name) is None]
@@ -97,7 +97,7 @@ def _without_masks(folder: VocFolder, split: str, listed: Listed, used: set[str 
     """Returns the reason why a split without masks is left out.
 
     Raises:
-      InputError: If its images or masks seem to exist under other names.
+      InputError: if its images or masks seem to exist under other names.
     """
     photographs = [name for name in listed.names if folder.photographs.find(name)]
     kind = "mask" if photographs else "photograph"
@@ -140,10 +140,10 @@ class Photograph(NamedTuple):
     """Photograph without masks, with the fields of `images.Example`.
 
     Attributes:
-      name: Image name as in the split's file.
-      image: Pixels, uint8 RGB [H, W, 3].
-      label: None.
-      instances: None.
+      name: image name as in the split's file.
+      image: pixels, uint8 RGB [H, W, 3].
+      label: none.
+      instances: none.
     """
 
     name: str
@@ -162,11 +162,11 @@ class UnlabelledSplit:
         """Reads the list of a split.
 
         Args:
-          root: Folder with JPEGImages and ImageSets/Segmentation.
-          split: Name of a file in ImageSets/Segmentation, without .txt.
+          root: folder with JPEGImages and ImageSets/Segmentation.
+          split: name of a file in ImageSets/Segmentation, without .txt.
 
         Raises:
-          InputError: If the list is not usable (`image_names.read_list`).
+          InputError: if the list is not usable (`image_names.read_list`).
         """
         self._folder = VocFolder(root)
         self._names = read_list(self._folder.split_file(split), self._folder.photographs).names
@@ -178,7 +178,7 @@ class UnlabelledSplit:
         """Reads one photograph.
 
         Raises:
-          InputError: If it is missing or damaged.
+          InputError: if it is missing or damaged.
         """
         name = self._names[index]
         return Photograph(name, read_image(self._folder.image(name)))
@@ -196,14 +196,14 @@ def has_no_masks(root: str | Path, split: str) -> bool:
     """Returns whether a split has photographs and a list, but no mask at all.
 
     Args:
-      root: Folder in the VOC layout; SegmentationClass may be missing.
-      split: Name of a split.
+      root: folder in the VOC layout; SegmentationClass may be missing.
+      split: name of a split.
 
     Returns:
       True for a split without masks. False if there is at least one mask, no list of this name, or no JPEGImages.
 
     Raises:
-      InputError: If the list is not usable, or the masks seem to exist under other names.
+      InputError: if the list is not usable, or the masks seem to exist under other names.
     """
     folder = VocFolder(root)
     if not folder.split_file(split).is_file() or not (folder.root / "JPEGImages").is_dir():

@@ -26,9 +26,9 @@ class WindowList(NamedTuple):
     """Content of a window list.
 
     Attributes:
-      images: Paths of the images as written, one per window.
-      masks: Paths of the masks as written, one per window.
-      boxes: Boxes x0, y0, x1, y1 in pixels, float32 [n, 4]; x1 and y1 are exclusive.
+      images: paths of the images as written, one per window.
+      masks: paths of the masks as written, one per window.
+      boxes: boxes x0, y0, x1, y1 in pixels, float32 [n, 4]; x1 and y1 are exclusive.
     """
 
     images: list[str]
@@ -40,7 +40,7 @@ def read_window_list(path: str | Path) -> WindowList:
     """Reads a window list, whose lines have the form `image mask x1 y1 x2 y2`. Empty lines are skipped.
 
     Raises:
-      InputError: If the file cannot be read, holds no window, or has a line of another form. The message names the
+      InputError: if the file cannot be read, holds no window, or has a line of another form. The message names the
         line.
     """
     path = user_path(path, "the window list")
@@ -73,15 +73,15 @@ def write_window_list(
     Boxes are rounded to whole pixels; squares stay squares. The file is written completely or not at all.
 
     Args:
-      path: File to write.
-      windows: Windows to write. Their instance and class ids are not written.
-      names: Image names; `windows.images` counts them from 0.
-      suffix: Suffix of the photographs.
-      images: Digest of every image and its masks (`DatasetSplit.digest`), in the order of `names`. They are stored in a
+      path: file to write.
+      windows: windows to write. Their instance and class ids are not written.
+      names: image names; `windows.images` counts them from 0.
+      suffix: suffix of the photographs.
+      images: digest of every image and its masks (`DatasetSplit.digest`), in the order of `names`. They are stored in a
         folder beside that of the list, so that `listed_windows` notices changed images. None stores none.
 
     Raises:
-      InputError: If a name contains a space, which separates the parts of a line, or if a file cannot be written.
+      InputError: if a name contains a space, which separates the parts of a line, or if a file cannot be written.
 
     Example:
       >>> import numpy as np
@@ -115,14 +115,14 @@ def listed_windows(path: str | Path, source: Source) -> Windows:
     Folders and suffixes in the list need not match: /VOC2012_SEG_AUG/images/2009_004507.png means image 2009_004507.
 
     Args:
-      path: Window list (`read_window_list`).
-      source: Training images.
+      path: window list (`read_window_list`).
+      source: training images.
 
     Returns:
       The windows in the order of the list. Their class is that of the object that the window fits best.
 
     Raises:
-      InputError: If the list is not usable, the source lacks one of its images or has several of that name, or images
+      InputError: if the list is not usable, the source lacks one of its images or has several of that name, or images
         or masks have changed since the list was written. Changes are noticed only if digests were stored with the list.
     """
     found = read_window_list(path)

@@ -23,9 +23,9 @@ class Objects(NamedTuple):
     """Annotated objects of one image.
 
     Attributes:
-      boxes: Tight boxes, float64 [n, 4].
-      class_ids: Class ids, int64 [n], never 0 or 255.
-      instance_ids: Numbers of the objects in the instance mask, int64 [n], from 1.
+      boxes: tight boxes, float64 [n, 4].
+      class_ids: class ids, int64 [n], never 0 or 255.
+      instance_ids: numbers of the objects in the instance mask, int64 [n], from 1.
     """
 
     boxes: np.ndarray
@@ -37,8 +37,8 @@ def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> Objects:
     """Returns the tight box, the class and the number of every object.
 
     Args:
-      label: Class ids, uint8 [H, W]; 255 marks ignored pixels.
-      instances: Object numbers, uint8 [H, W]; 0 is background, 255 is ignored. With None, every connected part of a
+      label: class ids, uint8 [H, W]; 255 marks ignored pixels.
+      instances: object numbers, uint8 [H, W]; 0 is background, 255 is ignored. With None, every connected part of a
         class with at least MIN_COMPONENT_PIXELS pixels counts as one object (`number_parts`).
 
     Returns:
@@ -77,7 +77,7 @@ def number_parts(label: np.ndarray) -> np.ndarray:
     """Returns an instance mask made from a class mask alone: one number for each connected part of a class.
 
     Args:
-      label: Class ids, uint8 [H, W]; 255 marks ignored pixels. Pixels that touch at a corner are connected.
+      label: class ids, uint8 [H, W]; 255 marks ignored pixels. Pixels that touch at a corner are connected.
 
     Returns:
       Object numbers, uint16 [H, W]: 1, 2, ... (never 255) for parts with at least MIN_COMPONENT_PIXELS pixels, 0
@@ -100,8 +100,8 @@ def enlarge(boxes: np.ndarray, factor: float = 1.2) -> np.ndarray:
     """Returns boxes with both sides multiplied by `factor` and the same centres.
 
     Args:
-      boxes: Boxes, float [n, 4].
-      factor: Factor of both sides, above 0. The default is that of the paper.
+      boxes: boxes, float [n, 4].
+      factor: factor of both sides, above 0. The default is that of the paper.
 
     Returns:
       Boxes, float64 [n, 4].
@@ -113,7 +113,7 @@ def square(boxes: np.ndarray) -> np.ndarray:
     """Returns boxes whose shorter side is made as long as the longer one, with the same centres.
 
     Args:
-      boxes: Boxes, float [n, 4].
+      boxes: boxes, float [n, 4].
 
     Returns:
       Square boxes, float64 [n, 4].
@@ -131,9 +131,9 @@ def image_box(height: int, width: int, factor: float = 1.0) -> np.ndarray:
     """Returns the square box that is centred on an image.
 
     Args:
-      height: Height of the image, in pixels.
-      width: Width of the image, in pixels.
-      factor: Side of the box divided by the longer side of the image.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
+      factor: side of the box divided by the longer side of the image.
 
     Returns:
       One box, float64 [4].
@@ -147,9 +147,9 @@ def zoomed_size(size: int, zoom: Range, rng: np.random.Generator) -> int:
     The logarithm of the factor is uniform: half of the factors lie below the geometric mean of the two limits.
 
     Args:
-      size: Side of a square, in pixels.
-      zoom: Smallest and largest factor. If they are equal, no random number is drawn.
-      rng: Random generator.
+      size: side of a square, in pixels.
+      zoom: smallest and largest factor. If they are equal, no random number is drawn.
+      rng: random generator.
 
     Returns:
       The zoomed side, in pixels.
@@ -164,11 +164,11 @@ def crop_place(
     """Returns the top and left of a `crop` x `crop` part of a `size` x `size` square: random, or central without `rng`.
 
     Args:
-      size: Side of the square, in pixels. If it is smaller than `crop`, the part shows the whole square and, around it,
+      size: side of the square, in pixels. If it is smaller than `crop`, the part shows the whole square and, around it,
         what lies outside; top and left are then negative.
-      crop: Side of the part, in pixels.
-      rng: Random generator that chooses the place. None takes the centre, and `shown` is ignored.
-      shown: Rows (from, to) and columns (from, to) of the square that show the image (`shown_extent`). A random part
+      crop: side of the part, in pixels.
+      rng: random generator that chooses the place. None takes the centre, and `shown` is ignored.
+      shown: rows (from, to) and columns (from, to) of the square that show the image (`shown_extent`). A random part
         then shows only the image where the image is large enough, and all of the image where it is smaller than the
         part. None allows every place in the square.
 
@@ -200,9 +200,9 @@ def random_mirror(image: np.ndarray, label: np.ndarray, rng: np.random.Generator
     """Returns an image and its label, both mirrored left to right with a probability of one half.
 
     Args:
-      image: Image, [H, W, 3].
-      label: Class ids, [H, W].
-      rng: Random generator.
+      image: image, [H, W, 3].
+      label: class ids, [H, W].
+      rng: random generator.
 
     Returns:
       The image and the label; mirrored ones are views of the input.
@@ -214,10 +214,10 @@ def shown_extent(box: np.ndarray, size: int, height: int, width: int) -> tuple[R
     """Returns which rows and columns of a box, resized to `size` x `size`, show the image.
 
     Args:
-      box: Box in the image, float [4].
-      size: Side of the resized box, in pixels.
-      height: Height of the image, in pixels.
-      width: Width of the image, in pixels.
+      box: box in the image, float [4].
+      size: side of the resized box, in pixels.
+      height: height of the image, in pixels.
+      width: width of the image, in pixels.
 
     Returns:
       Rows (from, to) and columns (from, to), in fractional pixels of the resized box.
@@ -246,18 +246,18 @@ def crop_window(
     (nearest neighbour) sample the same points; the original's OpenCV nearest neighbour is off by up to half a pixel.
 
     Args:
-      image: Image, uint8 RGB [H, W, 3].
-      label: Class ids, uint8 [H, W], or None if no label is needed.
-      box: Box to cut out, float [4], of any place and size with x0 < x1 and y0 < y1.
-      size: Side of the square that the whole box is resized to, in pixels.
-      part: Top, left and side of the part of the square to return, in pixels. Only this part is computed. None returns
+      image: image, uint8 RGB [H, W, 3].
+      label: class ids, uint8 [H, W], or None if no label is needed.
+      box: box to cut out, float [4], of any place and size with x0 < x1 and y0 < y1.
+      size: side of the square that the whole box is resized to, in pixels.
+      part: top, left and side of the part of the square to return, in pixels. Only this part is computed. None returns
         the whole square.
 
     Returns:
       The crop, uint8 RGB [side, side, 3], and its label, uint8 [side, side], or None without `label`.
 
     Raises:
-      InputError: If the box is not finite or has no area (`ops.checked_boxes`).
+      InputError: if the box is not finite or has no area (`ops.checked_boxes`).
 
     Example:
       >>> import numpy as np
@@ -306,10 +306,10 @@ def keep_class(label: np.ndarray, instances: np.ndarray | None, instance_id: int
     other objects of the same class; no public text says what the released crops contained.
 
     Args:
-      label: Class ids, uint8 [H, W]; 255 marks ignored pixels.
-      instances: Object numbers, uint8 [H, W], or None for connected parts, as in `instance_boxes`.
-      instance_id: Number of the object to keep, from `instance_boxes`.
-      class_id: Class of that object. Its pixels of other classes become background.
+      label: class ids, uint8 [H, W]; 255 marks ignored pixels.
+      instances: object numbers, uint8 [H, W], or None for connected parts, as in `instance_boxes`.
+      instance_id: number of the object to keep, from `instance_boxes`.
+      class_id: class of that object. Its pixels of other classes become background.
 
     Returns:
       Label with the values 0, `class_id` and 255, uint8 [H, W].
