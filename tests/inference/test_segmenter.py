@@ -340,7 +340,7 @@ def test_progress_is_shown(rng, capsys):
         (np.zeros((40, 50, 4), np.uint8), r"\[40, 50, 4\]; convert grey or transparent"),
         (np.zeros((40, 50, 3), np.float32), "expected uint8 values 0 to 255, got float32"),
         (np.zeros((40, 50, 3), np.uint16), "expected uint8 values 0 to 255, got uint16"),
-        (np.zeros((0, 50, 3), np.uint8), r"the image is empty, \[0, 50, 3\]"),
+        (np.zeros((0, 50, 3), np.uint8), r"the image has the shape \[0, 50, 3\]"),
         ("cat.jpg", "expected a colour image.*got str"),
     ],
 )
