@@ -1,10 +1,10 @@
-"""Shows the crops that a training gets, and counts their classes.
+r"""Shows the crops that a training gets, and counts their classes.
 
 Usage:
     python -m experiments.browse_data --config=NAME --output=FOLDER [--config.data.KEY=VALUE ...]
 
 Example:
-    python -m experiments.browse_data --config=demo --output=runs/demo/browse \\
+    python -m experiments.browse_data --config=demo --output=runs/demo/browse \
         --config.data.voc_root=runs/demo/data/scenes --config.data.data_dir=runs/demo/data/tfds
 
 Look at the data first when a training fails. The program writes OUTPUT/examples.png: a sheet of crops exactly as the

@@ -1,7 +1,7 @@
-"""Compiles a training for accelerators that this machine does not have, and predicts memory and time per step.
+r"""Compiles a training for accelerators that this machine does not have, and predicts memory and time per step.
 
 Usage:
-    python -m experiments.compile --config=NAME --topology=TOPOLOGY [--find_batch] [--json=FILE] \\
+    python -m experiments.compile --config=NAME --topology=TOPOLOGY [--find_batch] [--json=FILE] \
         [--config.KEY=VALUE ...]
 
 Example:

@@ -1,11 +1,11 @@
-"""Converts COCO annotations, polygons or run lengths, into a folder in the VOC layout that can be trained on.
+r"""Converts COCO annotations, polygons or run lengths, into a folder in the VOC layout that can be trained on.
 
 Usage:
-    python -m experiments.import_coco --annotations=FILE --images=FOLDER --output=FOLDER --split=NAME \\
+    python -m experiments.import_coco --annotations=FILE --images=FOLDER --output=FOLDER --split=NAME \
         [--categories=A,B,...] [--skip_empty]
 
 Example:
-    python -m experiments.import_coco --annotations=instances_train.json --images=train2017 --output=coco_voc \\
+    python -m experiments.import_coco --annotations=instances_train.json --images=train2017 --output=coco_voc \
         --split=train --categories=dog,cat=feline,lion=feline
 
 One call writes one split. Call it again with the same --output and --categories for the next split. Where objects

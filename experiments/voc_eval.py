@@ -1,7 +1,7 @@
-"""Scores a trained network on a split, at the resolution of the images.
+r"""Scores a trained network on a split, at the resolution of the images.
 
 Usage:
-    python -m experiments.voc_eval --checkpoint=DIR [--output=DIR] [--split=NAME] [--voc_root=FOLDER] \\
+    python -m experiments.voc_eval --checkpoint=DIR [--output=DIR] [--split=NAME] [--voc_root=FOLDER] \
         [--config.KEY=VALUE ...]
 
 Example:

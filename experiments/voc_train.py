@@ -1,10 +1,10 @@
-"""Trains a network: DeconvNet, or the FCN-8s of the paper's ensemble.
+r"""Trains a network: DeconvNet, or the FCN-8s of the paper's ensemble.
 
 Usage:
     python -m experiments.voc_train --config=NAME --workdir=DIR [--config.KEY=VALUE ...]
 
 Example:
-    python -m experiments.voc_train --config=demo --workdir=runs/demo \\
+    python -m experiments.voc_train --config=demo --workdir=runs/demo \
         --config.data.voc_root=runs/demo/data/scenes --config.data.data_dir=runs/demo/data/tfds
 
 The program writes into DIR: config.json, checkpoints/, metrics.jsonl, tensorboard/ and pictures/. Give the same command
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     try:
         run(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.accept_changes)
     except Preempted as stop:
-        say(f"asked to stop: step {stop.step} is saved; the same command goes on from there")
+        say(f"stopped as asked: step {stop.step} is saved; give the same command to resume")
         sys.exit(failures.INTERRUPTED if stop.signal == signal.SIGINT else flags.FLAGS.stopped_status)
 
 

@@ -449,7 +449,7 @@ def _(root, **_):
     return warnings_of(root, **{"optimizer.learning_rate": 1e-10})
 
 
-@shows("warning: ... masks of the split ... were looked at and show ..., which a network learns to say everywhere")
+@shows("warning: ... masks of the split ... were checked and show ..., so the network learns to predict it everywhere")
 def _(root, **_):
     for i in range(4):
         save_mask(root, np.zeros((48, 64), np.uint8), f"im{i}")

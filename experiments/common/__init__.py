@@ -1,1 +1,1 @@
-"""What the programs share; no program is imported here."""
+"""Contains what several programs use. Programs import this package; it imports no program."""

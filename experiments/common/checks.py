@@ -1,4 +1,4 @@
-"""What is checked or warned of before a training: settings that do not fit, too little memory, likely mistakes."""
+"""Checks settings and memory before a training starts, and warns of likely mistakes."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,20 +32,23 @@ from deconvnet_jax.training import (
 from .scripts import command
 
 GIB = 2**30
-FIRST_CHANNELS = 64  # of conv1_1, whose output has the size of the crop
-STATE_BYTES = 8  # per parameter: its value and its momentum, float32
-PIXEL_BYTES = 4  # of a crop on the host: RGB and its mask
-LOOKED_AT = 32  # masks that are looked at for likely mistakes
-BACKGROUND = ("background", "void", "unlabelled", "unlabeled", "other", "none")  # usual names of the class 0
+FIRST_CHANNELS = 64  # channels of conv1_1, whose output has the height and width of the crop
+STATE_BYTES = 8  # bytes per parameter: its value and its momentum, float32
+PIXEL_BYTES = 4  # bytes per pixel of a crop on the host: RGB and mask
+LOOKED_AT = 32  # number of masks that are checked for likely mistakes
+BACKGROUND = ("background", "void", "unlabelled", "unlabeled", "other", "none")  # usual names of class 0
 USUAL_RATES = (1e-6, 1.0)
 _SAME_DATA = ("dataset", "voc_root")
 
 
 def check_settings(config: ml_collections.ConfigDict) -> None:
-    """Checks that a training with a checked config (`settings.checked`) fits together and fits this machine.
+    """Checks that the settings of a training fit each other and this machine.
+
+    Args:
+      config: A config whose settings are each in range (`settings.checked`).
 
     Raises:
-      InputError: for settings that exclude each other, or need other devices or more memory than there are.
+      InputError: if settings exclude each other, or need more memory or another number of devices.
     """
     check_combinations(config)
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
@@ -53,7 +56,14 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
 
 
 def check_combinations(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError for settings that are each in range and exclude each other, on any machine."""
+    """Checks that settings which are each in range do not exclude each other. The machine does not matter.
+
+    Args:
+      config: A config whose settings are each in range (`settings.checked`).
+
+    Raises:
+      InputError: for the first combination that cannot be used.
+    """
     model, optimizer = config.model, config.optimizer
     of_scores = SCHEDULES[optimizer.schedule].of_scores
     if of_scores and not config.eval_every:
@@ -76,8 +86,8 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
         where = "without batch normalisation"
     for key, value in useless.items():
         if where and value:
-            raise InputError(f"config.{key}={value}: of no use {where}; leave it out")
-    if "fc_window" in model:  # an FCN-8s takes crops of any size
+            raise InputError(f"config.{key}={value} has no effect {where}; leave it out")
+    if "fc_window" in model:  # An FCN-8s does not have it and takes crops of any size.
         try:
             check_input_size(size, size, model.fc_window)
         except InputError as error:
@@ -87,7 +97,16 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
 
 
 def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_names: Sequence[str]) -> Iterator[str]:
-    """Yields a warning for every setting, and for masks, that is valid but usually a mistake."""
+    """Yields a warning for every setting that is valid but usually a mistake, and for masks that show one class.
+
+    Args:
+      config: The checked config of the training.
+      source: The labelled images of the training split. The masks of up to `LOOKED_AT` of them are read.
+      class_names: Names of the classes in the order of their ids.
+
+    Yields:
+      One line per warning, without the word "warning".
+    """
     if config.model.width == 1 and not (config.init.vgg16 or config.init_from):
         yield (
             "the encoder starts from random weights; the paper starts from VGG-16 trained on ImageNet: "
@@ -110,18 +129,18 @@ def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_n
     if len(found) < 2:
         seen = f"only '{class_names[found.pop()]}'" if found else "no class at all"
         yield (
-            f"{len(looked_at)} masks of the split '{config.data.train_split}' were looked at and show {seen}, which a "
-            f"network learns to say everywhere; see them: {command('browse_data')}"
+            f"{len(looked_at)} masks of the split '{config.data.train_split}' were checked and show {seen}, so the "
+            f"network learns to predict it everywhere; look at the crops: {command('browse_data')}"
         )
 
 
 def _needs_background(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether training cuts windows around objects, which id 0 never is."""
+    """Returns whether training cuts windows around objects. Pixels of id 0 never are an object."""
     return not config.data.window_list and set(config.data.windows) != {"image"}
 
 
 def device_memory() -> int:
-    """Returns the bytes of memory of one of this process's devices; of a CPU, those of the machine."""
+    """Returns the bytes of memory of one of this process's devices; for a CPU, those of the machine."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit") or host_memory()
 
@@ -132,13 +151,15 @@ def host_memory() -> int:
 
 
 def check_memory(config: ml_collections.ConfigDict) -> None:
-    """Checks lower bounds of what a training keeps in memory; what passes may still be too large.
+    """Checks lower bounds of the memory that a training needs. A training that passes may still be too large.
+
+    The bounds are those of the network's state, of the output of the first layer and of one batch of crops.
 
     Args:
-      config: whose settings are each in range.
+      config: A config whose settings are each in range (`settings.checked`).
 
     Raises:
-      InputError: if the state of the network, the first layer's output or one batch of crops cannot fit.
+      InputError: if one of them does not fit into the device or the host.
     """
     model, side = config.model, config.data.crop_size
     net = network_from_config({**model.to_dict(), "num_classes": model.num_classes or 2})
@@ -174,16 +195,16 @@ def _check(what: str, needed: int, there: int, remedy: str) -> None:
 def warn_of_common_images(
     trained: DatasetSplit, indices: Iterable[int], scored: DatasetSplit, train_split: str, eval_split: str
 ) -> None:
-    """Prints a warning with the number of images that are in both splits, also under other names.
+    """Prints a warning if images are in both splits, also under different names.
 
-    Reads the file of every image: about 0.5 seconds per thousand photographs of VOC's size.
+    Reads the file of every image, which takes about 0.5 seconds per thousand photographs of VOC's size.
 
     Args:
-      trained: images of the training split.
-      indices: of those that are trained on.
-      scored: images of the other split.
-      train_split: its name.
-      eval_split: its name.
+      trained: Images of the training split.
+      indices: Indices of the images in `trained` that the network is trained on.
+      scored: Images of the evaluation split.
+      train_split: Name of the training split.
+      eval_split: Name of the evaluation split.
     """
     known = {trained.digest(index) for index in indices}
     common = [index for index in range(len(scored)) if scored.digest(index) in known]
@@ -195,11 +216,14 @@ def warn_of_common_images(
 
 
 def training_split(trained_with: Mapping[str, Any], config: ml_collections.ConfigDict) -> str | None:
-    """Returns the training split of a checkpoint if it is one of the config's data; None if that is not known.
+    """Returns the training split of a checkpoint, if the config names the same data.
 
     Args:
-      trained_with: the config in the checkpoint.
-      config: that names the data to score on, its paths absolute.
+      trained_with: The config in the checkpoint.
+      config: The config that names the data to score on, with absolute paths.
+
+    Returns:
+      The name of the split. None if the checkpoint was trained on other data, on a list of windows or on unknown data.
     """
     data = trained_with.get("data") or {}
     if data.get("window_list") or any(data.get(key) != config.data[key] for key in _SAME_DATA):

@@ -1,4 +1,4 @@
-"""What the programs in this folder share: start-up, errors as one clear line, the progress bar."""
+"""Contains what programs do on the command line: flags, help, errors in one line, and the progress bar."""
 
 import difflib
 import inspect
@@ -26,13 +26,13 @@ HOW_TO_SEGMENT = "Config whose section `inference` says how to segment. Default:
 CONFIGS = Path(__file__).parents[1] / "configs"
 EVERY_SETTING = str(CONFIGS / "default.py")
 
-# ml_collections reports a misspelt key by one of several exceptions, some of several lines.
+# Exceptions by which absl and ml_collections report wrong flags. Some of their messages have several lines.
 _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)
 
 
 def _one_line(error: BaseException) -> str:
     """Returns the line that a program prints for a command line that cannot be parsed."""
-    if isinstance(error.__context__, InputError):  # raised by the parser of a flag; absl adds text of its own
+    if isinstance(error.__context__, InputError):  # raised by the parser of a flag; absl wraps it in another text
         return f"error: {error.__context__}"
     if isinstance(error, flags.UnrecognizedFlagError):
         return f"error: {_unknown(error.flagname)} (see --help)"
@@ -69,7 +69,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(failures.status_of(lambda: print(text)))
 
     def guarded(argv: Sequence[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # Orbax and TFDS log what progress bars and our own lines say better
+        logging.set_verbosity(logging.ERROR)  # Orbax and TFDS log what our progress lines say.
         sys.exit(failures.status_of(lambda: main(argv)))
 
     def parse(argv: list[str]) -> list[str]:
@@ -82,7 +82,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
 
 
 class _PathParser(flags.ArgumentParser):
-    """Text of a flag -> path; `files.user_path` says what is wrong with it."""
+    """Parser of a flag whose value is a path. `files.user_path` rejects what is no path."""
 
     def __init__(self, flag: str, in_bucket: bool):
         super().__init__()
@@ -96,20 +96,25 @@ class _PathParser(flags.ArgumentParser):
 
 
 def define_path(name: str, default: str | None, help_text: str, in_bucket: bool = False) -> None:
-    """Defines a flag whose value is a `Path`; every flag that takes a file or folder is one of these.
+    """Defines a flag whose value is a `Path`. Every flag that takes a file or folder is one of these.
 
     Args:
-      name: of the flag.
-      default: its value if it is not given.
-      help_text: for --help.
-      in_bucket: whether it may be gs://BUCKET/NAME.
+      name: Name of the flag.
+      default: Value of the flag if it is not given; None if there is none.
+      help_text: What --help says about the flag, one or several sentences.
+      in_bucket: Whether the value may be gs://BUCKET/NAME.
     """
     help_text += " May be gs://BUCKET/NAME." if in_bucket else ""
     flags.DEFINE(_PathParser(name, in_bucket), name, default, help_text, serializer=flags.ArgumentSerializer())
 
 
 def define_old_name(old: str, new: str) -> None:
-    """Defines an earlier name of a flag, which still works and is not in the help."""
+    """Defines an earlier name of a flag. It still works, but the help does not show it.
+
+    Args:
+      old: The earlier name.
+      new: The flag's name, which is defined already.
+    """
     flags.DEFINE_alias(old, new)
 
 
@@ -141,20 +146,26 @@ def define_data(split: str, use: str) -> None:
 
 
 def data_flags(split: str) -> dict[str, str]:
-    """Returns the keys of config.data that `define_data` flags give, with their values."""
+    """Returns the flags of `define_data` that are given, under their keys in config.data.
+
+    Args:
+      split: The key that --split changes, as in `define_data`.
+    """
     given = {split: flags.FLAGS.split, "voc_root": flags.FLAGS.voc_root, "data_dir": flags.FLAGS.data_dir}
     return {key: str(value) for key, value in given.items() if value}
 
 
 class _ConfigParser(flags.ArgumentParser):
-    """Text of --config -> the ConfigDict that the file's get_config() returns."""
+    """Parser of --config. Its value is the ConfigDict that `get_config()` of the file returns."""
 
     def parse(self, argument: str | Path) -> ml_collections.ConfigDict:
-        name, *arguments = str(user_path(argument, "--config")).split(":", 1)  # an argument of get_config
+        name, *arguments = str(user_path(argument, "--config")).split(
+            ":", 1
+        )  # "FILE:ARGUMENT" passes an argument to get_config.
         path = config_file(name)
         try:
             config = _loaded(path).get_config(*arguments)
-        except Exception as error:  # whatever the code of a config may raise
+        except Exception as error:  # The code of a config may raise anything.
             reason = " ".join([type(error).__name__, *str(error).strip().splitlines()[-1:]])
             raise InputError(f"--config={name} could not be loaded ({reason}); correct the file") from error
         if not isinstance(config, ml_collections.ConfigDict):
@@ -174,10 +185,13 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def config_file(name: str) -> Path:
-    """Returns the file that --config names: a path, or the name of a config that comes with the project.
+    """Returns the file that --config names.
+
+    Args:
+      name: A path, or the name of a config that comes with the project, such as "demo".
 
     Raises:
-      InputError: if there is no such file.
+      InputError: if there is no such file. The message lists the names.
     """
     path = Path(name)
     if path.is_file():
@@ -189,8 +203,8 @@ def config_file(name: str) -> Path:
 
 
 def _loaded(path: Path) -> ModuleType:
-    """Returns the module in a file, which may import our configs as experiments.configs, or as its siblings."""
-    sys.modules.setdefault("experiments", sys.modules[PACKAGE])  # the wheel has no package of this name
+    """Returns the module in a config file. It may import `experiments.configs`, or a config beside ours."""
+    sys.modules.setdefault("experiments", sys.modules[PACKAGE])  # The wheel has no package of this name.
     module = ModuleType(f"{PACKAGE}.configs.given")
     module.__package__, module.__file__ = f"{PACKAGE}.configs", str(path)
     SourceFileLoader(module.__name__, str(path)).exec_module(module)
@@ -208,21 +222,30 @@ def define_config(help_text: str, default: str | None = None) -> None:
     help_text += f" A Python file that defines get_config(), or one of the names {', '.join(shipped_configs())}."
     try:
         name = config_flags.DEFINE_config_file("config", default, help_text).name
-    except _FLAG_ERRORS as error:  # a misspelt key of the default config, which is loaded here already
+    except _FLAG_ERRORS as error:  # The default config is loaded here; a key may be misspelt.
         sys.exit(_one_line(error))
     flags.FLAGS[name].parser = _ConfigParser()
 
 
 def given_config(values: flags.FlagValues) -> tuple[ml_collections.ConfigDict | None, dict[str, Any]]:
-    """The config that was named on the command line, if one was, and the keys that were given besides."""
+    """Returns the config and the settings that the command line gives.
+
+    Args:
+      values: The parsed flags, among them --config.
+
+    Returns:
+      The config that --config names, or None without --config; and the value of every --config.KEY=VALUE by its key.
+    """
     flag = values["config"]
     return (values.config if flag.present else None), config_flags.get_override_values(flag)
 
 
 def arguments_of(function: Callable[..., object]) -> dict[str, Any]:
-    """Returns values for the parameters of a function that are named like flags.
+    """Returns values for those parameters of a function that have the name of a flag.
 
-    A function with the parameter `changes` gets the config that --config named, or None, and the keys that were given.
+    Args:
+      function: A function with parameters named like flags. If one is called `changes`, it gets the settings that
+        --config.KEY=VALUE gives; `config` is then None unless --config is given.
     """
     parameters = inspect.signature(function).parameters
     given = {name: flags.FLAGS[name].value for name in parameters if name in flags.FLAGS}
@@ -232,15 +255,28 @@ def arguments_of(function: Callable[..., object]) -> dict[str, Any]:
 
 
 def no_arguments(argv: Sequence[str]) -> None:
-    """Raises InputError for words on the command line that are no flags."""
+    """Checks that the command line has no words besides flags.
+
+    Args:
+      argv: The program's name, then the words.
+
+    Raises:
+      InputError: for the first such word.
+    """
     if len(argv) > 1:
         raise InputError(f"unexpected argument '{argv[1]}'; settings are given as --config.key=value")
 
 
 class ProgressBar:
-    """A progress bar on stderr that appears with the first update."""
+    """Progress bar on stderr that appears with the first update."""
 
     def __init__(self, text: str, shown: bool = True):
+        """Prepares the bar.
+
+        Args:
+          text: What is being done, shown before the bar.
+          shown: False: nothing is ever printed.
+        """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
         self._task = self._bar.add_task(text, total=None)
@@ -249,11 +285,16 @@ class ProgressBar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar.live.is_started:  # otherwise stopping would write an empty line
+        if self._bar.live.is_started:  # Otherwise stopping would print an empty line.
             self._bar.stop()
 
     def update(self, done: int, total: int) -> None:
-        """Shows `done` of `total`."""
+        """Shows the progress.
+
+        Args:
+          done: Number of finished items.
+          total: Number of all items.
+        """
         if not self._bar.disable:
             self._bar.start()
         self._bar.update(self._task, completed=done, total=total)

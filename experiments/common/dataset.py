@@ -1,4 +1,4 @@
-"""From a config to data: which data set, which split, which windows of it, and batches of crops."""
+"""Opens the data that a config names: its split, the windows to train on, and batches of crops."""
 
 import os
 from collections.abc import Sequence
@@ -22,19 +22,19 @@ from ..configs import default
 from . import cli
 from .scripts import command
 
-_NAMED_BY = ("dataset", "voc_root", "data_dir")  # keys of config.data
+_NAMED_BY = ("dataset", "voc_root", "data_dir")  # keys of config.data that name a data set
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data of a training, opened once; what trains, evaluates, calibrates or shows crops is handed this.
+    """Data of a training, opened once and used by training, evaluation, calibration and `browse_data`.
 
     Attributes:
-      config: of the training, with the number of classes.
-      class_names: in the order of their ids.
-      builder: of the packed data.
-      trained: images of the training split.
-      windows: of these images, rare classes not yet repeated.
+      config: Config of the training, with the number of classes filled in.
+      class_names: Names of the classes in the order of their ids.
+      builder: TFDS builder of the packed data.
+      trained: Images of the training split.
+      windows: Training windows on these images. Windows of rare classes are not repeated yet.
     """
 
     config: ml_collections.ConfigDict
@@ -45,16 +45,20 @@ class TrainingData:
 
     @cached_property
     def evaluated(self) -> data.DatasetSplit:
-        """Images of the evaluation split."""
+        """The images of the evaluation split."""
         return data.open_split(self.builder, self.config.data.eval_split)
 
     @cached_property
     def repeated(self) -> data.Windows:
-        """The windows, those of rare classes repeated as the config says."""
+        """The windows, with those of rare classes repeated as `config.data.balance` says."""
         return data.repeat_rare(self.windows, self.config.data.balance, self.config.seed)
 
     def batches(self, batch_size: int) -> data.TrainingBatches:
-        """Returns batches of augmented crops of this process; `batch_size` crops each."""
+        """Returns this process's stream of augmented crops; it does not end.
+
+        Args:
+          batch_size: Crops per batch in this process.
+        """
         return data.training_batches(
             self.trained,
             self.repeated,
@@ -69,12 +73,15 @@ class TrainingData:
 def open_training_data(
     config: ml_collections.ConfigDict, opened: TrainingData | None = None, scored: bool = False
 ) -> TrainingData:
-    """Opens what a config trains on; with several processes, the first one packs it while the others wait.
+    """Opens the data that a config trains on. With several processes, the first one packs it and the others wait.
 
     Args:
-      config: of the training, checked (`settings.checked`).
-      opened: of another stage; its data set is used again if both configs name the same.
-      scored: whether the evaluation split must be there.
+      config: Config of the training, checked (`settings.checked`).
+      opened: Data of another stage. If both configs name the same data set, it is used again; None opens it.
+      scored: Whether the evaluation split must exist.
+
+    Returns:
+      The opened data, with the number of classes filled into its config.
 
     Raises:
       InputError: for data that cannot be used.
@@ -96,13 +103,16 @@ def data_config(
     overrides: dict[str, str],
     changes: dict[str, Any] | None = None,
 ) -> ml_collections.ConfigDict:
-    """Returns the config that names the data: the given one, or else the defaults with the data of the training run.
+    """Returns a config that names data: the given one, or else the defaults with the data of the training run.
 
     Args:
-      config: that was named, or None.
-      trained_with: the config in the checkpoint.
-      overrides: keys of its section "data" with their values, from flags of their own.
-      changes: keys (--config.KEY=VALUE) of a config that was not named.
+      config: The config that --config names, or None.
+      trained_with: The config in the checkpoint.
+      overrides: Values for keys of the section `data`, from --split, --voc_root and --data_dir.
+      changes: Settings that --config.KEY=VALUE gives. They count only if `config` is None.
+
+    Returns:
+      A copy. If `overrides` has voc_root and no dataset, its data set is "voc_layout".
 
     Raises:
       InputError: if the config in the checkpoint is damaged.
@@ -124,20 +134,26 @@ def data_config(
 
 
 def _with_data_of(trained_with: dict[str, Any]) -> ml_collections.ConfigDict:
-    """Returns the defaults with the data of a training run, as far as its settings still exist."""
+    """Returns the defaults with the data of a training run. Settings that no longer exist are left out."""
     config = default.get_config()
     saved = {key: value for key, value in trained_with.get("data", {}).items() if value is not None}
     known = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
     config.data.update({key: value for key, value in known.items() if key in config.data})
-    config.seed = trained_with.get("seed", config.seed)  # of the order of crops
+    config.seed = trained_with.get("seed", config.seed)  # decides the order of crops
     return config
 
 
 def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns a copy of a checked config with the folder of packed data and the number of classes filled in.
+    """Fills in the folder of packed data and the number of classes.
+
+    Args:
+      config: A checked config (`settings.checked`).
+
+    Returns:
+      A copy with `data.data_dir` and `model.num_classes` set.
 
     Raises:
-      InputError: if no data is named, or it has another number of classes than `config.model.num_classes`.
+      InputError: if no data is named, or `config.model.num_classes` differs from the data's number of classes.
     """
     check_named(config)
     config = config.copy_and_resolve_references()
@@ -154,7 +170,14 @@ def resolve_data(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict
 
 
 def check_named(config: ml_collections.ConfigDict) -> None:
-    """Raises InputError unless the settings name data."""
+    """Checks that a config names data.
+
+    Args:
+      config: A checked config.
+
+    Raises:
+      InputError: if it names none, or a folder together with a downloaded data set.
+    """
     if config.data.dataset == "voc_layout" and not config.data.voc_root:
         raise InputError("no data: give --config.data.voc_root=FOLDER, a folder with JPEGImages and SegmentationClass")
     if config.data.dataset != "voc_layout" and config.data.voc_root:
@@ -164,28 +187,34 @@ def check_named(config: ml_collections.ConfigDict) -> None:
 
 
 def default_data_dir() -> str:
-    """Returns the folder in which TFDS keeps its copies of data sets."""
+    """Returns the folder for packed data as TFDS chooses it: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
     folder = os.environ.get("TFDS_DATA_DIR", "").strip() or "~/tensorflow_datasets"
     return str(user_path(folder, "TFDS_DATA_DIR", in_bucket=True).absolute())
 
 
 def described(config: ml_collections.ConfigDict) -> str:
-    """Returns the data's name for messages: its folder, or the data set."""
+    """Returns the name of the config's data for messages: its folder, or the data set."""
     return config.data.voc_root or config.data.dataset
 
 
 def class_names(config: ml_collections.ConfigDict) -> tuple[str, ...]:
-    """Returns the classes of the config's data, in the order of their ids."""
+    """Returns the class names of the config's data, in the order of their ids."""
     if config.data.dataset == "voc_layout":
         return data.class_names(config.data.voc_root)
     return data.downloaded(config.data.dataset).class_names
 
 
 def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
-    """Returns the config's data, ready to read; the first process checks and packs a folder in the VOC layout.
+    """Opens the config's data. The first process checks and packs a folder in the VOC layout if needed.
+
+    Args:
+      config: A config from `resolve_data`.
+
+    Returns:
+      The TFDS builder of the packed data.
 
     Raises:
-      InputError: for data that is not prepared, or a folder that cannot be used.
+      InputError: for a downloaded data set that is not prepared, or a folder that cannot be used.
     """
 
     def opened() -> tfds.core.DatasetBuilder:
@@ -197,7 +226,15 @@ def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
 
 
 def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.DatasetBuilder:
-    """Runs `data.prepare_voc_layout` with a progress bar while it checks and packs."""
+    """Checks and packs a folder in the VOC layout with a progress bar (`data.prepare_voc_layout`).
+
+    Args:
+      voc_root: Folder with JPEGImages, SegmentationClass and ImageSets.
+      data_dir: Folder for the packed data.
+
+    Returns:
+      The TFDS builder of the packed data. Data that is packed already is used again.
+    """
     with cli.ProgressBar("checking and packing") as bar:
         return data.prepare_voc_layout(voc_root, data_dir, bar.update, lambda text: say(f"warning: {text}"))
 
@@ -205,10 +242,15 @@ def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.Datas
 def windows_of(
     config: ml_collections.ConfigDict, builder: tfds.core.DatasetBuilder, source: data.Source
 ) -> data.Windows:
-    """Returns the windows that the config says to train on, rare classes not yet repeated.
+    """Returns the windows to train on. Windows of rare classes are not repeated yet.
+
+    Args:
+      config: A config from `resolve_data`.
+      builder: TFDS builder of its data, which knows where the proposals are.
+      source: The images of the training split.
 
     Raises:
-      InputError: if there is nothing to train on, or a file that it takes is missing or not usable.
+      InputError: if there are no windows, or a file of windows or proposals is missing or not usable.
     """
     chosen = config.data
     if chosen.window_list:
@@ -225,10 +267,18 @@ def windows_of(
 def proposals_of(
     config: ml_collections.ConfigDict, builder: tfds.core.DatasetBuilder, source: data.Source
 ) -> Sequence[np.ndarray]:
-    """Returns the proposals of every image of the source, boxes [n, 4].
+    """Returns the object proposals of the training images.
+
+    Args:
+      config: A config from `resolve_data`. `data.proposals` names a file; without it, those of `prepare_data` are read.
+      builder: TFDS builder of its data.
+      source: The images of the training split.
+
+    Returns:
+      Boxes [n, 4] of every image, as x0, y0, x1, y1 in pixels.
 
     Raises:
-      InputError: if they are not yet computed, or the config's file has none for an image.
+      InputError: if proposals are not computed yet, or the file has none for an image.
     """
     split = config.data.train_split
     if config.data.proposals:
@@ -245,12 +295,25 @@ def proposals_of(
 
 
 def proposals_file(builder: tfds.core.DatasetBuilder, part: str) -> Path:
-    """Returns where `prepare_data` keeps the proposals of a stored split (`data.split_parts`)."""
+    """Returns the file in which `prepare_data` keeps proposals.
+
+    Args:
+      builder: TFDS builder of the data.
+      part: Name of a stored split (`data.split_parts`).
+    """
     return Path(builder.data_path) / "proposals" / f"{part}.npz"
 
 
 def packed_proposals(builder: tfds.core.DatasetBuilder, split: str) -> list[np.ndarray]:
-    """Returns the boxes [n, 4] of every image of a split, from the files that `prepare_data` made."""
+    """Returns the proposals that `prepare_data` computed for a split.
+
+    Args:
+      builder: TFDS builder of the data.
+      split: Name of a split; it may consist of several stored ones.
+
+    Returns:
+      Boxes [n, 4] of every image, as x0, y0, x1, y1 in pixels, in the order of the split.
+    """
     boxes = []
     for part in data.split_parts(builder, split):
         images = data.open_split(builder, part)
@@ -265,7 +328,18 @@ def compute_packed_proposals(
     forest: str | None = None,
     processes: int | None = None,
 ) -> Path:
-    """Computes the proposals of a stored split (`data.compute_proposals`); returns their file."""
+    """Computes the proposals of a stored split with a progress bar (`data.compute_proposals`).
+
+    Args:
+      builder: TFDS builder of the data.
+      part: Name of a stored split (`data.split_parts`).
+      method: How proposals are found, one of `proposals.METHODS`.
+      forest: Model file for the method "structured_forest"; None for the others.
+      processes: Number of worker processes; None: one per CPU core.
+
+    Returns:
+      The file of proposals. If it is complete, nothing is computed.
+    """
     path = proposals_file(builder, part)
     path.parent.mkdir(exist_ok=True)
     with cli.ProgressBar(f"proposals of {part}") as bar:
@@ -281,7 +355,17 @@ def compute_packed_proposals(
 
 
 def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> tfds.core.DatasetBuilder:
-    """Draws the scenes into data_dir/scenes and packs them under data_dir/tfds."""
+    """Draws random scenes into data_dir/scenes and packs them under data_dir/tfds, with progress bars.
+
+    Args:
+      data_dir: Folder for both.
+      train: Number of training scenes.
+      val: Number of evaluation scenes.
+      seed: Seed of the scenes.
+
+    Returns:
+      The TFDS builder of the packed scenes.
+    """
     with cli.ProgressBar("drawing scenes") as bar:
         data.write_scenes(data_dir / "scenes", train, val, seed, bar.update)
     return packed_folder(data_dir / "scenes", data_dir / "tfds")

@@ -1,4 +1,4 @@
-"""Scores of a network, while it trains and from its checkpoint; images are divided over processes and devices."""
+"""Scores networks during training and from checkpoints. Images are divided over processes and devices."""
 
 import json
 import time
@@ -38,15 +38,25 @@ from . import cli, dataset, segmenting
 from .checks import training_split, warn_of_common_images
 from .output import claim_output, output_folder
 
-PICTURES = 4  # images that every evaluation draws
+PICTURES = 4  # number of panels per evaluation during training
 
 
 def evaluator(
     net: Network, class_names: Sequence[str], source: Examples, config: ml_collections.ConfigDict
 ) -> Callable[[Variables], Evaluation]:
-    """Scores a network on (the first `eval_images` of) a split at the images' own resolution, with pictures.
+    """Returns a function that scores variables of a network on the first images of a split, at their own resolution.
 
-    Images are segmented as the config says if that needs no proposals, else whole; without CRF and partner.
+    Images are segmented as `config.inference` says, without CRF and second network. Modes that need proposals are
+    replaced by "whole_image". With several processes, each segments its share.
+
+    Args:
+      net: The network.
+      class_names: Names of the classes in the order of their ids.
+      source: Labelled images of the evaluation split. The first `config.eval_images` are used; 0: all.
+      config: The checked config of the training.
+
+    Returns:
+      A function from variables to an `Evaluation`: mean IoU, pixel accuracy, IoU per class, and `PICTURES` panels.
     """
     count, chosen = _evaluated(config, source), _settings(config, net)
 
@@ -56,7 +66,7 @@ def evaluator(
         pictures = {}
         share = range(jax.process_index(), count, jax.process_count())
         for i, example, result in segmenting.results(segmenter, source, share):
-            assert example.label is not None  # of a labelled split
+            assert example.label is not None  # The split has masks.
             matrix += confusion_matrix(example.label, result.labels, len(class_names))
             if len(pictures) < PICTURES:
                 pictures[f"image{i}"] = result_panel(example.image, result.labels, class_names, truth=example.label)
@@ -73,7 +83,7 @@ def _settings(config: ml_collections.ConfigDict, net: Network) -> InferenceSetti
     if chosen.uses_proposals:
         chosen = InferenceSettings(mode="whole_image")
     if mode_of(net, chosen.mode).one_window:
-        return chosen.changed(batch_size=1)  # a whole image each: memory is for the training step
+        return chosen.changed(batch_size=1)  # One whole image at a time leaves memory for the training step.
     return chosen
 
 
@@ -94,20 +104,21 @@ def run(
     """Scores a checkpoint.
 
     Args:
-      checkpoint: folder of a training run, of its checkpoints or of an import.
-      config: whose data and way of segmenting count instead of the training run's.
-      changes: keys of the training run's config with other values, e.g. {"inference.mode": "paper"}.
-      overrides: keys of the section "data" with other values, whichever config counts.
-      step: of the checkpoint; default: the one with the best evaluation.
-      output: folder for metrics.json, label maps and panels; None: nothing is written.
-      panels: images that get a panel; -1: all.
+      checkpoint: Folder of a training run, of its checkpoints or of imported weights.
+      config: Config that names the data and says how to segment; None: that of the training run.
+      changes: Settings of the training run's config to change, such as {"inference.mode": "paper"}.
+      overrides: Keys of the section `data` to change, in whichever config is used.
+      step: Step of the checkpoint; None: the step with the best evaluation.
+      output: Folder for metrics.json, label maps and panels; None: nothing is written.
+      panels: Number of images that get a panel; -1: all.
 
     Returns:
-      `evaluation.Tally.scores` (not of a split without masks) with "step", "split", "images" and
-      "seconds_per_image" (reading and predicting in each process, without compilation).
+      The scores of `evaluation.Tally.scores` (left out for a split without masks), with "step", "split", "images" and
+      "seconds_per_image" (reading and predicting in this process, without compilation).
 
     Raises:
-      InputError: for a checkpoint, settings, data or an output folder that cannot be used, or classes that differ.
+      InputError: for a checkpoint, settings, data or output folder that cannot be used, or if the data has other
+        classes than the checkpoint.
     """
     folder = None if output is None else output_folder(output)
     loaded = load_checkpoint(checkpoint, step)
@@ -140,7 +151,7 @@ def run(
 
 
 def show(scores: dict[str, Any]) -> None:
-    """Prints the scores as a table, if the split has masks, and as one JSON object; only in the first process."""
+    """Prints scores as one JSON object, after a table if the split has masks; only in the first process."""
     if jax.process_index() > 0:
         return
     if "mean_iou" in scores:
@@ -149,14 +160,17 @@ def show(scores: dict[str, Any]) -> None:
 
 
 def open_images(config: ml_collections.ConfigDict, info: dict[str, Any]) -> tuple[DatasetSplit | UnlabelledSplit, str]:
-    """The images of the config's evaluation split, and the data's name; warns of those that were trained on.
+    """Opens the evaluation split of a config. Warns if the network was trained on some of its images.
 
     Args:
-      config: that names the data.
-      info: description of the checkpoint.
+      config: Config that names the data.
+      info: Description of the checkpoint, from `weights.load_checkpoint`.
+
+    Returns:
+      The images, and the data's name for messages. A split without masks becomes an `UnlabelledSplit`.
 
     Raises:
-      InputError: for data that cannot be used, or has other classes than the checkpoint.
+      InputError: for data that cannot be used, or that has other classes than the checkpoint.
     """
     config = settings.checked(config)
     dataset.check_named(config)
@@ -176,7 +190,16 @@ def open_images(config: ml_collections.ConfigDict, info: dict[str, Any]) -> tupl
 
 
 def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> None:
-    """Raises InputError unless the data has the classes of the checkpoint, in the same order."""
+    """Checks that data has the classes of a checkpoint, in the same order.
+
+    Args:
+      found: Class names of the data.
+      trained: Class names of the checkpoint.
+      where: Name of the data for the message.
+
+    Raises:
+      InputError: for another number of classes, or the first class that differs.
+    """
     if list(found) == list(trained):
         return
     if len(found) != len(trained):
@@ -191,14 +214,28 @@ def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> N
 
 
 class ResultWriter:
-    """Writes label maps, and panels of the first `panels` images, below a folder."""
+    """Writer of label maps, and of panels of the first images of a split, into a folder."""
 
     def __init__(self, folder: Path, class_names: Sequence[str], panels: int, split: str):
+        """Chooses the folders. VOC's classes go where the challenge's server expects label maps, others to labels/.
+
+        Args:
+          folder: Folder for the results.
+          class_names: Names of the classes in the order of their ids.
+          panels: Number of images that get a panel; -1: all.
+          split: Name of the split, part of the folder's name for VOC's classes.
+        """
         self._folder, self._class_names, self._panels = folder, class_names, panels
         self._labels = submission_folder(split) if tuple(class_names) == VOC_CLASSES else Path("labels")
 
     def __call__(self, index: int, example: Example | Photograph, result: Result) -> None:
-        """Writes those of image number `index`."""
+        """Writes the label map of one image, and its panel if it is one of the first `panels`.
+
+        Args:
+          index: Number of the image in its split, from 0.
+          example: The image, with its mask if it has one.
+          result: What the network found.
+        """
         save_label_png(self._path(self._labels, f"{example.name}.png"), result.labels)
         if index < self._panels or self._panels < 0:
             panel = result_panel(example.image, result.labels, self._class_names, truth=example.label)
@@ -207,23 +244,28 @@ class ResultWriter:
 
     def _path(self, kind: Path, name: str) -> Path:
         path = self._folder / kind / name
-        path.parent.mkdir(parents=True, exist_ok=True)  # names may have folders in them
+        path.parent.mkdir(parents=True, exist_ok=True)  # A name may contain folders.
         return path
 
 
 def score_split(
     segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, writer: ResultWriter | None
 ) -> tuple[Tally, float]:
-    """Segments this process's share of the images.
+    """Segments and scores this process's share of the images, with a progress bar in the first process.
+
+    Args:
+      segmenter: The Segmenter.
+      split: The images. Those without masks are segmented only.
+      writer: Writes the results; None: nothing is written.
 
     Returns:
-      What is counted of them, and the seconds that each took.
+      The tally of this process, and the seconds per image, without compilation. A process without images returns 0.0.
     """
     tally = Tally(len(segmenter.class_names))
     share = range(jax.process_index(), len(split), jax.process_count())
     if not share:
         return tally, 0.0
-    for _ in _results(segmenter, split, share[: segmenter.group_size]):  # compiles
+    for _ in _results(segmenter, split, share[: segmenter.group_size]):  # The first images compile the network.
         pass
     seconds = 0.0
     with cli.ProgressBar("evaluating", shown=jax.process_index() == 0) as bar:
@@ -242,7 +284,7 @@ def score_split(
 def _results(
     segmenter: Segmenter, split: DatasetSplit | UnlabelledSplit, share: range
 ) -> Iterator[tuple[int, Example | Photograph, Result]]:
-    """Numbers, examples and results of some images, as they are segmented."""
+    """Yields numbers, examples and results of some images; proposals come from a file if the settings name one."""
     names, sizes = [split.name(i) for i in share], [split.size(i) for i in share]
     boxes = segmenting.boxes_from_file(segmenter.settings, names, sizes)
     return segmenting.results(segmenter, split, share, boxes)

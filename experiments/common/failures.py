@@ -1,4 +1,4 @@
-"""How programs end that cannot go on: one line on stderr and an exit status, also for what happens in threads."""
+"""Ends programs after an error with one line on stderr and an exit status, also for errors in threads."""
 
 import errno
 import io
@@ -13,14 +13,17 @@ from deconvnet_jax import buckets
 from deconvnet_jax.errors import InputError, one_line
 
 FAILED = 1
-INTERRUPTED = 130  # exit statuses as a shell reports a program that Ctrl-C,
-NOBODY_READS = 141  # or a closed pipe (`| head`) has ended
+INTERRUPTED = 130  # exit status that a shell reports for a program ended by Ctrl-C
+NOBODY_READS = 141  # exit status for a program ended by a closed pipe, such as `| head`
 
-_said: set[str] = set()  # lines about background threads and finalizers, so that each comes once
+_said: set[str] = set()  # printed lines about threads and finalizers; each is printed once
 
 
 def report_in_one_line() -> None:
-    """Prints characters that the terminal's encoding lacks as escapes; warnings and errors of threads as one line."""
+    """Makes warnings, and errors in threads and finalizers, one line each.
+
+    Characters that the terminal's encoding lacks are printed as escapes.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -30,10 +33,16 @@ def report_in_one_line() -> None:
 
 
 def status_of(main: Callable[[], None]) -> int:
-    """Runs a program's work and returns its exit status; bad input and failures of the machine are one line on stderr.
+    """Runs a program's work and returns its exit status; bad input and machine failures become one line on stderr.
+
+    Args:
+      main: Does the work.
+
+    Returns:
+      0 after success, also of background threads; 1 after an error; 130 after Ctrl-C; 141 if nobody reads stdout.
 
     Raises:
-      Exception: what is neither, a bug.
+      Exception: any other exception, which is a bug.
     """
     try:
         main()
@@ -44,7 +53,7 @@ def status_of(main: Callable[[], None]) -> int:
         if _nobody_reads():
             return NOBODY_READS
         raise
-    except OSError as error:  # a full disk, a file that others took away: says which and why
+    except OSError as error:  # For example a full disk. The text names the file.
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return NOBODY_READS
         return _end(_described(error))
@@ -64,14 +73,14 @@ def _warned(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _end(reason: str) -> int:
-    """Prints the reason; returns the status."""
-    _nobody_reads()  # what stdout still holds must not fail again when Python ends
+    """Prints the reason why a program ends; returns the exit status."""
+    _nobody_reads()  # Discards output that cannot be written, which would fail again when Python exits.
     print(f"error: {reason}", file=sys.stderr)
     return FAILED
 
 
 def _described(error: OSError) -> str:
-    """Returns the system's text of an error with the file, if it names one, and the remedy for a full disk."""
+    """Returns the system's text of an error, which names the file; for a full disk, also what to do."""
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
     return f"{' '.join(str(error).split())}{'; make room, or write elsewhere' if full else ''}"
 
@@ -82,11 +91,11 @@ def _flush() -> None:
 
 
 def _nobody_reads() -> bool:
-    """Returns whether stdout can no longer be written; what it holds is then thrown away."""
+    """Returns whether the reader of stdout is gone. Output that is still buffered is then discarded."""
     try:
         _flush()
         broken = sys.stdout is not None and _is_broken_pipe(sys.stdout.fileno())
-    except io.UnsupportedOperation:  # not a file, as in a notebook
+    except io.UnsupportedOperation:  # stdout is no file, for example in a notebook.
         return False
     except (OSError, ValueError):
         broken = True
@@ -96,14 +105,18 @@ def _nobody_reads() -> bool:
 
 
 def _is_broken_pipe(descriptor: int) -> bool:
-    """Returns whether the other end of a pipe is closed; a failed write need not have left anything to flush."""
+    """Returns whether the other end of a pipe is closed, even if nothing is left to write."""
     poll = select.poll()
     poll.register(descriptor, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def machine_failure(error: BaseException) -> str | None:
-    """Returns what is wrong with the machine, or with a bucket, if that is why an error was raised; None for a bug."""
+    """Returns what failed if an error is due to the machine or a bucket, in one line; None for a bug.
+
+    Args:
+      error: The exception that ended the program.
+    """
     import jax
 
     text = " ".join(str(error).split())
@@ -120,7 +133,7 @@ def machine_failure(error: BaseException) -> str | None:
 
 
 def no_accelerator() -> str | None:
-    """Returns why JAX finds no device, in one line with the remedy; None if it has one."""
+    """Returns why JAX finds no device and what to do, in one line; None if it finds one."""
     import jax
 
     try:
@@ -140,7 +153,7 @@ def no_accelerator() -> str | None:
 
 
 def _background(error: BaseException | None, show_bug: Callable[[], object]) -> None:
-    """Prints an error of a thread or a finalizer as one line, once; the program then ends with status 1."""
+    """Prints an error of a thread or a finalizer as one line, once. The program then ends with status 1."""
     if not isinstance(error, InputError | OSError):
         show_bug()
         return

@@ -10,7 +10,7 @@ from absl import flags
 
 from .scripts import PACKAGE, with_commands
 
-WIDTH = 100  # columns
+WIDTH = 100  # columns of the explanations of flags
 ASKING = ("--help", "-help", "-h", "-?")
 _SEVERAL_HOSTS = "Flags for several hosts (each runs the same command; see docs/launch.md)"
 
@@ -30,7 +30,7 @@ def help_page(docstring: str, values: flags.FlagValues) -> str:
     Args:
       docstring: The docstring of the program: a summary, the usage, and what the program does.
       values: The flags. Only those that this project defines are shown: required ones first, then the others in the
-        order of their definition. Flags for several hosts have a heading of their own.
+        order of their definition. Flags for several hosts come last, under a separate heading.
     """
     shown = dict(own_flags(values))
     parts = [with_commands(docstring).strip()]
@@ -52,7 +52,7 @@ def own_flags(values: flags.FlagValues) -> Iterator[tuple[flags.Flag, str]]:
     module_of = {id(flag): module for module, found in values.flags_by_module_dict().items() for flag in found}
     for name in values:
         module = module_of.get(id(values[name]), "")
-        is_own = module == sys.argv[0] or module.startswith(f"{PACKAGE}.")  # absl names the main module by argv[0]
+        is_own = module == sys.argv[0] or module.startswith(f"{PACKAGE}.")  # absl calls the main module argv[0].
         if is_own and not (values[name].help or "").startswith("Alias for "):
             yield values[name], module
 
@@ -69,8 +69,8 @@ def _is_for_hosts(module: str) -> bool:
 def _entries(flag: flags.Flag) -> Iterator[str]:
     """Yields the lines of a flag; those of --config are followed by --config.KEY=VALUE."""
     note = "(required)" if is_required(flag) else f"(default: {_default(flag)})"
-    text = re.sub(r"^<.*?>: ", "", flag.help or "")  # absl puts the choices of a flag before its help
-    without = flag.default is None or flag.name == "config"  # the help of these flags says what happens without them
+    text = re.sub(r"^<.*?>: ", "", flag.help or "")  # absl puts the choices before the help.
+    without = flag.default is None or flag.name == "config"  # Their help says what happens without them.
     yield f"  {_form(flag)}{f'  {note}' if is_required(flag) or not without else ''}"
     yield textwrap.fill(text, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6, break_on_hyphens=False)
     if flag.name == "config":
@@ -88,7 +88,9 @@ def _form(flag: flags.Flag) -> str:
         return f"--[no]{flag.name}"
     if flag.name == "config":
         return "--config=NAME|FILE"
-    written = re.match(r"[A-Z0-9]+(?:[:,][A-Z0-9]+)+", flag.help or "")  # the help begins with it: HOST:PORT
+    written = re.match(
+        r"[A-Z0-9]+(?:[:,][A-Z0-9]+)+", flag.help or ""
+    )  # Such a help begins with the form, e.g. HOST:PORT.
     if written:
         return f"--{flag.name}={written[0]}"
     if isinstance(flag.parser, flags.EnumParser):

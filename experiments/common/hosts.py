@@ -1,8 +1,8 @@
-"""Several processes as one program: `jax.distributed` from flags, or from the environment that a cluster provides.
+"""Joins several processes into one program: `jax.distributed` from flags or from the environment of a cluster.
 
-Found by themselves: Cloud TPU pods, SLURM (srun), Open MPI (mpirun) and indexed jobs of Kubernetes (with the package
-`kubernetes`), as far as `jax.distributed.initialize` knows them; JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-JAX_PROCESS_ID; and anywhere else the flags --coordinator, --num_processes and --process_id.
+`jax.distributed.initialize` finds the other processes on Cloud TPU pods, under SLURM (srun) and Open MPI (mpirun), and
+in indexed jobs of Kubernetes (with the package `kubernetes`). Elsewhere they are named by the environment variables
+JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, or by --coordinator, --num_processes and --process_id.
 """
 
 import importlib.util
@@ -14,11 +14,11 @@ from absl import flags
 
 from deconvnet_jax.errors import InputError
 
-_TIMEOUT = 300  # seconds that processes wait for each other at the start
+_TIMEOUT = 300  # seconds for which processes wait for each other at the start
 
 
 def define_flags() -> None:
-    """The command line of programs that run in several processes."""
+    """Defines the flags of programs that run in several processes."""
     flags.DEFINE_enum(
         "distributed",
         "auto",
@@ -35,7 +35,11 @@ def define_flags() -> None:
 
 
 def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.environ) -> None:
-    """Joins the other processes, if there are any; before anything else uses JAX.
+    """Joins the other processes, if there are any. It must run before anything else uses JAX.
+
+    Args:
+      values: The parsed flags of `define_flags`.
+      environment: Environment variables.
 
     Raises:
       InputError: for incomplete flags, or if the processes do not find each other.
@@ -47,7 +51,7 @@ def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.env
         return
     try:
         jax.distributed.initialize(**arguments, initialization_timeout=_TIMEOUT)
-    except (ValueError, TypeError, KeyError, IndexError) as error:  # what tells how many there are is partly set
+    except (ValueError, TypeError, KeyError, IndexError) as error:  # The environment is incomplete.
         if values.distributed == "on" or arguments or in_cluster(environment):
             raise InputError(
                 f"the other processes are not known ({_reason(error)}); give --coordinator=HOST:PORT, --num_processes "
@@ -61,7 +65,14 @@ def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.env
 
 
 def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """Arguments for `jax.distributed.initialize`, those that it finds out itself left out; None for one process alone.
+    """Returns the arguments for `jax.distributed.initialize`, without those that it finds out itself.
+
+    Args:
+      values: The parsed flags of `define_flags`.
+      environment: Environment variables.
+
+    Returns:
+      The arguments; None for one process alone.
 
     Raises:
       InputError: for incomplete flags.
@@ -85,20 +96,20 @@ def settings(values: flags.FlagValues, environment: Mapping[str, str]) -> dict[s
     known = {key: value for key, value in given.items() if value is not None}
     if values.distributed == "on" or in_cluster(environment):
         if alone_on_its_host(environment) and "JAX_LOCAL_DEVICE_IDS" not in environment:
-            return {**known, "local_device_ids": []}  # all; JAX would take the first and leave the rest to nobody
+            return {**known, "local_device_ids": []}  # All devices; JAX would use only the first.
         return known
     if on_tpu(environment) and not known:
         return {}
     if known:
         raise InputError(
-            "--coordinator, --num_processes and --process_id go together where no cluster tells the rest; "
-            f"only {', '.join(known)} given"
+            "--coordinator, --num_processes and --process_id belong together outside of a cluster; give the others, "
+            f"too (only {', '.join(known)} is given)"
         )
     return None
 
 
 def in_cluster(environment: Mapping[str, str]) -> bool:
-    """Whether this is one of several processes of a cluster's job."""
+    """Returns whether this is one of several processes of a cluster's job, by its environment variables."""
     return (
         (_number(environment, "SLURM_STEP_NUM_TASKS") or 1) > 1
         or (_number(environment, "OMPI_COMM_WORLD_SIZE") or 1) > 1
@@ -108,7 +119,11 @@ def in_cluster(environment: Mapping[str, str]) -> bool:
 
 
 def alone_on_its_host(environment: Mapping[str, str]) -> bool:
-    """Whether SLURM or Open MPI started one process on each host, which then has all of its accelerators."""
+    """Returns whether SLURM or Open MPI started one process per host, which then uses all accelerators of its host.
+
+    Args:
+      environment: Environment variables.
+    """
     hosts, processes = (environment.get(f"SLURM_STEP_NUM_{name}") for name in ("NODES", "TASKS"))
     if processes:
         return hosts == processes
@@ -116,12 +131,12 @@ def alone_on_its_host(environment: Mapping[str, str]) -> bool:
 
 
 def on_tpu(environment: Mapping[str, str]) -> bool:
-    """Whether this may be a TPU host; JAX itself knows then whether it is one of several."""
+    """Returns whether this may be a TPU host. JAX then finds out whether it is one of several."""
     return environment.get("JAX_PLATFORMS", "tpu") == "tpu" and importlib.util.find_spec("libtpu") is not None
 
 
 def _number(environment: Mapping[str, str], name: str) -> int | None:
-    """Returns a variable's number; None if it is not set, or empty as job scripts leave it.
+    """Returns the number in an environment variable; None if it is not set, or empty as job scripts may leave it.
 
     Raises:
       InputError: for other text.
@@ -135,6 +150,6 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
 
 
 def _reason(error: Exception) -> str:
-    """Returns an error's first line; of a missing variable, its name."""
+    """Returns the first line of an error, with its type if the text alone is only a name."""
     text = (str(error).splitlines() or [""])[0]
     return text if isinstance(error, ValueError | RuntimeError) else f"{type(error).__name__}: {text}"

@@ -1,4 +1,4 @@
-"""The files and folders that a program writes its results to."""
+"""Checks the files and folders that a program writes to, before its work starts."""
 
 import json
 import sys
@@ -12,17 +12,20 @@ from deconvnet_jax.files import not_written, user_path, write_text
 from deconvnet_jax.training import flatten
 
 RUN_FILE = "run.json"
-RESULTS = ("metrics.json", "results", "labels")  # a folder of an evaluation has one of them
+RESULTS = ("metrics.json", "results", "labels")  # Every folder of an evaluation holds one of them.
 
 
 def output_folder(path: str | Path) -> Path:
-    """Returns the folder `path`, made if there is none.
+    """Returns a folder for results. It is made if it does not exist.
+
+    Args:
+      path: The folder that --output names; it may be in a bucket.
 
     Raises:
-      InputError: if it is empty or a file, or nothing can be written there.
+      InputError: if the path is empty or a file, or if nothing can be written there.
     """
     folder = user_path(path, "--output", in_bucket=True)
-    try:  # better now than after the work
+    try:  # Fails now rather than after the work.
         if isinstance(folder, Address):
             check_writable(folder)
             return folder
@@ -35,35 +38,35 @@ def output_folder(path: str | Path) -> Path:
 
 
 def output_file(path: str | Path, flag: str, suffix: str = "") -> Path:
-    """Returns the path of a file that can be written.
+    """Returns the path of a file after checking that it can be written.
 
     Args:
-      path: of the file, in a folder that exists.
-      flag: that names it, e.g. "--json".
-      suffix: that the name must have, e.g. ".png"; "" for any.
+      path: The file, in a folder that exists.
+      flag: The flag that names it, such as "--json", for messages.
+      suffix: The suffix that its name must have, such as ".png"; "" for any.
 
     Raises:
-      InputError: for another suffix, a folder that does not exist or cannot be written to, or a folder as file.
+      InputError: for another suffix, a folder in place of the file, or a folder that does not exist or is read-only.
     """
     file = user_path(path, flag)
     if not file.parent.is_dir():
         raise InputError(f"{flag}={path}: there is no folder {file.parent}; make it first")
     if (suffix and file.suffix.lower() != suffix) or file.is_dir():
-        ending = f" that ends in {suffix}" if suffix else ""
-        raise InputError(f"{flag}={path}: expected a name{ending}, of a file; name another")
+        expected = f"the name of a file that ends in {suffix}" if suffix else "the name of a file"
+        raise InputError(f"{flag}={path}: expected {expected}")
     with not_written(file), tempfile.TemporaryFile(dir=file.parent):
         return file
 
 
 def claim_output(folder: Path, description: dict[str, Any]) -> None:
-    """Notes in a folder whose results it holds, unless it holds others already.
+    """Notes in a folder which results it holds, in run.json. It refuses a folder with other results.
 
     Args:
-      folder: for the results.
-      description: of what they come from, JSON; "step" and "split" are those of metrics.json.
+      folder: The folder for results.
+      description: What the results come from, as JSON values. "step" and "split" are those of metrics.json.
 
     Raises:
-      InputError: if the folder holds results of something else (the differing keys are named).
+      InputError: if the folder holds results of something else. The message names the keys that differ.
     """
     path = folder / RUN_FILE
     new = flatten(json.loads(json.dumps(description)))
@@ -86,7 +89,7 @@ def claim_output(folder: Path, description: dict[str, Any]) -> None:
 
 
 def _read_object(path: Path) -> dict[str, Any] | None:
-    """Returns the JSON object in a file; None if there is none."""
+    """Returns the JSON object in a file; None if there is no file or no valid object in it."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Photographs on the command line: which files, names of their results, and those that failed."""
+"""Finds the photographs that a command line names, names their results and collects failures."""
 
 import os
 import sys
@@ -16,15 +16,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# What an image can lead to: it is no image, a result cannot be written, OpenCV or the device cannot take its size.
+# Errors due to one image: it is no image, a result cannot be written, or OpenCV or the device cannot take its size.
 FAILURES = (InputError, OSError, MemoryError, cv2.error, jax.errors.JaxRuntimeError)
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """The files that the arguments name, images in folders in alphabetical order, none twice.
+    """Returns the image files that arguments name. No file is returned twice.
+
+    Args:
+      arguments: Files, and folders, whose image files are taken in alphabetical order. Hidden files are skipped.
 
     Raises:
-      InputError: if there is none, or an argument does not exist.
+      InputError: if there is no image, or an argument does not exist.
     """
     if not arguments:
         raise InputError("no image given; name image files or folders of them after the flags")
@@ -44,7 +47,7 @@ def _images_in(path: Path) -> list[Path]:
         names = sorted(os.listdir(path))
     except OSError as error:
         raise InputError(f"the folder {path} cannot be read ({error.strerror}); correct its permissions") from error
-    # Hidden files are no photographs: macOS writes ._a.jpg beside a.jpg. A link that leads nowhere is named later.
+    # Hidden files are no photographs: macOS writes ._a.jpg beside a.jpg. A broken link is kept, and reported when read.
     images = [path / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
     images = [image for image in images if image.is_file() or (image.is_symlink() and not image.is_dir())]
     if not images:
@@ -53,7 +56,14 @@ def _images_in(path: Path) -> list[Path]:
 
 
 def result_names(images: Sequence[Path], folder: Path) -> list[str]:
-    """One name an image, its stem, with a number where results would have equal names.
+    """Returns a name for each image's results: the file name without suffix, with a number if two would be equal.
+
+    Args:
+      images: The image files.
+      folder: Folder for the results.
+
+    Returns:
+      One name per image, in order.
 
     Raises:
       InputError: if a result would overwrite one of the images.
@@ -75,14 +85,29 @@ def result_names(images: Sequence[Path], folder: Path) -> list[str]:
 
 
 class Failures:
-    """The images that failed: each is named on stderr when it fails, and all again at the end."""
+    """List of images that failed. Each is named on stderr when it fails, and all again at the end."""
 
     def __init__(self, total: int):
+        """Starts an empty list.
+
+        Args:
+          total: Number of all images, for the last message.
+        """
         self._total = total
         self._paths: list[Path] = []
 
     def attempt(self, path: Path, do: Callable[P, T], *arguments: P.args, **keywords: P.kwargs) -> T | None:
-        """Returns what `do` returns; None, and the image is named, after an error that concerns this image alone."""
+        """Calls a function for an image. An error that concerns this image alone is printed, and the image noted.
+
+        Args:
+          path: The image.
+          do: The function.
+          arguments: Positional arguments of `do`.
+          keywords: Keyword arguments of `do`.
+
+        Returns:
+          What `do` returns; None after such an error.
+        """
         try:
             return do(*arguments, **keywords)
         except FAILURES as error:
@@ -95,7 +120,7 @@ class Failures:
             return None
 
     def listed(self) -> int:
-        """Prints the images that failed if there are several; returns their number."""
+        """Prints all images that failed if there are several; returns their number."""
         if len(self._paths) > 1:
             names = ", ".join(map(str, self._paths))
             print(f"error: {len(self._paths)} of {self._total} images failed: {names}", file=sys.stderr)
@@ -103,5 +128,10 @@ class Failures:
 
 
 def result_files(folder: Path, name: str) -> tuple[Path, Path]:
-    """Returns the paths of a photograph's label map and overlay."""
+    """Returns the paths of an image's label map (.png) and overlay (.jpg).
+
+    Args:
+      folder: Folder for the results.
+      name: Name from `result_names`.
+    """
     return folder / f"{name}.png", folder / f"{name}_overlay.jpg"

@@ -1,4 +1,4 @@
-"""How the programs are started: `python -m experiments.NAME` in a checkout, a command where the wheel is installed."""
+"""Names the commands that start programs: `python -m experiments.NAME`, or deconvnet-... from the wheel."""
 
 import functools
 import re
@@ -6,7 +6,7 @@ import runpy
 from collections.abc import Callable
 
 PACKAGE = __name__.rpartition(".common.")[0]  # "experiments", or "deconvnet_jax.experiments" in the wheel
-# Program -> command; [project.scripts] in pyproject.toml has the same.
+# Command of each program in the wheel, as in [project.scripts] of pyproject.toml.
 COMMANDS = {
     "benchmark": "deconvnet-benchmark",
     "browse_data": "deconvnet-browse",
@@ -27,17 +27,17 @@ COMMANDS = {
 
 
 def command(program: str) -> str:
-    """Returns what starts a program where this package is, for messages and help."""
+    """Returns the command that starts a program in this installation, for messages and help."""
     return f"python -m experiments.{program}" if PACKAGE == "experiments" else COMMANDS[program]
 
 
 def with_commands(text: str) -> str:
-    """Returns a text whose `python -m experiments.NAME` are what starts the programs here."""
+    """Returns a text with every `python -m experiments.NAME` replaced by this installation's command."""
     return re.sub(r"python -m experiments\.(\w+)", lambda found: command(found[1]), text)
 
 
 def __getattr__(program: str) -> Callable[[], object]:
-    """Returns the function behind a command: it runs the program as `python -m` does."""
+    """Returns the function behind a command, which runs the program as `python -m` does."""
     if program not in COMMANDS:
         raise AttributeError(program)
     return functools.partial(runpy.run_module, f"{PACKAGE}.{program}", run_name="__main__", alter_sys=True)

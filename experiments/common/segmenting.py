@@ -1,4 +1,4 @@
-"""From a checkpoint and the command line to a Segmenter, the proposals that a file holds, and results."""
+"""Makes a Segmenter from a checkpoint and the command line, and segments images of a split."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,16 @@ def segmenter_of(
     config: ml_collections.ConfigDict | None,
     changes: dict[str, Any],
 ) -> Segmenter:
-    """The Segmenter of a checkpoint.
+    """Makes the Segmenter of a checkpoint with the settings of the command line.
 
     Args:
-      loaded: from `weights.load_checkpoint`.
-      config: whose section "inference" counts; None: that of the checkpoint, and without one the paper's.
-      changes: keys of the config that were given on the command line, with their values.
+      loaded: Network, variables and description, from `weights.load_checkpoint`.
+      config: Config whose section `inference` says how to segment. None: the config in the checkpoint, or the paper's
+        settings if it has none.
+      changes: Settings that --config.KEY=VALUE gives; those of the section `inference` are used.
+
+    Returns:
+      The Segmenter. Proposals from a folder of the original are enlarged only if `inference.enlarge` is given.
 
     Raises:
       InputError: for settings that cannot be used.
@@ -39,22 +43,25 @@ def segmenter_of(
     segmenter = Segmenter.from_loaded(*loaded, **chosen)
     path = segmenter.settings.proposals_path
     if path is not None and path.is_dir() and "enlarge" not in chosen:
-        return segmenter.changed(enlarge=1.0)  # the original's boxes are enlarged already
+        return segmenter.changed(enlarge=1.0)  # The boxes of the original are enlarged already.
     return segmenter
 
 
 def boxes_from_file(
     settings: InferenceSettings, names: Sequence[str], sizes: Sequence[tuple[int, int]]
 ) -> list[np.ndarray] | None:
-    """The proposals of images, where the settings name a file of them; None where they are found.
+    """Reads the proposals of images if the settings name a file of them.
 
     Args:
-      settings: of the Segmenter.
-      names: of the images.
-      sizes: their heights and widths.
+      settings: Settings of the Segmenter.
+      names: Names of the images.
+      sizes: Heights and widths of the images in pixels.
+
+    Returns:
+      Boxes [n, 4] of every image, as x0, y0, x1, y1 in pixels; None if the settings need no file.
 
     Raises:
-      InputError: if the file is not usable, or has no boxes for one of the images.
+      InputError: if the file cannot be used, or has no boxes for one of the images.
     """
     if not settings.uses_proposals or settings.proposals_path is None:
         return None
@@ -67,16 +74,16 @@ def results(
     share: Sequence[int],
     boxes: Sequence[np.ndarray] | None = None,
 ) -> Iterator[tuple[int, Example | data.Photograph, Result]]:
-    """Segments some images of a split; they are read a few ahead.
+    """Segments some images of a split. Images are read ahead of the one that is segmented.
 
     Args:
-      segmenter: that segments them.
-      source: the images.
-      share: the numbers of those to segment.
-      boxes: their proposals, where they are not to be found.
+      segmenter: The Segmenter.
+      source: The images.
+      share: Indices of the images to segment.
+      boxes: Proposals of these images; None: the Segmenter finds them.
 
-    Returns:
-      Number, example and result of each, in their order.
+    Yields:
+      Index, example and result of each image, in the order of `share`.
     """
     waiting: deque[tuple[int, Example | data.Photograph]] = deque()
 

@@ -18,11 +18,19 @@ from ..common.scripts import PACKAGE
 
 ALL = "all"
 NAMES = (*BENCHMARKS, ALL)
-REFUSED = ("picture", "dtype", "quick")  # by benchmarks that do not take them
+REFUSED = ("picture", "dtype", "quick")  # flags that are an error for benchmarks without them
 
 
 def run(words: Sequence[str], values: flags.FlagValues) -> None:
-    """Runs one benchmark, or all."""
+    """Runs one benchmark, or all, prints tables on stderr and the numbers on stdout.
+
+    Args:
+      words: The words of the command line that are no flags: the name of a benchmark, or "all".
+      values: The parsed flags of `experiments.benchmark`.
+
+    Raises:
+      InputError: for another name, or a flag that the benchmark does not have.
+    """
     if len(words) != 1 or words[0] not in NAMES:
         given = " ".join(words) or "nothing"
         raise InputError(f"expected the name of one benchmark ({', '.join(NAMES)}); got {given}")
@@ -43,7 +51,15 @@ def run(words: Sequence[str], values: flags.FlagValues) -> None:
 
 
 def run_one(name: str, values: flags.FlagValues) -> harness.Numbers:
-    """Runs a benchmark with the flags that it takes and prints its tables; returns its numbers."""
+    """Runs a benchmark with its flags and prints its tables.
+
+    Args:
+      name: Name of the benchmark.
+      values: The parsed flags.
+
+    Returns:
+      Its numbers, as JSON values.
+    """
     benchmark = BENCHMARKS[name]
     numbers = benchmark.module.run(**{flag: values[flag].value for flag in benchmark.flags})
     harness.show(benchmark.module.tables(numbers))
@@ -51,7 +67,14 @@ def run_one(name: str, values: flags.FlagValues) -> harness.Numbers:
 
 
 def run_all(values: flags.FlagValues) -> dict[str, Any]:
-    """Returns the numbers of all, each measured in a separate process with the flags it takes; None if it failed."""
+    """Runs every benchmark in a separate process with its flags. Proposals need --voc_root and are otherwise left out.
+
+    Args:
+      values: The parsed flags.
+
+    Returns:
+      The numbers of each benchmark by its name; None for one that failed.
+    """
     numbers: dict[str, Any] = {}
     for name, benchmark in BENCHMARKS.items():
         if name == "proposals" and not values.voc_root:

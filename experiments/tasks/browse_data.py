@@ -25,7 +25,16 @@ BATCH = 16
 
 
 def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 36, sample: int = 512) -> dict[str, Any]:
-    """Arguments as the flags; returns what the JSON line says.
+    """Writes a sheet of crops, prints statistics as tables and returns them.
+
+    Args:
+      config: Config that names the data and says how crops are made.
+      output: Folder for examples.png; it may be in a bucket.
+      count: Number of crops on the sheet.
+      sample: Number of crops whose pixels are counted, at least `count`.
+
+    Returns:
+      The statistics, as JSON values.
 
     Raises:
       InputError: for data or a folder that cannot be used.
@@ -52,7 +61,15 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
 
 
 def first_crops(found: TrainingData, count: int) -> dict[str, np.ndarray]:
-    """Returns the first crops of a training: "image" [count, S, S, 3] and "label" [count, S, S]."""
+    """Returns the first crops that a training gets.
+
+    Args:
+      found: Config and data of the training.
+      count: Number of crops.
+
+    Returns:
+      "image", uint8 RGB [count, S, S, 3], and "label", uint8 class ids [count, S, S], with the crop size S.
+    """
     with closing(found.batches(BATCH)) as batches:
         taken = list(islice(batches, -(-count // BATCH)))
     return {key: np.concatenate([batch[key] for batch in taken])[:count] for key in taken[0]}
@@ -61,7 +78,17 @@ def first_crops(found: TrainingData, count: int) -> dict[str, np.ndarray]:
 def class_statistics(
     windows: Windows, repeated: Windows, labels: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, float]]:
-    """Of every class: its windows, with repetitions, and its share of the pixels that are not ignored."""
+    """Counts windows and pixels of every class.
+
+    Args:
+      windows: Windows of the training split.
+      repeated: The same windows, with those of rare classes repeated.
+      labels: Masks of crops, uint8 class ids [N, S, S].
+      names: Names of the classes in the order of their ids.
+
+    Returns:
+      For each class its "windows", its "windows_with_repetitions" and its share of the "pixels" that are not ignored.
+    """
     pixels = np.bincount(labels[labels != IGNORE].ravel(), minlength=len(names))
     counts, repetitions = (class_windows(found, len(names)) for found in (windows, repeated))
     return {
@@ -75,8 +102,19 @@ def class_statistics(
 
 
 def box_statistics(windows: Windows, source: Source) -> dict[str, list[float]]:
-    """The 5 %, 25 %, 50 %, 75 % and 95 % points of the windows' sides and of their share outside of the image."""
-    sizes = np.array([source.size(i) for i in range(len(source))], np.float64)[windows.images]  # height, width
+    """Measures how large the windows are and how much of them is outside the image.
+
+    Args:
+      windows: Windows of the training split.
+      source: The images of the split.
+
+    Returns:
+      The percentiles in "percent": of the longer side in pixels ("side_pixels"), and of the share outside the image
+      ("share_outside", 0 to 1).
+    """
+    sizes = np.array([source.size(i) for i in range(len(source))], np.float64)[
+        windows.images
+    ]  # [n, 2]: height and width
     sides = windows.boxes[:, 2:] - windows.boxes[:, :2]
     low, high = np.maximum(windows.boxes[:, :2], 0), np.minimum(windows.boxes[:, 2:], sizes[:, ::-1])
     inside = np.minimum(np.prod(np.maximum(high - low, 0), axis=1) / np.prod(sides, axis=1), 1)
@@ -89,7 +127,7 @@ def box_statistics(windows: Windows, source: Source) -> dict[str, list[float]]:
 
 
 def print_tables(statistics: dict[str, Any]) -> None:
-    """Two tables and a line, on stderr: stdout is for the JSON."""
+    """Prints the statistics as two tables and a line, on stderr because stdout is for the JSON line."""
     console = Console(stderr=True)
     classes = Table("class", "windows", "with repetitions", "pixels of crops")
     for column in classes.columns[1:]:
@@ -99,7 +137,7 @@ def print_tables(statistics: dict[str, Any]) -> None:
             name, f"{row['windows']:,}", f"{row['windows_with_repetitions']:,}", f"{100 * row['pixels']:.2f} %"
         )
     console.print(classes)
-    boxes = Table("of the windows", *(f"{percent} %" for percent in statistics["boxes"]["percent"]))
+    boxes = Table("percentile of the windows", *(f"{percent} %" for percent in statistics["boxes"]["percent"]))
     boxes.add_row("side, pixels", *(f"{value:.0f}" for value in statistics["boxes"]["side_pixels"]))
     boxes.add_row("outside the image", *(f"{100 * value:.0f} %" for value in statistics["boxes"]["share_outside"]))
     console.print(boxes)

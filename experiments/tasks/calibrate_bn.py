@@ -27,11 +27,21 @@ def run(
     batch_size: int = 28,
     fold: str = "none",
 ) -> None:
-    """Calibrates a checkpoint; arguments as the flags, `overrides` by their keys in `config.data`.
+    """Re-estimates the batch statistics of a checkpoint and folds them if asked; writes a new checkpoint.
+
+    Args:
+      checkpoint: Folder of a training run, of its checkpoints or of imported weights.
+      output: New folder for the result; it may be in a bucket.
+      config: Config that names the data; None: that of the training run.
+      overrides: Keys of the section `data` to change.
+      step: Step of the checkpoint; None: the step with the best evaluation.
+      batches: Number of batches; 0 keeps the statistics of the checkpoint.
+      batch_size: Crops per batch, rounded up to a multiple of the number of devices.
+      fold: "none", "scale" or "convolutions": where the statistics go.
 
     Raises:
-      InputError: for a checkpoint whose statistics are folded or, with batches=0, not known; for data or a folder that
-        cannot be used.
+      InputError: for a network without batch normalisation or with folded statistics; for unknown statistics with
+        batches=0; for data or a folder that cannot be used.
     """
     folder = output_folder(output)
     with locked(folder, f"--output={folder}"):
@@ -56,7 +66,17 @@ def run(
 
 
 def checked_network(net: Network, info: dict[str, Any], checkpoint: str | Path, batches: int) -> DeconvNet:
-    """Returns the network; raises InputError if there is nothing to measure or to fold."""
+    """Returns the network after checking that it has statistics to re-estimate or to fold.
+
+    Args:
+      net: The network.
+      info: Description of the checkpoint, from `weights.load_checkpoint`.
+      checkpoint: Its folder, for messages.
+      batches: Number of batches; 0 needs known statistics.
+
+    Raises:
+      InputError: if it does not.
+    """
     if not isinstance(net, DeconvNet):
         raise InputError(f"{checkpoint} holds an {type(net).__name__}, which has no batch normalisation")
     known = info.get("batch_statistics")
@@ -68,5 +88,5 @@ def checked_network(net: Network, info: dict[str, Any], checkpoint: str | Path, 
             "files stage_2_train_result.caffemodel)"
         )
     if known == "unknown" and not batches:
-        raise InputError(f"{checkpoint}: the statistics are not known; measure them first: --batches=500")
+        raise InputError(f"{checkpoint}: the batch statistics are unknown; re-estimate them: --batches=500")
     return net

@@ -38,16 +38,26 @@ from ..compiled import report, topologies
 from ..compiled.largest_batch import find_largest
 from ..configs import settings
 
-CLASSES = 21  # of VOC, where a config leaves the number to the data
-IMAGE_SIDE = 2 * BUCKET  # all photographs of VOC are padded to it
+CLASSES = 21  # VOC's number of classes, for configs that take the number from the data
+IMAGE_SIDE = 2 * BUCKET  # pixels; every photograph of VOC is padded to this size
 
 
 class DoesNotFitError(InputError):
-    """XLA's refusal of a program that needs more memory than the device has."""
+    """Error for a program that XLA refuses because it needs more memory than the device has."""
 
 
 def run_and_write(config: ml_collections.ConfigDict, topology: str, find_batch: bool, json: Path | None) -> None:
-    """Compiles, prints the report and writes it to a file."""
+    """Compiles for a topology, prints the report and writes it to a file.
+
+    Args:
+      config: Config of the training.
+      topology: Accelerators, such as "h100:8" or "v5e:4x4".
+      find_batch: Whether to find the largest batch that fits.
+      json: The file; None: nothing is written.
+
+    Raises:
+      InputError: as `run`, and if the step does not fit. The report is then printed and written nevertheless.
+    """
     file = json and output_file(json, "--json")
     found = run(config, topology, find_batch)
     if file:
@@ -57,17 +67,20 @@ def run_and_write(config: ml_collections.ConfigDict, topology: str, find_batch: 
 
 
 def run(config: ml_collections.ConfigDict, topology: str, find_batch: bool = False) -> dict[str, Any]:
-    """Compiles a config's step and proposal batch for a topology; prints the report and returns it as JSON values.
+    """Compiles the training step and the proposal batch of a config for a topology, and prints the report.
 
     Args:
-      config: of the experiment.
-      topology: such as "h100:8" or "v5e:4x4".
-      find_batch: compile further batches, to find the largest that fits.
+      config: Config of the training.
+      topology: Accelerators, such as "h100:8" or "v5e:4x4".
+      find_batch: Whether to compile further batches, to find the largest that fits.
+
+    Returns:
+      The report, as JSON values.
 
     Raises:
       InputError: for settings or a topology that cannot be used, or if XLA refuses the step as too large.
     """
-    jax.config.update("jax_platforms", "cpu")  # accelerators of this machine are left alone
+    jax.config.update("jax_platforms", "cpu")  # The accelerators of this machine are not used.
     config = settings.checked(config)
     check_combinations(config)
     config.model.num_classes = config.model.num_classes or CLASSES
@@ -91,15 +104,26 @@ def run(config: ml_collections.ConfigDict, topology: str, find_batch: bool = Fal
 def compile_step(
     config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device], batch_size: int
 ) -> tuple[jax.stages.Compiled, float]:
-    """Returns the config's step, compiled for a batch over devices, and the seconds that it took.
+    """Compiles the training step of a config.
+
+    Args:
+      config: A checked config with a number of classes.
+      topology: Name of the topology, for the progress line.
+      devices: Its devices, from `topologies.describe`.
+      batch_size: Crops per step, over all devices.
+
+    Returns:
+      The compiled step, and the seconds that the compilation took.
 
     Raises:
-      DoesNotFitError: if XLA refuses it.
+      DoesNotFitError: if XLA refuses the step as too large.
     """
     net = network_from_config(config.model.to_dict())
     variables = jax.eval_shape(partial(init_variables, net), config.seed)
     changed = {**config.to_dict(), "batch_size": batch_size}
-    weights = class_weights_of(changed, lambda: np.arange(1, config.model.num_classes + 1))  # any numbers of pixels
+    weights = class_weights_of(
+        changed, lambda: np.arange(1, config.model.num_classes + 1)
+    )  # Any pixel counts give the same program.
     step, optimizer = make_step(changed, net, variables["params"], len(devices), weights)
     state = jax.eval_shape(lambda variables: create_state(variables, optimizer), variables)
     shape = (len(devices), batch_size // len(devices), config.data.crop_size, config.data.crop_size)
@@ -111,7 +135,16 @@ def compile_step(
 
 
 def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, device: jax.Device) -> jax.stages.Compiled:
-    """Returns `Scorer.fold` with the config's settings, compiled for one device and a photograph of VOC."""
+    """Compiles `Scorer.fold`, with the settings of a config, for one device and a photograph of VOC's size.
+
+    Args:
+      config: A checked config with a number of classes.
+      topology: Name of the topology, for the progress line.
+      device: One of its devices.
+
+    Returns:
+      The compiled function, which cannot run on this machine.
+    """
     net, inference = network_from_config(config.model.to_dict()), settings_from(config.inference.to_dict())
 
     def fold(variables: Variables, *batch: Any) -> list[Canvas]:
@@ -138,7 +171,7 @@ def compile_proposal_batch(config: ml_collections.ConfigDict, topology: str, dev
 
 @contextmanager
 def _compiling(what: str) -> Iterator[None]:
-    """Shows the seconds that a compilation has taken; XLA's refusal becomes one line."""
+    """Shows the seconds that a compilation has taken. XLA's refusal becomes an error of one line."""
     columns = (SpinnerColumn(), TextColumn("compiling the {task.description}"), TimeElapsedColumn())
     try:
         with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -153,8 +186,13 @@ def _compiling(what: str) -> Iterator[None]:
 def largest_batch(config: ml_collections.ConfigDict, topology: str, devices: Sequence[jax.Device]) -> int:
     """Returns the largest batch per device whose step fits into the memory.
 
+    Args:
+      config: A checked config with a number of classes.
+      topology: Name of the topology.
+      devices: Its devices.
+
     Raises:
-      InputError: if none does, or micro-batches keep the memory the same for every batch.
+      InputError: if no batch fits, or `config.micro_batch` is set: memory is then the same for every batch.
     """
     if config.micro_batch:
         raise InputError(f"--find_batch: config.micro_batch={config.micro_batch} bounds the memory; leave it out")

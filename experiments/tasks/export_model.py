@@ -27,11 +27,18 @@ def run(
     input_size: int | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> None:
-    """Exports a checkpoint; arguments as the flags.
+    """Exports a checkpoint as model.stablehlo, weights.npz and model.json.
+
+    Args:
+      checkpoint: Folder of a training run, of its checkpoints or of imported weights.
+      output: Folder for the files; it may be in a bucket.
+      step: Step of the checkpoint; None: the step with the best evaluation.
+      input_size: Side of the input images in pixels; None: the crop size of the training.
+      platforms: Some of `inference.PLATFORMS`.
 
     Raises:
-      InputError: for a checkpoint or output folder that cannot be used, a size that the network does not take, or an
-        unknown platform.
+      InputError: for a checkpoint or output folder that cannot be used, an unknown platform, or a size that the network
+        does not take.
     """
     unknown = [platform for platform in platforms if platform not in PLATFORMS]
     if unknown or not platforms:
@@ -52,7 +59,7 @@ def run(
         "jax": jax.__version__,
         "checkpoint_step": info["step"],
     }
-    with ExitStack() as stack:  # all files are whole before the first one gets its name
+    with ExitStack() as stack:  # All files are complete before the first one gets its name.
         stablehlo, weights, text = (stack.enter_context(whole_file(folder / name)) for name in FILES)
         stablehlo.write_bytes(artefact)
         np.savez(weights, **flat_weights(variables))  # pyright: ignore[reportArgumentType]: none is `allow_pickle`

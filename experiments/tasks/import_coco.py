@@ -17,7 +17,19 @@ from ..common import cli
 def run(
     annotations: Path, images: Path, output: Path, split: str, categories: Sequence[str] | None, skip_empty: bool
 ) -> None:
-    """Imports one split."""
+    """Imports one split of COCO annotations and prints its classes.
+
+    Args:
+      annotations: JSON file in COCO's format.
+      images: Folder with the images, under the file names that the JSON file gives.
+      output: Folder in the VOC layout, new or with other splits.
+      split: Name of the split to write.
+      categories: Categories to keep in the order of their class ids, "a=b" to rename a; None: all.
+      skip_empty: Whether images without objects are left out.
+
+    Raises:
+      InputError: for annotations, images or a folder that cannot be used.
+    """
     output = output.expanduser().absolute()
     with cli.ProgressBar("importing images") as bar:
         summary = import_coco(
@@ -30,7 +42,7 @@ def run(
 
 
 def print_classes(summary: CocoSummary) -> None:
-    """A table of the classes on stderr."""
+    """Prints a table of the classes on stderr."""
     table = Table("id", "class", "images", "objects", "pixels")
     for column in table.columns[2:]:
         column.justify = "right"
@@ -40,7 +52,7 @@ def print_classes(summary: CocoSummary) -> None:
 
 
 def describe(summary: CocoSummary) -> str:
-    """What was written, in one line."""
+    """Returns one line that says how many images, objects and ignored pixels were written."""
     pixels = summary.ignored_pixels + sum(count.pixels for count in summary.classes)
     parts = [
         f"{summary.images} images",

@@ -20,7 +20,7 @@ from ..common.output import output_folder
 from ..common.scripts import command
 
 BN_FORMS = {"auto": None, "folded": True, "learned": False}
-CHUNK = 2**20  # values at a time: fc6 alone has 103 million
+CHUNK = 2**20  # values that are converted to float64 at a time; fc6 has 103 million
 
 
 def run(
@@ -31,7 +31,14 @@ def run(
     bn: str = "auto",
     class_names: str | Path | None = None,
 ) -> None:
-    """Imports one file; arguments as the flags.
+    """Imports one file of weights into a new checkpoint, and prints its arrays and what to do next.
+
+    Args:
+      output: New folder for the checkpoint; it may be in a bucket.
+      caffemodel: Caffe file of a DeconvNet or FCN-8s. Give this or `vgg16`.
+      vgg16: File of an ImageNet VGG-16, for the encoder of a new DeconvNet.
+      bn: Form of batch normalisation in `caffemodel`, one of `BN_FORMS`.
+      class_names: File with one class name per line; None: VOC's names for 21 classes, otherwise numbers.
 
     Raises:
       InputError: for a file that cannot be used, or a folder that holds a checkpoint.
@@ -59,7 +66,11 @@ def run(
 
 
 def print_arrays(params: Mapping[str, Mapping[str, chex.Array]]) -> None:
-    """Prints a table of all arrays."""
+    """Prints a table with the shape, mean and standard deviation of every array.
+
+    Args:
+      params: Arrays by layer and by name within the layer.
+    """
     table = Table("layer", "array", "shape", "mean", "std")
     for layer, parts in params.items():
         for part, values in parts.items():
@@ -69,7 +80,11 @@ def print_arrays(params: Mapping[str, Mapping[str, chex.Array]]) -> None:
 
 
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:
-    """Returns those of an array of any size, in float64 but without a copy of it."""
+    """Returns mean and standard deviation of an array, computed in float64 without a copy of the array.
+
+    Args:
+      values: Array of any shape and float type.
+    """
     flat = values.reshape(-1)
     chunks = [slice(start, start + CHUNK) for start in range(0, flat.size, CHUNK)]
     mean = sum(flat[chunk].sum(dtype=np.float64) for chunk in chunks) / flat.size
@@ -78,11 +93,19 @@ def mean_and_std(values: np.ndarray) -> tuple[float, float]:
 
 
 def describe(net: Network, variables: Variables, known: dict[str, str], folder: Path) -> str:
-    """Returns what was imported and what to do with it."""
+    """Returns what was imported, and the command that uses it.
+
+    Args:
+      net: The network.
+      variables: Its variables.
+      known: What is known about it; "batch_statistics" is "unknown" if they must be re-estimated.
+      folder: Folder of the checkpoint.
+    """
     what = f"{type(net).__name__}, {count_parameters(variables):,} parameters, {net.num_classes} classes -> {folder}"
     if known.get("batch_statistics") == "unknown":
         return (
-            f"{what}\nIts batch statistics are not known. To train it: voc_train --config.init_from={folder}; to "
-            f"predict with it, measure them first: calibrate_bn --checkpoint={folder} --output=DIR"
+            f"{what}\nIts batch statistics are unknown. To predict with it, re-estimate them first: "
+            f"{command('calibrate_bn')} --checkpoint={folder} --output=DIR\n"
+            f"To train it: {command('voc_train')} --config=NAME --config.init_from={folder} --workdir=DIR"
         )
     return f"{what}\nTo predict with it: {command('predict')} --checkpoint={folder} --output=DIR IMAGE..."

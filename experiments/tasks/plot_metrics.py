@@ -14,23 +14,33 @@ from deconvnet_jax.training import METRICS_FILE, metric_lines
 
 from ..common.output import output_file
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's palette
 SIZE = (14, 9)  # inches
 DPI = 100
 
 
 class Curve(NamedTuple):
-    """Values of one metric: int [n] steps in ascending order, float [n] values."""
+    """Values of one metric over training.
+
+    Attributes:
+      steps: int [n], ascending.
+      values: float [n].
+    """
 
     steps: np.ndarray
     values: np.ndarray
 
 
 def run(runs: Sequence[str], output: str | Path = "metrics.png", smooth: int = 1) -> None:
-    """Draws runs into a file and prints where it is, and of each run the last step, loss and best mean IoU.
+    """Draws runs into a PNG file. Prints the file, and the last step, last loss and best mean IoU of each run.
+
+    Args:
+      runs: Folders of training runs, or their metrics.jsonl; also in a bucket.
+      output: The PNG file.
+      smooth: Number of points in the running mean of training curves; 1: none.
 
     Raises:
-      InputError: if there is no run, one has no metrics or damaged ones, or the picture cannot be written.
+      InputError: if there is no run, a run has no metrics or damaged ones, or the picture cannot be written.
     """
     if not runs:
         raise InputError("no run given; name the folders of one or several training runs")
@@ -46,7 +56,14 @@ def run(runs: Sequence[str], output: str | Path = "metrics.png", smooth: int = 1
 
 
 def metrics_file(run: Path) -> Path:
-    """The metrics.jsonl of a run."""
+    """Returns the metrics.jsonl of a run.
+
+    Args:
+      run: Folder of the run, or the file itself.
+
+    Raises:
+      InputError: if there is none. The message says so if stage 1 has one.
+    """
     path = run if run.is_file() else run / METRICS_FILE
     if path.is_file():
         return path
@@ -56,10 +73,13 @@ def metrics_file(run: Path) -> Path:
 
 
 def read_metrics(path: Path) -> dict[str, Curve]:
-    """Every metric of a file by its name; of a step that comes twice the last line counts.
+    """Returns every metric in a file by its name. If a step is there twice, its last line counts.
+
+    Args:
+      path: A metrics.jsonl. Its last line may be incomplete.
 
     Raises:
-      InputError: if a line is damaged, other than the last, or there is none.
+      InputError: if another line is damaged, or there are no values.
     """
     values: dict[str, dict[int, float]] = {}
     for line in metric_lines(path):
@@ -78,7 +98,7 @@ def _curve(points: dict[int, float]) -> Curve:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of the paths, as many as it takes to tell them apart."""
+    """Returns the shortest last parts of the paths that differ, such as a/run and b/run."""
     names = [str(folder) for folder in folders]
     for count in range(max(len(folder.parts) for folder in folders), 0, -1):
         shorter = ["/".join(folder.parts[-count:]) for folder in folders]
@@ -89,7 +109,15 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def draw(runs: dict[str, dict[str, Curve]], smooth: int = 1) -> Figure:
-    """The picture of runs by name."""
+    """Draws the four panels of a picture.
+
+    Args:
+      runs: For each run by its name, the curves of `read_metrics`.
+      smooth: Number of points in the running mean of training curves; 1: none.
+
+    Returns:
+      A matplotlib figure.
+    """
     figure = Figure(figsize=SIZE, layout="constrained")
     (loss, accuracy), (iou, speed) = figure.subplots(2, 2, sharex=True)
     for index, (name, curves) in enumerate(runs.items()):
@@ -102,10 +130,10 @@ def draw(runs: dict[str, dict[str, Curve]], smooth: int = 1) -> Figure:
         _points(accuracy, curves.get("eval/pixel_accuracy"), colour)
         _points(iou, curves.get("eval/mean_iou"), colour)
         _line(speed, curves.get("train/images_per_second"), colour, smooth)
-    _finish(loss, "training loss", "nats a pixel")
+    _finish(loss, "training loss", "nats per pixel")
     _finish(accuracy, "pixel accuracy: training (thin), evaluation (points)", "%")
     _finish(iou, "mean IoU of evaluations", "%")
-    _finish(speed, "throughput", "images a second")
+    _finish(speed, "throughput", "images/s")
     for axes in (loss, speed):
         axes.set_ylim(bottom=0)
     figure.legend(*loss.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
@@ -115,7 +143,7 @@ def draw(runs: dict[str, dict[str, Curve]], smooth: int = 1) -> Figure:
 def _line(
     axes: Axes, curve: Curve | None, colour: str, smooth: int, scale: float = 1, thin: bool = False, label: str = ""
 ) -> None:
-    """Draws a curve; its label also where there is nothing to draw, so that every run is in the legend."""
+    """Draws a curve. A run without values is drawn too, so that every run is in the legend."""
     steps, values = running_mean(curve, smooth) if curve else Curve(np.array([]), np.array([]))
     width, alpha = (0.8, 0.7) if thin else (1.6, 1)
     axes.plot(steps, scale * values, color=colour, linewidth=width, alpha=alpha, label=label)
@@ -137,7 +165,15 @@ def _finish(axes: Axes, title: str, unit: str) -> None:
 
 
 def running_mean(curve: Curve, count: int) -> Curve:
-    """Means over `count` points, each at the step of its last one; fewer where the curve begins."""
+    """Returns means over neighbouring points, each at the step of the last one.
+
+    Args:
+      curve: The curve.
+      count: Number of points per mean. The first means have fewer.
+
+    Returns:
+      A curve with the same steps.
+    """
     sums = np.concatenate([[0.0], np.cumsum(curve.values)])
     ends = np.arange(1, len(curve.values) + 1)
     begins = np.maximum(ends - count, 0)
@@ -145,7 +181,12 @@ def running_mean(curve: Curve, count: int) -> Curve:
 
 
 def summary(name: str, curves: dict[str, Curve]) -> str:
-    """One line for a run."""
+    """Returns one line about a run: its last step, last loss and best mean IoU.
+
+    Args:
+      name: Name of the run.
+      curves: The curves of `read_metrics`.
+    """
     parts = [f"step {max(int(curve.steps[-1]) for curve in curves.values())}"]
     if "train/loss" in curves:
         parts.append(f"loss {curves['train/loss'].values[-1]:.3f}")

@@ -21,14 +21,16 @@ from ..common import segmenting
 from ..common.output import output_folder
 from ..common.photographs import FAILURES, Failures, find_images, result_files, result_names
 
-_LONGEST_IN_BUCKET = 800  # bytes of 1024, for those of the folder
+_LONGEST_IN_BUCKET = 800  # bytes of a file name; an object's name has up to 1024 with its folder
 
 
 class _Job(NamedTuple):
+    """Image that waits to be segmented."""
+
     path: Path
-    name: str  # of the results
+    name: str  # name of the results
     image: np.ndarray
-    boxes: np.ndarray | None  # from a file
+    boxes: np.ndarray | None  # proposals [n, 4] from a file; None: the Segmenter finds them
 
 
 def run(
@@ -41,23 +43,23 @@ def run(
     changes: dict[str, Any] | None = None,
     max_pixels: int = MAX_PHOTOGRAPH,
 ) -> int:
-    """Segments images and prints a line for each, on stderr for those that failed, and those again at the end.
+    """Segments images and writes their results. Prints one line per image; failures go to stderr and are repeated last.
 
     Args:
-      checkpoint: like `output`, `step` and `max_pixels` as the flag.
-      output: folder for the results.
-      arguments: files and folders.
-      step: of the checkpoint.
-      config: whose section "inference" counts instead of the checkpoint's.
-      changes: {"inference.KEY": value}.
-      max_pixels: of a photograph.
+      checkpoint: Folder of a training run, of its checkpoints or of imported weights.
+      output: Folder for the results; it may be in a bucket.
+      arguments: Image files and folders of them.
+      step: Step of the checkpoint; None: the step with the best evaluation.
+      config: Config whose section `inference` says how to segment; None: the config in the checkpoint.
+      changes: Settings to change, such as {"inference.crf": "released"}.
+      max_pixels: Photographs with more pixels are refused.
 
     Returns:
       The number of images that could not be read or segmented, or whose results could not be written.
 
     Raises:
-      InputError: if there is no image, one is missing, the checkpoint, the settings or the output folder cannot be
-        used, or a result would overwrite an image.
+      InputError: if an image does not exist or would be overwritten, or if checkpoint, settings or output folder cannot
+        be used.
     """
     paths = find_images(arguments)
     folder = output_folder(output)
@@ -82,8 +84,8 @@ def run(
 def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -> Iterator[tuple[_Job, Result]]:
     """Yields the jobs with their results, in order.
 
-    The stream of the Segmenter ends with the first image that it cannot segment. Those that it had already taken are
-    then segmented one by one, and a new stream takes the others.
+    The stream of the Segmenter ends at the first image that it cannot segment. Images that it had taken by then are
+    segmented one by one, and a new stream takes the others.
     """
     while True:
         taken: deque[_Job] = deque()
@@ -109,7 +111,17 @@ def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -
 
 
 def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence[str]) -> str:
-    """Writes the results of one image; returns a line that says what they show."""
+    """Writes the label map and the overlay of one image.
+
+    Args:
+      job: The image and its name.
+      result: What the network found.
+      folder: Folder for the results.
+      class_names: Names of the classes in the order of their ids.
+
+    Returns:
+      A line with the image, the classes found and the files.
+    """
     label_file, overlay_file = result_files(folder, job.name)
     save_label_png(label_file, result.labels)
     save_picture(overlay_file, result_panel(job.image, result.labels, class_names))
@@ -117,7 +129,12 @@ def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence
 
 
 def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """Returns the classes found, the most frequent first, with the share of their pixels."""
+    """Returns the classes in a label map with their share of the pixels, the most frequent first.
+
+    Args:
+      labels: Class ids, int [H, W].
+      class_names: Names of the classes in the order of their ids.
+    """
     counts = np.bincount(labels.ravel(), minlength=len(class_names))
     found = (i for i in np.argsort(-counts, kind="stable").tolist() if counts[i])
     return ", ".join(f"{class_names[i]} {100 * counts[i] / labels.size:.1f} %" for i in found)

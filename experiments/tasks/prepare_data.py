@@ -14,7 +14,7 @@ from ..common import cli, dataset
 from ..configs import settings
 
 DATASETS = ("scenes", *settings.DATASETS)
-_ONLY = {  # flags that mean something for some data sets only
+_ONLY = {  # flags that only some data sets have
     "voc_root": ("voc_layout",),
     "manual_dir": tuple(data.DOWNLOADED),
     "verify": ("voc2012",),
@@ -25,7 +25,14 @@ _ONLY = {  # flags that mean something for some data sets only
 
 
 def run(values: flags.FlagValues) -> None:
-    """Prepares one data set; the last lines on stdout say what was made and where."""
+    """Prepares one data set. The last lines on stdout say what was made and where.
+
+    Args:
+      values: The parsed flags of `experiments.prepare_data`.
+
+    Raises:
+      InputError: for flags or data that cannot be used.
+    """
     check_flags(values)
     builder = prepare(values)
     splits = values.proposals
@@ -40,7 +47,14 @@ def run(values: flags.FlagValues) -> None:
 
 
 def check_flags(values: flags.FlagValues) -> None:
-    """Raises InputError for an unknown data set, a flag that it needs, or one that it has no use for."""
+    """Checks that the flags fit the data set.
+
+    Args:
+      values: The parsed flags.
+
+    Raises:
+      InputError: for an unknown data set, a missing flag, or a flag that the data set does not have.
+    """
     chosen = values.dataset
     if chosen not in DATASETS:
         raise InputError(f"--dataset={chosen}: unknown; expected {' or '.join(DATASETS)}")
@@ -52,7 +66,7 @@ def check_flags(values: flags.FlagValues) -> None:
 
 
 def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
-    """Checks and packs the data set that the flags name, and says so."""
+    """Checks and packs the data set that the flags name, and prints its classes and splits."""
     data_dir = Path(values.data_dir).expanduser().absolute()
     if values.dataset == "scenes":
         builder = dataset.prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
@@ -69,21 +83,33 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
 
 
 def default_proposals(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """What the paper trains on, if the archives had it, and the split to validate on."""
+    """Returns the splits of VOC 2012 that get proposals: train_aug, or train without SBD, and val."""
     return ["train_aug" if "train_aug" in data.split_counts(builder) else "train", "val"]
 
 
 def checked_parts(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> list[str]:
-    """The stored splits that these consist of, each once.
+    """Returns the stored splits that some splits consist of, each once.
+
+    Args:
+      builder: TFDS builder of the packed data.
+      splits: Names of splits.
 
     Raises:
-      InputError: if there is no such split.
+      InputError: if a split does not exist.
     """
     return list(dict.fromkeys(part for split in splits for part in data.split_parts(builder, split)))
 
 
 def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Path:
-    """Lists the windows of both stages of each split; returns their folder."""
+    """Writes the lists of windows of both stages for every split.
+
+    Args:
+      builder: TFDS builder of the packed data.
+      splits: Names of splits with proposals.
+
+    Returns:
+      The folder of the lists. A list that cannot be made is left out, with a line on stdout.
+    """
     folder = Path(builder.data_path) / "windows"
     folder.mkdir(exist_ok=True)
     for split in splits:
@@ -94,6 +120,6 @@ def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Pat
             try:
                 windows = data.training_windows(source, (kind,), proposals=proposals)
                 data.write_window_list(folder / f"{split}_{stage}.txt", windows, names, images=digests)
-            except InputError as error:  # training does without these lists
+            except InputError as error:  # Training does not need these lists.
                 print(f"no list {split}_{stage}.txt: {error}")
     return folder

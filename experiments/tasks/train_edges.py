@@ -33,10 +33,23 @@ def run(
     train_splits: Sequence[str] = ("train", "val"),
     eval_split: str = "test",
 ) -> dict[str, Any]:
-    """Arguments as the flags; returns what the JSON line says.
+    """Trains the edge network, unless `steps` is 0, and scores it.
+
+    Args:
+      bsds_root: Folder of BSDS500, or one with {train,val,test}/NAME.jpg and NAME_boundaries.png.
+      output: The .npz file of the weights.
+      steps: Number of training steps; 0: the weights in `output` are scored.
+      batch_size: Crops of 256x256 pixels per step.
+      learning_rate: Highest learning rate of the schedule.
+      seed: Seed of initial weights, crops and augmentation.
+      train_splits: Splits to train on.
+      eval_split: The split to score.
+
+    Returns:
+      The scores, as JSON values.
 
     Raises:
-      InputError: for data that cannot be used, or a file that cannot be written.
+      InputError: for data that cannot be used, or a file that cannot be read or written.
     """
     path = user_path(output, "--output")
     test = read_bsds500(bsds_root, eval_split)
@@ -58,7 +71,7 @@ def run(
             )
         with whole_file(path) as temporary:
             write_edge_network(temporary, params)
-    params = read_edge_network(path)  # as it is stored: float16
+    params = read_edge_network(path)  # The stored weights are float16.
     scores = score(test, params)
     return {
         "file": str(path),
@@ -70,7 +83,15 @@ def run(
 
 
 def score(examples: Sequence[BoundaryExample], params: Layers | None) -> EdgeScores:
-    """Of the network, or of the edge map that needs no weights."""
+    """Scores edge maps against boundaries that people drew.
+
+    Args:
+      examples: The photographs with their boundaries.
+      params: Parameters of the edge network; None: the edge map of "gradient", which needs no weights.
+
+    Returns:
+      Scores over all examples.
+    """
     pairs = []
     with cli.ProgressBar("scoring") as bar:
         for done, example in enumerate(examples, 1):

@@ -28,9 +28,9 @@ from ..common import segmenting
 from ..common.output import output_folder
 from ..common.photographs import Failures, find_images, result_names
 
-SIDE = 224  # of pictures of activations
-SHOWN_SIDE = 480  # longer side of photographs in figures, at most
-COUNTS = (1, 2, 5, 10, 20, 50)  # proposals in figure 6
+SIDE = 224  # pixels, side of each picture of activations
+SHOWN_SIDE = 480  # pixels, largest side of photographs in figures
+COUNTS = (1, 2, 5, 10, 20, 50)  # numbers of proposals in figure 6
 BOX_COLOR = (255, 255, 0)
 
 
@@ -45,7 +45,25 @@ def run(
     changes: dict[str, Any] | None = None,
     max_pixels: int = MAX_PHOTOGRAPH,
 ) -> int:
-    """Draws figures of images; returns the number of those that failed."""
+    """Draws the figures of images. Prints one line per image; failures go to stderr and are repeated last.
+
+    Args:
+      checkpoint: Folder of a training run, of its checkpoints or of imported weights; it must hold a DeconvNet.
+      output: Folder for the figures; it may be in a bucket.
+      arguments: Image files and folders of them.
+      step: Step of the checkpoint; None: the step with the best evaluation.
+      box: X0, Y0, X1 and Y1 in pixels: the object whose activations are shown; None: the largest object found.
+      config: Config whose section `inference` says how to segment; None: the config in the checkpoint.
+      changes: Settings to change, such as {"inference.crf": "released"}.
+      max_pixels: Photographs with more pixels are refused.
+
+    Returns:
+      The number of images that failed.
+
+    Raises:
+      InputError: if an image does not exist or would be overwritten, or if checkpoint, settings, box or output folder
+        cannot be used.
+    """
     paths = find_images(arguments)
     folder = output_folder(output)
     chosen = parse_box(box)
@@ -71,10 +89,13 @@ def _draw(segmenter: Segmenter, path: Path, beginning: Path, max_pixels: int, bo
 
 
 def parse_box(words: Sequence[str] | None) -> np.ndarray | None:
-    """The box [4] that a flag names.
+    """Returns the box that --box names, float64 [4]; None if it is not given.
+
+    Args:
+      words: The parts of the flag's value.
 
     Raises:
-      InputError: unless these are four numbers that make a box.
+      InputError: unless these are four numbers with X0 < X1 and Y0 < Y1.
     """
     if words is None:
         return None
@@ -85,10 +106,18 @@ def parse_box(words: Sequence[str] | None) -> np.ndarray | None:
 
 
 def draw_figures(segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """{"activations", "proposals", "comparison"}: pictures, uint8 RGB, of one photograph, uint8 RGB [H, W, 3].
+    """Draws the three figures of one photograph.
+
+    Args:
+      segmenter: Segmenter of a DeconvNet.
+      image: uint8 RGB [H, W, 3].
+      box: Box [4] of the object whose activations are shown, in pixels; None: the largest object found.
+
+    Returns:
+      "activations", "proposals" and "comparison", each a picture, uint8 RGB [h, w, 3].
 
     Raises:
-      InputError: if the box is not on the image.
+      InputError: if the box is outside the image.
     """
     plain = segmenter.alone().changed(crf="none")
     result = plain(image)
@@ -102,16 +131,25 @@ def draw_figures(segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None
 def activations_figure(
     segmenter: Segmenter, image: np.ndarray, result: Result, box: np.ndarray | None = None
 ) -> np.ndarray:
-    """Figure 4, in two rows.
+    """Draws figure 4 in rows of six: the window, the activations of the decoder, and the score map of the class.
+
+    Args:
+      segmenter: Segmenter of a DeconvNet.
+      image: uint8 RGB [H, W, 3].
+      result: Result of the image, in which the largest object is found.
+      box: Box [4] of the object, in pixels; None: the largest object.
+
+    Returns:
+      The figure, uint8 RGB [h, w, 3].
 
     Raises:
-      InputError: if the box is not on the image.
+      InputError: if the box is outside the image.
     """
     height, width = image.shape[:2]
     box = largest_object(result.labels) if box is None else box
     if (np.minimum(box[2:], (width, height)) <= np.maximum(box[:2], 0)).any():
         raise InputError(f"the box {box.tolist()} is not on the image, which is {width}x{height} pixels")
-    assert isinstance(segmenter.net, DeconvNet)  # `main` refuses others
+    assert isinstance(segmenter.net, DeconvNet)  # `run` refuses other networks.
     window = square(enlarge(box[None])).astype(np.float32)
     crop = crop_windows(*device_image(image), window, segmenter.input_size)
     maps = {
@@ -125,7 +163,7 @@ def activations_figure(
     pictures = [cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)]
     titles, channel = ["window"], 0
     for name, activations in maps.items():
-        if not name.startswith("unpool"):  # an unpooled map shows the channel that went into it
+        if not name.startswith("unpool"):  # An unpooled map shows the channel that was unpooled.
             channel = representative_channel(activations, probabilities[..., class_id])
         pictures.append(activation_picture(activations[..., channel], SIDE))
         titles.append(f"{name} {activations.shape[0]}x{activations.shape[1]}")
@@ -135,7 +173,14 @@ def activations_figure(
 
 
 def largest_object(labels: np.ndarray) -> np.ndarray:
-    """The box [4] of the largest connected part of a class; without one, that of the image."""
+    """Returns the box of the largest connected region of a class other than background.
+
+    Args:
+      labels: Class ids, int [H, W].
+
+    Returns:
+      Box, float64 [4], as x0, y0, x1, y1 in pixels; the whole image if all of it is background.
+    """
     best, found = 0, np.array([0, 0, labels.shape[1], labels.shape[0]], np.float64)
     for class_id in np.unique(labels[labels > 0]):
         _, _, stats, _ = cv2.connectedComponentsWithStats((labels == class_id).astype(np.uint8))
@@ -146,7 +191,15 @@ def largest_object(labels: np.ndarray) -> np.ndarray:
 
 
 def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
-    """Figure 6: results of the first 1, 2, 5, ... proposals by size, with the last ones' windows."""
+    """Draws figure 6: results of the largest 1, 2, 5, ... proposals, with the windows that each step adds.
+
+    Args:
+      segmenter: Segmenter whose settings say how proposals are found, and how many.
+      image: uint8 RGB [H, W, 3].
+
+    Returns:
+      The figure, uint8 RGB [h, w, 3].
+    """
     settings = segmenter.settings
     segmenter = segmenter.changed(mode="paper")
     boxes = propose_boxes(image, settings.num_proposals, method=settings.proposals)[0]
@@ -167,7 +220,16 @@ def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
 
 
 def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result) -> np.ndarray:
-    """Figure 7: what each part of the whole adds."""
+    """Draws figure 7: the photograph, DeconvNet and the result with CRF; also a second network and the ensemble.
+
+    Args:
+      segmenter: Segmenter with all settings. If it has no CRF, the one called "released" is used.
+      image: uint8 RGB [H, W, 3].
+      result: Result of DeconvNet alone, without CRF.
+
+    Returns:
+      The figure, uint8 RGB [h, w, 3].
+    """
     crf = segmenter.settings.crf if segmenter.settings.crf != "none" else "released"
     labels = {"DeconvNet": result.labels}
     if segmenter.partner:

@@ -69,7 +69,7 @@ def test_batches_are_rounded_up_to_the_devices(tmp_path, snapshot, tiny_run, cap
 
 
 def test_what_cannot_be_calibrated(tmp_path, rng, snapshot, tiny_run):
-    with pytest.raises(InputError, match=r"the statistics are not known; measure them first: --batches=500"):
+    with pytest.raises(InputError, match=r"the batch statistics are unknown; re-estimate them: --batches=500"):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=0, fold="scale")
     with pytest.raises(InputError, match="no data: give"):
         calibrate_bn.run(snapshot, tmp_path / "out", batches=1)

@@ -71,7 +71,7 @@ def test_a_training_snapshot_is_imported_but_does_not_predict(tmp_path, rng, pho
     layers = [*random_deconvnet(rng, **NARROW), ("seg-loss", "SoftmaxWithLoss", [])]
     (tmp_path / "net.caffemodel").write_bytes(encode(layers))
     import_weights.run(tmp_path / "imported", caffemodel=tmp_path / "net.caffemodel")
-    assert "batch statistics are not known" in capsys.readouterr().out
+    assert "batch statistics are unknown" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"measure them: python -m experiments\.calibrate_bn"):
         predict.run(tmp_path / "imported", tmp_path / "out", [str(photo)])
     import_weights.run(tmp_path / "folded", caffemodel=tmp_path / "net.caffemodel", bn="folded")
@@ -85,7 +85,7 @@ def test_vgg16_becomes_the_encoder_of_a_network_to_train(tmp_path, rng, photo, c
     vgg16 = [layer for layer in random_deconvnet(rng, width=1 / 32, fc=4) if re.fullmatch(r"conv\d_\d", layer[0])]
     (tmp_path / "vgg.caffemodel").write_bytes(encode(vgg16))
     import_weights.run(tmp_path / "imported", vgg16=tmp_path / "vgg.caffemodel")
-    assert "batch statistics are not known" in capsys.readouterr().out
+    assert "batch statistics are unknown" in capsys.readouterr().out
     net, variables, info = load_checkpoint(tmp_path / "imported")
     assert net.num_classes == len(info["class_names"]) == 21
     expected = dict((name, blobs) for name, _, blobs in vgg16)["conv5_3"][0].transpose(2, 3, 1, 0)

@@ -61,7 +61,7 @@ def test_killed_and_terminated(start, uninterrupted, tmp_path, rng):
     os.killpg(process.pid, signal.SIGTERM)  # its workers get it too, as from SLURM
     said = finish(process)[0].splitlines()[-1]
     saved = max(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
-    assert said == f"asked to stop: step {saved} is saved; the same command goes on from there"
+    assert said == f"stopped as asked: step {saved} is saved; give the same command to resume"
     assert 17 <= saved < STEPS
     assert f"resumed at step {saved} of {STEPS}" in finish(start(folder))[0]
 

@@ -99,5 +99,5 @@ def test_what_cannot_be_drawn(tmp_path):
     assert f"name {tmp_path / 'two/stage1'}" in refused([tmp_path / "two"])
     assert "has no values yet" in refused([tmp_path / "empty"])
     assert "bad/metrics.jsonl, line 2: expected a JSON object" in refused([tmp_path / "bad"])
-    assert "expected a name that ends in .png" in refused([run], output=tmp_path / "a.pdf")
+    assert "expected the name of a file that ends in .png" in refused([run], output=tmp_path / "a.pdf")
     assert "there is no folder" in refused([run], output=tmp_path / "no/a.png")

@@ -217,7 +217,7 @@ def test_what_is_allowed_and_seldom_meant():
     assert list(checks.likely_mistakes(config, masks(0, 2), names)) == []
     assert list(checks.likely_mistakes(config, masks(*[0] * 99, 1), names)) == []
     (warning,) = checks.likely_mistakes(config, masks(1, 1), names)
-    assert warning.startswith("2 masks of the split 'train' were looked at and show only 'cat'")
+    assert warning.startswith("2 masks of the split 'train' were checked and show only 'cat'")
     (warning,) = checks.likely_mistakes(config, masks(255), names)
     assert "show no class at all" in warning
     streets = ("sky", "road", "car")
@@ -342,7 +342,7 @@ def test_two_stages_with_one_command(scenes, tmp_path, capsys, monkeypatch, shal
     assert len(opened) == 1
     said = capsys.readouterr().err
     assert f"starting from {tmp_path / 'stage1'}\n" in said
-    assert "statistics measured over 2 batches: mean_iou" in said
+    assert "batch statistics re-estimated over 2 batches: mean_iou" in said
     _, first, info = load_checkpoint(tmp_path / "stage1")
     assert info["step"] == 1
     _, second, _ = load_checkpoint(tmp_path, 2)
@@ -365,7 +365,7 @@ def test_calibration_without_evaluations(scenes, tmp_path, capsys, shallow_here)
     """The statistics are the means over the batches that the config's seed begins with; nothing is scored."""
     config = settings(scenes, eval_every=0, **{"calibrate.batches": 2, "calibrate.batch_size": 4})
     assert voc_train.run(config, tmp_path) == {}
-    assert f"statistics measured over 2 batches: {tmp_path / 'calibrated'}\n" in capsys.readouterr().err
+    assert f"batch statistics re-estimated over 2 batches: {tmp_path / 'calibrated'}\n" in capsys.readouterr().err
     net, trained, _ = load_checkpoint(tmp_path)
     _, calibrated, _ = load_checkpoint(tmp_path / "calibrated")
     with closing(dataset.open_training_data(config).batches(4)) as batches:
@@ -383,7 +383,7 @@ def test_status_of_a_run_that_was_asked_to_stop(scenes, tmp_path, monkeypatch, n
     done = run_program("voc_train", DEFAULT, f"--workdir={tmp_path}", "--stopped_status=75")
     assert (done.returncode, done.stderr) == (
         status,
-        "asked to stop: step 3 is saved; the same command goes on from there\n",
+        "stopped as asked: step 3 is saved; give the same command to resume\n",
     )
 
 
@@ -445,9 +445,8 @@ def test_training_goes_on_from_an_imported_network(scenes, tmp_path, rng, capsys
     config = settings(scenes, init_from=str(tmp_path / "imported"), num_steps=1, **{"optimizer.learning_rate": 1e-6})
     voc_train.run(config, tmp_path / "run")
     said = capsys.readouterr().err
-    assert (
-        f"starting from {tmp_path / 'imported'}; it was trained on other classes: the score layer starts anew" in said
-    )
+    reason = "it was trained on other classes: the score layer starts from random weights"
+    assert f"starting from {tmp_path / 'imported'}; {reason}" in said
     _, trained, _ = load_checkpoint(tmp_path / "run")
     _, imported, _ = load_checkpoint(tmp_path / "imported")
     for name in ("conv3_1", "fc6", "deconv4_3"):

@@ -1,4 +1,4 @@
-"""How a program ends that cannot go on, and the flags that name files and folders."""
+"""Errors end programs with one line; flags that name files and folders; --config."""
 
 import re
 import subprocess

@@ -30,7 +30,7 @@ except SystemExit as stop:
 
 
 def run(program, *arguments):
-    """Runs a program in a process of its own; returns its status, stdout and the modules that it imported."""
+    """Runs a program in a separate process; returns its status, stdout and the modules that it imported."""
     command = [sys.executable, "-c", IN_THIS_PROCESS, program, *arguments]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     status, *modules = found.stderr.splitlines()[-1].split()
@@ -53,7 +53,7 @@ def test_help(program):
     assert not HEAVY & modules
     assert not re.search(r"absl|helpfull|Try --|\bNone\b", shown)
     text = source_of_flags(program)
-    assert shown.startswith(re.match(r'"""(.*)\n', text)[1])
+    assert shown.startswith(re.match(r'r?"""(.*)\n', text)[1])
     assert f"\nUsage:\n    python -m experiments.{program} " in shown
     assert all(len(line) <= 120 for line in shown.splitlines())
     entries = re.findall(r"^  --(?:\[no\])?([\w.]+)(?:=(\S+))?(.*)\n((?:      .*\n?)+)", shown, re.M)

@@ -82,8 +82,8 @@ def test_sigterm_to_one_of_two_processes_and_one_alone_goes_on(start, tmp_path):
     both[1].send_signal(signal.SIGTERM)
     said = finish(*both, status=75)
     (saved,) = [int(path.name) for path in (tmp_path / "two/checkpoints").iterdir() if path.name.isdigit()]
-    assert f"asked to stop: step {saved} is saved" in said[0]
-    assert "asked to stop" not in said[1]
+    assert f"stopped as asked: step {saved} is saved" in said[0]
+    assert "stopped as asked" not in said[1]
     changes = {**long, "num_steps": saved + 2}
     (errors,) = finish(start(tmp_path / "two", devices=4, **changes))
     assert f"resumed at step {saved} of {saved + 2}" in errors
@@ -163,7 +163,11 @@ def test_variables_of_which_some_are_missing(monkeypatch, error):
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (("--num_processes=2",), {}, "go together where no cluster tells the rest; only num_processes given"),
+        (
+            ("--num_processes=2",),
+            {},
+            "belong together outside of a cluster; give the others, too (only num_processes is given)",
+        ),
         (("--coordinator=a:1", "--num_processes=2", "--process_id=2"), {}, "--process_id=2 of --num_processes=2"),
         (("--coordinator=a", "--num_processes=2", "--process_id=1"), {}, "--coordinator=a: expected HOST:PORT"),
         ((), {"JAX_NUM_PROCESSES": "many"}, "JAX_NUM_PROCESSES=many: expected a number"),

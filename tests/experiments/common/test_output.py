@@ -44,8 +44,8 @@ def test_files_that_can_be_written(tmp_path):
     (tmp_path / "folder.png").mkdir()
     for path, message in (
         (tmp_path / "no/a.png", "there is no folder .*no; make it first"),
-        (tmp_path / "a.pdf", "expected a name that ends in .png"),
-        (tmp_path / "folder.png", "expected a name that ends in .png, of a file"),
+        (tmp_path / "a.pdf", "expected the name of a file that ends in .png"),
+        (tmp_path / "folder.png", "expected the name of a file that ends in .png"),
         ("", "--picture is empty"),
         ("s3://a/b.png", "is an address"),
     ):
