@@ -368,7 +368,7 @@ BAD_KERNELS = (
         ({"iterations": 2**31}, "iterations=2147483648: expected a whole number"),
         ({"unary": [[[0.0, 1.0]], [[0.0]]]}, "unary: expected an array, got rows of different lengths"),
         ({"unary": None}, r"unary: expected floats .*, got object \[\]"),
-        ({"unary": zeros(3, 12 * 16)}, r"unary: .* got float32 \[3, 192\]; .* pydensecrf .* reshape\(K, H, W\)"),
+        ({"unary": zeros(3, 12 * 16)}, r"unary: .* got float32 \[3, 192\]; .* pydensecrf.* reshape\(K, H, W\)"),
         (
             {"unary": zeros(5, 12, 16)},
             r"image: expected uint8 RGB \[5, 12, 3\].*; move the classes of the unaries",
