@@ -1,6 +1,6 @@
 """Chooses the windows to train on: squares around objects, proposals or whole images.
 
-In section 4 of the paper, stage 1 trains on one window around every object, and stage 2 on proposals that overlap an
+In the paper (section 6.1), stage 1 trains on one window around every object, and stage 2 on proposals that overlap an
 object. Both are enlarged 1.2 times and made square, and windows of rare classes are repeated.
 """
 
@@ -16,7 +16,7 @@ from deconvnet_jax.images import Examples
 from deconvnet_jax.ops.boxes import box_iou
 
 WINDOWS = ("instance", "proposal", "image")
-ENLARGE = 1.2  # Factor by which windows are larger than their objects (paper, section 4.1).
+ENLARGE = 1.2  # Factor by which windows are larger than their objects (paper, section 6.1).
 _READ_THREADS = 4
 
 
@@ -124,7 +124,7 @@ def training_windows(
 
 
 def repeat_rare(windows: Windows, strength: float, seed: int = 0) -> Windows:
-    """Repeats windows of rare classes (paper, section 4.1: "redundant examples"). No window is dropped.
+    """Repeats windows of rare classes (paper, section 6.1: "redundant examples"). No window is dropped.
 
     A window of a class with n windows comes (most / n) ** strength times, where `most` is n of the most frequent class.
     Where this is not a whole number, randomly chosen windows of the class come once more. With strength 1, each of

@@ -1,4 +1,4 @@
-"""Boxes around objects and images, and the square crops that are cut out of them (paper, section 4.1).
+"""Boxes around objects and images, and the square crops that are cut out of them (paper, section 6.1).
 
 A box is x0, y0, x1, y1 in pixels; x1 and y1 are exclusive. Boxes are float64 [n, 4] and may reach beyond the image.
 """

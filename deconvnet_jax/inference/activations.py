@@ -1,4 +1,4 @@
-"""Returns the decoder's activations for an input, from 14x14 to 224x224 (paper, section 3.4 and figure 4)."""
+"""Returns the decoder's activations for an input, from 14x14 to 224x224 (paper, section 3.2.3 and figure 4)."""
 
 from functools import lru_cache
 from typing import Any, cast

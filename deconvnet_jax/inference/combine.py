@@ -17,7 +17,7 @@ from deconvnet_jax.ops.dense_crf import Kernels, crf_kernels, mean_field_rows, p
 
 @jax.jit
 def mean_of_probabilities(scores: Array, others: Array) -> Array:
-    """Returns the ensemble of the paper (section 4.4): the logarithm of the mean of both networks' probabilities.
+    """Returns the ensemble of the paper (section 5.2): the logarithm of the mean of both networks' probabilities.
 
     Args:
       scores: float32 [..., K], the scores of the first network.

@@ -23,9 +23,9 @@ from deconvnet_jax.inference.combine import mean_of_probabilities, product_of_po
 from deconvnet_jax.models import FCN8s
 from deconvnet_jax.ops import checked_boxes
 
-ENLARGED = 1.2  # factor on the sides of a proposal (paper, section 4.1, for training; released boxes are enlarged too)
+ENLARGED = 1.2  # factor on the sides of a proposal (paper, section 6.1, for training; released boxes are enlarged too)
 RELEASED_MIN_SIDE = 112  # pixels; smaller windows are left out (original: generate_EDeconvNet_CRF_results.m)
-RELEASED_CANDIDATES = 2_000  # proposals per image (paper, section 4.3); the large ones among them are used
+RELEASED_CANDIDATES = 2_000  # proposals per image (paper, section 6.1); the large ones among them are used
 OVERLAP = 0.5  # share of its side by which a sliding window overlaps with its neighbour, at least
 SHARPNESS = 4.0  # factor on scores of proposals before the CRF; measured: docs/inference.md, "What the CRF starts from"
 

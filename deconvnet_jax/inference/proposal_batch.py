@@ -5,7 +5,7 @@ Everything runs on the device, in three programs that `Scorer.fold` calls in thi
 1. `crop_windows` cuts a batch of boxes out of the image: [n, S, S, 3];
 2. `network_scores` runs the network on the crops: [n, S, S, K];
 3. `fold_scores` resizes the score maps to their boxes and keeps the maximum (or the sum) at every pixel of the canvas,
-   [Hp, Wp, K] (paper, section 4.3, equations 1 and 2).
+   [Hp, Wp, K] (paper, section 5.1, equations 1 and 2).
 
 An image and its canvas are padded to one of a few sizes (`devices.padded_size`), so that few programs are compiled. The
 network's program does not depend on that size. Memory does not grow with the number of boxes: only the canvas passes

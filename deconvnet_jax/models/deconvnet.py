@@ -1,8 +1,8 @@
 """DeconvNet: a VGG-16 encoder, and a mirrored decoder of unpooling and deconvolution driven by the pooling indices.
 
-Paper: Noh, Hong, Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015, section 3, and table 1 of
-the supplement. Original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layers carry the original's names. As
-there, the numbers in a decoder block grow towards the output: deconv4_1, deconv4_2, deconv4_3 (which reduces channels).
+Paper: Noh, Hong, Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015, section 3, and the
+table of the configuration. Original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layers carry the original's
+names. As there, the numbers in a decoder block grow towards the output: deconv4_1, deconv4_2, deconv4_3 (which reduces channels).
 """
 
 import chex

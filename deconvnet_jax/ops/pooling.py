@@ -1,6 +1,6 @@
 """Max pooling that records where each maximum came from, and unpooling that puts values back there.
 
-Paper: DeconvNet, section 3.1 ("switches"). Original: PoolingLayer with a second top, and UnpoolingLayer, in the
+Paper: DeconvNet, section 3.2.1 ("switches"). Original: PoolingLayer with a second top, and UnpoolingLayer, in the
 authors' Caffe.
 
 Each operation has two forms with bit-identical results. Windows that do not overlap (2x2 with stride 2 in the network)

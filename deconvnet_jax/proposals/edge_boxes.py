@@ -1,4 +1,4 @@
-"""Object proposals: boxes of an image that are likely to contain an object, best first (paper, section 4.3).
+"""Object proposals: boxes of an image that are likely to contain an object, best first (paper, section 6.1).
 
 The paper uses the best 50 of about 2,000 Edge Boxes (Zitnick, Dollar; ECCV 2014). Edge Boxes scores a box by the
 contours that lie wholly inside it; the contours come from an edge map. This module uses OpenCV's implementation on the

@@ -83,7 +83,7 @@ def make_plateau(config: Mapping[str, Any]) -> optax.GradientTransformationExtra
     """Returns the transformation that lowers the learning rate when the scores of evaluations stop improving.
 
     It multiplies the rate by `drop_factor` after `plateau_patience` evaluations in a row whose score is not better than
-    the best one before (paper, section 4.2: "whenever the validation accuracy does not improve").
+    the best one before (paper, section 6.1: "whenever the validation accuracy does not improve").
 
     Args:
       config: section "optimizer" of the experiment's config: drop_factor and plateau_patience.

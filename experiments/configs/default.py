@@ -2,7 +2,7 @@
 
     python -m experiments.voc_train --config=default --workdir=DIR --config.data.voc_root=FOLDER [--config.KEY=VALUE]
 
-The defaults are stage 1 of the paper (section 4). Where the paper gives no number, they are the released solver's
+The defaults are stage 1 of the paper (section 6.1). Where the paper gives no number, they are the released solver's
 (training/001_stage_1/solver.prototxt). `KINDS` in settings.py has the type and the range of every key; a training
 checks them before it starts.
 

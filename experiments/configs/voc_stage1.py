@@ -9,12 +9,12 @@ For your own folder in the VOC layout, replace the three --config.data flags by 
 
 Sources of the numbers:
 
-- Paper, section 4.2: 20,000 steps of 64 crops, momentum 0.9, weight decay 0.0005, learning rate 0.01.
+- Paper, section 6.1: 20,000 steps of 64 crops, momentum 0.9, weight decay 0.0005, learning rate 0.01.
 - Released solver (training/001_stage_1/solver.prototxt): drops of the learning rate at 9,000 and 18,000 steps. In the
   paper the validation accuracy decides when it drops: --config.optimizer.schedule=plateau.
 - Released solver: batch statistics of 8 crops, about which the paper says nothing. They do not depend on the number of
   devices, as long as it divides 64.
-- Paper, section 4.1: examples of rare classes are repeated, up to 0.2 million crops. Repeating all classes until they
+- Paper, section 6.1: examples of rare classes are repeated, up to 0.2 million crops. Repeating all classes until they
   are as frequent as persons gives about this number (`data.balance`).
 
 Cost: 251 PFLOP (196 GFLOP per crop, 1.28 million crops), 3 hours at 25 TFLOP/s. Expected: the paper reports no score

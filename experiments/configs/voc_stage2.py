@@ -10,9 +10,9 @@ starts from the weights of stage 1, with zero momentum.
 
 Sources of the numbers:
 
-- Paper, section 4.2: 40,000 steps.
+- Paper, section 6.1: 40,000 steps.
 - Released solver (training/002_stage_2/solver.prototxt): learning rate 0.01 again, divided by 10 every 10,000 steps.
-- Paper, section 4.1: proposals that overlap an object by half, enlarged 1.2 times, 2.7 million of them.
+- Paper, section 6.1: proposals that overlap an object by half, enlarged 1.2 times, 2.7 million of them.
 - training/003_make_bn_layer_testable: after training, batch-norm statistics are re-estimated over 500 batches of 28
   crops; the result goes to WORKDIR/calibrated.
 
