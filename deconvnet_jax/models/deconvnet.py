@@ -2,7 +2,8 @@
 
 Paper: Noh, Hong, Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015, section 3, and the
 table of the configuration. Original: model/DeconvNet/DeconvNet_inference_deploy.prototxt. Layers carry the original's
-names. As there, the numbers in a decoder block grow towards the output: deconv4_1, deconv4_2, deconv4_3 (which reduces channels).
+names. As there, the numbers in a decoder block grow towards the output: deconv4_1, deconv4_2, deconv4_3 (which reduces
+channels).
 """
 
 import chex
