@@ -36,14 +36,30 @@ class Drawing:
         ]
 
     def box(self, place: tuple[float, float, float, float], fill: str, line: str = LINE, rounded: int = 0) -> None:
-        """Adds a rectangle at x, y with a width and a height."""
+        """Adds a rectangle.
+
+        Args:
+          place: x and y of the upper left corner, width and height.
+          fill: colour of the area.
+          line: colour of the border.
+          rounded: radius of the corners.
+        """
         x, y, w, h = place
         self._parts.append(
             f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="{rounded}" fill="{fill}" stroke="{line}"/>'
         )
 
     def text(self, x: float, y: float, text: str, size: int = 18, color: str = INK, anchor: str = "middle") -> None:
-        """Adds a line of text; `y` is its baseline. **Text** in asterisks is bold."""
+        """Adds one line of text.
+
+        Args:
+          x: where the text starts, or its middle or end (`anchor`).
+          y: height of the baseline.
+          text: the words; bold if they begin with two asterisks.
+          size: height of the letters.
+          color: colour of the letters.
+          anchor: "start", "middle" or "end".
+        """
         weight = ' font-weight="bold"' if text.startswith("**") else ""
         self._parts.append(
             f'<text x="{x:g}" y="{y:g}" font-size="{size}" fill="{color}" text-anchor="{anchor}"{weight}>'
@@ -51,14 +67,27 @@ class Drawing:
         )
 
     def arrow(self, path: str, dashed: bool = False) -> None:
-        """Adds an arrow along an SVG path."""
+        """Adds an arrow.
+
+        Args:
+          path: its line as an SVG path, for example "M0 0 H20".
+          dashed: True for a dashed line.
+        """
         dashes = ' stroke-dasharray="6 5"' if dashed else ""
         self._parts.append(
             f'<path d="{path}" fill="none" stroke="{INK}" stroke-width="2"{dashes} marker-end="url(#head)"/>'
         )
 
     def grid(self, x: float, y: float, cell: int, values: np.ndarray, fills: Sequence[Sequence[str]]) -> None:
-        """Adds a table of numbers [H, W] with a colour for each cell; zeros are quiet."""
+        """Adds a table of numbers, with zeros in grey.
+
+        Args:
+          x: left edge.
+          y: upper edge.
+          cell: side of a cell.
+          values: the numbers, [H, W].
+          fills: colours of the cells, H rows of W.
+        """
         for row, column in np.ndindex(*values.shape):
             left, top, value = x + column * cell, y + row * cell, values[row, column]
             self.box((left, top, cell, cell), fills[row][column])
@@ -71,7 +100,15 @@ class Drawing:
 
 
 def window_of(row: int, column: int) -> int:
-    """Returns the number of the 2x2 window that holds a pixel of the 4x4 map."""
+    """Returns which 2x2 window of the 4x4 map holds a pixel.
+
+    Args:
+      row: row of the pixel, 0 to 3.
+      column: column of the pixel, 0 to 3.
+
+    Returns:
+      0 to 3, row by row.
+    """
     return row // 2 * 2 + column // 2
 
 
@@ -138,7 +175,14 @@ def stamps() -> str:
 
 
 def deconvolved(sparse: np.ndarray) -> np.ndarray:
-    """Returns the transposed convolution of a map [H, W] with `KERNEL`, cut to the size of the map."""
+    """Returns the transposed convolution of a map with `KERNEL`, cut to the size of the map.
+
+    Args:
+      sparse: the map, [H, W].
+
+    Returns:
+      The sum of the kernels, [H, W] float32.
+    """
     height, width = sparse.shape
     padded = np.zeros((height + 2, width + 2), np.float32)
     for row, column in np.ndindex(height, width):
@@ -183,7 +227,14 @@ def network() -> str:
 
 
 def chain(drawing: Drawing, y: int, boxes: Sequence[tuple[str, str]], fill: str) -> None:
-    """Adds a row of four places for boxes with two lines of text, with arrows from each to the next."""
+    """Adds a row of boxes with arrows from each to the next.
+
+    Args:
+      drawing: the picture.
+      y: upper edge of the row.
+      boxes: up to four pairs of lines of text; the second one may be empty.
+      fill: colour of the boxes.
+    """
     for number, (first, second) in enumerate(boxes):
         x = 20 + number * 155
         drawing.box((x, y, 135, 50), fill, LINE, 6)

@@ -18,7 +18,15 @@ LANGUAGES = {".py": "python", ".toml": "toml", ".sh": "bash", ".yaml": "yaml", "
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds a page for every file or folder that is linked to and that the site does not have."""
+    """Adds a page for every file or folder that is linked to and that the site does not have.
+
+    Args:
+      files: the files of the site so far.
+      config: the settings of mkdocs.yml.
+
+    Returns:
+      `files`, with the new pages.
+    """
     root = Path(config.config_file_path).parent
     pages = [file for file in files if file.is_documentation_page()]
     waiting = [(f"docs/{file.src_uri}", file.content_string) for file in pages]
@@ -35,7 +43,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replaces links to files of the repository by links to their pages."""
+    """Replaces links to files of the repository by links to their pages.
+
+    Args:
+      markdown: the text of the page.
+      page: the page.
+      config: the settings of mkdocs.yml.
+      files: the files of the site; unused.
+
+    Returns:
+      The new text.
+    """
     root = Path(config.config_file_path).parent
     origin = _origin(page.file.src_uri)
 
