@@ -39,8 +39,8 @@ def define_flags() -> None:
     cli.define_path(
         "voc_root",
         None,
-        "For proposals (required) and crf: folder with JPEGImages, SegmentationClass and ImageSets. Default: crf draws "
-        "its own image.",
+        "For proposals (required) and crf: folder with JPEGImages, SegmentationClass and ImageSets. Default: crf "
+        "takes drawn images.",
     )
     flags.DEFINE_string("split", "val", "For proposals: the split whose objects are to be found.")
     cli.define_path(

@@ -264,7 +264,7 @@ def no_arguments(argv: Sequence[str]) -> None:
       InputError: for the first such word.
     """
     if len(argv) > 1:
-        raise InputError(f"unexpected argument '{argv[1]}'; settings are given as --config.key=value")
+        raise InputError(f"unexpected argument '{argv[1]}'; settings are given as --config.KEY=VALUE")
 
 
 class ProgressBar:

@@ -208,8 +208,8 @@ def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> N
         i = next(i for i, (ours, theirs) in enumerate(zip(found, trained, strict=True)) if ours != theirs)
         what = f"class {i} = '{found[i]}', which is '{trained[i]}' in the checkpoint"
     raise InputError(
-        f"{where} has {what}; score it on its own data (--voc_root), or correct classes.txt there (VOC's 21 classes "
-        "without that file)"
+        f"{where} has {what}; give the checkpoint's data with --voc_root, or correct classes.txt (without it the "
+        "classes are VOC's 21)"
     )
 
 

@@ -54,7 +54,7 @@ def initialize(values: flags.FlagValues, environment: Mapping[str, str] = os.env
     except (ValueError, TypeError, KeyError, IndexError) as error:  # The environment is incomplete.
         if values.distributed == "on" or arguments or in_cluster(environment):
             raise InputError(
-                f"the other processes are not known ({_reason(error)}); give --coordinator=HOST:PORT, --num_processes "
+                f"the other processes are unknown ({_reason(error)}); give --coordinator=HOST:PORT, --num_processes "
                 "and --process_id, or --distributed=off for one process alone"
             ) from error
     except RuntimeError as error:

@@ -78,10 +78,12 @@ def checked_network(net: Network, info: dict[str, Any], checkpoint: str | Path, 
       InputError: if it does not.
     """
     if not isinstance(net, DeconvNet):
-        raise InputError(f"{checkpoint} holds an {type(net).__name__}, which has no batch normalisation")
+        raise InputError(
+            f"{checkpoint} holds an {type(net).__name__}, which has no batch normalisation; name another checkpoint"
+        )
     known = info.get("batch_statistics")
     if not net.batch_norm and known != "folded":
-        raise InputError(f"{checkpoint} holds a network without batch normalisation")
+        raise InputError(f"{checkpoint} holds a network without batch normalisation; name another checkpoint")
     if known == "folded":
         raise InputError(
             f"{checkpoint}: the statistics are folded already; start from the result of a training (of the authors' "

@@ -57,7 +57,9 @@ def run(
             variables, known = load_vgg16(file, init_variables(net, seed=0)), {"batch_statistics": "unknown"}
         names = names or default_class_names(net.num_classes)
         if len(names) != net.num_classes:
-            raise InputError(f"{class_names} has {len(names)} names, but the network has {net.num_classes} classes")
+            raise InputError(
+                f"{class_names} has {len(names)} names, but the network has {net.num_classes} classes; correct the file"
+            )
         data = {"crop_size": default_input_size(net)}
         info = {"config": {"data": data}, "class_names": list(names), "imported_from": Path(file).name, **known}
         save_network(folder, net, variables, info)

@@ -148,7 +148,7 @@ def activations_figure(
     height, width = image.shape[:2]
     box = largest_object(result.labels) if box is None else box
     if (np.minimum(box[2:], (width, height)) <= np.maximum(box[:2], 0)).any():
-        raise InputError(f"the box {box.tolist()} is not on the image, which is {width}x{height} pixels")
+        raise InputError(f"the box {box.tolist()} is not on the image, which is {width}x{height} pixels; give another")
     assert isinstance(segmenter.net, DeconvNet)  # `run` refuses other networks.
     window = square(enlarge(box[None])).astype(np.float32)
     crop = crop_windows(*device_image(image), window, segmenter.input_size)

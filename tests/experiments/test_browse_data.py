@@ -1,4 +1,4 @@
-"""The contact sheet and its numbers, against a count by hand; what cannot be browsed."""
+"""The contact sheet and its numbers agree with a count by hand; unusable data is refused."""
 
 import json
 from contextlib import closing

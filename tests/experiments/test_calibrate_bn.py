@@ -1,4 +1,4 @@
-"""From an imported training snapshot to predictions, and what cannot be calibrated."""
+"""An imported training snapshot predicts after its statistics are re-estimated; other networks are refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Importing as people do it: from a caffemodel to a picture, and what cannot be imported."""
+"""A caffemodel is imported and segments a picture; unusable files are refused."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Curves of runs: what is read, what is drawn, what is said."""
+"""Curves of runs are read, drawn and summed up in a line."""
 
 import json
 
@@ -58,7 +58,7 @@ def test_drops_of_the_learning_rate_and_empty_panels(tmp_path):
 
 
 def test_steps_that_come_again_and_what_is_no_number(tmp_path):
-    """A run that went on had written some steps before; its last line may be half of one."""
+    """A run that resumed wrote some steps twice; its last line may be incomplete."""
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 2, "a": 1.0}\n{"step": 1, "a": 5}\n{"step": 2, "a": 3.0, "b": null}\n{"step": 3, "b": NaN}\n{"st'
     )

@@ -326,9 +326,9 @@ def test_stage_1_can_have_its_own_value_of_what_both_share():
 
 
 def test_two_stages_with_one_command(scenes, tmp_path, capsys, monkeypatch, shallow_here):
-    """Momentum begins anew, batch normalisation is calibrated at the end, and what is finished is not done again.
+    """Stage 2 starts with zero momentum, and batch statistics are re-estimated at the end.
 
-    The data are opened once, for both stages and the calibration.
+    Finished stages are not done again. The data are opened once, for both stages and the calibration.
     """
     opened, open_dataset = [], dataset.open_dataset
     monkeypatch.setattr(dataset, "open_dataset", lambda config: opened.append(config) or open_dataset(config))
@@ -452,7 +452,7 @@ def test_training_goes_on_from_an_imported_network(scenes, tmp_path, rng, capsys
     for name in ("conv3_1", "fc6", "deconv4_3"):
         np.testing.assert_allclose(trained["params"][name]["kernel"], imported["params"][name]["kernel"], atol=1e-3)
     assert trained["params"]["seg-score-voc"]["kernel"].shape[-1] == len(class_names(scenes))
-    shutil.rmtree(tmp_path / "imported")  # not needed to go on
+    shutil.rmtree(tmp_path / "imported")  # A run does not need it to resume.
     config.num_steps = 2
     voc_train.run(config, tmp_path / "run")
     assert load_checkpoint(tmp_path / "run", step=2)[2]["step"] == 2

@@ -176,8 +176,8 @@ def test_variables_of_which_some_are_missing(monkeypatch, error):
             {"SLURM_STEP_NUM_TASKS": "2(x3)"},
             r"TASKS=2\(x3\): expected a number; .*--distributed=off",
         ),
-        (("--distributed=on",), {}, "the other processes are not known"),
-        ((), {"OMPI_COMM_WORLD_SIZE": "2"}, "the other processes are not known"),
+        (("--distributed=on",), {}, "the other processes are unknown"),
+        ((), {"OMPI_COMM_WORLD_SIZE": "2"}, "the other processes are unknown"),
     ],
 )
 def test_what_does_not_fit_together(monkeypatch, arguments, environment, message):
