@@ -509,7 +509,7 @@ def program_ends(capsys, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(cli.app, "run", lambda guarded, flags_parser: guarded([]))
-    monkeypatch.setattr(cli.failures, "report_in_one_line", lambda: None)  # pytest has hooks of its own
+    monkeypatch.setattr(cli.failures, "report_in_one_line", lambda: None)  # pytest has its own hooks
     with pytest.raises(SystemExit) as caught:
         cli.run(main)
     assert caught.value.code == 1

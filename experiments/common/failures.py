@@ -128,7 +128,7 @@ def machine_failure(error: BaseException) -> str | None:
         )
     refused = buckets.failure(error)
     if refused is not None:
-        return f"Google Cloud Storage failed ({refused}); give the same command again"
+        return f"Google Cloud Storage failed ({refused}); run the same command again"
     return no_accelerator()
 
 

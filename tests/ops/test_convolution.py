@@ -17,7 +17,7 @@ from deconvnet_jax.ops.convolution import convolve, materialised
 
 CALL = "__onednn$convolution"
 
-on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only a CPU gets gradients of its own")
+on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="only CPUs have their own gradients")
 on_x86 = pytest.mark.skipif(
     jax.default_backend() != "cpu" or not sys.platform.startswith("linux") or platform.machine() != "x86_64",
     reason="oneDNN is in XLA for x86 alone",

@@ -101,5 +101,5 @@ def test_a_bucket_that_fails_is_one_line(capsys):
         raise HttpError("Service Unavailable,\n503")
 
     assert failures.status_of(fail) == failures.FAILED
-    said = "error: Google Cloud Storage failed (Service Unavailable, 503); give the same command again"
+    said = "error: Google Cloud Storage failed (Service Unavailable, 503); run the same command again"
     assert capsys.readouterr().err.strip() == said
