@@ -84,7 +84,6 @@ def test_contents(wheel):
 HELP = """
 import os, sys
 from importlib.metadata import entry_points
-import tensorflow_datasets, deconvnet_jax.training, deconvnet_jax.inference, matplotlib.figure  # once for all
 for entry in entry_points(group="console_scripts"):
     if entry.name.startswith("deconvnet-"):
         print(f"== {entry.name}", flush=True)

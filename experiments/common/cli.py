@@ -20,7 +20,7 @@ from deconvnet_jax.files import user_path
 
 from . import failures
 from .help_page import help_page, is_asked_for, is_required, own_flags
-from .scripts import PACKAGE
+from .scripts import PACKAGE, SETTINGS_FILE
 
 HOW_TO_SEGMENT = "Config whose section `inference` says how to segment. Default: the config of the training run."
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -38,7 +38,7 @@ def _one_line(error: BaseException) -> str:
         return f"error: {_unknown(error.flagname)} (see --help)"
     inner = error.args[0] if error.args else None
     if isinstance(inner, KeyError):  # a setting: names the key, and a similar one if there is one
-        return f"error: no such setting: {' '.join(inner.args[0].split())} (experiments/configs/default.py lists all)"
+        return f"error: no such setting: {' '.join(inner.args[0].split())} ({SETTINGS_FILE} lists all)"
     missing = [f"--{flag.name}" for flag, _ in own_flags(flags.FLAGS) if is_required(flag) and flag.value is None]
     if missing and "other than None" in str(error):
         return f"error: missing flag{'s' * (len(missing) > 1)} {' and '.join(missing)} (see --help)"

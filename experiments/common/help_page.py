@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from .scripts import PACKAGE, with_commands
+from .scripts import PACKAGE, SETTINGS_FILE, with_commands
 
 WIDTH = 100  # columns of the explanations of flags
 ASKING = ("--help", "-help", "-h", "-?")
@@ -77,7 +77,7 @@ def _entries(flag: flags.Flag) -> Iterator[str]:
         yield "  --config.KEY=VALUE"
         yield textwrap.indent(
             "Changes one setting, for example --config.batch_size=8 or --config.inference.crf=usual.\n"
-            f"{PACKAGE.replace('.', '/')}/configs/default.py lists all settings with their meaning and default.",
+            f"{SETTINGS_FILE} lists all settings with their meaning and default.",
             " " * 6,
         )
 

@@ -4,8 +4,13 @@ import functools
 import re
 import runpy
 from collections.abc import Callable
+from pathlib import Path
 
 PACKAGE = __name__.rpartition(".common.")[0]  # "experiments", or "deconvnet_jax.experiments" in the wheel
+# The file that lists every setting of a config, for messages and help.
+SETTINGS_FILE = "experiments/configs/default.py"
+if PACKAGE != "experiments":
+    SETTINGS_FILE = str(Path(__file__).parents[1] / "configs/default.py")
 # Command of each program in the wheel, as in [project.scripts] of pyproject.toml.
 COMMANDS = {
     "benchmark": "deconvnet-benchmark",
