@@ -72,7 +72,7 @@ def test_a_training_snapshot_is_imported_but_does_not_predict(tmp_path, rng, pho
     (tmp_path / "net.caffemodel").write_bytes(encode(layers))
     import_weights.run(tmp_path / "imported", caffemodel=tmp_path / "net.caffemodel")
     assert "batch statistics are unknown" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"measure them: python -m experiments\.calibrate_bn"):
+    with pytest.raises(InputError, match=r"Estimate them: python -m experiments\.calibrate_bn"):
         predict.run(tmp_path / "imported", tmp_path / "out", [str(photo)])
     import_weights.run(tmp_path / "folded", caffemodel=tmp_path / "net.caffemodel", bn="folded")
     assert predict.run(tmp_path / "folded", tmp_path / "out", [str(photo)]) == 0
@@ -90,7 +90,7 @@ def test_vgg16_becomes_the_encoder_of_a_network_to_train(tmp_path, rng, photo, c
     assert net.num_classes == len(info["class_names"]) == 21
     expected = dict((name, blobs) for name, _, blobs in vgg16)["conv5_3"][0].transpose(2, 3, 1, 0)
     np.testing.assert_array_equal(variables["params"]["conv5_3"]["kernel"], expected)
-    with pytest.raises(InputError, match="not trained yet"):
+    with pytest.raises(InputError, match="or is untrained"):
         predict.run(tmp_path / "imported", tmp_path / "out", [str(photo)])
 
 

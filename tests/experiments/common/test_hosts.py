@@ -166,7 +166,7 @@ def test_variables_of_which_some_are_missing(monkeypatch, error):
         (
             ("--num_processes=2",),
             {},
-            "belong together outside of a cluster; give the others, too (only num_processes is given)",
+            r"belong together outside of a cluster; give the others, too \(only num_processes",
         ),
         (("--coordinator=a:1", "--num_processes=2", "--process_id=2"), {}, "--process_id=2 of --num_processes=2"),
         (("--coordinator=a", "--num_processes=2", "--process_id=1"), {}, "--coordinator=a: expected HOST:PORT"),
