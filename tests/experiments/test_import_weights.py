@@ -116,7 +116,7 @@ def test_a_warning_is_one_line(tmp_path, rng, monkeypatch):
         ({"caffemodel": "none.caffemodel"}, r"no file none\.caffemodel; correct the name"),
         (
             {"caffemodel": "{tmp}/net.caffemodel", "class_names": "none.txt"},
-            r"no file none\.txt; expected a list of class",
+            r"no file none\.txt; expected class names",
         ),
         (
             {"caffemodel": "{tmp}/net.caffemodel", "class_names": "{tmp}/names.txt"},
