@@ -1,4 +1,7 @@
-"""The exception for bad input, and a function that shortens other exceptions to one line."""
+"""The exception for bad input, and functions that help to write its message in one line."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -23,3 +26,20 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     if isinstance(error, OSError) and type(error).__str__ is OSError.__str__:
         reason = error.strerror or reason
     return reason[:limit] or type(error).__name__
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """Returns the end of an error message that suggests the most similar name.
+
+    Args:
+      name: the name that does not exist.
+      names: the names that exist.
+
+    Returns:
+      "; did you mean NAME?", or "" if no name is similar.
+
+    Example:
+      >>> did_you_mean("scene", ["scenes", "camvid"]), did_you_mean("cityscapes", ["voc2012", "camvid"])
+      ('; did you mean scenes?', '')
+    """
+    return "".join(f"; did you mean {similar}?" for similar in difflib.get_close_matches(name, names, n=1))

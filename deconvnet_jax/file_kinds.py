@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.files import no_file
 from deconvnet_jax.protobuf import BYTES, Field, WireError, fields
 
 
@@ -126,7 +127,7 @@ def file_kind(path: Path) -> FileKind:
             return TF_CHECKPOINT
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check its permissions") from error
-    raise InputError(f"no file {path}; correct the name")
+    raise InputError(no_file(path))
 
 
 def wrong_kind(path: Path, kind: FileKind, expected: str) -> str:

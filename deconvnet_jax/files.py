@@ -73,6 +73,22 @@ def as_path(value: str | os.PathLike[str]) -> Path:
     return cast(Path, buckets.address(text, "path")) if buckets.is_address(text) else Path(text)
 
 
+def no_file(path: Path, what: str = "file", remedy: str = "correct the name") -> str:
+    """Returns the error message for a file that does not exist.
+
+    Args:
+      path: the file. For a relative path, the message names the folder in which it was looked for.
+      what: what does not exist, e.g. "file or folder".
+      remedy: the end of the message, which says what was expected and what to do.
+    """
+    return f"no {what} {path}{looked_in(path)}; {remedy}"
+
+
+def looked_in(path: Path) -> str:
+    """Returns " in FOLDER", the working folder to which a relative path refers; "" for an absolute path or address."""
+    return "" if in_bucket(path) or path.is_absolute() else f" in {Path.cwd()}"
+
+
 def in_bucket(path: Path) -> bool:
     """Returns whether a path is an address in a bucket."""
     return isinstance(path, Address)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from deconvnet_jax.errors import InputError, one_line
-from deconvnet_jax.files import whole_file
+from deconvnet_jax.files import no_file, whole_file
 
 # The arrays of a file may take MAX_RATIO bytes of memory per byte of the file, or ALWAYS_ALLOWED bytes if that is more.
 # Deflate expands 1 byte to at most 1,032. Trained weights hardly compress; arrays of one value compress the most.
@@ -57,7 +57,7 @@ def read_npz(path: str | Path) -> dict[str, np.ndarray]:
                         raise ValueError(f"{info.filename} has more bytes than its shape needs")
             return arrays
     except FileNotFoundError as error:
-        raise InputError(f"no file {path}; correct the name") from error
+        raise InputError(no_file(path)) from error
     except Exception as error:  # zipfile, tokenize and NumPy raise a different type for each kind of damage.
         raise InputError(
             f"{path} is not a complete .npz file ({one_line(error)}); download it or write it again"

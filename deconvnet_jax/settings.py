@@ -4,15 +4,16 @@ Each kind of value works like a set: `value in kind` accepts a value of any type
 messages put after "expected".
 """
 
+import difflib
 import os
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Protocol
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.files import user_path
 
 
@@ -196,12 +197,38 @@ def check_values(values: Mapping[str, object], kinds: Mapping[str, Kind], prefix
     """
     for key, value in values.items():
         if key not in kinds:
-            last = key.split(".")[-1]
-            similar = next((f"; did you mean {prefix}{name}?" for name in kinds if name.split(".")[-1] == last), "")
-            raise InputError(f"{prefix}{key}: no such setting{similar}")
-        if value not in kinds[key]:
-            raise InputError(f"{prefix}{key}={_short.repr(value)}: expected {kinds[key]}")
+            found = " or ".join(prefix + name for name in similar_settings(key, kinds))
+            raise InputError(f"{prefix}{key}: no such setting{found and f'; did you mean {found}?'}")
+        if value not in (kind := kinds[key]):
+            names = kind.names if isinstance(kind, Choice) and isinstance(value, str) else ()
+            similar = did_you_mean(str(value), names)
+            raise InputError(f"{prefix}{key}={_short.repr(value)}: expected {kind}{similar}")
         chosen_path(value, kinds[key], f"{prefix}{key}")
+
+
+def similar_settings(key: str, known: Iterable[str]) -> list[str]:
+    """Returns the settings that a misspelt or incomplete key may mean.
+
+    Args:
+      key: the key that does not exist, e.g. "data.crop_sise" or "crop_size".
+      known: the keys that exist, with their sections.
+
+    Returns:
+      All keys with the same last part, in any section. If there are none, the key whose last part is the most similar,
+      preferably of the same section; an empty list if no key is similar.
+
+    Example:
+      >>> similar_settings("crop_sise", ["data.crop_size", "model.width"])
+      ['data.crop_size']
+    """
+    section, _, last = key.rpartition(".")
+    parts = [(*name.rpartition(".")[::2], name) for name in known]
+    if same := [name for _, other, name in parts if other == last]:
+        return same
+    for names in ({other: name for part, other, name in parts if part == section}, {p[1]: p[2] for p in parts}):
+        if close := difflib.get_close_matches(last, names, n=1):
+            return [names[close[0]]]
+    return []
 
 
 def chosen_path(value: object, kind: Kind, name: str) -> Path | None:

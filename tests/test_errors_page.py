@@ -15,6 +15,7 @@ import pytest
 from caffe_networks import random_deconvnet
 from caffemodel_writer import encode
 from PIL import Image
+from programs import run_program
 from safetensors.numpy import save_file
 
 from deconvnet_jax import buckets, data, files
@@ -363,10 +364,13 @@ def _(tmp_path, **_):
 
 @shows("no such setting: ...")
 def _(**_):
-    config = default.get_config()
-    with pytest.raises(AttributeError) as caught:
-        config.optimizer.learnin_rate = 1
-    return cli._one_line(caught.value)
+    done = run_program("voc_train", "--config=demo", "--workdir=never/made", "--config.optimizer.learnin_rate=1")
+    return done.stderr.strip()
+
+
+@shows("unknown flag --...; did you mean --config....?")
+def _(**_):
+    return run_program("predict", "--crf=released").stderr.strip()
 
 
 @shows("batch_size=... cannot be split evenly over ... devices")
@@ -615,6 +619,12 @@ def _(tmp_path, **_):
 @shows("no checkpoint in ...; expected the 'checkpoints' folder of a training run")
 def _(tmp_path, **_):
     return said(load_checkpoint, tmp_path)
+
+
+@shows("no checkpoint in ...; did you mean ...?")
+def _(tmp_path, **_):
+    (tmp_path / "runs/mine/checkpoints/7").mkdir(parents=True)
+    return said(load_checkpoint, tmp_path / "runs/mine/calibrated")
 
 
 # In Python

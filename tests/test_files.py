@@ -18,6 +18,13 @@ def test_a_tilde_is_the_home_folder(monkeypatch, tmp_path):
     assert files.user_path("~/runs/a", "--workdir") == tmp_path / "runs/a"
 
 
+def test_a_missing_file_is_named_with_the_folder_in_which_it_was_looked_for(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert files.no_file(Path("a.jpg")) == f"no file a.jpg in {tmp_path}; correct the name"
+    assert files.no_file(tmp_path / "a.jpg") == f"no file {tmp_path}/a.jpg; correct the name"
+    assert files.no_file(Path("a"), "folder", "make it") == f"no folder a in {tmp_path}; make it"
+
+
 @pytest.mark.parametrize("address", ["gs://bucket/run", "s3://b", "file:///tmp/x", "hf:/a", "memory://"])
 def test_addresses_are_refused(address):
     with pytest.raises(InputError, match=r"--workdir=.* is an address; expected a path on a local or mounted disk"):

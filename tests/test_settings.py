@@ -16,6 +16,7 @@ from deconvnet_jax.settings import (
     Text,
     check_values,
     chosen_path,
+    similar_settings,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -50,6 +51,26 @@ def test_what_is_accepted(kind, accepted, refused):
 def test_what_does_not_exist_is_named_with_what_is_like_it():
     with pytest.raises(InputError, match=r"config\.crop_size: no such setting; did you mean config\.data\.crop_size\?"):
         check_values({"crop_size": 3}, {"data.crop_size": Number(0, 9)}, "config.")
+    with pytest.raises(InputError, match=r"^mode='papr': expected one of paper, grid; did you mean paper\?$"):
+        check_values({"mode": "papr"}, {"mode": Choice(("paper", "grid"))})
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("crop_size", ["data.crop_size"]),  # the section is missing
+        ("dta.crop_size", ["data.crop_size"]),  # the section is misspelt
+        ("batch_size", ["inference.batch_size", "calibrate.batch_size"]),
+        ("data.crop_sise", ["data.crop_size"]),
+        ("model.crop_sise", ["data.crop_size"]),
+        ("data.mode", ["inference.mode"]),
+        ("inference.mod", ["inference.mode"]),  # preferably of the same section
+        ("data.qqqq", []),
+    ],
+)
+def test_settings_that_a_misspelt_key_may_mean(key, expected):
+    known = ["data.mod_", "data.crop_size", "inference.mode", "inference.batch_size", "calibrate.batch_size"]
+    assert similar_settings(key, known) == expected
 
 
 def test_long_values_are_cut():

@@ -24,7 +24,7 @@ from deconvnet_jax.data.windows import (
     random_mirror,
     square,
 )
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.images import Example
 from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 from deconvnet_jax.lazy import lazy_names
@@ -145,6 +145,7 @@ def downloaded(name: str) -> Downloaded:
     if name not in DOWNLOADED:
         raise InputError(
             f"no downloaded data set '{name}'; expected one of {', '.join(DOWNLOADED)} (deconvnet_jax.data.DOWNLOADED)"
+            f"{did_you_mean(name, DOWNLOADED)}"
         )
     package = importlib.import_module(__name__)
     return Downloaded(*(getattr(package, attribute) for attribute in DOWNLOADED[name]))

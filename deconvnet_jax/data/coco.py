@@ -15,7 +15,7 @@ from deconvnet_jax.data.coco_annotations import CocoImage, read_annotations
 from deconvnet_jax.data.coco_masks import paint
 from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, class_names
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import remove_unfinished, unfinished_folder
+from deconvnet_jax.files import no_file, remove_unfinished, unfinished_folder
 from deconvnet_jax.images import image_orientation, read_image, read_mask
 from deconvnet_jax.labels import IGNORE, label_image
 
@@ -114,7 +114,7 @@ def import_coco(
     annotations, images = Path(annotations).expanduser(), Path(images).expanduser()
     output = Path(output).expanduser().absolute()
     if not images.is_dir():
-        raise InputError(f"there is no folder {images}; give the folder that holds the images of {annotations}")
+        raise InputError(no_file(images, "folder", f"give the folder that holds the images of {annotations}"))
     _check_split(output, split)
     classes, found, notes = read_annotations(annotations, categories)
     _check_classes(output, classes)

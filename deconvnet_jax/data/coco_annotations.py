@@ -11,6 +11,7 @@ import numpy as np
 
 from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES
 from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.files import no_file
 from deconvnet_jax.labels import IGNORE
 
 _EXPECTED = "expected COCO's instances_*.json, with the lists images, annotations and categories"
@@ -124,7 +125,7 @@ def _load(path: Path) -> dict[str, list[tuple[str, dict[str, Any]]]]:
       InputError: if the file is not COCO's instances_*.json.
     """
     if not path.is_file():
-        raise InputError(f"no file {path}; {_EXPECTED}")
+        raise InputError(no_file(path, remedy=_EXPECTED))
     try:
         data = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

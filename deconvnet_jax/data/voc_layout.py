@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from deconvnet_jax.data.image_names import Listed, NamedFiles, lines_of, read_list, read_text
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import user_path
+from deconvnet_jax.files import no_file, user_path
 from deconvnet_jax.images import Example, check_mask_ids, check_mask_size, read_image, read_mask
 from deconvnet_jax.labels import IGNORE, VOC_CLASSES
 
@@ -179,7 +179,7 @@ def read_class_names(path: str | Path) -> tuple[str, ...]:
     """
     path = user_path(path, "the file of class names")
     if not path.is_file():
-        raise InputError(f"no file {path}; expected class names, one per line, background first: correct the path")
+        raise InputError(no_file(path, remedy="expected class names, one per line, background first: correct the path"))
     names = [line.strip() for line in lines_of(read_text(path)) if line.strip()]
     if len(names) < 2 or len(set(names)) < len(names) or len(names) > IGNORE:
         raise InputError(
@@ -270,7 +270,7 @@ def read_files(files: ExampleFiles, num_classes: int) -> Example:
 
 def _check_root(root: Path) -> Path:
     if not root.is_dir():
-        raise InputError(f"there is no folder {root}; give the folder that holds {', '.join(_FOLDERS)}")
+        raise InputError(no_file(root, "folder", f"give the folder that holds {', '.join(_FOLDERS)}"))
     missing = [part for part in _FOLDERS if not (root / part).is_dir()]
     if missing:
         around = [parent for parent in root.resolve().parents[:2] if all((parent / part).is_dir() for part in _FOLDERS)]

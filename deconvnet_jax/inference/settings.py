@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.inference.modes import ENLARGED, MODES
 from deconvnet_jax.inference.proposal_batch import AGGREGATIONS
 from deconvnet_jax.ops import CRF_PRESETS
@@ -101,7 +101,9 @@ class InferenceSettings:
         known = [field.name for field in fields(self)]
         for name in settings:
             if name not in known:
-                raise InputError(f"inference.{name}: no such setting; expected one of {', '.join(known)}")
+                raise InputError(
+                    f"inference.{name}: no such setting; expected one of {', '.join(known)}{did_you_mean(name, known)}"
+                )
         return replace(self, **settings)
 
 

@@ -9,7 +9,7 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, did_you_mean
 
 NORMALIZATIONS = ("none", "symmetric")
 METHODS = ("lattice", "exact")
@@ -90,7 +90,8 @@ def check_settings(
     """
     for name, value, names in (("normalization", normalization, NORMALIZATIONS), ("method", method, METHODS)):
         if not isinstance(value, str) or value not in names:
-            raise InputError(f"{name}={shown(value)}: expected one of {', '.join(names)}")
+            similar = did_you_mean(str(value), names)
+            raise InputError(f"{name}={shown(value)}: expected one of {', '.join(names)}{similar}")
     for name, value, least in (("iterations", iterations, 0), ("capacity", 1 if capacity is None else capacity, 1)):
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
         if not whole or not least <= value <= _MOST_ITERATIONS:

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, did_you_mean
+from deconvnet_jax.files import no_file
 from deconvnet_jax.images import check_image
 from deconvnet_jax.ops.boxes import rank_varied
 from deconvnet_jax.ops.edge_maps import edge_normals, thin_edges
@@ -114,14 +115,14 @@ def check_method(method: str, forest: str | None = None) -> None:
       forest: the path of an existing file for "structured_forest", None or empty for other methods.
     """
     if method not in METHODS:
-        raise InputError(f"method='{method}': expected one of {', '.join(METHODS)}")
+        raise InputError(f"method='{method}': expected one of {', '.join(METHODS)}{did_you_mean(method, METHODS)}")
     if (method == "structured_forest") != bool(forest):
         raise InputError(
             f"method='{method}' with forest='{forest or ''}': the structured forest needs its model file "
             "(model.yml.gz), other methods take none"
         )
     if forest and not Path(forest).expanduser().is_file():
-        raise InputError(f"no file {forest}; expected the model of a structured forest (model.yml.gz)")
+        raise InputError(no_file(Path(forest), remedy="expected the model of a structured forest (model.yml.gz)"))
 
 
 def edge_map(image: np.ndarray, method: str = "network", forest: str | None = None) -> np.ndarray:
@@ -154,7 +155,8 @@ def edge_map(image: np.ndarray, method: str = "network", forest: str | None = No
     if method == "gradient":
         return gradient_edges(image)
     if method not in EDGE_METHODS:
-        raise InputError(f"method='{method}' has no edge map; expected one of {', '.join(EDGE_METHODS)}")
+        similar = did_you_mean(method, EDGE_METHODS)
+        raise InputError(f"method='{method}' has no edge map; expected one of {', '.join(EDGE_METHODS)}{similar}")
     return _forest(forest).detectEdges(image.astype(np.float32) / 255)
 
 

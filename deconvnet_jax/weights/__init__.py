@@ -1,9 +1,9 @@
 """Loads weights into Flax variables from caffemodels, VGG-16 files and the project's own checkpoints."""
 
+from deconvnet_jax.checkpoint_places import has_checkpoint
 from deconvnet_jax.weights.caffemodel import CaffemodelError, load_caffemodel
 from deconvnet_jax.weights.checkpoint import (
     check_vacant,
-    has_checkpoint,
     init_from_checkpoint,
     load_checkpoint,
     newest_description,

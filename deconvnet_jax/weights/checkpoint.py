@@ -13,8 +13,8 @@ import jax
 import orbax.checkpoint as ocp
 from jax import Array
 
+from deconvnet_jax.checkpoint_places import checkpoint_directory, finished_steps, has_checkpoint
 from deconvnet_jax.errors import InputError, one_line
-from deconvnet_jax.file_kinds import file_kind, wrong_kind
 from deconvnet_jax.files import as_path, user_path
 from deconvnet_jax.models import DeconvNet, Network, Variables, config_from_network, network_from_config
 from deconvnet_jax.weights.checkpoint_folder import (
@@ -22,7 +22,6 @@ from deconvnet_jax.weights.checkpoint_folder import (
     RECORD,
     StoredStep,
     finish_saving,
-    finished_steps,
     open_checkpoints,
     read_metrics,
     writing,
@@ -32,11 +31,6 @@ from deconvnet_jax.weights.integrity import integrity_record
 # Largest input side in pixels that a description may ask for. Tables of bilinear weights grow with it during tracing.
 _LARGEST_INPUT = 4096
 _STATISTICS = (None, "folded", "unknown")  # allowed values of "batch_statistics" in a description
-
-
-def has_checkpoint(directory: str | Path) -> bool:
-    """Returns whether a folder of checkpoints holds a completely written step."""
-    return bool(finished_steps(as_path(directory)))
 
 
 def check_vacant(directory: str | Path) -> None:
@@ -105,7 +99,7 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
       >>> type(net).__name__, net.num_classes, sorted(variables)
       ('DeconvNet', 3, ['batch_stats', 'params'])
     """
-    directory = _checkpoint_directory(user_path(path, "the checkpoint's folder", in_bucket=True))
+    directory = checkpoint_directory(user_path(path, "the checkpoint's folder", in_bucket=True))
     step = _choose_step(directory, step)
     folder = directory / str(step)
     if not (folder / "info").exists():
@@ -278,18 +272,6 @@ def _fitting(
                 f"needs {leaf.shape}; give the --config.model.* of that checkpoint"
             )
     return theirs
-
-
-def _checkpoint_directory(path: Path) -> Path:
-    """Returns the folder of checkpoints that a user means by the folder of a run or by this folder itself."""
-    for directory in (path / "checkpoints", path):
-        if has_checkpoint(directory):
-            return directory
-    if path.is_file():
-        raise InputError(wrong_kind(path, file_kind(path), "a folder of checkpoints"))
-    raise InputError(
-        f"no checkpoint in {path}; expected the 'checkpoints' folder of a training run, with one folder per step"
-    )
 
 
 def _choose_step(directory: Path, step: int | None) -> int:

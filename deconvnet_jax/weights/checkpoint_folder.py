@@ -19,8 +19,9 @@ import orbax.checkpoint as ocp
 from absl import logging as absl_logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from deconvnet_jax.checkpoint_places import finished_steps
 from deconvnet_jax.errors import InputError, one_line
-from deconvnet_jax.files import as_path, in_bucket, not_written, write_text
+from deconvnet_jax.files import as_path, not_written, write_text
 from deconvnet_jax.weights.integrity import check_arrays, check_json, check_record, json_digest
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ Tree = TypeVar("Tree")
 BEST_METRIC = "mean_iou"
 RECORD = "integrity"  # name of the item with the integrity record
 _TENSORSTORE = ("tensorstore/", "OCDBT", "os_error_code=")  # texts by which an error of TensorStore is recognised
-_WRITTEN_LAST = "commit_success.txt"  # the last object that Orbax writes for a step in a bucket
 _METRICS = "metrics"  # name of the folder with a step's scores, and of the file inside
 _MISREAD = set("[]\\")  # Orbax takes brackets for patterns; TensorStore takes a backslash for a slash.
 
@@ -146,19 +146,6 @@ def _cause(error: Exception) -> str:
     if "No space left" in said or "RESOURCE_EXHAUSTED" in said:
         return "the disk is full"
     return "the disk is full, or a limit on file sizes is reached" if "File too large" in said else one_line(error)
-
-
-def finished_steps(directory: Path) -> list[int]:
-    """Returns the steps in a folder of checkpoints that are completely written, in ascending order.
-
-    On a disk, Orbax gives a step its name only when it is complete. In a bucket, which has no renames, a step is
-    complete when it has the object that Orbax writes last. A folder that does not exist has no steps.
-    """
-    if not directory.is_dir():
-        return []
-    found = [c for c in directory.iterdir() if c.name.isdecimal() and c.name.isascii()]
-    last = in_bucket(directory)
-    return sorted(int(c.name) for c in found if ((c / _WRITTEN_LAST).exists() if last else c.is_dir()))
 
 
 class StoredStep:

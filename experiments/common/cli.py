@@ -1,6 +1,5 @@
 """Contains what programs do on the command line: flags, help, errors in one line, and the progress bar."""
 
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -15,43 +14,20 @@ from ml_collections import config_flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import user_path
+from deconvnet_jax.errors import InputError, did_you_mean
+from deconvnet_jax.files import looked_in, user_path
 
 from . import failures
-from .help_page import help_page, is_asked_for, is_required, own_flags
-from .scripts import PACKAGE, SETTINGS_FILE
+from .flag_errors import FOR_PREDICTIONS, error_line
+from .help_page import help_page, is_asked_for
+from .scripts import PACKAGE
 
-HOW_TO_SEGMENT = "Config whose section `inference` says how to segment. Default: the config of the training run."
+HOW_TO_SEGMENT = f"{FOR_PREDICTIONS} Default: the config of the training run."
 CONFIGS = Path(__file__).parents[1] / "configs"
 EVERY_SETTING = str(CONFIGS / "default.py")
 
 # Exceptions by which absl and ml_collections report wrong flags. Some of their messages have several lines.
 _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError)
-
-
-def _one_line(error: BaseException) -> str:
-    """Returns the line that a program prints for a command line that cannot be parsed."""
-    if isinstance(error.__context__, InputError):  # raised by the parser of a flag; absl wraps it in another text
-        return f"error: {error.__context__}"
-    if isinstance(error, flags.UnrecognizedFlagError):
-        return f"error: {_unknown(error.flagname)} (see --help)"
-    inner = error.args[0] if error.args else None
-    if isinstance(inner, KeyError):  # a setting: names the key, and a similar one if there is one
-        return f"error: no such setting: {' '.join(inner.args[0].split())} ({SETTINGS_FILE} lists all)"
-    missing = [f"--{flag.name}" for flag, _ in own_flags(flags.FLAGS) if is_required(flag) and flag.value is None]
-    if missing and "other than None" in str(error):
-        return f"error: missing flag{'s' * (len(missing) > 1)} {' and '.join(missing)} (see --help)"
-    return f"error: {' '.join(str(error).split())} (see --help)"
-
-
-def _unknown(name: str) -> str:
-    """Returns what is wrong with a flag that is not defined, and the flag with the most similar name."""
-    if name.startswith("config.") and "config" in flags.FLAGS:
-        return f"--{name} changes a setting of --config, which is missing; give --config=NAME"
-    known = [flag.name for flag, _ in own_flags(flags.FLAGS)]
-    similar = difflib.get_close_matches(name, known, n=1)
-    return f"unknown flag --{name}" + "".join(f"; did you mean --{other}?" for other in similar)
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -76,7 +52,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         try:
             return flags.FLAGS(argv)
         except _FLAG_ERRORS as error:
-            sys.exit(_one_line(error))
+            sys.exit(error_line(error))
 
     app.run(guarded, flags_parser=parse)
 
@@ -199,7 +175,8 @@ def config_file(name: str) -> Path:
     shipped = shipped_configs()
     if path.stem in shipped and str(path.parent) in (".", "experiments/configs"):
         return shipped[path.stem]
-    raise InputError(f"--config={name}: no such file; give a path, or one of the names {', '.join(shipped)}")
+    expected = f"give a path, or one of the names {', '.join(shipped)}{did_you_mean(name, shipped)}"
+    raise InputError(f"--config={name}: no such file{looked_in(path)}; {expected}")
 
 
 def _loaded(path: Path) -> ModuleType:
@@ -223,7 +200,7 @@ def define_config(help_text: str, default: str | None = None) -> None:
     try:
         name = config_flags.DEFINE_config_file("config", default, help_text).name
     except _FLAG_ERRORS as error:  # The default config is loaded here; a key may be misspelt.
-        sys.exit(_one_line(error))
+        sys.exit(error_line(error))
     flags.FLAGS[name].parser = _ConfigParser()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from deconvnet_jax.buckets import Address, check_writable
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import not_written, user_path, write_text
+from deconvnet_jax.files import looked_in, not_written, user_path, write_text
 from deconvnet_jax.training import flatten
 
 RUN_FILE = "run.json"
@@ -50,7 +50,7 @@ def output_file(path: str | Path, flag: str, suffix: str = "") -> Path:
     """
     file = user_path(path, flag)
     if not file.parent.is_dir():
-        raise InputError(f"{flag}={path}: there is no folder {file.parent}; make it first")
+        raise InputError(f"{flag}={path}: there is no folder {file.parent}{looked_in(file.parent)}; make it first")
     if (suffix and file.suffix.lower() != suffix) or file.is_dir():
         expected = f"the name of a file that ends in {suffix}" if suffix else "the name of a file"
         raise InputError(f"{flag}={path}: expected {expected}")

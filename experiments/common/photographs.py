@@ -10,7 +10,7 @@ import cv2
 import jax
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import user_path
+from deconvnet_jax.files import no_file, user_path
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
 def _images_in(path: Path) -> list[Path]:
     if not path.is_dir():
         if not os.path.lexists(path):
-            raise InputError(f"no file or folder {path}; correct the name")
+            raise InputError(no_file(path, "file or folder"))
         return [path]
     try:
         names = sorted(os.listdir(path))

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from deconvnet_jax import data
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.images import image_digests
 
 from ..common import cli, dataset
@@ -57,7 +57,9 @@ def check_flags(values: flags.FlagValues) -> None:
     """
     chosen = values.dataset
     if chosen not in DATASETS:
-        raise InputError(f"--dataset={chosen}: unknown; expected {' or '.join(DATASETS)}")
+        raise InputError(
+            f"--dataset={chosen}: unknown; expected {' or '.join(DATASETS)}{did_you_mean(chosen, DATASETS)}"
+        )
     for name, used_by in _ONLY.items():
         if values[name].present and chosen not in used_by:
             raise InputError(f"--{name} has no meaning for --dataset={chosen}, only for {' and '.join(used_by)}")

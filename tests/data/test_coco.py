@@ -271,7 +271,7 @@ def test_killed_while_moving_then_run_again(tmp_path, source, load, monkeypatch,
 def test_no_folder_of_images(tmp_path, source):
     (tmp_path / "a.json").write_text(json.dumps(source))
     call = lambda: import_coco(tmp_path / "a.json", tmp_path / "nothing", tmp_path / "out", "train")  # noqa: E731
-    fails(tmp_path, call, f"there is no folder {tmp_path / 'nothing'}")
+    fails(tmp_path, call, f"no folder {tmp_path / 'nothing'}")
 
 
 @pytest.mark.parametrize("split", ["", "my split", "../train", "1st", "all", "train-1"])

@@ -73,7 +73,7 @@ def test_all_runs_each_with_the_flags_it_takes_and_outlives_one_that_fails(monke
         ),
         (("speed",), "got speed"),
         (("proposals",), "needs photographs with masks: --voc_root=FOLDER"),
-        (("proposals", "--json=nowhere/numbers.json"), "there is no folder nowhere; make it first"),
+        (("proposals", "--json=nowhere/numbers.json"), "there is no folder nowhere in "),
         (("unpool", "--dtype=float32"), "--dtype=float32 has no meaning for 'unpool', only for train and repeat"),
     ],
 )

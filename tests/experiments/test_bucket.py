@@ -12,6 +12,7 @@ from camvid_folder import write_camvid
 from PIL import Image
 
 from deconvnet_jax import buckets
+from deconvnet_jax.checkpoint_places import finished_steps
 from deconvnet_jax.data import prepare_camvid
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import local_copy
@@ -20,7 +21,6 @@ from deconvnet_jax.training import Preempted
 from deconvnet_jax.training import loop as training_loop
 from deconvnet_jax.training.metric_writer import metric_lines
 from deconvnet_jax.weights import load_checkpoint
-from deconvnet_jax.weights.checkpoint_folder import finished_steps
 from experiments.common import evaluation as voc_eval
 from experiments.common import photographs
 from experiments.common import training as voc_train

@@ -212,7 +212,7 @@ def test_ways_of_segmenting(tiny_run, tmp_path, rng, capsys):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("--config.inference.mod=paper", 'Did you mean "mode"'),
+        ("--config.inference.mod=paper", "no such setting: inference.mod; did you mean inference.mode?"),
         ("--config.inference.mode=papers", "inference.mode='papers': expected one of paper, released"),
         ("--config.inference.ensemble_checkpoint=/nowhere", "no checkpoint in /nowhere"),
     ],

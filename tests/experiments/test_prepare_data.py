@@ -36,8 +36,9 @@ def test_scenes_then_the_same_folder_as_voc_layout(tmp_path):
 def test_wrong_use_is_one_line(tmp_path):
     cases = {
         "unknown; expected scenes or voc_layout or": ("--dataset=scene",),
+        "; did you mean scenes?": ("--dataset=scene",),
         "--dataset=voc_layout needs --voc_root": ("--dataset=voc_layout",),
-        "there is no folder": ("--dataset=voc_layout", f"--voc_root={tmp_path / 'nothing'}"),
+        "no folder": ("--dataset=voc_layout", f"--voc_root={tmp_path / 'nothing'}"),
     }
     for message, flags in cases.items():
         done = prepare(*flags, f"--data_dir={tmp_path}")

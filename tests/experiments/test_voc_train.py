@@ -94,8 +94,15 @@ def test_train_then_evaluate(scenes, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--config.optimizer.learnin_rate=1"], ["no such setting: 'learnin_rate'", 'Did you mean "learning_rate"']),
-        (["--config.data.qqqq=1"], ["no such setting: 'qqqq'", "configs/default.py"]),
+        (
+            ["--config.optimizer.learnin_rate=1"],
+            ["no such setting: optimizer.learnin_rate; did you mean optimizer.learning_rate? (experiments/configs/"],
+        ),
+        (["--config.data.qqqq=1"], ["no such setting: data.qqqq (experiments/configs/default.py lists all settings)"]),
+        (["--config.dta.voc_root=a"], ["no such setting: dta.voc_root; did you mean data.voc_root? ("]),
+        (["--config.batch_sise=1"], ["no such setting: batch_sise; did you mean batch_size? ("]),
+        (["--config.crop_size=1"], ["no such setting: crop_size; did you mean data.crop_size? ("]),
+        (["--config.stage1.seed=1"], ["no such setting: stage1.seed; only configs of two stages have it"]),
         (["--config.num_steps=many"], ["num_steps"]),
         (["--config.optimizer.momentum=nan"], ["config.optimizer.momentum=nan: expected a number from 0 and below 1"]),
         ([], ["data.voc_root"]),

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deconvnet_jax.checkpoint_places import finished_steps
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, FCN8s, config_from_network
 from deconvnet_jax.training import add_metrics, create_state, init_variables, make_optimizer, save_checkpoint
@@ -375,10 +376,10 @@ def test_steps_in_a_bucket(bucket, state):
     folder = bucket / "steps"
     save(folder, state, {1: 0.4, 2: 0.5, 3: None})
     net, variables, info = load_checkpoint(folder)
-    assert (info["step"], type(net), checkpoint_folder.finished_steps(folder)) == (2, DeconvNet, [2, 3])
+    assert (info["step"], type(net), finished_steps(folder)) == (2, DeconvNet, [2, 3])
     assert_trees_equal(variables, scaled(state, 2).variables)
     (folder / "3/commit_success.txt").unlink()
-    assert checkpoint_folder.finished_steps(folder) == [2]
+    assert finished_steps(folder) == [2]
     with pytest.raises(InputError, match="gs://bucket/steps already holds a checkpoint"):
         save_network(str(folder), net, variables, INFO)
     (folder / "2/info/metadata").write_text("{}")

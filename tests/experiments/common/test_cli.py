@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from experiments.common import cli
+from experiments.common import cli, flag_errors
 
 ROOT = Path(__file__).resolve().parents[3]
 PROGRAM = """
@@ -105,7 +105,7 @@ def test_a_flag_that_is_a_path(own_flags, monkeypatch, tmp_path):
 def test_a_flag_that_is_no_path(own_flags, given, message):
     with pytest.raises(flags.IllegalFlagValueError) as caught:
         own_flags(["program", given])
-    assert cli._one_line(caught.value).startswith(message)
+    assert flag_errors.error_line(caught.value).startswith(message)
 
 
 CONFIGS = {
@@ -136,7 +136,9 @@ def test_config_files_are_paths_or_names(monkeypatch, tmp_path):
     assert refused_config("gs://a/b.py").startswith("error: --config=gs://a/b.py is an address")
     assert refused_config("").startswith("error: --config is empty")
     said = refused_config("no.py")
-    assert said.startswith("error: --config=no.py: no such file; give a path, or one of the names camvid, coco128, ")
+    expected = f"error: --config=no.py: no such file in {Path.cwd()}; give a path, or one of the names camvid, "
+    assert said.startswith(expected)
+    assert refused_config("dmo").endswith("; did you mean demo?")
     assert not {"settings", "stages"} & set(said.split(", "))
     parse = cli._ConfigParser().parse
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -158,6 +160,6 @@ def refused_config(path):
     flag = flags.Flag(cli._ConfigParser(), None, "config", None, "")
     with pytest.raises(flags.IllegalFlagValueError) as caught:
         flag.parse(path)
-    said = cli._one_line(caught.value)
+    said = flag_errors.error_line(caught.value)
     assert "\n" not in said
     return said
