@@ -368,7 +368,7 @@ def _(**_):
     return done.stderr.strip()
 
 
-@shows("unknown flag --...; did you mean --config....?")
+@shows("unknown flag --...; did you mean --...?")
 def _(**_):
     return run_program("predict", "--crf=released").stderr.strip()
 
