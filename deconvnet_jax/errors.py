@@ -1,4 +1,4 @@
-"""The exception for bad input, and functions that help to write its message in one line."""
+"""The exception for bad input, and functions that write parts of messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -26,6 +26,21 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     if isinstance(error, OSError) and type(error).__str__ is OSError.__str__:
         reason = error.strerror or reason
     return reason[:limit] or type(error).__name__
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun in the singular or plural.
+
+    Args:
+      number: the number, shown with thousands separators.
+      noun: the singular.
+      plural: the plural; "" adds an s to the noun.
+
+    Example:
+      >>> counted(1, "class", "classes"), counted(0, "image"), counted(1200, "image")
+      ('1 class', '0 images', '1,200 images')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, counted
 
 
 def segmentation_scores(matrix: np.ndarray, class_names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -70,15 +70,17 @@ def scores_table(scores: dict[str, Any]) -> Table:
         table.add_row(*row, *([_percent(contours[name])] if contours else []))
     table.add_section()
     total = f"{sum(scores['pixels_per_class'].values()):,}"
-    table.add_row("mean", _percent(scores["mean_iou"]), _percent(scores["mean_accuracy"]), "")
-    table.add_row("mean, classes in the truth", _percent(scores["mean_iou_present"]), "", "")
+    table.add_row("mean IoU", _percent(scores["mean_iou"]), "", "")
+    table.add_row("mean IoU, present classes", _percent(scores["mean_iou_present"]), "", "")
+    table.add_row("mean accuracy", "", _percent(scores["mean_accuracy"]), "")
     if contours:
-        table.add_row("mean over images", "", "", "", _percent(scores["boundary_f1"]))
-    table.add_row("all pixels", _percent(scores["frequency_weighted_iou"]), _percent(scores["pixel_accuracy"]), total)
+        table.add_row("mean boundary F1 over images", "", "", "", _percent(scores["boundary_f1"]))
+    table.add_row("frequency-weighted IoU", _percent(scores["frequency_weighted_iou"]), "", "")
+    table.add_row("pixel accuracy", "", _percent(scores["pixel_accuracy"]), total)
     if "object_iou" in scores:
         table.add_section()
         for size, count in scores["objects"].items():
-            table.add_row(f"{size} objects", _percent(scores["object_iou"][size]), "", f"{count:,} objects")
+            table.add_row(f"{size} objects", _percent(scores["object_iou"][size]), "", counted(count, "object"))
     return table
 
 

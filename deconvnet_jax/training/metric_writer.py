@@ -191,6 +191,8 @@ class Progress:
     def __enter__(self) -> "Progress":
         if self._start:
             self._print(f"resumed at step {self._start} of {self._last}")
+        if not self._console.is_terminal and self._start < self._last:  # On a terminal the bar says so.
+            self._print("compiling the training step; this takes a while")
         self._bar.start()
         self._task = self._bar.add_task("compiling", total=self._last, completed=self._start)
         return self

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from deconvnet_jax import data
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.files import as_path, in_bucket, local_copy, user_path
 from deconvnet_jax.images import Examples
 from deconvnet_jax.models import DeconvNet, Network, Variables, compiler_options, count_parameters, network_from_config
@@ -153,8 +153,9 @@ def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) 
         variables = initial_variables(net, config, found.trained, class_names)
     folder = claim_workdir(workdir, config.to_dict(), accept_changes)
     say(
-        f"{count_parameters(variables):,} parameters, {len(class_names)} classes, {len(found.trained)} training "
-        f"images, {window_counts(found)}, {jax.device_count()} {jax.devices()[0].platform} device(s); "
+        f"{count_parameters(variables):,} parameters, {len(class_names)} classes, "
+        f"{counted(len(found.trained), 'training image')}, {window_counts(found)}, "
+        f"{counted(jax.device_count(), f'{jax.devices()[0].platform} device')}; "
         f"writing to {folder}"
     )
     for warning in likely_mistakes(config, found.trained, class_names):
@@ -202,7 +203,8 @@ def calibrated_scores(
     scores = evaluate(variables).scores if config.eval_every else {}
     scores = {name: value for name, value in scores.items() if "/" not in name}
     shown = "".join(f"{name} {value:.3f}  " for name, value in scores.items()).rstrip()
-    say(f"batch statistics re-estimated over {batches} batches: {shown + '; ' if shown else ''}{target}")
+    over = counted(batches, "batch", "batches")
+    say(f"batch statistics re-estimated over {over}: {shown + '; ' if shown else ''}{target}")
     return scores
 
 
@@ -242,8 +244,8 @@ def window_counts(found: TrainingData) -> str:
     """Returns the number of windows per epoch, for the first line of a run."""
     count, repeated = len(found.windows.images), len(found.repeated.images)
     if not found.config.data.balance:
-        return f"{count:,} windows"
-    return f"{repeated:,} windows ({count:,} before those of rare classes are repeated)"
+        return counted(count, "window")
+    return f"{counted(repeated, 'window')} ({count:,} before those of rare classes are repeated)"
 
 
 def initial_variables(

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data import Source, Windows, class_windows
+from deconvnet_jax.errors import counted
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.visualization import contact_sheet
@@ -142,8 +143,8 @@ def print_tables(statistics: dict[str, Any]) -> None:
     boxes.add_row("outside the image", *(f"{100 * value:.0f} %" for value in statistics["boxes"]["share_outside"]))
     console.print(boxes)
     print(
-        f"{statistics['windows']:,} windows in {statistics['images']:,} images, "
-        f"{statistics['images_without_windows']:,} of which have none; {100 * statistics['ignored_pixels']:.1f} % of "
-        f"the crops' pixels are ignored; picture: {statistics['picture']}",
+        f"{counted(statistics['windows'], 'window')} in {counted(statistics['images'], 'image')}; "
+        f"images without a window: {statistics['images_without_windows']:,}; "
+        f"ignored pixels of the crops: {100 * statistics['ignored_pixels']:.1f} %; picture: {statistics['picture']}",
         file=sys.stderr,
     )

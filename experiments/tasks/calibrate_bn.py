@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.files import locked
 from deconvnet_jax.models import DeconvNet, Network, fold_batch_norm, fold_statistics
 from deconvnet_jax.weights import check_vacant, load_checkpoint, save_network
@@ -61,7 +61,8 @@ def run(
         elif fold == "scale":
             variables = fold_statistics(net, variables)
         save_network(folder, net, variables, kept)
-        measured = f"statistics of {batches} batches of {batch_size}" if batches else "the checkpoint's own statistics"
+        over = counted(batches, "batch", "batches")
+        measured = f"statistics of {over} of {batch_size}" if batches else "the checkpoint's own statistics"
         print(f"{measured}{'' if fold == 'none' else f', folded into {fold}'} -> {folder}")
 
 

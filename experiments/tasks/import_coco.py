@@ -10,6 +10,7 @@ from rich.text import Text
 
 from deconvnet_jax.data import import_coco
 from deconvnet_jax.data.coco import CocoSummary
+from deconvnet_jax.errors import counted
 
 from ..common import cli
 
@@ -55,12 +56,12 @@ def describe(summary: CocoSummary) -> str:
     """Returns one line that says how many images, objects and ignored pixels were written."""
     pixels = summary.ignored_pixels + sum(count.pixels for count in summary.classes)
     parts = [
-        f"{summary.images} images",
-        f"{summary.objects} objects of {len(summary.classes) - 1} classes",
-        f"{summary.ignored_pixels} pixels ignored ({summary.ignored_pixels / pixels:.1%})",
+        counted(summary.images, "image"),
+        f"{counted(summary.objects, 'object')} of {counted(len(summary.classes) - 1, 'class', 'classes')}",
+        f"{counted(summary.ignored_pixels, 'pixel')} ignored ({summary.ignored_pixels / pixels:.1%})",
     ]
     if summary.left_out:
-        parts.append(f"{summary.left_out} images without objects left out")
+        parts.append(f"{counted(summary.left_out, 'image')} without objects left out")
     if summary.hidden:
-        parts.append(f"{summary.hidden} annotations without a visible pixel left out")
+        parts.append(f"{counted(summary.hidden, 'annotation')} without a visible pixel left out")
     return ", ".join(parts)

@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 from absl import flags
 
 from deconvnet_jax import data
-from deconvnet_jax.errors import InputError, did_you_mean
+from deconvnet_jax.errors import InputError, counted, did_you_mean
 from deconvnet_jax.images import image_digests
 
 from ..common import cli, dataset
@@ -79,7 +79,8 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
         with cli.ProgressBar("checking and packing") as bar:
             builder = data.downloaded(values.dataset).prepare(values.manual_dir, data_dir, bar.update, **options)
     counts = ", ".join(f"{split} {count}" for split, count in sorted(data.split_counts(builder).items()))
-    print(f"{values.dataset}: {len((builder.info.metadata or {})['class_names'])} classes, images: {counts}")
+    classes = counted(len((builder.info.metadata or {})["class_names"]), "class", "classes")
+    print(f"{values.dataset}: {classes}, images: {counts}")
     print(f"packed in {builder.data_path}")
     return builder
 

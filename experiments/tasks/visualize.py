@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from deconvnet_jax.data import enlarge, propose_boxes, square
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
 from deconvnet_jax.inference import Result, Segmenter, crop_windows, decoder_activations, device_image
 from deconvnet_jax.models import DeconvNet
@@ -214,7 +214,7 @@ def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
         for x0, y0, x1, y1 in (result.boxes[before:] * scale).round().astype(int).tolist():
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX_COLOR, 1)
         pictures.append(picture)
-        titles.append(f"{count} proposal" + "s" * (count > 1))
+        titles.append(counted(count, "proposal"))
         before = count
     return _rows(pictures, titles, 4)
 

@@ -95,8 +95,11 @@ def test_table():
     assert ["background", "76.92", "83.33", "60,000"] in rows
     assert ["[dog]", "100.00", "100.00", "15,000"] in rows
     assert ["cow", "-", "-", "0"] in rows
-    assert ["mean", "78.02", "87.78", ""] in rows
-    assert any(row[0] == "all pixels" and row[2:] == ["85.00", "100,000"] for row in rows)
+    assert ["mean IoU", "78.02", "", ""] in rows
+    assert ["mean accuracy", "", "87.78", ""] in rows
+    assert ["pixel accuracy", "", "85.00", "100,000"] in rows
+    (weighted,) = (row for row in rows if row[0] == "frequency-weighted IoU")
+    assert weighted[1:] == [f"{100 * segmentation_scores(matrix)['frequency_weighted_iou']:.2f}", "", ""]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The contact sheet and its numbers agree with a count by hand; unusable data is refused."""
 
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def test_the_command(folder, tmp_path):
     data = [f"--config.data.voc_root={folder / 'scenes'}", f"--config.data.data_dir={folder / 'tfds'}"]
     done = run_program(*command, *data, "--sample=32")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"^\d+ windows in \d+ images; images without a window: 0; ignored pixels", done.stderr, re.M)
     assert json.loads(done.stdout.splitlines()[-1])["picture"] == str(tmp_path / "examples.png")
     wrong = run_program(*command, *data[1:])
     assert wrong.returncode == 1

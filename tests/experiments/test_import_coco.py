@@ -46,9 +46,7 @@ def test_two_splits(source):
     done = run(source, "--split=train", "--skip_empty")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
-    parts = (
-        "split train, 1 images, 2 objects of 2 classes, 0 pixels ignored (0.0%), 1 images without objects left out",
-    )
+    parts = ("split train, 1 image, 2 objects of 2 classes, 0 pixels ignored (0.0%), 1 image without objects left out",)
     assert all(part in done.stdout for part in (str(source / "voc"), *parts)), done.stdout
     assert "[bold]cat" in done.stderr  # a name, no instruction for the table
     again = run(source, "--split=val")
@@ -95,5 +93,5 @@ def test_description_names_all_that_was_left_out():
     classes = (ClassCount("background", 1, 0, 60), ClassCount("dog", 1, 1, 30))
     summary = CocoSummary(images=1, left_out=0, objects=1, hidden=2, ignored_pixels=10, classes=classes)
     assert import_coco.describe(summary) == (
-        "1 images, 1 objects of 1 classes, 10 pixels ignored (10.0%), 2 annotations without a visible pixel left out"
+        "1 image, 1 object of 1 class, 10 pixels ignored (10.0%), 2 annotations without a visible pixel left out"
     )
