@@ -70,6 +70,9 @@ PROTOTXT = FileKind("a Caffe .prototxt, the description of a network", "give the
 TEXT = FileKind("a text file", _FETCH)
 IMAGE = FileKind("an image or a document", "give the file with the weights")
 
+# What to do if a file with VGG-16's weights is missing.
+GET_VGG16 = "download torchvision's: curl -LO https://download.pytorch.org/models/vgg16-397923af.pth"
+
 _START = 4096  # bytes that are read from the start of a file
 _MAX_FIELDS = 2000  # fields that are read of a protobuf message
 _MAGIC = {

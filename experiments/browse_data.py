@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from .common import cli
+from .common import cli, named_files
 
 
 def define_flags() -> None:
@@ -32,9 +32,11 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Draws the sheet and prints the statistics."""
+    cli.no_arguments(argv)
+    named_files.check_data(flags.FLAGS.config)
+
     from .tasks.browse_data import run
 
-    cli.no_arguments(argv)
     print(json.dumps(run(**cli.arguments_of(run))))
 
 

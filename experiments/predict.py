@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from .common import cli
+from .common import cli, named_files
 
 
 def define_flags() -> None:
@@ -39,6 +39,8 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Segments the images on the command line."""
+    named_files.check_prediction(flags.FLAGS.checkpoint, *cli.given_config(flags.FLAGS))
+
     from .tasks.predict import run
 
     if run(**cli.arguments_of(run), arguments=argv[1:]):

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from .common import cli
+from .common import cli, named_files
 
 
 def define_flags() -> None:
@@ -45,6 +45,8 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Draws figures of the images on the command line."""
+    named_files.check_prediction(flags.FLAGS.checkpoint, *cli.given_config(flags.FLAGS))
+
     from .tasks.visualize import run
 
     if run(**cli.arguments_of(run), arguments=argv[1:]):

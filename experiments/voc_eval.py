@@ -29,7 +29,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from .common import cli, hosts
+from .common import cli, hosts, named_files
 
 
 def define_flags() -> None:
@@ -49,9 +49,11 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs one evaluation."""
+    cli.no_arguments(argv)
+    named_files.check_prediction(flags.FLAGS.checkpoint, *cli.given_config(flags.FLAGS))
+
     from .common.evaluation import run, show
 
-    cli.no_arguments(argv)
     hosts.initialize(flags.FLAGS)
     show(run(**cli.arguments_of(run), overrides=cli.data_flags("eval_split")))
 

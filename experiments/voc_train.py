@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from .common import cli, failures, hosts
+from .common import cli, failures, hosts, named_files
 
 
 def define_flags() -> None:
@@ -40,12 +40,14 @@ def define_flags() -> None:
 
 def main(argv: Sequence[str]) -> None:
     """Runs one training."""
+    cli.no_arguments(argv)
+    named_files.check_training(flags.FLAGS.config, flags.FLAGS.workdir)
+
     from deconvnet_jax.processes import say
     from deconvnet_jax.training import Preempted
 
     from .common.training import run
 
-    cli.no_arguments(argv)
     hosts.initialize(flags.FLAGS)
     try:
         run(flags.FLAGS.config, flags.FLAGS.workdir, flags.FLAGS.accept_changes)

@@ -562,6 +562,11 @@ def _(**_):
     return said(Segmenter.from_loaded, net, variables, {**info, "batch_statistics": "unknown"})
 
 
+@shows("config....=...: no such file or folder ...; ...")
+def _(**_):
+    return run_program("voc_train", "--config=demo", "--workdir=a", "--config.init.vgg16=none.pth").stderr.strip()
+
+
 @shows("VGG-16 weights: ... has a layer '...'")
 def _(tmp_path, **_):
     np.savez(tmp_path / "vgg19.npz", **{"block3_conv4/kernel": np.zeros((3, 3, 4, 4), np.float32)})

@@ -11,6 +11,7 @@ import numpy as np
 
 from deconvnet_jax import file_kinds
 from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.files import no_file
 from deconvnet_jax.npz import check_size, read_npz
 from deconvnet_jax.weights.caffemodel import load_caffemodel
 from deconvnet_jax.weights.hdf5_file import read_hdf5
@@ -69,7 +70,7 @@ def _read_vgg16(path: Path) -> Layers:
     """Returns the layers as `read_vgg16` does; its errors do not start with "VGG-16 weights"."""
     # A TensorFlow checkpoint NAME is stored as NAME.index and more; `file_kind` explains what to do with it.
     if not path.exists() and not path.with_name(f"{path.name}.index").exists():
-        raise InputError(f"no file {path}; give an {KINDS} as --config.init.vgg16 (docs/weights.md, 'VGG-16 weights')")
+        raise InputError(no_file(path, remedy=f"give an {KINDS}, or {file_kinds.GET_VGG16}"))
     found = find_vgg16(_read_layers(path), path)
     layers = {name: flax_layer(name, layer) for name, layer in found.layers.items()}
     channels: int | None = 3

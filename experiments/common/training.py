@@ -42,6 +42,7 @@ from . import cli
 from .checks import check_settings, likely_mistakes, warn_of_common_images
 from .dataset import TrainingData, open_training_data
 from .evaluation import evaluator
+from .named_files import check_training
 
 FEATURE_IMAGES = 32  # number of images over which the statistics of VGG-16's features are computed
 
@@ -64,6 +65,7 @@ def run(config: ml_collections.ConfigDict, workdir: str | Path, accept_changes: 
     """
     config = settings.checked(config)
     workdir = user_path(workdir, "--workdir", in_bucket=True)
+    check_training(config, workdir)
     use_compilation_cache(config, workdir)
     with locked_workdir(workdir):
         return run_stages(config, workdir, accept_changes)

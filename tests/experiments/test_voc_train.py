@@ -396,6 +396,8 @@ def test_status_of_a_run_that_was_asked_to_stop(scenes, tmp_path, monkeypatch, n
 
 
 def test_what_each_stage_starts_from(scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("vgg16.npz").write_bytes(b"")
     started = []
     monkeypatch.setattr(training, "run_stage", lambda *arguments: started.append(arguments))
     config = voc_two_stage.get_config()

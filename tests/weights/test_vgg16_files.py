@@ -377,7 +377,7 @@ def test_one_dense_layer_alone(tmp_path, rng):
 def test_missing_and_unknown_files(tmp_path):
     assert "no file" in refusal(tmp_path / "vgg.npz")
     with pytest.raises(
-        InputError, match=r"give an \.npz, .* as --config\.init\.vgg16 \(docs/weights\.md, 'VGG-16 weights'\)"
+        InputError, match=r"give an \.npz, .*, or download torchvision's: curl -LO https://.*/vgg16-397923af\.pth"
     ):
         read_vgg16(tmp_path / "vgg.xyz")
     for name in ("vgg.ckpt", "vgg"):
