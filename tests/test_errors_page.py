@@ -562,7 +562,7 @@ def _(**_):
     return said(Segmenter.from_loaded, net, variables, {**info, "batch_statistics": "unknown"})
 
 
-@shows("config....=...: no such file or folder ...; ...")
+@shows("...=...: no such file or folder ...; ...")
 def _(**_):
     return run_program("voc_train", "--config=demo", "--workdir=a", "--config.init.vgg16=none.pth").stderr.strip()
 
