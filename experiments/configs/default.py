@@ -18,7 +18,7 @@ from ml_collections import config_dict
 def get_config() -> ml_collections.ConfigDict:
     """Returns the defaults. The config is locked: a misspelt key is an error."""
     config = ml_collections.ConfigDict()
-    config.seed = 0  # of initial weights, the order of examples, crops, mirroring and dropout; a whole number from 0
+    config.seed = 0  # random seed: initial weights, order of examples, crops, mirroring, dropout; a whole number from 0
     config.num_steps = 20_000  # training steps; each updates the parameters once
     config.batch_size = 64  # crops per step, over all devices; a multiple of the number of devices
     # Most crops that a device computes at once; it adds up the gradients of its micro-batches. Fewer crops need less
@@ -41,13 +41,13 @@ def get_config() -> ml_collections.ConfigDict:
     # True: the backward pass computes activations again instead of keeping them. Less memory, about a third more time,
     # the same results. Not for FCN-8s.
     config.remat = False
-    config.all_reduce_dtype = "float32"  # of gradients in the all-reduce; "bfloat16" sends half the bytes
+    config.all_reduce_dtype = "float32"  # dtype of gradients in the all-reduce; "bfloat16" sends half the bytes
 
     # Start from the network of this checkpoint: the folder of a training run or of an import, also gs://BUCKET/NAME. If
     # its classes differ from the data's, the score layer starts from random weights. None: start as `init` says. Give
     # `init_from` or `init.vgg16`, not both.
     config.init_from = config_dict.placeholder(str)
-    config.init_from_step = config_dict.placeholder(int)  # its step; None: the one with the best mean IoU
+    config.init_from_step = config_dict.placeholder(int)  # its step; None: the step with the best mean IoU
     config.init = _init()
 
     config.optimizer = _optimizer()
@@ -141,7 +141,7 @@ def _model() -> ml_collections.ConfigDict:
     model.batch_norm = True  # False leaves batch normalisation out, for comparison
     model.bn_epsilon = 1e-5  # added to variances, above 0; the original's 1e-9 is too small for float32
     model.bn_momentum = 0.9  # share of the old value when running statistics are updated, from 0 and below 1
-    model.dtype = "float32"  # of the computation, or "bfloat16"; parameters and batch statistics stay in float32
+    model.dtype = "float32"  # dtype of the computation, or "bfloat16"; parameters and batch statistics stay float32
     return model
 
 
