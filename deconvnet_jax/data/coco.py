@@ -95,21 +95,17 @@ def import_coco(
 
     Example:
       >>> import json, pathlib
+      >>> from deconvnet_jax.data import import_coco
       >>> from PIL import Image
-      >>> from deconvnet_jax.data import class_names, import_coco
       >>> pathlib.Path("coco").mkdir()
       >>> Image.new("RGB", (80, 60)).save("coco/a.jpg")
-      >>> content = {
-      ...     "images": [{"id": 1, "file_name": "a.jpg", "width": 80, "height": 60}],
-      ...     "categories": [{"id": 7, "name": "cat"}],
-      ...     "annotations": [{"image_id": 1, "category_id": 7, "segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]]}],
-      ... }
+      >>> cat = {"image_id": 1, "category_id": 7, "segmentation": [[10, 10, 30, 10, 30, 20, 10, 20]]}
+      >>> image = {"id": 1, "file_name": "a.jpg", "width": 80, "height": 60}
+      >>> content = {"images": [image], "categories": [{"id": 7, "name": "cat"}], "annotations": [cat]}
       >>> _ = pathlib.Path("coco/instances.json").write_text(json.dumps(content))
       >>> summary = import_coco("coco/instances.json", "coco", "my_data", "train")
       >>> summary.images, summary.objects, summary.classes[1].pixels
       (1, 1, 200)
-      >>> class_names("my_data")
-      ('background', 'cat')
     """
     annotations, images = Path(annotations).expanduser(), Path(images).expanduser()
     output = Path(output).expanduser().absolute()
@@ -133,16 +129,7 @@ def import_coco(
             if progress:
                 progress(i + 1, len(found))
         annotated = [item for image in written for item in image.objects]
-        if not written:
-            raise InputError(
-                f"{annotations}: no image shows an object of the chosen categories; choose other --categories or omit "
-                "--skip_empty"
-            )
-        if annotated and not counts[2, 1:].any():
-            raise InputError(
-                f"{annotations}: none of the {len(annotated)} annotations covers a pixel; expected "
-                "coordinates in pixels of the images"
-            )
+        _check_written(annotations, len(written), len(annotated), covered=bool(counts[2, 1:].any()))
         (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
         names = "".join(f"{image.file.stem}\n" for image in written)
         (folder / _SPLITS / f"{split}.txt").write_text(names, encoding="utf-8")
@@ -156,6 +143,20 @@ def import_coco(
         classes=tuple(map(ClassCount, classes, *counts.tolist())),
         warnings=(*notes, *_turned([images / image.file for image in written])),
     )
+
+
+def _check_written(annotations: Path, images: int, annotated: int, covered: bool) -> None:
+    """Raises InputError if no image is left, or if annotations cover no pixel."""
+    if not images:
+        raise InputError(
+            f"{annotations}: no image shows an object of the chosen categories; choose other --categories or omit "
+            "--skip_empty"
+        )
+    if annotated and not covered:
+        raise InputError(
+            f"{annotations}: none of the {annotated} annotations covers a pixel; expected coordinates in pixels of the "
+            "images"
+        )
 
 
 def _check_split(output: Path, split: str) -> None:
