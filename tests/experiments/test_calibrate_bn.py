@@ -64,7 +64,7 @@ def test_a_snapshot_predicts_after_calibration_and_as_well_when_folded(tmp_path,
 
 def test_batches_are_rounded_up_to_the_devices(tmp_path, snapshot, tiny_run, capsys):
     calibrate_bn.run(snapshot, tmp_path / "out", batches=1, batch_size=6, overrides=overrides(tiny_run))
-    assert capsys.readouterr().out.startswith("statistics of 1 batches of 8 ->")
+    assert capsys.readouterr().out.startswith("statistics of 1 batch of 8 ->")
     assert load_checkpoint(tmp_path / "out")[2]["calibrated"] == {"batches": 1, "batch_size": 8}
 
 
