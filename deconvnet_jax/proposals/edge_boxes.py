@@ -89,10 +89,9 @@ def propose_boxes(
       InputError: if the image, count or method is not valid, or OpenCV lacks its contributed modules.
 
     Example:
-      >>> import numpy as np
-      >>> from PIL import Image
       >>> from deconvnet_jax import propose_boxes
-      >>> boxes, scores = propose_boxes(np.array(Image.open("photo.jpg")), count=10)
+      >>> from deconvnet_jax.images import read_photograph
+      >>> boxes, scores = propose_boxes(read_photograph("photo.jpg"), count=10)
       >>> boxes.shape[1], len(boxes) == len(scores) <= 10
       (4, True)
     """

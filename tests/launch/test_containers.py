@@ -64,11 +64,16 @@ class TestJobSet:
             a, b = spec["template"]["spec"]["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x")
             assert spec["completions"] * chips == int(a) * int(b)
 
-    def test_the_training_takes_these_arguments(self, job_set):
+    def test_the_training_takes_these_arguments(self, job_set, tmp_path):
         """The program accepts all of them and stops only because the data does not exist."""
+        (tmp_path / "vgg16.pth").touch()  # A missing file of weights would be reported first.
         (container,) = job_set["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+        arguments = [
+            argument.replace("/data/vgg16-397923af.pth", f"{tmp_path}/vgg16.pth") for argument in container["args"]
+        ]
+        assert arguments != container["args"]
         result = subprocess.run(
-            [sys.executable, "-m", "experiments.voc_train", "--distributed=off", *container["args"]],
+            [sys.executable, "-m", "experiments.voc_train", "--distributed=off", *arguments],
             cwd=LAUNCH.parent,
             capture_output=True,
             text=True,

@@ -86,7 +86,7 @@ def test_a_damaged_newest_step_is_set_aside_and_the_one_before_is_used(tmp_path,
     assert_is_step(restore(folder, trees), trees, 2)
     warning = capsys.readouterr().err
     assert re.match(
-        r"warning: the checkpoint of step 5 cannot be read \(.+\); moved to .*checkpoints_damaged/5\n", warning
+        r"warning: the checkpoint of step 5 cannot be read \(.+\); it was moved to .*checkpoints_damaged/5\n", warning
     )
     assert warning.count("\n") == 1
     assert not (folder / "5").exists()
