@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out="${1:-dist}"
 python="${VENV:-.venv}/bin/python"
-rm -rf build  # setuptools would pack modules of an earlier build that have since been removed
+rm -rf build/lib build/bdist.*  # setuptools would pack modules of an earlier build that have since been removed
 "$python" -m build --outdir "$out" .  # the wheel is built from the source archive, so both are complete
 "$python" -m twine check --strict "$out"/deconvnet_jax-*
 "${VENV:-.venv}/bin/check-wheel-contents" "$out"/deconvnet_jax-*.whl
