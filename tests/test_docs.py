@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import inspect
 import io
+import json
 import re
 import shlex
 import tomllib
@@ -78,8 +79,29 @@ def test_nothing_is_left_to_be_filled_in(document):
 
 @with_document
 def test_python_compiles(document):
+    """All code compiles, and what it imports from this project exists."""
     for block in blocks(document, "python"):
-        compile(block, str(document), "exec")
+        assert_imports_exist(ast.parse(block, str(document)))
+
+
+def test_the_notebook_imports_what_exists():
+    cells = json.loads((ROOT / "experiments/colab_demo.ipynb").read_text())["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    lines = re.findall(r"^ *(from (?:deconvnet_jax|experiments)\S* import .*)$", code, re.M)
+    assert len(lines) > 3
+    for line in lines:
+        assert_imports_exist(ast.parse(line))
+
+
+def assert_imports_exist(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] in ("deconvnet_jax", "experiments"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                module_of_package = hasattr(module, "__path__") and importlib.util.find_spec(
+                    f"{node.module}.{alias.name}"
+                )
+                assert hasattr(module, alias.name) or module_of_package, f"{node.module} has no {alias.name}"
 
 
 RUNS = re.compile(r"^<!-- runs -->\n```python\n(.*?)^```\n(?:\s*```text\n(.*?)^```$)?", re.M | re.S)
