@@ -1,7 +1,6 @@
 """Imports are written completely or not at all, and folders grow by one split at a time."""
 
 import copy
-import functools
 import json
 import os
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_files import HEIGHT, WIDTH, annotation, fails, import_content, rectangle, snapshot, write_photographs
+from coco_files import HEIGHT, WIDTH, annotation, fails, rectangle, snapshot
 from PIL import Image
 
 from deconvnet_jax.data import class_names, import_coco, open_split, prepare_voc_layout, read_example, split_names
@@ -18,19 +17,6 @@ from deconvnet_jax.data.coco import ClassCount
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import _unfinished
 from deconvnet_jax.labels import voc_palette
-
-
-@pytest.fixture
-def source(tmp_path, rng):
-    """The content of a JSON file, whose photographs lie in tmp_path/photos."""
-    return write_photographs(tmp_path, rng)
-
-
-@pytest.fixture
-def load(tmp_path):
-    """A function that writes a JSON file and imports it into tmp_path/out."""
-    return functools.partial(import_content, tmp_path)
-
 
 # What is written.
 

@@ -1,26 +1,12 @@
 """Classes are chosen from categories; mistakes in COCO's JSON files are refused or warned of."""
 
-import functools
 import shutil
 
 import numpy as np
 import pytest
-from coco_files import HEIGHT, WIDTH, annotation, fails, import_content, rectangle, write_photographs
+from coco_files import HEIGHT, WIDTH, annotation, fails, rectangle
 
 from deconvnet_jax.data import class_names, import_coco, read_example
-
-
-@pytest.fixture
-def source(tmp_path, rng):
-    """The content of a JSON file, whose photographs lie in tmp_path/photos."""
-    return write_photographs(tmp_path, rng)
-
-
-@pytest.fixture
-def load(tmp_path):
-    """A function that writes a JSON file and imports it into tmp_path/out."""
-    return functools.partial(import_content, tmp_path)
-
 
 # Categories.
 
