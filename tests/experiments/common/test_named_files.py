@@ -1,5 +1,6 @@
 """Missing files that a config names are reported before JAX starts; a run that resumes needs no initial weights."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from deconvnet_jax.errors import InputError
 from experiments.common.named_files import check_data, check_prediction, check_training
 from experiments.configs import default, voc_two_stage
 
+ROOT = Path(__file__).resolve().parents[3]
 CURL = "curl -LO https://download.pytorch.org/models/vgg16-397923af.pth"
 
 
@@ -102,6 +104,7 @@ def test_programs_check_first(folder):
         "import runpy, sys; sys.modules['jax'] = None; name, *sys.argv[1:] = sys.argv[1:]; "
         "runpy.run_module('experiments.' + name, run_name='__main__', alter_sys=True)"
     )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # The programs run in the folder of the test.
     for words, message in (
         (
             ("voc_train", "--config=demo", "--workdir=new", "--config.init.vgg16=none"),
@@ -115,7 +118,8 @@ def test_programs_check_first(folder):
         (("predict", "--checkpoint=none", "--output=new", "a.jpg"), "no checkpoint in none (looked for in "),
         (("visualize", "--checkpoint=none", "--output=new", "a.jpg"), "no checkpoint in none (looked for in "),
     ):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        command = [sys.executable, "-c", code, *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr.startswith("error: ")
         assert message in done.stderr
