@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import deconvnet_jax
 
@@ -70,3 +71,14 @@ def test_hooks_use_the_versions_of_the_tests():
     used = {pin for hook in hooks for pin in hook["additional_dependencies"] if "pre-commit-hooks" not in pin}
     assert used
     assert used <= set(pins)
+
+
+def test_the_wheel_can_be_built_without_a_package_index():
+    """`tests/test_packaging.py` builds it with what the tests' requirements install, in a new environment too."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    lines = (ROOT / "tests/requirements.txt").read_text().splitlines()
+    pins = {pin.name: pin for pin in map(Requirement, (line for line in lines if not line.startswith("#")))}
+    assert needed
+    for each in map(Requirement, needed):
+        (version,) = pins[each.name].specifier
+        assert each.specifier.contains(version.version)
