@@ -59,7 +59,7 @@ def result_panel(
     key = class_legend(ids, class_names, max(image.shape[0], MIN_LEGEND_HEIGHT))
     font = _font(image.shape[0])
     pictures = [image, *(colored(label_map) for label_map in maps), overlay(image, maps[-1])]
-    titles = ["image", "prediction", "overlay"] if truth is None else ["image", "truth", "prediction", "overlay"]
+    titles = ["image", "prediction", "overlay"] if truth is None else ["image", "ground truth", "prediction", "overlay"]
     return _arrange([*pictures, key], [*titles, ""], font)
 
 
