@@ -1,6 +1,7 @@
 """Tests the layers of DeconvNet against the paper's table, Flax and PyTorch."""
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from deconvnet_jax.models.deconvnet import smooth_init
 from deconvnet_jax.models.layers import gaussian_init
 from deconvnet_jax.ops import max_unpool
 
+ROOT = Path(__file__).parents[2]
 SMALL = {"num_classes": 5, "width": 1 / 16, "fc_features": 32}
 
 # Kernel shapes [h, w, in, out] by layer, from the paper's configuration table and the original's
@@ -250,7 +252,7 @@ def test_without_batch_normalisation_it_can_learn_too(rng):
 
 
 @pytest.mark.parametrize(("dtype", "kept", "without"), [("float32", 46, 209), ("bfloat16", 24, 105)])
-def test_rematerialisation_keeps_what_its_docstring_says(monkeypatch, dtype, kept, without):
+def test_rematerialisation_keeps_what_the_documentation_says(monkeypatch, dtype, kept, without):
     """Checks the MB kept for the backward pass per 224x224 image, from the shapes that accelerators keep."""
     monkeypatch.setattr(lax, "platform_dependent", lambda *arguments, default, **_: default(*arguments))
 
@@ -274,3 +276,5 @@ def test_rematerialisation_keeps_what_its_docstring_says(monkeypatch, dtype, kep
     )
     megabytes = [round(residuals(remat) / 1e6) for remat in (True, False)]
     assert megabytes == [kept, without]
+    for text in (DeconvNet.__doc__, (ROOT / "docs/training.md").read_text()):
+        assert f"{kept} MB instead of {without} MB" in " ".join(text.split())
