@@ -142,10 +142,10 @@ def measure_here(batch_size: int, size: int, count: int, width: float) -> Number
     net = make_net("float32" if on_cpu else "bfloat16", width)
     contender = train.ours(net, make_variables(net), make_batch(batch_size, size), jax.devices()[:count])
     harness.timed(contender, 1)  # The first step compiles.
-    harness.forget_peak()
     steps = 1 if on_cpu else 10
-    rates = [batch_size / harness.timed(contender, steps)[0] for _ in range(1 + ROUNDS)][1:]
-    peak = harness.process_peak() if on_cpu else contender.peak_bytes()
+    seconds, process_peak = harness.peak_during(lambda: [harness.timed(contender, steps)[0] for _ in range(1 + ROUNDS)])
+    rates = [batch_size / each for each in seconds[1:]]
+    peak = process_peak if on_cpu else contender.peak_bytes()
     return {"images_per_second": harness.spread(rates), "peak_bytes": peak}
 
 

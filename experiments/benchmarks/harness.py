@@ -4,7 +4,6 @@ Every benchmark has a function `run`, which returns its numbers as one JSON obje
 these numbers into tables. `show` prints the tables; `experiments.gpu_report` writes them as Markdown.
 """
 
-import contextlib
 import json
 import math
 import os
@@ -309,14 +308,20 @@ def device_peak(device: jax.Device) -> int | None:
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
-def forget_peak() -> None:
-    """Resets the process's peak memory, where Linux allows it; otherwise does nothing."""
-    with contextlib.suppress(OSError):
+def peak_during(work: Callable[[], T]) -> tuple[T, int | None]:
+    """Calls a function and measures this process's peak memory meanwhile.
+
+    Args:
+      work: called once.
+
+    Returns:
+      What `work` returned, and the peak in bytes; None where the system does not let a process reset its peak (Linux
+      does).
+    """
+    try:
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def process_peak() -> int | None:
-    """Returns this process's peak memory in bytes since `forget_peak`; None on a system other than Linux."""
-    path = Path("/proc/self/status")
-    lines = path.read_text().splitlines() if path.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)
+    except OSError:
+        return work(), None
+    result = work()
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return result, next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), None)

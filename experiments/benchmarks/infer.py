@@ -196,12 +196,15 @@ def cost(segmenter: Segmenter, image: np.ndarray, windows: np.ndarray) -> Number
     """
     batch_size = segmenter.settings.batch_size
     segmenter(image, np.tile(windows, (batch_size, 1))[:batch_size])
-    harness.forget_peak()
-    begin = time.perf_counter()
-    segmenter(image, windows)
-    seconds = time.perf_counter() - begin
+
+    def seconds_of_call() -> float:
+        begin = time.perf_counter()
+        segmenter(image, windows)
+        return time.perf_counter() - begin
+
+    seconds, process_peak = harness.peak_during(seconds_of_call)
     device = jax.devices()[0]
-    peak = harness.process_peak() if device.platform == "cpu" else harness.device_peak(device)
+    peak = process_peak if device.platform == "cpu" else harness.device_peak(device)
     return {"seconds": seconds, "seconds_per_proposal": seconds / len(windows), "peak_bytes": peak}
 
 

@@ -3,7 +3,7 @@
 import math
 import operator
 import os
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -71,12 +71,19 @@ def test_another_process():
         harness.result_of(harness.start_process(operator.floordiv, 1, 0))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports peak memory")
-def test_peak_memory_starts_from_the_last_reset():
-    harness.forget_peak()
-    before = harness.process_peak()
-    np.ones(200_000_000, np.uint8)
-    grown = harness.process_peak()
-    harness.forget_peak()
-    assert grown > before + 150e6
-    assert harness.process_peak() < grown - 150e6
+def peaks():
+    """Returns the peaks of an idle call, of one that holds 200 MB, and of another idle call, in bytes."""
+    return [harness.peak_during(work)[1] for work in (int, lambda: np.ones(200_000_000, np.uint8).sum().item(), int)]
+
+
+def test_peak_memory_is_that_of_one_call():
+    before, during, after = harness.result_of(harness.start_process(peaks))
+    if during is None:
+        pytest.skip("this system does not let a process reset its peak memory")
+    assert during > before + 150e6
+    assert after < during - 150e6
+
+
+def test_peak_memory_is_unknown_where_it_cannot_be_reset(monkeypatch):
+    monkeypatch.setattr(harness, "Path", lambda _: Path("no-such-folder/file"))
+    assert harness.peak_during(lambda: 3) == (3, None)
