@@ -99,13 +99,15 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yields the path of a temporary file, which replaces `path` when the block ends without an exception.
 
     A killed process or a power failure leaves either the old file or the new one, because the temporary file is on the
-    disk before it is renamed.
+    disk before it is renamed. It lies in a hidden folder: programs that look for new files by a pattern, such as
+    *.png, find finished files only.
 
     Args:
       path: the file to write; its folder must exist. An object in a bucket is uploaded when the block ends.
 
     Yields:
-      The path of the temporary file, with the suffix of `path`: beside `path`, or on the local disk for a bucket.
+      The path of the temporary file, with the suffix of `path`: in a folder beside `path`, or on the local disk for a
+      bucket.
 
     Raises:
       InputError: if the file cannot be written.
@@ -114,15 +116,17 @@ def whole_file(path: Path) -> Iterator[Path]:
         with not_written(path), buckets.whole_object(path) as local:
             yield local
         return
-    temporary = _unfinished(path)
+    folder = _unfinished(path.with_name("file"))  # A pattern that fits `path` must not fit the folder either.
     try:
         with not_written(path):
+            folder.mkdir()
+            temporary = folder / f"x{path.suffix}"
             yield temporary
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -51,6 +51,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a.json"]
 
 
+def test_a_reader_that_looks_for_files_finds_finished_ones_only(tmp_path):
+    with files.whole_file(tmp_path / "step_1_image0.png") as temporary:
+        temporary.write_text("half")
+        assert not list(tmp_path.glob("*image0.png")) + list(tmp_path.glob("*.png"))
+    assert [path.name for path in tmp_path.glob("*image0.png")] == ["step_1_image0.png"]
+
+
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

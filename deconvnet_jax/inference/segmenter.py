@@ -11,7 +11,7 @@ While the devices compute some images, the next ones are prepared.
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,8 +24,6 @@ import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
-from rich.console import Console
-from rich.progress import track
 
 from deconvnet_jax.data import propose_boxes
 from deconvnet_jax.errors import InputError
@@ -52,6 +50,7 @@ from deconvnet_jax.inference.settings import InferenceSettings, settings_from
 from deconvnet_jax.labels import label_type
 from deconvnet_jax.models import Variables
 from deconvnet_jax.ops import checked_boxes
+from deconvnet_jax.terminal import followed
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
 AHEAD = 3  # images that are prepared before the devices need them, at least
@@ -248,7 +247,7 @@ class Segmenter:
         Args:
           images: uint8 RGB [H, W, 3], of any sizes; a generator is read only a few images ahead per device.
           proposals: for each image, the boxes [n, 4] to use instead of finding some, or None; see `__call__`.
-          progress: True shows a progress bar on stderr.
+          progress: True shows a progress bar on stderr, or plain lines where stderr is no terminal.
 
         Returns:
           The results; each is computed when it is needed.
@@ -270,10 +269,7 @@ class Segmenter:
             )
         pairs = zip(images, itertools.repeat(None)) if proposals is None else zip(images, proposals, strict=True)
         results = self._stream(pairs)
-        if not progress:
-            return results
-        total = len(images) if isinstance(images, Sized) else None
-        return iter(track(results, "segmenting", total, console=Console(stderr=True)))
+        return followed(results, "segmenting", images) if progress else results
 
     def _stream(self, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Iterator[Result]:
         """Yields the results of pairs (image, its proposals or None)."""

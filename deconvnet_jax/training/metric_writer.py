@@ -18,14 +18,13 @@ from typing import BinaryIO
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
 from deconvnet_jax.buckets import GrowingObject
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import as_path, not_written, open_growing, write_text
 from deconvnet_jax.images import save_picture
+from deconvnet_jax.terminal import live_display
 from deconvnet_jax.training.tensorboard_records import (
     Event,  # pyright: ignore[reportAttributeAccessIssue]  generated code
     SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
@@ -182,16 +181,17 @@ class Progress:
           start: the step that the run resumes from; 0 for a new run.
           last: the step at which the run ends.
         """
-        self._console = Console(stderr=True, quiet=jax.process_index() != 0)
         self._start, self._last = start, last
         self._first: tuple[int, float] | None = None
         columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-        self._bar = RichProgress(*columns, console=self._console, disable=not self._console.is_terminal)
+        self._bar = live_display(*columns, shown=jax.process_index() == 0)
+        self._plain = not self._bar.console.is_terminal
+        self._bar.console.quiet = jax.process_index() != 0
 
     def __enter__(self) -> "Progress":
         if self._start:
             self._print(f"resumed at step {self._start} of {self._last}")
-        if not self._console.is_terminal and self._start < self._last:  # On a terminal the bar says so.
+        if self._plain and self._start < self._last:  # On a terminal the bar says so.
             self._print("compiling the training step; this takes a while")
         self._bar.start()
         self._task = self._bar.add_task("compiling", total=self._last, completed=self._start)
@@ -214,7 +214,7 @@ class Progress:
         if "images_per_second" in scalars:  # unknown after the first step, which compiles
             text += f"  {scalars['images_per_second']:.1f} images/s"
         self._bar.update(self._task, completed=step, description=text)
-        if not self._console.is_terminal:
+        if self._plain:
             self._print(f"step {step}/{self._last}  {text}{self._left(step)}")
 
     def _left(self, step: int) -> str:
@@ -235,7 +235,7 @@ class Progress:
         self._print(f"step {step}  evaluation: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._bar.console.print(line, highlight=False, soft_wrap=True)
 
 
 def _framed(data: bytes) -> bytes:

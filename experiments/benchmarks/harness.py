@@ -19,7 +19,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from rich import table as rich_table
-from rich.console import Console
+
+from deconvnet_jax.terminal import console
 
 OURS, THEIRS = "deconvnet_jax", "PyTorch"
 ROUNDS = 5
@@ -243,14 +244,14 @@ RATE_COLUMNS = ("", "images/s", "TFLOP/s", "of a matrix product's rate", "peak m
 
 def show(tables: Sequence[Table]) -> None:
     """Prints tables to stderr, because stdout is for the JSON object."""
-    console = Console(stderr=True, width=150)
+    shown = console(stderr=True, width=150)
     for title, columns, rows in tables:
         if title:
-            console.print(title, soft_wrap=True)
-        shown = rich_table.Table(*columns)
+            shown.print(title, soft_wrap=True)
+        table = rich_table.Table(*columns)
         for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
+            table.add_row(*row)
+        shown.print(table)
 
 
 def measure_rates(dtype: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Contains what programs do on the command line: flags, help, errors in one line, and the progress bar."""
+"""Contains what programs do on the command line: flags, help and errors in one line."""
 
 import inspect
 import sys
@@ -11,11 +11,10 @@ from typing import Any
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.files import looked_in, user_path
+from deconvnet_jax.terminal import ProgressBar as ProgressBar
 
 from . import failures
 from .flag_errors import FOR_PREDICTIONS, error_line
@@ -242,36 +241,3 @@ def no_arguments(argv: Sequence[str]) -> None:
     """
     if len(argv) > 1:
         raise InputError(f"unexpected argument '{argv[1]}'; settings are given as --config.KEY=VALUE")
-
-
-class ProgressBar:
-    """Progress bar on stderr that appears with the first update."""
-
-    def __init__(self, text: str, shown: bool = True):
-        """Prepares the bar.
-
-        Args:
-          text: What is being done, shown before the bar.
-          shown: False: nothing is ever printed.
-        """
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), disable=not shown)
-        self._task = self._bar.add_task(text, total=None)
-
-    def __enter__(self) -> "ProgressBar":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar.live.is_started:  # Otherwise stopping would print an empty line.
-            self._bar.stop()
-
-    def update(self, done: int, total: int) -> None:
-        """Shows the progress.
-
-        Args:
-          done: Number of finished items.
-          total: Number of all items.
-        """
-        if not self._bar.disable:
-            self._bar.start()
-        self._bar.update(self._task, completed=done, total=total)

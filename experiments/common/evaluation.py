@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from rich.console import Console
 
 from deconvnet_jax.data import (
     VOC_CLASSES,
@@ -29,6 +28,7 @@ from deconvnet_jax.images import Examples, save_picture
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter, mode_of, settings_from
 from deconvnet_jax.models import Network, Variables
 from deconvnet_jax.processes import first_process_first, sum_over_processes
+from deconvnet_jax.terminal import console
 from deconvnet_jax.training import Evaluation
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
@@ -155,7 +155,7 @@ def show(scores: dict[str, Any]) -> None:
     if jax.process_index() > 0:
         return
     if "mean_iou" in scores:
-        Console().print(scores_table(scores))
+        console().print(scores_table(scores))
     print(json.dumps(scores, allow_nan=False))
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import ml_collections
-from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.models import layer_names, network_from_config
+from deconvnet_jax.terminal import console
 
 from .hardware import Accelerator, all_reduce_seconds
 from .schedule import Rates, read_schedule, step_seconds
@@ -140,10 +140,10 @@ def memory(compiled: jax.stages.Compiled, accelerator: Accelerator, state: Any) 
 
 def show(found: dict[str, Any]) -> None:
     """Prints a report to stdout as text."""
-    console = Console(width=118, highlight=False, soft_wrap=True)
+    show_line = partial(console(width=118).print, soft_wrap=True)
     step, windows, needed = found["step"], found["proposal_batch"], found["step"]["memory"]
     each, config = found["batch_per_device"], found["config"]
-    console.print(
+    show_line(
         f"Training step on {found['devices']} x {found['device_kind']} ({found['topology']}), JAX {found['jax']}\n"
         f"  batch             {config['batch_size']} images, {each} per device, {config['dtype']}\n"
         f"  memory per device {_gb(needed['state_bytes'])} state, {_gb(needed['temporary_bytes'])} activations and "
@@ -155,17 +155,17 @@ def show(found: dict[str, Any]) -> None:
         f"{step['early_share']:.0%} of the bytes start before the last tenth of the backward pass; the step waits "
         f"{_ms(step['waiting_seconds'])}"
     )
-    console.print(_exchanges(step))
-    console.print(_largest(step))
-    console.print(
+    show_line(_exchanges(step))
+    show_line(_largest(step))
+    show_line(
         f"Proposal batch of {windows['windows']} windows on one device: {_gb(windows['memory']['total_bytes'])}, "
         f"{windows['flops_per_window'] / 1e9:.1f} GFLOP and {_gb(windows['bytes_per_window'])} moved per window, at "
         f"least {_ms(windows['bound_seconds'])}"
     )
     if found["largest_batch_per_device"]:
-        console.print(f"Largest batch per device that fits: {found['largest_batch_per_device']}")
+        show_line(f"Largest batch per device that fits: {found['largest_batch_per_device']}")
     if needed["fits"]:
-        console.print(f"Fits: {each} images per device need {needed['share']:.0%} of the memory")
+        show_line(f"Fits: {each} images per device need {needed['share']:.0%} of the memory")
 
 
 def does_not_fit(found: dict[str, Any]) -> str:

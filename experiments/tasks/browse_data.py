@@ -9,13 +9,13 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data import Source, Windows, class_windows
 from deconvnet_jax.errors import counted
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.labels import IGNORE
+from deconvnet_jax.terminal import console
 from deconvnet_jax.visualization import contact_sheet
 
 from ..common.dataset import TrainingData, open_training_data
@@ -129,7 +129,7 @@ def box_statistics(windows: Windows, source: Source) -> dict[str, list[float]]:
 
 def print_tables(statistics: dict[str, Any]) -> None:
     """Prints the statistics as two tables and a line, on stderr because stdout is for the JSON line."""
-    console = Console(stderr=True)
+    shown = console(stderr=True)
     classes = Table("class", "windows", "with repetitions", "pixels of crops")
     for column in classes.columns[1:]:
         column.justify = "right"
@@ -137,11 +137,11 @@ def print_tables(statistics: dict[str, Any]) -> None:
         classes.add_row(
             name, f"{row['windows']:,}", f"{row['windows_with_repetitions']:,}", f"{100 * row['pixels']:.2f} %"
         )
-    console.print(classes)
+    shown.print(classes)
     boxes = Table("percentile of the windows", *(f"{percent} %" for percent in statistics["boxes"]["percent"]))
     boxes.add_row("side, pixels", *(f"{value:.0f}" for value in statistics["boxes"]["side_pixels"]))
     boxes.add_row("outside the image", *(f"{100 * value:.0f} %" for value in statistics["boxes"]["share_outside"]))
-    console.print(boxes)
+    shown.print(boxes)
     print(
         f"{counted(statistics['windows'], 'window')} in {counted(statistics['images'], 'image')}; "
         f"images without a window: {statistics['images_without_windows']:,}; "

@@ -9,12 +9,12 @@ import jax
 import ml_collections
 import numpy as np
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import SIZES
 from deconvnet_jax.files import whole_file, write_text
+from deconvnet_jax.terminal import console
 
 from ..common import dataset, evaluation
 from ..common.training import run as train
@@ -145,7 +145,7 @@ def run(name: str, workdir: Path, seeds: int, steps: int) -> dict[str, list[dict
     write_text(workdir / f"{name}.json", json.dumps({**described, "rows": found}, indent=1) + "\n")
     with whole_file(workdir / f"{name}.png") as path:
         picture(name, found).savefig(path)
-    Console(width=150).print(results_table(name, found))
+    console(width=150).print(results_table(name, found))
     print(workdir / f"{name}.json", workdir / f"{name}.png", sep="\n")
     return found
 

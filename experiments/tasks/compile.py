@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import SingleDeviceSharding
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import write_text
 from deconvnet_jax.inference import Canvas, DeviceImage, Scorer, empty_canvas, settings_from
 from deconvnet_jax.inference.devices import BUCKET
 from deconvnet_jax.models import Variables, compiler_options, network_from_config
+from deconvnet_jax.terminal import live_display
 from deconvnet_jax.training import (
     batch_layout,
     batch_shapes,
@@ -174,7 +174,7 @@ def _compiling(what: str) -> Iterator[None]:
     """Shows the seconds that a compilation has taken. XLA's refusal becomes an error of one line."""
     columns = (SpinnerColumn(), TextColumn("compiling the {task.description}"), TimeElapsedColumn())
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        with live_display(*columns) as progress:
             progress.add_task(what, total=None)
             yield
     except jax.errors.JaxRuntimeError as error:

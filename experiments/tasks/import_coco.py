@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from deconvnet_jax.data import import_coco
 from deconvnet_jax.data.coco import CocoSummary
 from deconvnet_jax.errors import counted
+from deconvnet_jax.terminal import console
 
 from ..common import cli
 
@@ -49,7 +49,7 @@ def print_classes(summary: CocoSummary) -> None:
         column.justify = "right"
     for class_id, (name, *counts) in enumerate(summary.classes):
         table.add_row(str(class_id), Text(name), *(f"{count:,}" for count in counts))
-    Console(stderr=True, width=None if Console(stderr=True).is_terminal else 120).print(table)
+    console(stderr=True, width=120).print(table)
 
 
 def describe(summary: CocoSummary) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import chex
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from deconvnet_jax.data import read_class_names
@@ -13,6 +12,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import locked
 from deconvnet_jax.inference import default_class_names, default_input_size
 from deconvnet_jax.models import DeconvNet, Network, Variables, count_parameters, layer_names
+from deconvnet_jax.terminal import console
 from deconvnet_jax.training import init_variables
 from deconvnet_jax.weights import check_vacant, load_vgg16, network_from_caffe, save_network
 
@@ -78,7 +78,7 @@ def print_arrays(params: Mapping[str, Mapping[str, chex.Array]]) -> None:
         for part, values in parts.items():
             mean, std = mean_and_std(np.asarray(values))
             table.add_row(layer, part, "x".join(map(str, values.shape)), f"{mean:.4g}", f"{std:.4g}")
-    Console(width=None if Console().is_terminal else 120).print(table)
+    console(width=120).print(table)
 
 
 def mean_and_std(values: np.ndarray) -> tuple[float, float]:

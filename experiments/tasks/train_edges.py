@@ -15,6 +15,7 @@ from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.proposals.edge_boxes import gradient_edges
 from deconvnet_jax.proposals.edge_network import network_edges_batch, read_edge_network, write_edge_network
 from deconvnet_jax.proposals.edge_training import BoundaryExample, read_bsds500, train_edge_network
+from deconvnet_jax.terminal import is_live
 
 from ..common import cli
 from ..common.output import output_file
@@ -65,7 +66,7 @@ def run(
                 mean = sum(losses[-100:]) / len(losses[-100:])
                 print(f"step {done}/{total}  loss {mean:.4f}", file=sys.stderr)
 
-        with cli.ProgressBar("training") as bar:
+        with cli.ProgressBar("training", shown=is_live(sys.stderr)) as bar:
             params = train_edge_network(
                 examples, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, progress=progress
             )
