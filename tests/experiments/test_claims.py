@@ -39,6 +39,7 @@ def small(monkeypatch, shallow_here, shared_steps):
     monkeypatch.setattr(claims, "EXPERIMENTS", {"small": rows})
 
 
+@pytest.mark.slow
 def test_every_row_has_its_measures_and_nothing_is_done_twice(small, tmp_path, capsys, monkeypatch):
     found = claims.run("small", tmp_path, seeds=1, steps=20)
     assert list(found) == ["whole", "proposals", "too fast", "after that"]

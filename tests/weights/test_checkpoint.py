@@ -295,20 +295,19 @@ def test_a_flipped_bit_in_any_file_never_gives_other_values(tmp_path, rng, capsy
     fresh = jax.tree.map(np.zeros_like, small_variables())
     noticed = 0
     for path, good in contents(tmp_path / "0").items():
-        for position in rng.integers(0, len(good), 2):
-            bad = bytearray(good)
-            bad[position] ^= 1 << rng.integers(0, 8)
-            path.write_bytes(bad)
-            try:
-                found = load_checkpoint(tmp_path)
-                assert found[0] == expected[0]
-                assert found[2] == expected[2]
-                assert_trees_equal(found[1], expected[1])
-                assert_trees_equal(init_from_checkpoint(tmp_path, SMALL, fresh, INFO["class_names"])[0], expected[1])
-            except InputError:
-                noticed += 1
-            path.write_bytes(good)
-    assert noticed >= 10
+        bad = bytearray(good)
+        bad[rng.integers(0, len(good))] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(bad)
+        try:
+            found = load_checkpoint(tmp_path)
+            assert found[0] == expected[0]
+            assert found[2] == expected[2]
+            assert_trees_equal(found[1], expected[1])
+            assert_trees_equal(init_from_checkpoint(tmp_path, SMALL, fresh, INFO["class_names"])[0], expected[1])
+        except InputError:
+            noticed += 1
+        path.write_bytes(good)
+    assert noticed >= 5
     assert "older version" not in capsys.readouterr().err
 
 
