@@ -24,7 +24,7 @@ from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import max_unpool
 from deconvnet_jax.proposals.files import Proposals, write_proposals
-from deconvnet_jax.training import claim_workdir, init_variables, save_checkpoint
+from deconvnet_jax.training import claim_workdir, init_variables, save_checkpoint, trackers
 from deconvnet_jax.weights import (
     init_from_checkpoint,
     load_caffemodel,
@@ -441,6 +441,22 @@ def _(root, shallow_here, **_):
     grows = {"learning_rate": 1000.0, "weight_decay": 1.0, "rates": (("seg-score", 1000.0),)}  # -1e6 times per step
     config = settings(root, num_steps=9, **{f"optimizer.{key}": value for key, value in grows.items()})
     return said(voc_train.run, config, str(root.parent / "r"))
+
+
+@shows("config.tracker=...: the package ... is not installed; pip install ...")
+def _(monkeypatch, **_):
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    return said(trackers.check_tracker, "wandb")
+
+
+@shows("warning: ... failed (...); the run continues without it")
+def _(monkeypatch, tmp_path, capsys, **_):
+    def connect(_):
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(trackers.TRACKERS, "mlflow", trackers.TRACKERS["mlflow"]._replace(connect=connect))
+    trackers.Tracker("mlflow", "birds", tmp_path, {}, {})
+    return capsys.readouterr().err.strip()
 
 
 @shows("warning: the encoder starts from random weights")

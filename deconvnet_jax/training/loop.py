@@ -1,5 +1,6 @@
 """Runs the training loop: steps, metrics, checkpoints and evaluations; resumes the run that it finds in the folder."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from deconvnet_jax.training.parallel import (
 from deconvnet_jax.training.state import TrainState, create_state
 from deconvnet_jax.training.step import train_step
 from deconvnet_jax.training.step_monitor import ProfilerWindow, StepMonitor
-from deconvnet_jax.training.workdir import GROUP_SIZE
+from deconvnet_jax.training.trackers import NO_TRACKER, Tracker
+from deconvnet_jax.training.workdir import GROUP_SIZE, flatten
 from deconvnet_jax.weights import Checkpoints, finish_saving, open_checkpoints
 
 
@@ -61,7 +63,8 @@ def train(
     """Trains until step `config["num_steps"]`, from the newest checkpoint in `workdir` if there is one.
 
     Uses all devices of all processes; every process must call it. Writes checkpoints/ (Orbax), metrics.jsonl,
-    tensorboard/ and pictures/ into the folder, and prints progress lines on stderr.
+    tensorboard/ and pictures/ into the folder, and prints progress lines on stderr. `config["tracker"]`, if any, names
+    an experiment tracker that gets the metrics and pictures, too.
 
     Args:
       config: the experiment's settings (experiments/configs/default.py); a nested mapping.
@@ -91,19 +94,27 @@ def train(
         state = replicate(_resume(manager, state, ahead))
         start = int(first_replica(state.step))
         monitor = StepMonitor(workdir, config["batch_size"], saved_step=start or None)
+        tracker = stack.enter_context(_tracker(config, workdir))
         run = _Run(
             config=config,
             info=info,
             evaluate=evaluate,
             manager=manager,
             batches=ahead,
-            writer=stack.enter_context(closing(MetricWriter(workdir, start))),
+            writer=stack.enter_context(closing(MetricWriter(workdir, start, tracker))),
             monitor=monitor,
             interruption=stack.enter_context(Interruption()),
             profiler=stack.enter_context(closing(ProfilerWindow(workdir, start, config["profile"]))),
             progress=stack.enter_context(Progress(start, config["num_steps"])),
         )
         return run.go(step_fn, state, start)
+
+
+def _tracker(config: Mapping[str, Any], workdir: Path) -> Tracker:
+    """Returns the tracker of a run; configs from before trackers existed have none."""
+    settings = json.loads(json.dumps(config))
+    name, project = config.get("tracker", NO_TRACKER), config.get("tracker_project", "")
+    return Tracker(name, project, workdir, settings, flatten(settings))
 
 
 def make_step(

@@ -32,6 +32,7 @@ from deconvnet_jax.training.tensorboard_records import (
     masked_crc32c,
     scalar,
 )
+from deconvnet_jax.training.trackers import Tracker
 
 METRICS_FILE = "metrics.jsonl"
 _VALUES = (int, float, type(None))
@@ -42,6 +43,8 @@ _LARGEST_OBJECT = 2**22  # bytes; then a new file starts, because a bucket rewri
 class MetricWriter:
     """Writer of metrics.jsonl, TensorBoard files and pictures/ in a run's folder; appends to what is there.
 
+    What it writes also goes to an experiment tracker, if the run has one.
+
     In a bucket, lines and points appear every half minute, and after `flush` and `close`. With several processes only
     the first one writes; the methods of the others do nothing.
 
@@ -49,12 +52,13 @@ class MetricWriter:
     and the program then waits for it forever.
     """
 
-    def __init__(self, folder: str | Path, after_step: int):
+    def __init__(self, folder: str | Path, after_step: int, tracker: Tracker | None = None):
         """Opens the files and removes what a killed run wrote about steps that will run again.
 
         Args:
           folder: the run's folder; created if it is missing.
           after_step: the last step that is done; lines and points of later steps are removed.
+          tracker: gets all values and pictures, too; its context must end after `close`.
 
         Raises:
           InputError: if the folder cannot be written.
@@ -62,7 +66,7 @@ class MetricWriter:
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        self._folder = as_path(folder)
+        self._folder, self._tracker = as_path(folder), tracker
         self._path = self._folder / METRICS_FILE
         self._board: BinaryIO | GrowingObject | None = None
         self._board_failed = False
@@ -91,6 +95,8 @@ class MetricWriter:
             self._lines.write(f"{json.dumps({'step': step, **known})}\n".encode())
             self._lines.flush()  # a killed run keeps every line
         self._to_board(*(Event(step=step, summary=scalar(name, value)) for name, value in known.items()))
+        if self._tracker:
+            self._tracker.log_scalars(step, known)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Writes pictures to TensorBoard and to pictures/step_STEP_NAME.png.
@@ -108,6 +114,8 @@ class MetricWriter:
             path = self._folder / "pictures" / f"step_{step:06d}_{name.split('/')[-1]}.png"
             save_picture(path, picture)
             self._to_board(Event(step=step, summary=image(name, picture, dataformats="HWC")))
+        if self._tracker:
+            self._tracker.log_images(step, images)
 
     def _to_board(self, *events: Event) -> None:
         """Writes events for TensorBoard; after a failure it warns once, and the run continues without them."""

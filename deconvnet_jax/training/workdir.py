@@ -26,6 +26,8 @@ HARMLESS = (
     "eval_images",
     "checkpoint_every",
     "profile",
+    "tracker",
+    "tracker_project",
     "compilation_cache",
     "remat",
     "calibrate.",

@@ -28,6 +28,7 @@ from deconvnet_jax.training import (
     init_variables,
     local_batch_size,
 )
+from deconvnet_jax.training.trackers import check_tracker
 
 from .scripts import command
 
@@ -48,9 +49,11 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
       config: A config whose settings are each in range (`settings.checked`).
 
     Raises:
-      InputError: if settings exclude each other, or need more memory or another number of devices.
+      InputError: if settings exclude each other, or need more memory, another number of devices, or a package that is
+        not installed.
     """
     check_combinations(config)
+    check_tracker(config.tracker)
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
     check_memory(config)
 

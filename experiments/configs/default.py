@@ -70,6 +70,11 @@ def get_config() -> ml_collections.ConfigDict:
     # the ensemble, and in modes with proposals they show the network the whole image in one window.
     config.inference = _inference()
 
+    # Experiment tracker that also gets metrics, pictures and settings: "wandb", "mlflow" or "trackio"; its package must
+    # be installed. "none": TensorBoard files and metrics.jsonl only, which are written in any case.
+    config.tracker = "none"
+    config.tracker_project = "deconvnet_jax"  # project of the tracker that holds the run; in MLflow the experiment
+
     config.profile = 0  # steps that JAX's profiler records into WORKDIR/profile, from the sixth after a start; 0: none
     # Folder that keeps compiled programs, so that the next start is faster; runs may share it. None: WORKDIR/compiled,
     # or no folder on a CPU.

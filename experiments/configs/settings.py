@@ -29,6 +29,7 @@ from deconvnet_jax.settings import (
     chosen_path,
 )
 from deconvnet_jax.training import SCHEDULES, flatten
+from deconvnet_jax.training.trackers import NO_TRACKER, TRACKERS
 
 DATASETS = ("voc_layout", *DOWNLOADED)
 DTYPES = ("float32", "bfloat16")
@@ -51,6 +52,8 @@ KINDS: dict[str, Kind] = {
     "eval_every": Number(0, _STEP, whole=True),
     "eval_images": Number(0, _STEP, whole=True),
     "checkpoint_every": Number(0, _STEP, whole=True),
+    "tracker": Choice((NO_TRACKER, *TRACKERS)),
+    "tracker_project": Text(),
     "profile": Number(0, 10_000, whole=True),
     "compilation_cache": OrNone(LocalPath(in_bucket=True)),
     "init.vgg16": OrNone(LocalPath(in_bucket=True)),

@@ -24,6 +24,7 @@ from deconvnet_jax.training import (
     train,
     train_step,
 )
+from deconvnet_jax.training.trackers import TRACKERS
 from deconvnet_jax.weights import load_checkpoint, open_checkpoints
 
 MODEL = {
@@ -162,6 +163,40 @@ def test_a_finished_run_does_nothing_more(finished):
     before = (finished / "metrics.jsonl").read_bytes()
     assert start(finished, batches=CountedBatches(stop=4)) == SCORES
     assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+class Recorder:
+    """A tracker that records what it gets."""
+
+    def __init__(self, begin):
+        self.run, self.begin, self.scalars, self.pictures = begin.run or "run 7", begin, [], []
+
+    def log_scalars(self, step, scalars):
+        self.scalars.append({"step": step, **scalars})
+
+    def log_images(self, step, images):
+        self.pictures += [(step, name) for name in images]
+
+    def finish(self, status):
+        self.status = status
+
+
+def test_a_tracker_gets_what_a_run_writes_and_continues_with_it(tmp_path, monkeypatch):
+    recorders = []
+    row = TRACKERS["wandb"]._replace(connect=lambda begin: recorders.append(Recorder(begin)) or recorders[-1])
+    monkeypatch.setitem(TRACKERS, "wandb", row)
+    config = {**CONFIG, "tracker": "wandb", "tracker_project": "birds"}
+    with pytest.raises(Preempted):
+        start(tmp_path, {**config, "checkpoint_every": 0}, TerminatedBatches(0))
+    assert start(tmp_path, config) == SCORES
+    first, second = recorders
+    assert (first.status, second.status) == ("interrupted", "finished")
+    assert (first.begin.run, second.begin.run) == (None, "run 7")
+    assert (second.begin.project, second.begin.name) == ("birds", tmp_path.name)
+    assert second.begin.settings["optimizer.learning_rate"] == 0.1
+    written = lines(tmp_path)
+    assert written == (first.scalars + second.scalars)[-len(written) :]
+    assert second.pictures[-1] == (4, "eval/image0")
 
 
 def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(tmp_path):
