@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from deconvnet_jax.data.colors import adjust_colors, jitter_colors
 from deconvnet_jax.data.scenes import SCENE_CLASSES, draw_scene, write_scenes
 from deconvnet_jax.data.training_windows import Source, Windows, class_windows, repeat_rare, training_windows
 from deconvnet_jax.data.voc_layout import class_names, read_class_names, read_example, split_names
@@ -65,6 +66,7 @@ __all__ = [
     "UnlabelledSplit",
     "WindowList",
     "Windows",
+    "adjust_colors",
     "class_names",
     "class_pixels",
     "class_windows",
@@ -78,6 +80,7 @@ __all__ = [
     "image_box",
     "import_coco",
     "instance_boxes",
+    "jitter_colors",
     "keep_class",
     "listed_windows",
     "load_proposals",

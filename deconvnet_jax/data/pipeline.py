@@ -22,6 +22,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from deconvnet_jax.data.colors import jitter_colors
 from deconvnet_jax.data.training_windows import Windows
 from deconvnet_jax.data.windows import (
     Range,
@@ -29,6 +30,7 @@ from deconvnet_jax.data.windows import (
     crop_window,
     keep_class,
     number_parts,
+    random_angle,
     random_mirror,
     shown_extent,
     zoomed_size,
@@ -40,6 +42,7 @@ from deconvnet_jax.processes import stay_with_parent
 LABEL_MODES = ("instance", "all")
 _READ_THREADS = 4
 _LIMITS = {"cache_mb": (0, 2**40), "crops_per_decode": (1, 2**20), "read_threads": (1, 2**10), "workers": (0, 2**10)}
+_LIMITS |= {"rotation": (0, 180), "brightness": (0, 1), "contrast": (0, 1), "saturation": (0, 1), "hue": (0, 0.5)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +63,12 @@ class CropSettings:
       cache_mb: memory for decoded images, in MiB, over all workers. The least recently used images are dropped first.
       read_threads: threads that prepare batches, in each worker.
       workers: processes that prepare batches. 0 uses threads of the main process.
+      rotation: largest angle, in degrees, by which crops are turned about their centres; each crop draws its own, in
+        either direction. Outside the image, crops are black and labelled 255. 0 disables it.
+      brightness: largest random change of the brightness, as a share (`jitter_colors`). 0 disables it.
+      contrast: the same for the contrast.
+      saturation: the same for the saturation.
+      hue: largest random shift of the hue, in turns of the colour circle, 0 to 0.5. 0 disables it.
 
     Raises:
       InputError: if a setting is not usable.
@@ -76,6 +85,11 @@ class CropSettings:
     cache_mb: float = 2048
     read_threads: int = _READ_THREADS
     workers: int = 0
+    rotation: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
 
     def __post_init__(self) -> None:
         crop_size, zoom = self.crop_size, self.zoom
@@ -130,8 +144,11 @@ class Crops:
         box, size = self._windows.boxes[window], zoomed_size(settings.resize_size, settings.zoom, rng)
         shown = shown_extent(box, size, *label.shape) if settings.inside_image else None
         top, left = crop_place(size, settings.crop_size, rng if settings.random_crop else None, shown)
-        image, label = crop_window(example.image, label, box, size, (top, left, settings.crop_size))
+        angle = random_angle(settings.rotation, rng)
+        image, label = crop_window(example.image, label, box, size, (top, left, settings.crop_size), angle)
         image, label = random_mirror(image, label, rng) if settings.mirror else (image, label)
+        changes = settings.brightness, settings.contrast, settings.saturation, settings.hue
+        image = jitter_colors(image, *changes, rng)
         return {"image": image, "label": label}
 
     def _label(self, example: Example, window: int) -> np.ndarray:

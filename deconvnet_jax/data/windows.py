@@ -15,6 +15,7 @@ from deconvnet_jax.ops.boxes import checked_boxes
 Range = tuple[float, float]
 Part = tuple[int, int, int]
 
+_BITS = 20  # fractional bits of fixed-point positions
 # Connected parts of a class mask with fewer pixels are annotation noise, not objects.
 MIN_COMPONENT_PIXELS = 64
 
@@ -210,6 +211,19 @@ def random_mirror(image: np.ndarray, label: np.ndarray, rng: np.random.Generator
     return (image[:, ::-1], label[:, ::-1]) if rng.random() < 0.5 else (image, label)
 
 
+def random_angle(most: float, rng: np.random.Generator) -> float:
+    """Returns a random angle, uniform between -`most` and `most`.
+
+    Args:
+      most: largest angle, in degrees. 0 draws no random number.
+      rng: random generator.
+
+    Returns:
+      The angle, in degrees.
+    """
+    return rng.uniform(-most, most) if most else 0.0
+
+
 def shown_extent(box: np.ndarray, size: int, height: int, width: int) -> tuple[Range, Range]:
     """Returns which rows and columns of a box, resized to `size` x `size`, show the image.
 
@@ -230,14 +244,19 @@ def shown_extent(box: np.ndarray, size: int, height: int, width: int) -> tuple[R
 
 @overload
 def crop_window(
-    image: np.ndarray, label: np.ndarray, box: np.ndarray, size: int, part: Part | None = None
+    image: np.ndarray, label: np.ndarray, box: np.ndarray, size: int, part: Part | None = None, angle: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]: ...
 @overload
 def crop_window(
-    image: np.ndarray, label: None, box: np.ndarray, size: int, part: Part | None = None
+    image: np.ndarray, label: None, box: np.ndarray, size: int, part: Part | None = None, angle: float = 0.0
 ) -> tuple[np.ndarray, None]: ...
 def crop_window(
-    image: np.ndarray, label: np.ndarray | None, box: np.ndarray, size: int, part: Part | None = None
+    image: np.ndarray,
+    label: np.ndarray | None,
+    box: np.ndarray,
+    size: int,
+    part: Part | None = None,
+    angle: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Cuts a box out of an image and its label and resizes it to a square, or to a part of that square.
 
@@ -252,6 +271,7 @@ def crop_window(
       size: side of the square that the whole box is resized to, in pixels.
       part: top, left and side of the part of the square to return, in pixels. Only this part is computed. None returns
         the whole square.
+      angle: degrees by which the content is turned counter-clockwise, about the centre of the part.
 
     Returns:
       The crop, uint8 RGB [side, side, 3], and its label, uint8 [side, side], or None without `label`.
@@ -270,6 +290,9 @@ def crop_window(
     top, left, side = part or (0, 0, size)
     x0, y0, x1, y1 = checked_boxes(np.asarray(box)[None])[0].tolist()
     scale_x, scale_y = (x1 - x0) / size, (y1 - y0) / size
+    if angle:
+        centre = left + side / 2, top + side / 2
+        return _turned(image, label, (x0, y0), (scale_x, scale_y), centre, side, angle)
     rows, first_row, end_row = _sampled(y0, scale_y, top, side, image.shape[0])
     columns, first_column, end_column = _sampled(x0, scale_x, left, side, image.shape[1])
     crop = np.zeros((side, side, 3), np.uint8)
@@ -289,6 +312,53 @@ def crop_window(
         return crop, None
     crop_label = np.full((side, side), IGNORE, np.uint8)
     crop_label[first_row:end_row, first_column:end_column] = label.take(rows, 0).take(columns, 1)
+    return crop, crop_label
+
+
+def _turned(
+    image: np.ndarray,
+    label: np.ndarray | None,
+    corner: Range,
+    scale: Range,
+    centre: Range,
+    side: int,
+    angle: float,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns a part of a resized box, turned about its centre; the rules are those of `crop_window`.
+
+    Args:
+      image: image, uint8 RGB [H, W, 3].
+      label: class ids, uint8 [H, W], or None.
+      corner: x and y of the box's upper left corner, in pixels of the image.
+      scale: width and height of a pixel of the resized box, in pixels of the image.
+      centre: x and y of the part's centre, in pixels of the resized box.
+      side: side of the part, in pixels.
+      angle: degrees, counter-clockwise.
+    """
+    turn = math.radians(angle)
+    axes = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    matrix = np.diag(scale) @ axes  # from a step in the part to a step in the image
+    origin = np.add(corner, np.multiply(scale, centre)) - matrix @ [side / 2, side / 2]
+    # The pixel under each centre, in fixed-point numbers: as good as floats here, and faster.
+    steps = np.outer(matrix * 2**_BITS, np.arange(side) + 0.5).round().astype(np.int64).reshape(2, 2, side)
+    across, down = steps[:, 0], steps[:, 1] + (origin * 2**_BITS).round().astype(np.int64)[:, None]
+    columns, rows = (np.add.outer(down[axis], across[axis]) >> _BITS for axis in (0, 1))
+    height, width = image.shape[:2]
+    # Read as unsigned, a negative number is a large one.
+    inside = (columns.view(np.uint64) < width) & (rows.view(np.uint64) < height)
+    shift = origin + matrix @ [0.5, 0.5] - 0.5  # OpenCV puts the centres of pixels at whole numbers.
+    crop = cv2.warpAffine(
+        image,
+        np.hstack([matrix, shift[:, None]]),
+        (side, side),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    crop = cv2.bitwise_and(crop, crop, mask=inside.view(np.uint8))
+    if label is None:
+        return crop, None
+    crop_label = label.ravel().take(rows * width + columns, mode="clip")
+    crop_label[~inside] = IGNORE
     return crop, crop_label
 
 

@@ -6,7 +6,13 @@ batches (windows to score maps to one canvas), ensembles and the CRF.
 
 from deconvnet_jax.images import check_image
 from deconvnet_jax.inference.activations import decoder_activations
-from deconvnet_jax.inference.combine import kernels_of, mean_of_probabilities, product_of_positive, refine
+from deconvnet_jax.inference.combine import (
+    kernels_of,
+    mean_of_probabilities,
+    mean_of_scores,
+    product_of_positive,
+    refine,
+)
 from deconvnet_jax.inference.devices import DeviceImage, device_image, padded_size
 from deconvnet_jax.inference.export import PLATFORMS, export_network, flat_weights
 from deconvnet_jax.inference.member import Member, default_class_names, default_input_size
@@ -17,6 +23,7 @@ from deconvnet_jax.inference.modes import (
     mode_of,
     paper_windows,
     released_windows,
+    scaled_windows,
     sliding_windows,
     whole_window,
 )
@@ -60,6 +67,7 @@ __all__ = [
     "fold_scores",
     "kernels_of",
     "mean_of_probabilities",
+    "mean_of_scores",
     "mode_of",
     "network_scores",
     "padded_size",
@@ -68,6 +76,7 @@ __all__ = [
     "refine",
     "released_windows",
     "sample_scores",
+    "scaled_windows",
     "settings_from",
     "sliding_windows",
     "whole_window",

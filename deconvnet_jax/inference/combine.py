@@ -35,6 +35,19 @@ def mean_of_probabilities(scores: Array, others: Array) -> Array:
 
 
 @jax.jit
+def mean_of_scores(*scores: Array) -> Array:
+    """Returns the mean of the scores of one network at several scales.
+
+    Args:
+      *scores: float32 [..., K], the scores at each scale.
+
+    Returns:
+      float32 [..., K].
+    """
+    return sum(scores[1:], scores[0]) / len(scores)
+
+
+@jax.jit
 def product_of_positive(scores: Array, others: Array) -> Array:
     """Returns the ensemble of the released code: the product of both networks' scores, with 0 for negative scores.
 

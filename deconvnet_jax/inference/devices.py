@@ -183,7 +183,7 @@ class Prepared(NamedTuple):
     Attributes:
       size: height and width of the original photograph, in pixels.
       image: uint8 RGB [H, W, 3], the photograph reduced to `max_side`.
-      windows: float32 [n, 4] for each network, the windows in pixels of `image`.
+      windows: float32 [n, 4] for each network and scale, the windows in pixels of `image`.
     """
 
     size: tuple[int, int]

@@ -10,6 +10,7 @@ a wider signature here and in `scorer.Scorer.windows`. During training, evaluati
 Windows are boxes float32 [n, 4]: x0, y0, x1, y1 in pixels, x1 and y1 exclusive; they may extend beyond the image.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -134,6 +135,33 @@ def _starts(length: int, size: int) -> np.ndarray:
         return np.array([(length - size) / 2])
     count = int(np.ceil((length - size) / (size * (1 - OVERLAP)))) + 1
     return np.round(np.linspace(0, length - size, count))
+
+
+def scaled_windows(windows: np.ndarray, height: int, width: int, scale: float) -> np.ndarray:
+    """Returns windows that show an image at another scale: their side is divided by `scale` and rounded up.
+
+    The network's input keeps its size, so no scale needs another program. Windows that are smaller than the image
+    overlap by at least half; a larger one is centred on it.
+
+    Args:
+      windows: float32 [n, 4], the windows of a mode without proposals at scale 1, all of the same size.
+      height: the height of the image in pixels.
+      width: the width of the image in pixels.
+      scale: a factor on the size at which the network sees the image, above 0. 1 returns `windows`.
+
+    Returns:
+      float32 [m, 4], which cover the whole image.
+
+    Example:
+      >>> scaled_windows(whole_window(75, 100), 75, 100, scale=0.5).tolist()
+      [[-50.0, -62.5, 150.0, 137.5]]
+      >>> scaled_windows(whole_window(75, 100), 75, 100, scale=1.25).tolist()
+      [[0.0, -2.5, 80.0, 77.5], [20.0, -2.5, 100.0, 77.5]]
+    """
+    if scale == 1:
+        return windows
+    side = float(windows[0, 2] - windows[0, 0])
+    return sliding_windows(height, width, math.ceil(side / scale))
 
 
 @dataclass(frozen=True)

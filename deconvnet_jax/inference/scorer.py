@@ -1,5 +1,6 @@
 """Computes the scores of whole images by one network: chooses the windows and puts them into batches."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -13,8 +14,9 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference.combine import mean_of_scores
 from deconvnet_jax.inference.devices import DeviceImage, device_count, on_each, sharding_of
-from deconvnet_jax.inference.modes import Mode, mode_of
+from deconvnet_jax.inference.modes import OVERLAP, Mode, mode_of, scaled_windows
 from deconvnet_jax.inference.proposal_batch import (
     Canvas,
     canvas_scores,
@@ -41,6 +43,7 @@ class Scorer:
       input_size: the side S of the network's input, in pixels.
       settings: the settings of inference.
       mesh: the devices; None for one device.
+      scale: the scale at which the network sees images, one of `settings.scales`.
     """
 
     net: nn.Module
@@ -49,6 +52,7 @@ class Scorer:
     input_size: int
     settings: InferenceSettings
     mesh: Mesh | None = None
+    scale: float = 1.0
 
     @cached_property
     def mode(self) -> Mode:
@@ -56,9 +60,14 @@ class Scorer:
         return mode_of(self.net, self.settings.mode)
 
     @property
+    def one_window(self) -> bool:
+        """Whether every image has exactly one window; above scale 1, several windows cover it."""
+        return self.mode.one_window and self.scale <= 1
+
+    @property
     def aggregation(self) -> str:
         """How windows are combined, "max" or "mean"; a single window needs no mean, so it is "max" then."""
-        return "max" if self.mode.one_window else self.settings.aggregation
+        return "max" if self.one_window else self.settings.aggregation
 
     @property
     def divides_windows(self) -> bool:
@@ -69,6 +78,9 @@ class Scorer:
     def batch_size(self) -> int:
         """The number of windows of an image that the network sees at once on each device."""
         settings = self.settings
+        if self.mode.one_window and self.scale > 1:  # No image has more windows than a square one.
+            along_a_side = math.ceil((self.scale - 1) / (1 - OVERLAP)) + 1
+            return min(settings.batch_size, along_a_side**2)
         return min(settings.batch_size, settings.num_proposals) if self.mode.of_proposals else settings.batch_size
 
     def windows(self, height: int, width: int, proposals: np.ndarray) -> np.ndarray:
@@ -84,7 +96,7 @@ class Scorer:
         """
         if self.mode.of_proposals is not None:
             return self.mode.of_proposals(proposals, self.settings.num_proposals, self.settings.enlarge)
-        return self.mode.windows(height, width, self.input_size)
+        return scaled_windows(self.mode.windows(height, width, self.input_size), height, width, self.scale)
 
     def batches(self, boxes: np.ndarray) -> int:
         """Returns the number of batches that the windows of an image fill on one device.
@@ -111,7 +123,7 @@ class Scorer:
         Returns:
           One array per entry, float32 [Hp, Wp, K], as `score`.
         """
-        if not self.mode.one_window:
+        if not self.one_window:
             return [self.score(image, *own) for image, own in zip(images, boxes, strict=True)]
         scores = []
         for start in range(0, len(images), batch):
@@ -208,6 +220,32 @@ class Scorer:
         height, width = image.pixels.shape[:2]
         height //= device_count(self.mesh)
         return empty_canvas(height, width, self.num_classes, self.aggregation, self.mode.clip, self.mesh)
+
+
+def score_networks(
+    scorers: Sequence[Scorer],
+    images: Sequence[DeviceImage],
+    windows: Sequence[Sequence[Sequence[np.ndarray]]],
+    batch: int,
+) -> list[list[Array]]:
+    """Returns the scores of each network, averaged over the scales.
+
+    Args:
+      scorers: for each network, one scorer per scale in `settings.scales`.
+      images: as for `Scorer.score_all`.
+      windows: for each scorer, the `boxes` of `Scorer.score_all`.
+      batch: as for `Scorer.score_all`.
+
+    Returns:
+      For each network, the list that `Scorer.score_all` returns.
+    """
+    scores = [scorer.score_all(images, own, batch) for scorer, own in zip(scorers, windows, strict=True)]
+    scales = len(scorers[0].settings.scales)
+    if scales == 1:
+        return scores
+    mean = on_each(mean_of_scores, scorers[0].mesh)
+    networks = (scores[start : start + scales] for start in range(0, len(scores), scales))
+    return [[mean(*of_image) for of_image in zip(*network, strict=True)] for network in networks]
 
 
 def _concatenated(*crops: Array) -> Array:

@@ -45,7 +45,7 @@ from deconvnet_jax.inference.devices import (
 from deconvnet_jax.inference.member import DECONVNET_INPUT_SIZE, Member, default_class_names
 from deconvnet_jax.inference.modes import MODES
 from deconvnet_jax.inference.proposal_batch import sample_scores
-from deconvnet_jax.inference.scorer import Scorer
+from deconvnet_jax.inference.scorer import Scorer, score_networks
 from deconvnet_jax.inference.settings import InferenceSettings, settings_from
 from deconvnet_jax.labels import label_type
 from deconvnet_jax.models import Variables
@@ -340,10 +340,8 @@ class Segmenter:
         kernels = [kernels_of(prepared.image, crf) for prepared in group] if crf != "none" else []
         rounds = rounds_of(group, device_count(mesh))
         images = [device_image(*(group[i].image for i in members), mesh=mesh) for members in rounds]
-        scores, *partners = (
-            scorer.score_all(images, [[group[i].windows[n] for i in members] for members in rounds], batch)
-            for n, scorer in enumerate(self._scorers)
-        )
+        windows = [[[group[i].windows[n] for i in members] for members in rounds] for n in range(len(self._scorers))]
+        scores, *partners = score_networks(self._scorers, images, windows, batch)
         for others in partners:
             scores = list(map(on_each(MODES[self.settings.mode].combine, mesh), scores, others))
         results: dict[int, tuple[Array, Array]] = {}
@@ -365,7 +363,8 @@ class Segmenter:
         if image.shape[:2] != (height, width):
             scores = sample_scores(scores, np.array([0, 0, width, height]), height, width)
             labels = np.argmax(scores, axis=-1).astype(label_type(scores.shape[-1]))
-        return Result(labels, scores, (windows[0] * _scale((height, width), image.shape)).astype(np.float32))
+        boxes = np.concatenate(windows[: len(self.settings.scales)])
+        return Result(labels, scores, (boxes * _scale((height, width), image.shape)).astype(np.float32))
 
     @property
     def group_size(self) -> int:
@@ -374,7 +373,7 @@ class Segmenter:
 
     @property
     def _rounds_per_group(self) -> int:
-        return self.settings.batch_size if all(scorer.mode.one_window for scorer in self._scorers) else 1
+        return self.settings.batch_size if all(scorer.one_window for scorer in self._scorers) else 1
 
     @cached_property
     def _mesh(self) -> Mesh | None:
@@ -393,8 +392,9 @@ class Segmenter:
     def _scorers(self) -> list[Scorer]:
         members = [Member(self.net, self.variables, self.input_size), *([self.partner] if self.partner else [])]
         return [
-            Scorer(net, variables, len(self.class_names), size, self.settings, self._mesh)
+            Scorer(net, variables, len(self.class_names), size, self.settings, self._mesh, scale)
             for net, variables, size in members
+            for scale in self.settings.scales
         ]
 
     @property

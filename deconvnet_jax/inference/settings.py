@@ -10,7 +10,7 @@ from deconvnet_jax.inference.modes import ENLARGED, MODES
 from deconvnet_jax.inference.proposal_batch import AGGREGATIONS
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.proposals.edge_boxes import METHODS
-from deconvnet_jax.settings import Choice, Kind, LocalPath, Number, Switch, check_values, chosen_path
+from deconvnet_jax.settings import Choice, Kind, LocalPath, Number, Several, Switch, check_values, chosen_path
 
 # structured_forest also needs a model file, which no setting names.
 _METHODS = tuple(method for method in METHODS if method != "structured_forest")
@@ -21,6 +21,7 @@ KINDS: dict[str, Kind] = {
     "enlarge": Number(0, 100, above=True),
     "aggregation": Choice(AGGREGATIONS),
     "flip": Switch(),
+    "scales": Several(Number(0.25, 4), least=1, distinct=True),
     "crf": Choice(("none", *CRF_PRESETS)),
     "crf_sharpness": Number(0, 100),
     "ensemble_checkpoint": LocalPath(names=("",), in_bucket=True),
@@ -48,6 +49,8 @@ class InferenceSettings:
       ensemble_checkpoint: the path of a second network with the same classes, in the paper an FCN-8s; "" for none.
       batch_size: windows that the network sees at once, per device.
       max_side: in pixels; larger images are reduced to it, and their scores are enlarged again.
+      scales: the scales at which the network is shown an image, 0.25 to 4, for the modes without proposals; the scores
+        are averaged. At scale 2, windows have half the side in the image, and there are more of them.
 
     Raises:
       InputError: if a value has the wrong type or is out of range, or two settings do not fit together.
@@ -68,9 +71,16 @@ class InferenceSettings:
     ensemble_checkpoint: str = ""
     batch_size: int = 10
     max_side: int = 1024
+    scales: tuple[float, ...] = (1.0,)
 
     def __post_init__(self) -> None:
         check_values(vars(self), KINDS, "inference.")
+        object.__setattr__(self, "scales", tuple(map(float, self.scales)))  # A checkpoint's config holds a list.
+        if self.uses_proposals and self.scales != (1.0,):
+            raise InputError(
+                f"inference.scales={self.scales}: inference.mode='{self.mode}' takes its windows from proposals, which "
+                "have no scales; give inference.mode whole_image or sliding_window, or inference.scales=(1.0,)"
+            )
         if MODES[self.mode].clip and self.aggregation != "max":
             raise InputError(f"inference.aggregation='{self.aggregation}': inference.mode='{self.mode}' needs 'max'")
         path = self.proposals_path

@@ -47,9 +47,12 @@ HARMLESS = (
 ACCEPTABLE = ("optimizer.", "micro_batch", "bn_group", "caffe_gradients", "all_reduce_dtype", "class_balance")
 ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split", "data.voc_root")
 ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inference.max_side")  # used by evaluations
+ACCEPTABLE += ("inference.scales",)
 # {a newer setting: the value that older runs used}. Each new setting belongs here unless it is harmless: a run from
 # before the setting existed resumes only with this value.
 SINCE = {"data.zoom": [1.0, 1.0], "data.inside_image": False, "model.unpooling": "indices", "model.batch_norm": True}
+SINCE |= {f"data.{name}": 0.0 for name in ("rotation", "brightness", "contrast", "saturation", "hue")}
+SINCE |= {"inference.scales": [1.0]}
 
 
 GROUP_SIZE = "bn_group"  # key in a checkpoint's description: the number of crops that share batch statistics

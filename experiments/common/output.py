@@ -10,6 +10,7 @@ from deconvnet_jax.buckets import Address, check_writable
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import looked_in, not_written, user_path, write_text
 from deconvnet_jax.training import flatten
+from deconvnet_jax.training.workdir import SINCE
 
 RUN_FILE = "run.json"
 RESULTS = ("metrics.json", "results", "labels")  # Every folder of an evaluation holds one of them.
@@ -80,7 +81,7 @@ def claim_output(folder: Path, description: dict[str, Any]) -> None:
         if taken:
             raise InputError(f"--output={folder} holds other results already ({taken[0]}); name another folder")
         found = new
-    old = flatten(found)
+    old = {**{key: value for key, value in SINCE.items() if key in new}, **flatten(found)}
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     if changed:
         differences = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in changed)

@@ -116,6 +116,15 @@ def _data() -> ml_collections.ConfigDict:
     data.inside_image = False  # True: random crops show as little as possible of the black area outside the image
     # Smallest and largest factor on `resize_size`, from 0.1 to 10; drawn at random for each crop. (1.0, 1.0): no zoom.
     data.zoom = (1.0, 1.0)
+    # Largest angle in degrees, 0 to 180, by which crops are turned at random in either direction. What lies outside the
+    # image is black and ignored. 0: no rotation.
+    data.rotation = 0.0
+    # Random colours of crops. Brightness, contrast and saturation are multiplied by a factor from 1 - x to 1 + x, with
+    # x from 0 to 1. The hue is shifted by up to `hue` turns of the colour circle, 0 to 0.5. 0: unchanged.
+    data.brightness = 0.0
+    data.contrast = 0.0
+    data.saturation = 0.0
+    data.hue = 0.0
     data.mirror = True  # True: a random half of the crops is mirrored left to right
     data.cache_mb = 2048  # memory for decoded images in each training process, in MiB; 0: no cache
     # Most windows of an image that come close together in an epoch, so that the image is decoded once for all of them.
@@ -198,6 +207,9 @@ def _inference() -> ml_collections.ConfigDict:
     inference.enlarge = 1.2  # factor on both sides of a proposal, before it is made square
     inference.aggregation = "max"  # score of a pixel over the windows that show it: "max" or "mean"
     inference.flip = False  # True: average with the scores of the mirrored windows; twice the work
+    # Scales at which "whole_image" and "sliding_window" show the image, 0.25 to 4; the scores are averaged. (1.0,): its
+    # own scale. The work grows with the square of each scale (docs/inference.md).
+    inference.scales = (1.0,)
     inference.crf = "none"  # fully connected CRF on the scores: "none", "released" (the original's) or "usual"
     # Factor on the scores before the CRF, up to 100. 0: 4 for "usual" in modes with proposals, otherwise 1.
     inference.crf_sharpness = 0.0

@@ -201,7 +201,7 @@ def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
       The figure, uint8 RGB [h, w, 3].
     """
     settings = segmenter.settings
-    segmenter = segmenter.changed(mode="paper")
+    segmenter = segmenter.changed(mode="paper", scales=(1.0,))
     boxes = propose_boxes(image, settings.num_proposals, method=settings.proposals)[0]
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     boxes = boxes[np.argsort(-areas, kind="stable")]

@@ -10,10 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from deconvnet_jax.data import CropSettings, training_batches, training_windows
+from deconvnet_jax.data import (
+    CropSettings,
+    crop_place,
+    crop_window,
+    random_mirror,
+    training_batches,
+    training_windows,
+)
 from deconvnet_jax.data.pipeline import BLOCK, CachedSource, WindowOrder, epoch_order
+from deconvnet_jax.data.windows import zoomed_size
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Example
+
+AUGMENTED = {"rotation": 20.0, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05}
 
 
 def batches_of(source, kinds=("instance",), *, batch_size, seed=0, process_index=0, process_count=1, **settings):
@@ -73,7 +83,14 @@ def test_a_position_is_one_among_the_same_windows(train_split):
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_stopped_anywhere_the_rest_is_the_same(train_split, rng, workers):
     """Checks that the 1,000 crops after a stop equal those of an uninterrupted run, for any number of workers."""
-    small = {"batch_size": 20, "resize_size": 36, "crop_size": 32, "kinds": ("instance", "image"), "seed": 3}
+    small = {
+        "batch_size": 20,
+        "resize_size": 36,
+        "crop_size": 32,
+        "kinds": ("instance", "image"),
+        "seed": 3,
+        **AUGMENTED,
+    }
     stop = int(rng.integers(1, 9))
     whole = take(batches_of(train_split, **small), stop + 50)
     batches = batches_of(train_split, **small, workers=workers, crops_per_decode=8, read_threads=2)
@@ -132,10 +149,13 @@ def test_crops_and_mirroring():
     assert len({one.tobytes() for one in crops}) > 8
 
 
-def test_image_and_label_stay_together(train_split):
+@pytest.mark.parametrize("rotation", [0.0, 40.0])
+def test_image_and_label_stay_together(train_split, rotation):
     """Paints the label into the image and checks that both went through the same window, crop and mirroring."""
     marked = [e._replace(image=np.repeat(np.uint8(200 * (e.label > 0))[..., None], 3, -1)) for e in train_split]
-    for batch in take(batches_of(marked, batch_size=8, label_mode="all", kinds=("instance", "image")), 3):
+    for batch in take(
+        batches_of(marked, batch_size=8, label_mode="all", kinds=("instance", "image"), rotation=rotation), 3
+    ):
         known = batch["label"] != 255
         wrong = (batch["image"][..., 0] > 100) != (batch["label"] > 0)
         assert wrong[known].mean() < 0.005
@@ -155,6 +175,9 @@ def test_image_and_label_stay_together(train_split):
         ({"cache_mb": -1}, r"data\.cache_mb=-1: expected 0 to"),
         ({"crops_per_decode": 10**21}, r"data\.crops_per_decode=1000000000000000000000: expected 1 to"),
         ({"crops_per_decode": 0}, r"data\.crops_per_decode=0"),
+        ({"rotation": 181}, r"data\.rotation=181: expected 0 to 180"),
+        ({"brightness": float("nan")}, r"data\.brightness=nan: expected 0 to 1"),
+        ({"hue": 0.6}, r"data\.hue=0\.6: expected 0 to 0\.5"),
     ],
 )
 def test_bad_settings(options, message):
@@ -183,6 +206,38 @@ def test_zoom_enlarges_and_inside_leaves_the_surroundings_out():
     for zoom in ((2, 1), (1.0,), 1.0, ("a", "b"), (None, 1.0)):
         with pytest.raises(InputError, match=r"data\.zoom=.*: expected two factors"):
             batches_of(source, ("image",), batch_size=2, zoom=zoom)
+
+
+def test_without_augmentation_crops_are_those_of_earlier_versions(train_split):
+    """The expected crops are those of version 0.2.0, which knew neither rotation nor colours."""
+    windows = training_windows(train_split, ("instance",))
+    batch = next(batches_of(train_split, batch_size=6, seed=4, zoom=(0.9, 1.2), label_mode="all"))
+    order = WindowOrder(windows.images, 4)
+    for position in range(6):
+        rng, window = np.random.default_rng([4, position]), order[position]
+        example = train_split[int(windows.images[window])]
+        size = zoomed_size(250, (0.9, 1.2), rng)
+        top, left = crop_place(size, 224, rng)
+        crop = crop_window(example.image, example.label, windows.boxes[window], size, (top, left, 224))
+        image, label = random_mirror(*crop, rng)
+        np.testing.assert_array_equal(batch["image"][position], image)
+        np.testing.assert_array_equal(batch["label"][position], label)
+
+
+def test_augmentation_changes_what_it_should(train_split):
+    def first(**options):
+        return next(batches_of(train_split, batch_size=8, label_mode="all", mirror=False, **options))
+
+    plain, colored = first(), first(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    np.testing.assert_array_equal(colored["label"], plain["label"])
+    assert ((colored["image"] != plain["image"]).any((1, 2, 3))).all()
+    outside = (plain["image"] == 0).all(-1) & (plain["label"] == 255)
+    assert outside.any()
+    assert (colored["image"][outside] == 0).all()
+    turned = first(rotation=30.0)
+    assert ((turned["label"] != plain["label"]).any((1, 2))).all()
+    for label in next(batches_of(train_split, batch_size=8, rotation=30.0))["label"]:
+        assert len(set(np.unique(label)) - {0, 255}) <= 1  # The rest of a window around one object stays background.
 
 
 # The order of the windows.

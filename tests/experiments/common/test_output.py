@@ -72,6 +72,10 @@ def test_results_of_another_evaluation_are_not_mixed(tmp_path):
     claim_output(tmp_path, RUN)
     with pytest.raises(InputError, match=r"inference\.mode is 'paper' there and 'released' now"):
         claim_output(tmp_path, {**RUN, "inference": {"mode": "released"}})
+    claim_output(tmp_path, {**RUN, "inference": {"mode": "paper", "scales": (1.0,)}})  # a setting newer than the note
+    with pytest.raises(InputError, match=r"inference\.scales is \[1\.0\] there and \[1\.0, 2\.0\] now"):
+        claim_output(tmp_path, {**RUN, "inference": {"mode": "paper", "scales": (1.0, 2.0)}})
+    claim_output(tmp_path, {**RUN, "inference": {"mode": "paper", "scales": (1.0,)}})
     (tmp_path / "metrics.json").write_text(json.dumps({"step": 1, "split": "val"}))
     (tmp_path / "run.json").write_text("")
     with pytest.raises(InputError, match="step is 1 there and 2 now"):
