@@ -4,13 +4,14 @@
 """
 
 from deconvnet_jax.labels import IGNORE as IGNORE_LABEL
+from deconvnet_jax.training.averages import update_averages
 from deconvnet_jax.training.calibration import calibrate_batch_norm
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Preempted
 from deconvnet_jax.training.loop import Evaluation, make_step, train
 from deconvnet_jax.training.loss import balanced_class_weights, class_weights_of, segmentation_loss
 from deconvnet_jax.training.metric_writer import METRICS_FILE, metric_lines
-from deconvnet_jax.training.optimizer import SCHEDULES, make_optimizer
+from deconvnet_jax.training.optimizer import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from deconvnet_jax.training.parallel import (
     AXIS_NAME,
     BatchLayout,
@@ -31,6 +32,7 @@ __all__ = [
     "AXIS_NAME",
     "IGNORE_LABEL",
     "METRICS_FILE",
+    "OPTIMIZERS",
     "SCHEDULES",
     "BatchLayout",
     "Evaluation",
@@ -52,6 +54,7 @@ __all__ = [
     "local_batch_size",
     "locked_workdir",
     "make_optimizer",
+    "make_schedule",
     "make_step",
     "metric_lines",
     "place_batch",
@@ -61,4 +64,5 @@ __all__ = [
     "segmentation_loss",
     "train",
     "train_step",
+    "update_averages",
 ]

@@ -1,5 +1,7 @@
 """Saves and restores a run: each Orbax step holds variables, optimizer, data iterator and description as items.
 
+Averages of the variables, if the run keeps any, are one more item, so that programs can read them alone.
+
 Orbax writes a step atomically and in the background, so that a half-written step is never listed. Each step has an
 integrity record: a damaged step is noticed when it is read, and the step before it is used instead.
 """
@@ -15,6 +17,7 @@ from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import in_bucket
 from deconvnet_jax.models import Variables
 from deconvnet_jax.weights import (
+    AVERAGES,
     RECORD,
     Checkpoints,
     StoredStep,
@@ -44,7 +47,8 @@ def save_checkpoint(
       manager: the open checkpoints, from `weights.open_checkpoints`.
       step: the number of updates done; names the step's folder.
       variables: {"params", "batch_stats"} of the network, on the host or replicated on all devices.
-      optimizer: the optimizer's state as a dict of trees of arrays; on the host or replicated.
+      optimizer: the optimizer's state as a dict of trees of arrays; on the host or replicated. An entry "averages", a
+        tree like `variables`, becomes an item of its own, which `weights.load_checkpoint` prefers to the variables.
       data: the data iterator's state, a JSON object.
       info: the run's description, a JSON object with at least "config" (with the section "model") and "class_names".
 
@@ -57,13 +61,11 @@ def save_checkpoint(
             f"{manager.folder} was removed or renamed while the run wrote to it; move it back and run the same "
             "command again, or use another --workdir"
         )
-    record = integrity_record({"variables": variables, "optimizer": optimizer}, {"data": data, "info": info})
+    arrays, texts = _array_items(variables, optimizer), {"data": data, "info": info}
+    texts[RECORD] = integrity_record(arrays, texts)
     args = ocp.args.Composite(
-        variables=ocp.args.StandardSave(variables),
-        optimizer=ocp.args.StandardSave(optimizer),
-        data=ocp.args.JsonSave(data),
-        info=ocp.args.JsonSave(info),
-        **{RECORD: ocp.args.JsonSave(record)},
+        **{name: ocp.args.StandardSave(tree) for name, tree in arrays.items()},
+        **{name: ocp.args.JsonSave(value) for name, value in texts.items()},
     )
     writing(manager, lambda: manager.save(step, args=args))
 
@@ -99,7 +101,7 @@ def restore_newest(
     Args:
       manager: the open checkpoints, from `weights.open_checkpoints`.
       variables: a tree of arrays with the expected structure, shapes and dtypes; its values are not used.
-      optimizer: the same for the optimizer's state.
+      optimizer: the same for the optimizer's state, with "averages" if the step has them.
 
     Returns:
       The step, the variables, the optimizer's state and the data iterator's state, or None if there are no steps. The
@@ -114,18 +116,27 @@ def restore_newest(
             stored = StoredStep(manager.folder / str(step))
             stored.json("info")
             data = stored.json("data")
-            arrays = [stored.arrays("variables", variables), stored.arrays("optimizer", optimizer)]
+            items = _array_items(variables, optimizer)
+            arrays = jax.device_get({name: stored.arrays(name, shapes) for name, shapes in items.items()})
         except Exception as error:  # damaged files make Orbax, TensorStore and JSON raise almost anything
             damaged[step] = one_line(error)
             continue
         _set_aside(manager, damaged)
-        return step, *jax.device_get(arrays), data
+        found = arrays.pop("variables")
+        return step, found, {**arrays.pop("optimizer"), **arrays}, data
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         raise InputError(
             f"no checkpoint in {manager.folder} can be read ({reasons}); use another --workdir to start a new run"
         )
     return None
+
+
+def _array_items(variables: Variables, optimizer: dict[str, Any]) -> dict[str, Any]:
+    """Returns {item: tree of arrays} of a step; the averages are an item beside the rest of the optimizer's state."""
+    averages = {AVERAGES: optimizer[AVERAGES]} if AVERAGES in optimizer else {}
+    rest = {name: tree for name, tree in optimizer.items() if name != AVERAGES}
+    return {"variables": variables, "optimizer": rest, **averages}
 
 
 def _set_aside(manager: Checkpoints, damaged: dict[int, str]) -> None:

@@ -33,7 +33,7 @@ from deconvnet_jax.training.step import train_step
 from deconvnet_jax.training.step_monitor import ProfilerWindow, StepMonitor
 from deconvnet_jax.training.trackers import NO_TRACKER, Tracker
 from deconvnet_jax.training.workdir import GROUP_SIZE, flatten
-from deconvnet_jax.weights import Checkpoints, finish_saving, open_checkpoints
+from deconvnet_jax.weights import AVERAGES, Checkpoints, finish_saving, open_checkpoints
 
 
 class Evaluation(NamedTuple):
@@ -73,7 +73,8 @@ def train(
       variables: {"params", "batch_stats"}, float32, the initial values; a checkpoint in `workdir` replaces them.
       batches: this process's share of every batch; `local_batch_size` crops each.
       info: the run's description, a JSON object with "config" and "class_names"; saved with every checkpoint.
-      evaluate: called with the current variables, on this process's first device; returns an `Evaluation`.
+      evaluate: called with the current variables, or their averages if `config["ema_decay"]` is set, on this
+        process's first device; returns an `Evaluation`.
       class_weights: [K], the weight of each class in the loss (`segmentation_loss`); None weights all classes alike.
 
     Returns:
@@ -88,7 +89,8 @@ def train(
     if isinstance(net, DeconvNet) and net.batch_norm:
         info = {**info, GROUP_SIZE: group_size(config, jax.device_count())}
     step_fn = data_parallel(step)
-    state, ahead = create_state(variables, optimizer), PrefetchedBatches(batches)
+    state = create_state(variables, optimizer, averaged=bool(config.get("ema_decay")))
+    ahead = PrefetchedBatches(batches)
     with ExitStack() as stack:
         manager = stack.enter_context(open_checkpoints(workdir / "checkpoints"))
         state = replicate(_resume(manager, state, ahead))
@@ -128,7 +130,7 @@ def make_step(
 
     Args:
       config: the experiment's settings: batch_size, micro_batch, bn_group, seed, caffe_gradients, remat,
-        all_reduce_dtype and the section "optimizer".
+        all_reduce_dtype, ema_decay and the section "optimizer".
       net: the network to train.
       params: {layer: {part: array}}, its parameters or their shapes.
       devices: the number of devices of all processes that share a batch.
@@ -162,6 +164,7 @@ def make_step(
         class_weights=class_weights,
         caffe_gradients=config["caffe_gradients"],
         all_reduce_dtype=jnp.dtype(config["all_reduce_dtype"]),
+        ema_decay=config.get("ema_decay", 0.0),
     )
     return step, optimizer
 
@@ -236,7 +239,7 @@ class _Run:
         if scores is None:
             with self.monitor.paused():
                 with self.interruption.at_once(step):
-                    evaluation = self.evaluate(first_replica(state.variables))
+                    evaluation = self.evaluate(first_replica(state.evaluated))
                 scores = {name: value for name, value in evaluation.scores.items() if "/" not in name}
                 self.writer.write_scalars(step, {f"eval/{name}": value for name, value in evaluation.scores.items()})
                 self.writer.write_images(step, {f"eval/{name}": image for name, image in evaluation.images.items()})
@@ -258,11 +261,13 @@ def _resume(manager: Checkpoints, state: TrainState, batches: PrefetchedBatches)
         return state
     step, variables, optimizer, position = restored
     batches.set_state(position)
-    return TrainState(state.step + step, variables, optimizer["momentum"], optimizer["plateau"])
+    averages = optimizer.get(AVERAGES)
+    return TrainState(state.step + step, variables, optimizer["momentum"], optimizer["plateau"], averages)
 
 
 def _optimizer_item(state: TrainState) -> dict[str, Any]:
-    return {"momentum": state.opt_state, "plateau": state.plateau}
+    averages = {} if state.averages is None else {AVERAGES: state.averages}
+    return {"momentum": state.opt_state, "plateau": state.plateau, **averages}
 
 
 def _due(step: int, every: int, last: int) -> bool:

@@ -30,6 +30,7 @@ from jax.typing import DTypeLike
 
 from deconvnet_jax.models import Layers, Network, Variables
 from deconvnet_jax.ops import normalize_images, sum_of_squares
+from deconvnet_jax.training.averages import update_averages
 from deconvnet_jax.training.early_sums import Before, early_sums, large_layers, sum_over_devices
 from deconvnet_jax.training.loss import pixel_sums, positive
 from deconvnet_jax.training.optimizer import apply_gradients, is_batch_norm, is_frozen
@@ -53,6 +54,7 @@ def train_step(
     class_weights: Sequence[float] | None = None,
     caffe_gradients: bool = False,
     all_reduce_dtype: DTypeLike = jnp.float32,
+    ema_decay: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """Returns the state after one update, and the metrics of the batch; runs under a mapped axis over devices.
 
@@ -72,6 +74,7 @@ def train_step(
       caffe_gradients: True computes the loss as Caffe accumulates it: the mean over groups of each group's mean over
         pixels. Scale and shift of batch normalisation then learn from the last group only (solver.cpp, bn_layer.cpp).
       all_reduce_dtype: the gradients are cast to it for `psum`; bfloat16 halves the bytes that are sent.
+      ema_decay: decay of the state's averages (`update_averages`); not used if the state has none.
 
     Returns:
       The new state, in which running statistics are the mean over all groups; and float32 scalars: "loss" in nats per
@@ -104,7 +107,8 @@ def train_step(
     }
     metrics["finite"] = _all_finite(metrics, batch_stats)
     variables = {**state.variables, "params": params} | ({"batch_stats": batch_stats} if batch_stats else {})
-    return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state), metrics
+    averages = state.averages and update_averages(state.averages, variables, state.step, ema_decay)
+    return state.replace(step=state.step + 1, variables=variables, opt_state=opt_state, averages=averages), metrics
 
 
 def _micro_batch_sums(

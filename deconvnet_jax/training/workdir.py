@@ -48,11 +48,15 @@ ACCEPTABLE = ("optimizer.", "micro_batch", "bn_group", "caffe_gradients", "all_r
 ACCEPTABLE += ("model.dtype", "model.bn_momentum", "data.eval_split", "data.voc_root")
 ACCEPTABLE += ("inference.mode", "inference.aggregation", "inference.flip", "inference.max_side")  # used by evaluations
 ACCEPTABLE += ("inference.scales",)
+# FIXED settings of an acceptable section decide what the saved state consists of, so they never change.
+FIXED = ("optimizer.name",)
 # {a newer setting: the value that older runs used}. Each new setting belongs here unless it is harmless: a run from
 # before the setting existed resumes only with this value.
 SINCE = {"data.zoom": [1.0, 1.0], "data.inside_image": False, "model.unpooling": "indices", "model.batch_norm": True}
 SINCE |= {f"data.{name}": 0.0 for name in ("rotation", "brightness", "contrast", "saturation", "hue")}
 SINCE |= {"inference.scales": [1.0]}
+SINCE |= {"ema_decay": 0.0, "optimizer.name": "sgd", "optimizer.b1": 0.9, "optimizer.b2": 0.999, "optimizer.eps": 1e-8}
+SINCE |= {"optimizer.warmup_steps": 0, "optimizer.decay_steps": 0, "optimizer.power": 0.9, "optimizer.end_factor": 0.0}
 
 
 GROUP_SIZE = "bn_group"  # key in a checkpoint's description: the number of crops that share batch statistics
@@ -130,24 +134,28 @@ def _stored_config(path: Path, info: Mapping[str, Any] | None, new: Mapping[str,
         return written
     if written is None and jax.process_index() == 0:
         print(f"warning: {path} cannot be read ({damage}); using the config of the newest checkpoint", file=sys.stderr)
-    accepted = [key for key in new if _listed(key, ACCEPTABLE) and written and written.get(key) == new[key]]
+    accepted = [key for key in new if _acceptable(key) and written and written.get(key) == new[key]]
     return {**flatten(info["config"]), **{key: new[key] for key in accepted}}
 
 
 def _check_same(workdir: Path, old: dict[str, Any], new: dict[str, Any], accept_changes: bool) -> None:
     old = {**{key: value for key, value in SINCE.items() if key in new}, **old}
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and not _listed(key, HARMLESS)]
-    refused = [key for key in changed if not (accept_changes and _listed(key, ACCEPTABLE))]
+    refused = [key for key in changed if not (accept_changes and _acceptable(key))]
     changes = "; ".join(f"{key} was {old.get(key)!r} and is now {new.get(key)!r}" for key in refused or changed)
     if refused:
         remedies = ["another --workdir to start a new run"]
         if "bn_group" in refused and "bn_group" in old:
             remedies.insert(0, f"--config.bn_group={old['bn_group']} to keep the groups for batch statistics")
-        if all(_listed(key, ACCEPTABLE) for key in refused):
+        if all(map(_acceptable, refused)):
             remedies.append("or --accept_changes to resume with the new value")
         raise InputError(f"--workdir={workdir} holds a run with another config: {changes}; use {', '.join(remedies)}")
     if changed and jax.process_index() == 0:
         print(f"resuming with a changed config: {changes}", file=sys.stderr)
+
+
+def _acceptable(key: str) -> bool:
+    return _listed(key, ACCEPTABLE) and key not in FIXED
 
 
 def _listed(key: str, entries: tuple[str, ...]) -> bool:

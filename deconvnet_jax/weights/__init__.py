@@ -10,6 +10,7 @@ from deconvnet_jax.weights.checkpoint import (
     save_network,
 )
 from deconvnet_jax.weights.checkpoint_folder import (
+    AVERAGES,
     RECORD,
     Checkpoints,
     StoredStep,
@@ -23,6 +24,7 @@ from deconvnet_jax.weights.integrity import integrity_record
 from deconvnet_jax.weights.vgg16 import keep_vgg16_features, load_vgg16
 
 __all__ = [
+    "AVERAGES",
     "RECORD",
     "CaffemodelError",
     "Checkpoints",

@@ -18,6 +18,7 @@ from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.files import as_path, user_path
 from deconvnet_jax.models import DeconvNet, Network, Variables, config_from_network, network_from_config
 from deconvnet_jax.weights.checkpoint_folder import (
+    AVERAGES,
     BEST_METRIC,
     RECORD,
     StoredStep,
@@ -75,12 +76,16 @@ def save_network(directory: str | Path, net: Network, variables: Variables, info
         finish_saving(manager)
 
 
-def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network, Variables, dict[str, Any]]:
+def load_checkpoint(
+    path: str | Path, step: int | None = None, averages: bool = True
+) -> tuple[Network, Variables, dict[str, Any]]:
     """Loads the network of a training run or an imported network, for prediction.
 
     Args:
       path: the run's folder, or its folder `checkpoints`; may be gs://BUCKET/NAME.
       step: the step to load. None for the step with the best `mean_iou`, or the newest one if none was evaluated.
+      averages: what to load of a run with `config.ema_decay`: True the moving averages of the variables, which its
+        evaluations used, False the variables themselves. Other checkpoints hold no averages.
 
     Returns:
       The module; its variables, arrays on this process's first device; and the description of the run: "config"
@@ -114,7 +119,7 @@ def load_checkpoint(path: str | Path, step: int | None = None) -> tuple[Network,
             f"{folder} is not a checkpoint of this project ({one_line(error)}); give another folder"
         ) from error
     with _read_or_damaged(folder, "variables"):
-        variables = stored.arrays("variables", shapes)
+        variables = stored.arrays(AVERAGES if averages and stored.has(AVERAGES) else "variables", shapes)
     return net, variables, {**info, "step": step}
 
 

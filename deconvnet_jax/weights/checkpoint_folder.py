@@ -31,6 +31,7 @@ Tree = TypeVar("Tree")
 
 BEST_METRIC = "mean_iou"
 RECORD = "integrity"  # name of the item with the integrity record
+AVERAGES = "averages"  # name of the item with the averages of the variables, of runs that keep them
 _TENSORSTORE = ("tensorstore/", "OCDBT", "os_error_code=")  # texts by which an error of TensorStore is recognised
 _METRICS = "metrics"  # name of the folder with a step's scores, and of the file inside
 _MISREAD = set("[]\\")  # Orbax takes brackets for patterns; TensorStore takes a backslash for a slash.
@@ -170,6 +171,10 @@ class StoredStep:
             check_record(self._record)
         else:
             _note_older(folder)
+
+    def has(self, item: str) -> bool:
+        """Returns whether the step was written with an item of arrays of this name."""
+        return self._record is not None and item in self._record["arrays"]
 
     def json(self, item: str) -> Any:
         """Returns the JSON item of this name, after comparing it with the record."""

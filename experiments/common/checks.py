@@ -23,10 +23,12 @@ from deconvnet_jax.models import (
 )
 from deconvnet_jax.processes import say
 from deconvnet_jax.training import (
+    OPTIMIZERS,
     SCHEDULES,
     batch_layout,
     init_variables,
     local_batch_size,
+    make_schedule,
 )
 from deconvnet_jax.training.trackers import check_tracker
 
@@ -34,11 +36,12 @@ from .scripts import command
 
 GIB = 2**30
 FIRST_CHANNELS = 64  # channels of conv1_1, whose output has the height and width of the crop
-STATE_BYTES = 8  # bytes per parameter: its value and its momentum, float32
+PARAMETER_BYTES = 4  # bytes per parameter, float32; each moment of the optimizer and each average takes the same
 PIXEL_BYTES = 4  # bytes per pixel of a crop on the host: RGB and mask
 LOOKED_AT = 32  # number of masks that are checked for likely mistakes
 BACKGROUND = ("background", "void", "unlabelled", "unlabeled", "other", "none")  # usual names of class 0
 USUAL_RATES = (1e-6, 1.0)
+HIGH_FOR_ADAMW = 0.01  # AdamW's steps do not shrink with the gradient, so it diverges at rates that suit SGD
 _SAME_DATA = ("dataset", "voc_root")
 
 
@@ -75,6 +78,7 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
         )
     if of_scores and optimizer.drop_factor == 1:
         raise InputError("config.optimizer.drop_factor=1 never lowers the learning rate; give a number below 1")
+    make_schedule(optimizer.to_dict())
     size = config.data.crop_size
     if config.data.resize_size < size:
         raise InputError(
@@ -121,6 +125,7 @@ def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_n
             f"config.optimizer.learning_rate={rate:g} is unusual: the loss here is a mean over pixels, not a sum as in "
             "FCN's code; the paper's rate is 0.01"
         )
+    yield from _mistaken_rates(config)
     if _needs_background(config) and class_names[0].strip("_ ").lower() not in BACKGROUND:
         yield (
             f"'{class_names[0]}' has the id 0, which counts as background: no window is cut around it, and "
@@ -134,6 +139,27 @@ def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_n
         yield (
             f"{len(looked_at)} masks of the split '{config.data.train_split}' were checked and show {seen}, so the "
             f"network learns to predict it everywhere; look at the crops: {command('browse_data')}"
+        )
+
+
+def _mistaken_rates(config: ml_collections.ConfigDict) -> Iterator[str]:
+    """Yields a warning for a learning rate that is too high for AdamW, or does not fit the number of steps."""
+    optimizer, steps = config.optimizer, config.num_steps
+    if optimizer.name == "adamw" and optimizer.learning_rate >= HIGH_FOR_ADAMW:
+        yield (
+            f"config.optimizer.learning_rate={optimizer.learning_rate:g} is for SGD, AdamW usually diverges with it: "
+            "give --config.optimizer.learning_rate=0.001 or less"
+        )
+    if optimizer.warmup_steps >= steps:
+        yield (
+            f"config.optimizer.warmup_steps={optimizer.warmup_steps}: the training ends at step {steps}, in the "
+            "warm-up; give fewer"
+        )
+    ends = SCHEDULES[optimizer.schedule].has_end
+    if ends and optimizer.decay_steps < steps and not optimizer.end_factor:
+        yield (
+            f"config.optimizer.decay_steps={optimizer.decay_steps}: the learning rate is 0 from there to the last step "
+            f"{steps}; give --config.optimizer.decay_steps={steps}, or an end_factor above 0"
         )
 
 
@@ -167,10 +193,11 @@ def check_memory(config: ml_collections.ConfigDict) -> None:
     model, side = config.model, config.data.crop_size
     net = network_from_config({**model.to_dict(), "num_classes": model.num_classes or 2})
     parameters = count_parameters(jax.eval_shape(partial(init_variables, net), 0))
+    moments, averages = OPTIMIZERS[config.optimizer.name].moments, int(config.ema_decay > 0)
     _check(
         f"config.model.width={model.width:g} with config.model.fc_features={model.fc_features}: {parameters:,} "
-        "parameters and their momentum need",
-        parameters * STATE_BYTES,
+        f"parameters{' with averages' if averages else ''} and their {'momentum' if moments == 1 else 'moments'} need",
+        parameters * PARAMETER_BYTES * (1 + moments + averages),
         device_memory(),
         "lower them",
     )

@@ -43,6 +43,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.remat = False
     config.all_reduce_dtype = "float32"  # dtype of gradients in the all-reduce; "bfloat16" sends half the bytes
 
+    # Decay of a moving average of parameters and batch statistics, below 1, for example 0.999. Evaluations, predictions
+    # and `calibrate` use the averages; a checkpoint holds both. While (1 + step) / (10 + step) is smaller, that is the
+    # decay. 0: no averages.
+    config.ema_decay = 0.0
+
     # Start from the network of this checkpoint: the folder of a training run or of an import, also gs://BUCKET/NAME. If
     # its classes differ from the data's, the score layer starts from random weights. None: start as `init` says. Give
     # `init_from` or `init.vgg16`, not both.
@@ -172,20 +177,40 @@ def _init() -> ml_collections.ConfigDict:
 
 
 def _optimizer() -> ml_collections.ConfigDict:
-    """Returns section "optimizer": momentum SGD and its learning rates."""
+    """Returns section "optimizer": momentum SGD or AdamW, and its learning rates."""
     optimizer = ml_collections.ConfigDict()
-    optimizer.learning_rate = 0.01  # initial learning rate, above 0
+    optimizer.name = (
+        "sgd"  # "sgd": momentum SGD with Caffe's rules, the paper's. "adamw": AdamW, whose decay is decoupled
+    )
+    # Learning rate after the warm-up, above 0. The paper's 0.01 is for "sgd"; 1e-4 to 1e-3 are usual for "adamw".
+    optimizer.learning_rate = 0.01
     # "step": the learning rate drops at the steps `drops`. "plateau": it drops when evaluations no longer improve.
+    # "poly" and "cosine": it falls from the end of the warm-up to step `decay_steps`, in proportion to (1 - share of
+    # these steps) ** power, or as half a cosine.
     optimizer.schedule = "step"
     # "step": steps at which the learning rate is multiplied by `drop_factor`, in ascending order. (): none.
     optimizer.drops = (9_000, 18_000)
     optimizer.drop_factor = 0.1  # "step" and "plateau": factor on the learning rate at each drop, between 0 and 1
     optimizer.plateau_metric = "pixel_accuracy"  # "plateau": the score that counts; or "mean_iou"
     optimizer.plateau_patience = 1  # "plateau": evaluations without improvement before a drop
-    optimizer.momentum = 0.9  # share of the velocity that each step keeps, from 0 and below 1
-    optimizer.weight_decay = 5e-4  # factor on the weights that is added to the gradient, from 0 to 1; not on biases
-    optimizer.decay_bn = True  # True: scale and shift of batch normalisation decay too
-    optimizer.bias_rate = 2.0  # factor on the learning rate of biases; not on the shift of batch normalisation
+    # "poly" and "cosine", which need it: step at which the learning rate reaches its end, usually `num_steps`; counted
+    # from the start of the run and above `warmup_steps`. A config file can let it follow: config.get_ref("num_steps").
+    optimizer.decay_steps = 0
+    optimizer.power = 0.9  # "poly": exponent of the fall, above 0; 1 is a straight line
+    optimizer.end_factor = 0.0  # "poly" and "cosine": share of `learning_rate` that remains from `decay_steps` on
+    # All schedules: steps at the start in which the learning rate rises in proportion to the step, up to its whole
+    # value. 0: no warm-up.
+    optimizer.warmup_steps = 0
+    optimizer.momentum = 0.9  # "sgd": share of the velocity that each step keeps, from 0 and below 1
+    optimizer.b1 = 0.9  # "adamw": share that the average of gradients keeps at each step, from 0 and below 1
+    optimizer.b2 = 0.999  # "adamw": share that the average of squared gradients keeps at each step, from 0 and below 1
+    optimizer.eps = 1e-8  # "adamw": added to the root of the averaged squares, above 0
+    # Weight decay, from 0 to 1; not on biases. "sgd": factor on the weights that is added to the gradient. "adamw":
+    # times the learning rate, the share by which kernels shrink at each step, independent of the gradient.
+    optimizer.weight_decay = 5e-4
+    optimizer.decay_bn = True  # "sgd": True: scale and shift of batch normalisation decay too; "adamw": they never do
+    # "sgd": factor on the learning rate of biases; not on the shift of batch normalisation. "adamw": always 1.
+    optimizer.bias_rate = 2.0
     # Factors on the learning rate of some layers, from 0: pairs (prefix of layer names, factor), for example
     # (("conv", 0.1), ("bn", 0.1)). The first prefix that fits a layer counts. (): none.
     optimizer.rates = ()

@@ -28,7 +28,7 @@ from deconvnet_jax.settings import (
     check_values,
     chosen_path,
 )
-from deconvnet_jax.training import SCHEDULES, flatten
+from deconvnet_jax.training import OPTIMIZERS, SCHEDULES, flatten
 from deconvnet_jax.training.trackers import NO_TRACKER, TRACKERS
 
 DATASETS = ("voc_layout", *DOWNLOADED)
@@ -46,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "class_balance": Number(0, 1),
     "remat": Switch(),
     "all_reduce_dtype": Choice(DTYPES),
+    "ema_decay": Number(0, 1, below=True),
     "init_from": OrNone(LocalPath(in_bucket=True)),
     "init_from_step": OrNone(Number(0, _STEP, whole=True)),
     "log_every": Number(1, _STEP, whole=True),
@@ -86,13 +87,21 @@ KINDS: dict[str, Kind] = {
     "data.crops_per_decode": Number(1, 10_000, whole=True),
     "data.read_threads": Number(1, 1_000, whole=True),
     "data.workers": Number(0, 1_000, whole=True),
+    "optimizer.name": Choice(tuple(OPTIMIZERS)),
     "optimizer.learning_rate": Number(0, 1_000, above=True),
     "optimizer.schedule": Choice(tuple(SCHEDULES)),
     "optimizer.drops": Several(Number(0, _STEP, whole=True), ascending=True),
     "optimizer.drop_factor": Number(0, 1, above=True),
     "optimizer.plateau_metric": Choice(("pixel_accuracy", "mean_iou")),
     "optimizer.plateau_patience": Number(1, _STEP, whole=True),
+    "optimizer.decay_steps": Number(0, _STEP, whole=True),
+    "optimizer.power": Number(0, 10, above=True),
+    "optimizer.end_factor": Number(0, 1),
+    "optimizer.warmup_steps": Number(0, _STEP, whole=True),
     "optimizer.momentum": Number(0, 1, below=True),
+    "optimizer.b1": Number(0, 1, below=True),
+    "optimizer.b2": Number(0, 1, below=True),
+    "optimizer.eps": Number(0, 1, above=True),
     "optimizer.weight_decay": Number(0, 1),
     "optimizer.decay_bn": Switch(),
     "optimizer.bias_rate": Number(0, 1_000),

@@ -4,7 +4,8 @@ import ml_collections
 from ml_collections import config_dict
 
 # Keys that each stage sets for itself. Stage 1 takes the values of all other keys from stage 2.
-OWN = ("num_steps", "data.windows", "data.label_mode", "optimizer.drops", "calibrate.batches")
+OWN = ("num_steps", "data.windows", "data.label_mode", "calibrate.batches")
+OWN += ("optimizer.drops", "optimizer.warmup_steps", "optimizer.decay_steps")
 
 
 def after(stage1: ml_collections.ConfigDict, stage2: ml_collections.ConfigDict) -> ml_collections.ConfigDict:

@@ -125,7 +125,7 @@ def compile_step(
         changed, lambda: np.arange(1, config.model.num_classes + 1)
     )  # Any pixel counts give the same program.
     step, optimizer = make_step(changed, net, variables["params"], len(devices), weights)
-    state = jax.eval_shape(lambda variables: create_state(variables, optimizer), variables)
+    state = jax.eval_shape(partial(create_state, optimizer=optimizer, averaged=bool(config.ema_decay)), variables)
     shape = (len(devices), batch_size // len(devices), config.data.crop_size, config.data.crop_size)
     batch = {"image": jax.ShapeDtypeStruct((*shape, 3), jnp.uint8), "label": jax.ShapeDtypeStruct(shape, jnp.uint8)}
     begin = time.perf_counter()

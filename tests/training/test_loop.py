@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from functools import cache
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -122,9 +122,10 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def assert_same_result(folder, expected):
+def assert_same_result(folder, expected, averages=True):
     """Compares the checkpoints of step 4 bit for bit."""
-    jax.tree.map(np.testing.assert_array_equal, load_checkpoint(folder, 4)[1], load_checkpoint(expected, 4)[1])
+    results = (load_checkpoint(run, 4, averages)[1] for run in (folder, expected))
+    jax.tree.map(np.testing.assert_array_equal, *results)
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +217,69 @@ def test_a_run_that_diverges_stops_at_that_step_and_keeps_batch_and_checkpoint(t
         kept = load_checkpoint(folder)
         assert kept[2]["step"] == 2
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept[1]))
+
+
+ADAMW = {"name": "adamw", "learning_rate": 0.01, "b1": 0.9, "b2": 0.999, "eps": 1e-8, "warmup_steps": 2}
+COSINE = {"schedule": "cosine", "decay_steps": 4, "end_factor": 0.0, "power": 0.9}
+AVERAGED = {**CONFIG, "eval_every": 1, "ema_decay": 0.15, "optimizer": {**CONFIG["optimizer"], **ADAMW, **COSINE}}
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    """Two runs with AdamW, with and without averages: {decay: (folder, the variables that evaluations got)}."""
+    runs = {}
+    for decay in (0.15, 0.0):
+        folder, seen = tmp_path_factory.mktemp("averaged"), []
+        start(folder, {**AVERAGED, "ema_decay": decay}, evaluate=partial(seen_by, seen))
+        runs[decay] = folder, seen
+    return runs
+
+
+def seen_by(seen, variables):
+    seen.append(jax.device_get(variables))
+    return found(variables)
+
+
+def test_evaluations_and_predictions_use_the_averages(averaged):
+    """They equal a loop in NumPy over the variables of the run without averages, which learns the same."""
+    (folder, seen), (plain, weights) = averaged[0.15], averaged[0.0]
+    expected = jax.tree.map(np.float64, initial_variables())
+    for done, (average, variables) in enumerate(zip(seen, weights, strict=True)):
+        decay = min(0.15, (1 + done) / (10 + done))  # 0.1, then 0.15
+        expected = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * new, expected, variables)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), average, expected)
+    assert set(expected) == {"params", "batch_stats"}
+    assert not np.allclose(seen[-1]["params"]["conv1_1"]["kernel"], weights[-1]["params"]["conv1_1"]["kernel"])
+    for variables, run, averages in ((seen, folder, True), (weights, folder, False), (weights, plain, True)):
+        jax.tree.map(np.testing.assert_array_equal, load_checkpoint(run, 4, averages)[1], variables[-1])
+
+
+def test_an_interrupted_run_with_adamw_and_averages(averaged, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, AVERAGED, CountedBatches(stop=3))
+    assert start(tmp_path, AVERAGED) == SCORES
+    assert_same_result(tmp_path, averaged[0.15][0])
+    assert_same_result(tmp_path, averaged[0.15][0], averages=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ema_decay": 0.2}, "ema_decay was 0.15 and is now 0.2; use another --workdir to start a new run$"),
+        ({"name": "sgd"}, "optimizer.name was 'adamw' and is now 'sgd'; use another --workdir to start a new run$"),
+        ({"decay_steps": 9}, "decay_steps was 4 and is now 9; .*, or --accept_changes to resume with the new value$"),
+    ],
+)
+def test_what_a_resumed_run_may_change(averaged, change, message):
+    (key,) = change
+    config = (
+        {**AVERAGED, **change} if key in AVERAGED else {**AVERAGED, "optimizer": {**AVERAGED["optimizer"], **change}}
+    )
+    with pytest.raises(InputError, match=message):
+        claim_workdir(averaged[0.15][0], config)
+    if key != "decay_steps":
+        with pytest.raises(InputError, match=message):
+            claim_workdir(averaged[0.15][0], config, accept_changes=True)
 
 
 class TerminatedBatches(CountedBatches):
@@ -331,7 +395,7 @@ def test_the_step_is_what_the_config_says(monkeypatch):
     net, weights = network_from_config(MODEL), [1.0, 2.0, 3.0]
     settings = {"seed": 7, "caffe_gradients": True, "remat": True, "all_reduce_dtype": "bfloat16"}
     settings |= {"batch_size": 8, "micro_batch": 1, "bn_group": 2}
-    config = {**CONFIG, **settings, "optimizer": {**CONFIG["optimizer"], "freeze": ["conv1_"]}}
+    config = {**CONFIG, **settings, "ema_decay": 0.5, "optimizer": {**CONFIG["optimizer"], "freeze": ["conv1_"]}}
     layout = batch_layout(8, 4, micro_batch=1, bn_group=2)
     step, optimizer = loop.make_step(config, net, "parameters", 4, weights)
     assert optimizer == ("optimizer of", "parameters")
@@ -345,4 +409,5 @@ def test_the_step_is_what_the_config_says(monkeypatch):
         "class_weights": weights,
         "caffe_gradients": True,
         "all_reduce_dtype": np.dtype("bfloat16"),
+        "ema_decay": 0.5,
     }

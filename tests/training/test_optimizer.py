@@ -1,6 +1,7 @@
-"""Compares momentum SGD with the rule of the original's solver, written out by hand."""
+"""Compares momentum SGD with the original's rule by hand, AdamW with PyTorch, schedules with their formulas."""
 
 from functools import partial
+from math import cos, pi
 
 import jax
 import jax.numpy as jnp
@@ -113,6 +114,12 @@ def test_batch_normalisation_need_not_decay():
             {"schedule": "unknown"},
             f"config.optimizer.schedule='unknown': unknown; expected {' or '.join(SCHEDULES)}",
         ),
+        ({"name": "adam"}, "config.optimizer.name='adam': unknown; expected sgd or adamw"),
+        ({"schedule": "cosine"}, "schedule=cosine needs the step .* give --config.optimizer.decay_steps=STEP, usually"),
+        (
+            {"schedule": "poly", "decay_steps": 5, "warmup_steps": 5},
+            "decay_steps=5: expected more than config.optimizer.warmup_steps=5",
+        ),
     ],
 )
 def test_wrong_settings(change, message):
@@ -157,6 +164,79 @@ def test_schedule():
     np.testing.assert_allclose([schedule(step) for step in range(6)], [1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
     constant = make_schedule({**CONFIG, "schedule": "plateau"})
     assert [constant(step) for step in range(6)] == [0.5] * 6
+
+
+def rate_by_hand(schedule, done, warmup, end=20, lowest=0.05, power=0.9):
+    """Returns the learning rate of the update after `done` others, with drops by 0.1 at the steps 8 and 12."""
+    past = min(max(done - warmup, 0) / (end - warmup), 1)
+    factor = {
+        "step": 0.1 ** sum(done >= drop for drop in (8, 12)),
+        "plateau": 1.0,
+        "poly": lowest + (1 - lowest) * (1 - past) ** power,
+        "cosine": lowest + (1 - lowest) * (1 + cos(pi * past)) / 2,
+    }[schedule]
+    return 0.3 * factor * (min((done + 1) / warmup, 1) if warmup else 1)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 7])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rates_of_all_schedules_with_and_without_warm_up(name, warmup):
+    settings = {"schedule": name, "drops": (8, 12), "decay_steps": 20, "end_factor": 0.05, "power": 0.9}
+    schedule = make_schedule({**CONFIG, **settings, "learning_rate": 0.3, "warmup_steps": warmup})
+    steps = [*range(22), 1_000, 2**31 - 1]
+    found = [float(schedule(jnp.int32(step))) for step in steps]
+    np.testing.assert_allclose(found, [rate_by_hand(name, step, warmup) for step in steps], rtol=1e-5)
+    assert found[max(warmup - 1, 0)] == pytest.approx(max(found))
+    if SCHEDULES[name].has_end:
+        assert found[19] > found[20] == pytest.approx(0.3 * 0.05) == found[-1]
+
+
+def test_adamw_equals_pytorch(rng):
+    """Kernels decay, biases and batch normalisation do not. The rate of a layer scales its decay too."""
+    torch = pytest.importorskip("torch")
+    rates = (0.0625, 0.125, 0.1875, 0.25, 0.25, 0.125, 0.125, 0.125)  # float32 holds them exactly
+    schedule = {"learning_rate": 0.25, "warmup_steps": 4, "drops": (5,), "drop_factor": 0.5}
+    adam = {"name": "adamw", "b1": 0.8, "b2": 0.95, "eps": 1e-6, "weight_decay": 0.3}
+    config = {**CONFIG, **schedule, **adam, "rates": (("seg", 0.5),), "freeze": ("conv1_",)}
+    with jax.enable_x64(True):
+        params = params_like(jnp.asarray(rng.standard_normal((3, 4))))
+        optimizer = make_optimizer(config, params)
+        state = optimizer.init(params)
+        expected = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf), requires_grad=True), params)
+        groups = [
+            {"params": [leaf], "weight_decay": 0.3 if part == "kernel" else 0.0, "factor": 0.5 if "seg" in layer else 1}
+            for layer, parts in expected.items()
+            for part, leaf in parts.items()
+            if layer != "conv1_1"
+        ]
+        reference = torch.optim.AdamW(groups, lr=0.3, betas=(0.8, 0.95), eps=1e-6)
+        for rate in rates:
+            gradients = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), params)
+            updates, state = optimizer.update(gradients, state, params, rate_scale=0.5)
+            params = optax.apply_updates(params, updates)
+            for group in reference.param_groups:
+                group["lr"] = rate * group["factor"] * 0.5
+            for layer, parts in expected.items():
+                for part, leaf in parts.items():
+                    leaf.grad = torch.tensor(np.array(gradients[layer][part]))
+            reference.step()
+            jax.tree.map(
+                lambda ours, theirs: np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-9),
+                params,
+                expected,
+            )
+    assert params["conv1_1"]["kernel"].dtype == np.float64
+
+
+def test_settings_of_older_configs_give_sgd():
+    """A config without the newer settings has the optimizer, and the structure of the state, that it always had."""
+    params = params_like(jnp.ones(()))
+    newer = {"name": "sgd", "b1": 0.9, "b2": 0.999, "eps": 1e-8, "warmup_steps": 0, "decay_steps": 0, "power": 0.9}
+    states = [make_optimizer(config, params).init(params) for config in (CONFIG, {**CONFIG, **newer})]
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    assert [type(part).__name__ for part in states[0]] == [
+        "MaskedState", "ScaleByScheduleState", "EmptyState", "TraceState", "MaskedState",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("freeze", [(), ("conv1_",)])
