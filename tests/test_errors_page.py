@@ -469,6 +469,21 @@ def _(root, **_):
     return warnings_of(root, **{"optimizer.learning_rate": 1e-10})
 
 
+@shows("warning: config.optimizer.learning_rate=... is for SGD, AdamW usually diverges with it")
+def _(root, **_):
+    return warnings_of(root, **{"optimizer.name": "adamw", "optimizer.learning_rate": 0.01})
+
+
+@shows("warning: config.optimizer.decay_steps=...: the learning rate is 0 from there to the last step ...")
+def _(root, **_):
+    return warnings_of(root, **{"optimizer.schedule": "poly", "optimizer.decay_steps": 2, "num_steps": 9})
+
+
+@shows("config.optimizer.schedule=... needs the step at which the learning rate reaches its end")
+def _(root, **_):
+    return said(checks.check_combinations, settings(root, **{"optimizer.schedule": "cosine"}))
+
+
 @shows("warning: ... masks of the split ... were checked and show ..., so the network learns to predict it everywhere")
 def _(root, **_):
     for i in range(4):

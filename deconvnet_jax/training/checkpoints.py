@@ -48,7 +48,7 @@ def save_checkpoint(
       step: the number of updates done; names the step's folder.
       variables: {"params", "batch_stats"} of the network, on the host or replicated on all devices.
       optimizer: the optimizer's state as a dict of trees of arrays; on the host or replicated. An entry "averages", a
-        tree like `variables`, becomes an item of its own, which `weights.load_checkpoint` prefers to the variables.
+        tree like `variables`, becomes a separate item, which `weights.load_checkpoint` prefers to the variables.
       data: the data iterator's state, a JSON object.
       info: the run's description, a JSON object with at least "config" (with the section "model") and "class_names".
 

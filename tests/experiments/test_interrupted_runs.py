@@ -29,6 +29,10 @@ SETTINGS = {
     "model.fc_features": 4,
     "model.fc_window": 1,
     "optimizer.schedule": "plateau",
+    "optimizer.name": "adamw",
+    "optimizer.learning_rate": 0.003,
+    "optimizer.warmup_steps": 10,
+    "ema_decay": 0.9,
 }
 
 
@@ -50,7 +54,7 @@ def uninterrupted(start, tmp_path_factory):
 
 
 def test_killed_and_terminated(start, uninterrupted, tmp_path, rng):
-    """With worker processes, a learning rate that follows evaluations, and groups for batch statistics."""
+    """With worker processes, AdamW, a learning rate that follows evaluations, averages, and groups for statistics."""
     folder = tmp_path / "run"
     process = start(folder)
     wait_for_step([process], folder, int(rng.integers(1, 16)))  # the first checkpoint is that of step 7
@@ -65,8 +69,9 @@ def test_killed_and_terminated(start, uninterrupted, tmp_path, rng):
     assert 17 <= saved < STEPS
     assert f"resumed at step {saved} of {STEPS}" in finish(start(folder))[0]
 
-    _, expected, _ = load_checkpoint(uninterrupted, STEPS)
-    _, found, _ = load_checkpoint(folder, STEPS)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    for averages in (True, False):
+        _, expected, _ = load_checkpoint(uninterrupted, STEPS, averages)
+        _, found, _ = load_checkpoint(folder, STEPS, averages)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
     assert logged(folder, "step") == logged(uninterrupted, "step") == list(range(1, STEPS + 1))
     assert logged(folder, "train/loss") == logged(uninterrupted, "train/loss")

@@ -12,7 +12,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.settings import LocalPath, Number
 from deconvnet_jax.training import SCHEDULES, flatten
 from deconvnet_jax.training.optimizer import make_schedule
-from deconvnet_jax.training.workdir import ACCEPTABLE, HARMLESS, SINCE
+from deconvnet_jax.training.workdir import ACCEPTABLE, FIXED, HARMLESS, SINCE
 from experiments.common import checks
 from experiments.common import training as voc_train
 from experiments.configs import default, demo, settings, stages, voc_fcn8s, voc_stage1_released, voc_two_stage
@@ -56,12 +56,19 @@ def test_runs_of_version_0_1_have_a_value_for_every_setting():
 def test_tables_about_settings_name_settings_that_exist():
     sections = {f"{key.rpartition('.')[0]}." for key in DEFAULTS if "." in key}
     assert {*HARMLESS, *ACCEPTABLE} <= {*DEFAULTS, *sections}
-    assert {*SINCE, *stages.OWN} <= set(DEFAULTS)
+    assert {*SINCE, *FIXED, *stages.OWN} <= set(DEFAULTS)
+
+
+def test_older_runs_have_the_defaults_of_the_optimizer():
+    """They trained with them, and a run with the defaults does what it always did."""
+    newer = {key: value for key, value in SINCE.items() if key.startswith(("optimizer.", "ema"))}
+    assert newer == {key: DEFAULTS[key] for key in newer}
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_has_its_settings(name):
     config = changed("optimizer.schedule", name)
+    config.optimizer.decay_steps = config.get_ref("num_steps")
     settings.check_config(config)
     assert make_schedule(config.optimizer.to_dict())(0) >= 0
 
@@ -126,7 +133,7 @@ def test_objects_that_are_no_configs():
     config = default.get_config()
     with config.unlocked():
         del config.optimizer
-    assert "config.optimizer.learning_rate is missing" in refused(config)
+    assert "config.optimizer.name is missing" in refused(config)
     config = voc_fcn8s.get_config()
     with config.unlocked():
         del config.model.width
@@ -155,6 +162,10 @@ def test_paths_become_absolute(monkeypatch, tmp_path):
     ("changes", "message"),
     [
         ({"model.width": 64.0}, "parameters and their momentum need"),
+        (
+            {"model.width": 20.0, "optimizer.name": "adamw", "ema_decay": 0.9},
+            "parameters with averages and their moments",
+        ),
         ({"model.fc_features": 2**20}, "with config.model.fc_features=1048576"),
         (
             {"data.crop_size": 16_384, "data.resize_size": 16_384, "batch_size": 64},
