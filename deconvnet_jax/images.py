@@ -182,14 +182,27 @@ def read_mask(file: str | Path | BinaryIO) -> np.ndarray:
                 f"{file} is a mask in {image.format}, mode {image.mode}; expected an indexed or 8-bit greyscale "
                 "PNG: save class ids, not colours"
             )
-        stretch = _stretch(image)
-        ids = np.array(image)
-    if deep and ids.max() > 255:
+        ids = pixel_numbers(image)
+    if ids.max() > 255:
         raise InputError(
             f"{file} is a 16-bit mask with numbers up to {ids.max()}; expected class ids in 8 bits, 255 for ignored "
             "pixels: Image.fromarray(ids.astype(np.uint8)).save(...)"
         )
-    return ids.astype(np.uint8) // stretch
+    return ids.astype(np.uint8)
+
+
+def pixel_numbers(image: Image.Image) -> np.ndarray:
+    """Returns the numbers that the pixels of an indexed or greyscale image hold, as they are stored.
+
+    Args:
+      image: opened image of mode P, L, 1, or 16-bit grey.
+
+    Returns:
+      Integers [H, W].
+    """
+    stretch = _stretch(image)
+    numbers = np.array(image)
+    return (numbers.astype(np.uint8) if numbers.dtype == bool else numbers) // stretch
 
 
 def check_mask_size(

@@ -4,7 +4,6 @@ summary = import_coco("instances_train.json", "train_images", "my_data", "train"
 """
 
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,32 +12,24 @@ import numpy as np
 
 from deconvnet_jax.data.coco_annotations import CocoImage, read_annotations
 from deconvnet_jax.data.coco_masks import paint
-from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, class_names
+from deconvnet_jax.data.voc_layout import class_names
+from deconvnet_jax.data.voc_writer import (
+    LISTS,
+    ClassCount,
+    DrawnMasks,
+    VocWriter,
+    class_counts,
+    count_classes,
+    has_files,
+    turned_photographs,
+    voc_writer,
+)
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import no_file, remove_unfinished, unfinished_folder
-from deconvnet_jax.images import image_orientation, read_image, read_mask
-from deconvnet_jax.labels import IGNORE, label_image
+from deconvnet_jax.files import no_file, remove_unfinished
+from deconvnet_jax.images import read_image
+from deconvnet_jax.labels import IGNORE
 
 Progress = Callable[[int, int], None]
-
-_MASKS = ("SegmentationClass", "SegmentationObject")
-_SPLITS = "ImageSets/Segmentation"
-
-
-class ClassCount(NamedTuple):
-    """How often a class occurs in what was written.
-
-    Attributes:
-      name: class name.
-      images: number of images that show the class.
-      objects: number of visible objects; 0 for background.
-      pixels: number of pixels.
-    """
-
-    name: str
-    images: int
-    objects: int
-    pixels: int
 
 
 class CocoSummary(NamedTuple):
@@ -115,14 +106,11 @@ def import_coco(
     classes, found, notes = read_annotations(annotations, categories)
     _check_classes(output, classes)
     remove_unfinished(output.parent)
-    # Files can be moved only within one disk, so the unfinished folder lies inside an existing output.
-    with unfinished_folder(output, output if output.exists() else None) as folder:
-        for part in ("JPEGImages", *_MASKS, _SPLITS):
-            (folder / part).mkdir(parents=True)
+    with voc_writer(output) as writer:
         written: list[CocoImage] = []
         counts = np.zeros((3, IGNORE + 1), np.int64)
         for i, image in enumerate(found):
-            shown = _write_image(image, images, folder, output, skip_empty)
+            shown = _write_image(image, images, writer, skip_empty)
             if shown is not None:
                 written.append(image)
                 counts += shown
@@ -130,18 +118,15 @@ def import_coco(
                 progress(i + 1, len(found))
         annotated = [item for image in written for item in image.objects]
         _check_written(annotations, len(written), len(annotated), covered=bool(counts[2, 1:].any()))
-        (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
-        names = "".join(f"{image.file.stem}\n" for image in written)
-        (folder / _SPLITS / f"{split}.txt").write_text(names, encoding="utf-8")
-        _move_in(folder, output)
+        writer.finish(classes, {split: [image.file.stem for image in written]})
     return CocoSummary(
         images=len(written),
         left_out=len(found) - len(written),
         objects=int(counts[1].sum()),
         hidden=sum(not item.crowd for item in annotated) - int(counts[1].sum()),
         ignored_pixels=int(counts[2, IGNORE]),
-        classes=tuple(map(ClassCount, classes, *counts.tolist())),
-        warnings=(*notes, *_turned([images / image.file for image in written])),
+        classes=class_counts(classes, counts),
+        warnings=(*notes, *turned_photographs([images / image.file for image in written])),
     )
 
 
@@ -167,16 +152,14 @@ def _check_split(output: Path, split: str) -> None:
         )
     if output.exists() and not output.is_dir():
         raise InputError(f"--output: {output} is a file; name a folder, new or in the VOC layout")
-    path = output / _SPLITS / f"{split}.txt"
+    path = output / LISTS / f"{split}.txt"
     if path.exists():
         raise InputError(f"--split={split}: {path} already exists; name another split, or delete the folder")
 
 
 def _check_classes(output: Path, classes: tuple[str, ...]) -> None:
     """Raises InputError unless images with these classes can be added to the output."""
-    files = [path.relative_to(output) for path in output.rglob("*") if path.is_file()]
-    # Hidden files belong to the system or to unfinished imports.
-    if all(any(part.startswith(".") for part in file.parts) for file in files):
+    if not has_files(output):
         return
     there = class_names(output)
     if there != classes:
@@ -186,7 +169,7 @@ def _check_classes(output: Path, classes: tuple[str, ...]) -> None:
         )
 
 
-def _checked_masks(image: CocoImage, images: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _checked_masks(image: CocoImage, images: Path) -> DrawnMasks:
     """Returns `paint(image)` after checking the file of the image.
 
     Raises:
@@ -204,72 +187,16 @@ def _checked_masks(image: CocoImage, images: Path) -> tuple[np.ndarray, np.ndarr
     return paint(image)
 
 
-def _write_image(image: CocoImage, images: Path, folder: Path, output: Path, skip_empty: bool) -> np.ndarray | None:
-    """Writes an image and its masks to `folder`; returns None, and writes nothing, if it is left out as empty.
+def _write_image(image: CocoImage, images: Path, writer: VocWriter, skip_empty: bool) -> np.ndarray | None:
+    """Writes an image and its masks; returns None, and writes nothing, if it is left out as empty.
 
     Returns:
-      For every class id: whether the image shows it, and its numbers of objects and pixels, int64 [3, 256].
+      What the image adds to the counts of the classes (`count_classes`).
     """
     if skip_empty and not image.objects:
         return None
     label, instances, class_ids = _checked_masks(image, images)
     if skip_empty and not len(class_ids):
         return None
-    _write_files(images / image.file, (label, instances), folder, output)
-    pixels, objects = (np.bincount(ids.ravel(), minlength=IGNORE + 1) for ids in (label, class_ids))
-    return np.stack([pixels > 0, objects, pixels])
-
-
-def _write_files(source: Path, masks: tuple[np.ndarray, np.ndarray], folder: Path, output: Path) -> None:
-    """Writes to `folder` what `output` lacks of an image and its masks.
-
-    Raises:
-      InputError: if `output` has another image or another mask of the same name.
-    """
-    name = source.stem
-    there = [path for suffix in IMAGE_SUFFIXES if (path := output / f"JPEGImages/{name}{suffix}").is_file()]
-    if not there:
-        shutil.copyfile(source, folder / f"JPEGImages/{name}{source.suffix}")
-    elif there[0].read_bytes() != source.read_bytes():
-        raise InputError(
-            f"{source} and {there[0]} are different images of the same name; rename one or name another --output"
-        )
-    for part, mask in zip(_MASKS, masks, strict=True):
-        path = output / f"{part}/{name}.png"
-        if not path.is_file():
-            label_image(mask).save(folder / f"{part}/{name}.png")
-        elif not np.array_equal(read_mask(path), mask):
-            raise InputError(
-                f"{path} differs from the new mask of {source}, although the image is the same; correct the "
-                "annotations or name another --output"
-            )
-
-
-def _turned(paths: Sequence[Path]) -> list[str]:
-    """Returns a warning if photographs have an EXIF orientation, otherwise an empty list.
-
-    Their annotations may have been drawn on the stored or on the upright image.
-    """
-    turned = [(path, number) for path in paths if (number := image_orientation(path)) != 1]
-    return [
-        f"{len(turned)} of {len(paths)} images have an EXIF orientation, among them {path} ({number}), and their "
-        "annotations must fit the pixels as stored; if they were drawn on the upright image, as browsers show it, turn "
-        "the files upright (Pillow: ImageOps.exif_transpose) and import again"
-        for path, number in turned[:1]
-    ]
-
-
-def _move_in(folder: Path, output: Path) -> None:
-    """Moves the finished files to the output.
-
-    The classes are moved first and the list of the split last. Without that list the other files are not read, so a
-    killed import can simply be run again.
-    """
-    if not output.exists():
-        folder.rename(output)
-        return
-    order = lambda path: (path.is_file(), path.parent == folder / _SPLITS, path.parent != folder, path)  # noqa: E731
-    for path in sorted(folder.rglob("*"), key=order):
-        target = output / path.relative_to(folder)
-        if not target.exists():
-            _ = target.mkdir() if path.is_dir() else path.rename(target)
+    writer.add(image.file.stem, images / image.file, label, instances)
+    return count_classes(label, class_ids)

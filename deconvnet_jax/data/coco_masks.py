@@ -12,13 +12,14 @@ import numpy as np
 import pycocotools.mask
 
 from deconvnet_jax.data.coco_annotations import CocoImage, CocoObject
+from deconvnet_jax.data.voc_writer import DrawnMasks, number_objects
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import IGNORE
 
 coco_mask: Any = pycocotools.mask  # Its type stubs do not allow run lengths as a list of numbers.
 
 
-def paint(image: CocoImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def paint(image: CocoImage) -> DrawnMasks:
     """Draws the objects of an image, larger ones first, so that the smaller of two overlapping objects stays visible.
 
     Of two objects with the same area, the later one stays visible. Crowds become 255 where there is no object.
@@ -27,8 +28,7 @@ def paint(image: CocoImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
       image: image with its annotations.
 
     Returns:
-      Class ids, uint8 [H, W]; object numbers 1, 2, ..., uint8 [H, W]; and the class ids of these objects, uint8 [n].
-      Annotations without a visible pixel get no number.
+      The masks and the class ids of the visible objects. Annotations without a visible pixel get no number.
 
     Raises:
       InputError: if a segmentation is not usable, or more than 254 objects are visible.
@@ -39,21 +39,17 @@ def paint(image: CocoImage) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     canvas = np.zeros((image.height, image.width), np.int32)  # Position of the visible object in `objects`, from 1.
     for i in np.argsort(-areas, kind="stable"):
         canvas[coco_mask.decode(runs[i]) == 1] = i + 1
-    visible = np.flatnonzero(np.bincount(canvas.ravel(), minlength=len(objects) + 1)[1:])
-    if len(visible) >= IGNORE:
-        raise InputError(
-            f"{image.where}: image '{image.file.stem}' shows {len(visible)} objects, expected at most {IGNORE - 1}; "
-            "remove the image or choose fewer --categories"
-        )
-    numbers, class_ids = np.zeros((2, len(objects) + 1), np.uint8)
-    numbers[visible + 1] = np.arange(1, len(visible) + 1)
-    class_ids[1:] = [item.class_id for item in objects]
-    label, instances = class_ids[canvas], numbers[canvas]
+    label, instances, class_ids = number_objects(
+        canvas,
+        np.array([item.class_id for item in objects], np.uint8),
+        f"{image.where}: image '{image.file.stem}'",
+        " or choose fewer --categories",
+    )
     for item in image.objects:
         if item.crowd:
             covered = coco_mask.decode(_run_lengths(item, image.height, image.width)) == 1
             label[covered & (canvas == 0)] = instances[covered & (canvas == 0)] = IGNORE
-    return label, instances, class_ids[visible + 1]
+    return DrawnMasks(label, instances, class_ids)
 
 
 def _run_lengths(item: CocoObject, height: int, width: int) -> dict[str, Any]:
