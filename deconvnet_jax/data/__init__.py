@@ -1,4 +1,4 @@
-"""Data sets (folders in the VOC layout, downloads, COCO imports, drawn scenes), their windows and their training crops.
+"""Data sets (folders in the VOC layout, downloads, imports, drawn scenes), their windows and their training crops.
 
 Names that need TFDS or Grain are imported on first use. `DOWNLOADED` lists the data sets that can be downloaded.
 """
@@ -41,6 +41,10 @@ from deconvnet_jax.proposals import (
 if TYPE_CHECKING:
     from deconvnet_jax.data.camvid_builder import CAMVID_CLASSES, prepare_camvid
     from deconvnet_jax.data.coco import import_coco
+    from deconvnet_jax.data.mask_files import MaskPairing
+    from deconvnet_jax.data.mask_readers import MaskReading
+    from deconvnet_jax.data.mask_splits import MaskDivision
+    from deconvnet_jax.data.masks import MaskSummary, import_masks
     from deconvnet_jax.data.packing import PackedBuilder
     from deconvnet_jax.data.pipeline import CropSettings, TrainingBatches, training_batches
     from deconvnet_jax.data.records import DatasetSplit, class_pixels, open_split, split_counts, split_parts
@@ -58,6 +62,10 @@ __all__ = [
     "Downloaded",
     "EdgeBoxes",
     "Example",
+    "MaskDivision",
+    "MaskPairing",
+    "MaskReading",
+    "MaskSummary",
     "Objects",
     "PackedBuilder",
     "Photograph",
@@ -79,6 +87,7 @@ __all__ = [
     "has_no_masks",
     "image_box",
     "import_coco",
+    "import_masks",
     "instance_boxes",
     "jitter_colors",
     "keep_class",
@@ -110,6 +119,10 @@ __all__ = [
 _LAZY = {
     "camvid_builder": ("CAMVID_CLASSES", "prepare_camvid"),
     "coco": ("import_coco",),
+    "mask_files": ("MaskPairing",),
+    "mask_readers": ("MaskReading",),
+    "mask_splits": ("MaskDivision",),
+    "masks": ("MaskSummary", "import_masks"),
     "packing": ("PackedBuilder",),
     "pipeline": ("CropSettings", "TrainingBatches", "training_batches"),
     "records": ("DatasetSplit", "class_pixels", "open_split", "split_counts", "split_parts"),

@@ -106,7 +106,7 @@ class NamedFiles:
     def _by_key(self) -> dict[str, list[str]]:
         keys: dict[str, list[str]] = {}
         for name in self.files:
-            keys.setdefault(_key(name), []).append(name)
+            keys.setdefault(name_key(name), []).append(name)
         return keys
 
     def find(self, name: str) -> str | None:
@@ -123,7 +123,7 @@ class NamedFiles:
             if self._exists(f"{name}{suffix}"):
                 return f"{name}{suffix}"
         for suffix in self._suffixes:
-            similar = self._by_key.get(_key(f"{name}{suffix}"), [])
+            similar = self._by_key.get(name_key(f"{name}{suffix}"), [])
             if similar:
                 return similar[0] if len(similar) == 1 else None
         return None
@@ -158,14 +158,14 @@ class NamedFiles:
 
     def similar(self, name: str) -> str | None:
         """Returns a file that was probably meant, such as a_mask.png or other/a.png for "a"; None if there is none."""
-        wanted = re.escape(_key(PurePosixPath(name).name))
+        wanted = re.escape(name_key(PurePosixPath(name).name))
         matches = [
-            path for path in self.files if re.search(rf"(?<![^\W_]){wanted}(?![^\W_])", _key(path.split("/")[-1]))
+            path for path in self.files if re.search(rf"(?<![^\W_]){wanted}(?![^\W_])", name_key(path.split("/")[-1]))
         ]
         return min(matches, key=len, default=None)
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
     """Returns a key that is equal for names that differ only in case, Unicode form or encoding."""
     if not name.isascii():
         try:

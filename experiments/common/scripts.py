@@ -20,6 +20,7 @@ COMMANDS = {
     "compile": "deconvnet-compile",
     "export_model": "deconvnet-export",
     "import_coco": "deconvnet-import-coco",
+    "import_masks": "deconvnet-import-masks",
     "import_weights": "deconvnet-import-weights",
     "plot_metrics": "deconvnet-plot",
     "predict": "deconvnet-predict",

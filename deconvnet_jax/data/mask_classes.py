@@ -1,0 +1,214 @@
+"""Reads the classes of masks: CVAT's labelmap.txt, Roboflow's _classes.csv, tables of colours, and lists of names."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from deconvnet_jax.data.image_names import lines_of, read_text
+from deconvnet_jax.data.mask_files import ROBOFLOW, Found
+from deconvnet_jax.errors import InputError, did_you_mean
+from deconvnet_jax.files import no_file
+from deconvnet_jax.labels import IGNORE
+
+Color = tuple[int, int, int]
+_Mark = TypeVar("_Mark", int, Color)
+
+# Files of classes that are used without being named, if they lie in the folder of images or masks.
+KNOWN_TABLES = ("labelmap.txt", ROBOFLOW, "class_dict.csv", "classes.txt")
+_FORMS = (
+    "name:r,g,b:parts:actions (CVAT's labelmap.txt), name,r,g,b (colours), id,name (such as Roboflow's _classes.csv), "
+    "or one name per line in the order of the ids"
+)
+_LABELMAP = re.compile(r"(?P<name>[^:]+):(?P<color>\d+,\d+,\d+):[^:]*:[^:]*")
+_BACKGROUND = re.compile("_*background_*", re.IGNORECASE)
+_IGNORE = re.compile("_*ignore_*", re.IGNORECASE)
+
+
+class Entry(NamedTuple):
+    """One class as a table has it.
+
+    Attributes:
+      name: class name.
+      value: number of the pixels of the class; None if the table does not say it.
+      color: colour of the class, RGB; None if the table does not say it.
+    """
+
+    name: str
+    value: int | None = None
+    color: Color | None = None
+
+
+class ClassTable(NamedTuple):
+    """Classes of a data set.
+
+    Attributes:
+      where: file or flag that the classes come from, for messages.
+      names: class names in the order of the ids that are written; "background" is first if there is one.
+      class_ids: class id of every name in the table; 255 for ignored ones.
+      values: class id of every number that a pixel may have; 255 for ignored ones.
+      colors: class id of every colour; empty if the table has none.
+    """
+
+    where: str
+    names: tuple[str, ...]
+    class_ids: dict[str, int]
+    values: dict[int, int]
+    colors: dict[Color, int]
+
+    @property
+    def has_background(self) -> bool:
+        """Whether class 0 is the background."""
+        return self.names[0] == "background"
+
+    def sources(self) -> tuple[str, ...]:
+        """Returns for each class the numbers, colours or names by which masks mark it, as a text."""
+        shown: list[list[str]] = [[] for _ in self.names]
+        known = self.colors or self.values or self.class_ids
+        for mark, class_id in known.items():
+            if class_id != IGNORE:
+                shown[class_id].append(",".join(map(str, mark)) if isinstance(mark, tuple) else str(mark))
+        return tuple(" or ".join(marks[:3]) + (" ..." if len(marks) > 3 else "") for marks in shown)
+
+
+def class_table(where: str, entries: Sequence[Entry], ignored: Sequence[str] = ()) -> ClassTable:
+    """Returns the classes of a table with their new ids: background first, then the order of the table, no gaps.
+
+    Args:
+      where: file or flag that the classes come from, for messages.
+      entries: the classes. Entries of the same name are one class.
+      ignored: names whose pixels become 255. Names such as `__ignore__` always do.
+
+    Raises:
+      InputError: if a name in `ignored` is unknown, two entries have the same number or colour, or the names or their
+        number cannot be used.
+    """
+    entries = [entry._replace(name=standard_name(entry.name)) for entry in entries]
+    known = list(dict.fromkeys(entry.name for entry in entries))
+    for name in ignored:
+        if name not in known:
+            there = ", ".join(known)
+            raise InputError(f"--ignore: {where} has no class '{name}'; there are {there}{did_you_mean(name, known)}")
+    left_out = {name for name in known if name in ignored or _IGNORE.fullmatch(name)}
+    names = [name for name in known if name not in left_out]
+    names.sort(key=lambda name: name != "background")
+    for name in names:
+        if name.splitlines() != [name.strip()] or re.search("[\ud800-\udfff]", name):
+            raise InputError(f"{where}: a class cannot be called {name!r:.80}; expected one line of UTF-8 text")
+    if not 1 < len(names) <= IGNORE:
+        raise InputError(
+            f"{where} has {len(names)} classes ({', '.join(names[:9])}); expected 2 to {IGNORE}, background included"
+        )
+    ids = {name: IGNORE if name in left_out else names.index(name) for name in known}
+    values = _marked(where, [(entry.value, ids[entry.name]) for entry in entries if entry.value is not None])
+    colors = _marked(where, [(entry.color, ids[entry.name]) for entry in entries if entry.color is not None])
+    return ClassTable(where, tuple(names), ids, values, colors)
+
+
+def _marked(where: str, marks: Sequence[tuple[_Mark, int]]) -> dict[_Mark, int]:
+    """Returns the class id of every number or colour; raises InputError if one marks two classes."""
+    found: dict[_Mark, int] = {}
+    for mark, class_id in marks:
+        if found.setdefault(mark, class_id) != class_id:
+            raise InputError(f"{where} gives {mark} to two classes; correct it, or give both the same name")
+    return found
+
+
+def standard_name(name: str) -> str:
+    """Returns the name of a class as it is written: "background" for names such as `_background_`."""
+    return "background" if _BACKGROUND.fullmatch(name) else name
+
+
+def named_entries(names: Sequence[str]) -> list[Entry]:
+    """Returns the classes of --names: "NAME" has the number of its place, "ID=NAME" the number before the sign.
+
+    Raises:
+      InputError: if a name is empty.
+    """
+    entries: list[Entry] = []
+    for place, text in enumerate(names):
+        found = re.fullmatch(r"\s*(\d+)\s*=\s*(.*?)\s*", text)
+        value, name = (int(found[1]), found[2]) if found else (place, text.strip())
+        if not name:
+            raise InputError(f"--names: class {place} has no name; expected NAME,NAME,... or ID=NAME,...")
+        entries.append(Entry(name, value))
+    return entries
+
+
+def read_table(path: Path) -> list[Entry]:
+    """Reads a file of classes in one of four forms.
+
+    - CVAT's labelmap.txt: name:r,g,b:parts:actions
+    - a table of colours: name,r,g,b
+    - a table of numbers: id,name or name,id, such as Roboflow's _classes.csv
+    - a list: one name per line, in the order of the ids from 0
+
+    Tables may have a first line with titles, and commas, semicolons or tabs between the columns. Empty lines and lines
+    that start with # are skipped.
+
+    Args:
+      path: the file, in UTF-8 or UTF-16.
+
+    Returns:
+      The classes in the order of the file.
+
+    Raises:
+      InputError: if the file cannot be read, or a line has another form.
+    """
+    if not path.is_file():
+        raise InputError(no_file(path, remedy=f"expected classes, a line each: {_FORMS}"))
+    lines = [
+        (number, line.strip())
+        for number, line in enumerate(lines_of(read_text(path).removeprefix("\ufeff")), 1)
+        if line.strip() and not line.startswith("#")
+    ]
+    if not lines:
+        raise InputError(f"{path} is empty; expected classes, a line each: {_FORMS}")
+    if all(_LABELMAP.fullmatch(line) for _, line in lines):
+        parts = [line.split(":") for _, line in lines]
+        rows = [(number, [part[0], *part[1].split(",")]) for (number, _), part in zip(lines, parts, strict=True)]
+    else:
+        delimiter = max(",;\t", key=lines[0][1].count)
+        cells = csv.reader((line for _, line in lines), delimiter=delimiter, skipinitialspace=True)
+        rows = [(number, [cell.strip() for cell in row]) for (number, _), row in zip(lines, cells, strict=False)]
+    entries = [_entry(row, place) for place, (_, row) in enumerate(rows)]
+    if entries[0] is None and len(rows) > 1 and len(rows[0][1]) > 1:  # These are the titles of the columns.
+        rows, entries = rows[1:], entries[1:]
+    for (number, row), entry in zip(rows, entries, strict=True):
+        if entry is None or len(row) != len(rows[0][1]):
+            raise InputError(
+                f"{path}, line {number}: {','.join(row)!r:.80} is no class; expected on each line {_FORMS}"
+            )
+    found = [entry for entry in entries if entry is not None]
+    if len(rows[0][1]) == 1 and _IGNORE.fullmatch(found[0].name):  # labelme counts the names after __ignore__ from 0.
+        return [found[0]._replace(value=None), *(Entry(entry.name, i) for i, entry in enumerate(found[1:]))]
+    return found
+
+
+def _entry(row: Sequence[str], place: int) -> Entry | None:
+    """Returns the class in a line; None if the line has another form."""
+    if len(row) == 1 and row[0]:
+        return Entry(row[0], place)
+    numbers = [int(cell) if re.fullmatch(r"\d{1,5}", cell) else None for cell in row]
+    if len(row) == 2 and (numbers[0] is None) != (numbers[1] is None) and all(row):
+        return Entry(row[1], numbers[0]) if numbers[0] is not None else Entry(row[0], numbers[1])
+    red, green, blue = numbers[1:] if len(row) == 4 else (None, None, None)
+    if row[0] and red is not None and green is not None and blue is not None and max(red, green, blue) <= 255:
+        return Entry(row[0], None, (red, green, blue))
+    return None
+
+
+def known_table(files: Sequence[Found]) -> Path | None:
+    """Returns the file of classes that an export holds under a usual name; None if there is none.
+
+    Roboflow writes the same file into the folder of every split.
+
+    Raises:
+      InputError: if there are several with different content.
+    """
+    found = [file.path for file in files if file.below.name in KNOWN_TABLES]
+    different = [path for path in found[1:] if read_table(path) != read_table(found[0])]
+    if different:
+        raise InputError(f"{found[0]} and {different[0]} name different classes; choose one with --classes=FILE")
+    return found[0] if found else None
