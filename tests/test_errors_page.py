@@ -347,6 +347,46 @@ def import_coco(folder, polygon, orientation=1):
     return "\n".join(f"warning: {warning}" for warning in summary.warnings)
 
 
+def masks_refused(root, values=(0, 1), suffix="png", **options):
+    """The message about an import of six masks that hold 0 and, in a rectangle, the value of `values`."""
+    folder = root.parent / "masks"
+    folder.mkdir()
+    for i in range(6):
+        mask = np.full((48, 64, *np.shape(values[0])), values[0], np.uint8)
+        mask[4:30, 4:30] = values[1]
+        Image.fromarray(mask).save(folder / f"im{i}.{suffix}")
+    reading = data.MaskReading(**options)
+    return said(data.import_masks, root / "JPEGImages", folder, root.parent / "out", reading)
+
+
+@shows("the masks hold only ...; give --binary=NAME")
+def _(root, **_):
+    return masks_refused(root, (0, 255))
+
+
+@shows("the masks hold the colours ...; give --classes=FILE")
+def _(root, **_):
+    return masks_refused(root, ((0, 0, 0), (128, 64, 128)))
+
+
+@shows("... has the colour ... at ...")
+def _(root, tmp_path, **_):
+    (tmp_path / "colours.csv").write_text("background,0,0,0\nroad,128,64,128\n")
+    return masks_refused(root, ((0, 0, 0), (128, 64, 129)), classes=tmp_path / "colours.csv")
+
+
+@shows("... is a mask in JPEG, which is lossy")
+def _(root, **_):
+    return masks_refused(root, suffix="jpg", names=["background", "road"])
+
+
+@shows("... without a mask, for example ...")
+def _(root, **_):
+    (root / "SegmentationClass/im3.png").unlink()
+    folders = root / "JPEGImages", root / "SegmentationClass", root.parent / "out"
+    return said(data.import_masks, *folders, data.MaskReading(names=CLASSES))
+
+
 @shows("no proposals of the split '...' yet; compute them: ...")
 def _(root, **_):
     return said(dataset.open_training_data, settings(root, **{"data.windows": ("proposal",)}))

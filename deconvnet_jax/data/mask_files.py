@@ -131,6 +131,9 @@ def sort_files(images: Path, masks: Path, pairing: MaskPairing, kinds: Sequence[
       pairing: ends of the names of masks and photographs.
       kinds: suffixes of the files that may be masks, such as ".json".
 
+    Returns:
+      The files. Without a table of Roboflow and without `pairing.mask_suffix`, the end of the masks' names is "".
+
     Raises:
       InputError: if there is no such folder, or it has no photograph or no mask.
     """

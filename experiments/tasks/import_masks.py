@@ -4,12 +4,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from deconvnet_jax.data import MaskDivision, MaskPairing, MaskReading, MaskSummary, import_masks
 from deconvnet_jax.errors import counted
+from deconvnet_jax.terminal import console
 
 from ..common import cli
 
@@ -88,7 +88,7 @@ def print_classes(summary: MaskSummary) -> None:
     if any(ignored):
         blank = [""] * (len(columns) - 1)
         table.add_row("255", "(ignored)", "", *(cell for count in ignored for cell in (*blank, f"{count:,}")))
-    Console(stderr=True, width=None if Console(stderr=True).is_terminal else 120).print(table)
+    console(stderr=True, width=120).print(table)
 
 
 def describe(summary: MaskSummary) -> str:
