@@ -12,7 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -29,7 +29,7 @@ MAX_PHOTOGRAPH = 50_000_000  # pixels per photograph to segment: scores of 21 cl
 # The largest possible number of pixels per byte of a file. Deflate compresses a byte with 8 pixels at most 1032 times;
 # a JPEG needs at least one bit per block of 64 pixels. The other formats have no such limit.
 _PIXELS_PER_BYTE = {"PNG": 8 * 1032, "JPEG": 512, "MPO": 512, "PPM": 8}
-_COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr")
+_COLOR_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV")
 _ORIENTATION, _SUBFILE, _DNG_VERSION = 0x0112, 254, 50706  # tags of EXIF and TIFF
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -105,7 +105,7 @@ def image_digests(source: Any, masks: bool = False) -> list[str] | None:
 
 
 def read_image(
-    file: str | Path | BinaryIO,
+    file: str | Path | IO[bytes],
     *,
     max_pixels: int = MAX_PIXELS,
     larger: str = "cut it into tiles, and its mask into the same ones",
@@ -113,7 +113,7 @@ def read_image(
 ) -> np.ndarray:
     """Reads an image as RGB.
 
-    Grey and CMYK images are converted. Transparency is dropped.
+    Grey and CMYK images are converted. Transparent parts are shown on white, as image viewers do.
 
     Args:
       file: file name, or an open binary file.
@@ -129,14 +129,34 @@ def read_image(
         than 8 bits per channel.
     """
     with open_image(file, max_pixels, larger) as image:
-        if image.mode[0] in "IF" or any(re.search("I;16|;16[BLNRS]|;32", args) for args in _tile_arguments(image)):
-            raise InputError(f"{file} has more than 8 bits per channel; save it as an 8-bit image")
-        if image.mode not in _COLOR_MODES:
-            raise InputError(f"{file} has the colour mode {image.mode}; save it as an RGB image")
-        image.load()
-        image.info.pop("transparency", None)  # Otherwise Pillow warns that `convert` drops it.
-        turn = _TURNS.get(_orientation(image)) if upright else None
-        return np.array((image.transpose(turn) if turn is not None else image).convert("RGB"))
+        return rgb_pixels(image, str(file), upright)
+
+
+def rgb_pixels(image: Image.Image, name: str, upright: bool) -> np.ndarray:
+    """Returns the pixels of an opened image as RGB, with transparent parts on white.
+
+    Args:
+      image: the Pillow image.
+      name: the image's name in error messages.
+      upright: turn the image by its EXIF orientation.
+
+    Returns:
+      uint8 RGB [H, W, 3].
+
+    Raises:
+      InputError: if the image has more than 8 bits per channel, or a colour mode that has no RGB values.
+    """
+    if image.mode[0] in "IF" or any(re.search("I;16|;16[BLNRS]|;32", args) for args in _tile_arguments(image)):
+        raise InputError(f"{name} has more than 8 bits per channel; save it as an 8-bit image")
+    if image.mode not in _COLOR_MODES:
+        raise InputError(f"{name} has the colour mode {image.mode}; save it as an RGB image")
+    image.load()
+    turn = _TURNS.get(_orientation(image)) if upright else None
+    turned = image.transpose(turn) if turn is not None else image
+    if turned.has_transparency_data:
+        opaque = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+    return np.array(turned.convert("RGB"))
 
 
 def read_photograph(path: str | Path, max_pixels: int = MAX_PHOTOGRAPH) -> np.ndarray:
@@ -163,7 +183,7 @@ def read_photograph(path: str | Path, max_pixels: int = MAX_PHOTOGRAPH) -> np.nd
     return read_image(path, max_pixels=max_pixels, larger=larger, upright=True)
 
 
-def read_mask(file: str | Path | BinaryIO) -> np.ndarray:
+def read_mask(file: str | Path | IO[bytes]) -> np.ndarray:
     """Reads the numbers that the pixels of an indexed or greyscale PNG hold, not their colours.
 
     Args:
@@ -206,7 +226,7 @@ def pixel_numbers(image: Image.Image) -> np.ndarray:
 
 
 def check_mask_size(
-    file: str | Path | BinaryIO, mask: np.ndarray, image: np.ndarray, remedy: str = "get the data again"
+    file: str | Path | IO[bytes], mask: np.ndarray, image: np.ndarray, remedy: str = "get the data again"
 ) -> None:
     """Raises InputError unless a mask has the size of its photograph.
 
@@ -227,7 +247,7 @@ def check_mask_size(
 
 
 def check_mask_ids(
-    file: str | Path | BinaryIO, mask: np.ndarray, num_classes: int, remedy: str = "get the data again"
+    file: str | Path | IO[bytes], mask: np.ndarray, num_classes: int, remedy: str = "get the data again"
 ) -> None:
     """Raises InputError unless a class mask holds only class ids, and 255 for ignored pixels.
 
@@ -249,7 +269,7 @@ def check_mask_ids(
         )
 
 
-def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
+def image_size(file: str | Path | IO[bytes]) -> tuple[int, int]:
     """Returns the height and the width of an image as it is stored, without decoding pixels.
 
     Raises:
@@ -259,7 +279,7 @@ def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
         return image.height, image.width
 
 
-def image_orientation(file: str | Path | BinaryIO) -> int:
+def image_orientation(file: str | Path | IO[bytes]) -> int:
     """Returns the EXIF orientation of an image, 1 (upright) to 8; 1 if there is none or it cannot be read.
 
     Raises:
@@ -300,8 +320,8 @@ def check_image(image: np.ndarray) -> None:
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
         got = f"an array of shape {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(
-            f"expected a colour image [height, width, 3], got {got}; convert grey or transparent pictures, "
-            'for example with Pillow: np.asarray(picture.convert("RGB"))'
+            f"expected a colour image [height, width, 3], got {got}; convert grey or transparent pictures with "
+            "deconvnet_jax.photographs.as_photograph"
         )
     if image.dtype != np.uint8:
         raise InputError(
@@ -314,7 +334,7 @@ def check_image(image: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def open_image(
-    file: str | Path | BinaryIO, max_pixels: int = MAX_PIXELS, larger: str = "cut it into tiles"
+    file: str | Path | IO[bytes], max_pixels: int = MAX_PIXELS, larger: str = "cut it into tiles"
 ) -> Iterator[Image.Image]:
     """Opens an image in one of `FORMATS` after checking it, without decoding its pixels.
 
@@ -354,7 +374,7 @@ def open_image(
             raise InputError(f"{file} is not a complete image file ({_reason(error)}); replace or remove it") from error
 
 
-def _identified(stream: BinaryIO, max_pixels: int) -> Image.Image:
+def _identified(stream: IO[bytes], max_pixels: int) -> Image.Image:
     """Returns the opened image, of which Pillow has read the header."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # Another library may have set it, which would accept truncated images.
     # Pillow refuses images of twice this limit. That must not happen below `max_pixels`.
@@ -375,7 +395,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 def _check_size(
-    image: Image.Image, stream: BinaryIO, max_pixels: int, larger: str, file: str | Path | BinaryIO
+    image: Image.Image, stream: IO[bytes], max_pixels: int, larger: str, file: str | Path | IO[bytes]
 ) -> None:
     pixels = image.width * image.height
     if not pixels:
@@ -391,7 +411,7 @@ def _check_size(
         raise EOFError(f"{size} bytes are too few for {image.width}x{image.height} pixels")
 
 
-def _check_frames(image: Image.Image, file: str | Path | BinaryIO) -> None:
+def _check_frames(image: Image.Image, file: str | Path | IO[bytes]) -> None:
     """Raises InputError for animations, several pages, and camera raw files, whose first page is a thumbnail."""
     several = image.format not in ("MPO", "TIFF") and getattr(image, "is_animated", False)
     if isinstance(image, TiffImageFile):
@@ -423,7 +443,7 @@ def _tile_arguments(image: Image.Image) -> set[str]:
     return {str(tile.args) for tile in image.tile} if isinstance(image, ImageFile.ImageFile) else set()
 
 
-def _kind(stream: BinaryIO) -> str | None:
+def _kind(stream: IO[bytes]) -> str | None:
     """Returns a phrase for the kind of a file that is no image, by its first bytes; None for an unknown kind."""
     stream.seek(0)
     head = stream.read(1024)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.files import as_path, whole_file
+from deconvnet_jax.files import as_path, not_written, whole_file
 from deconvnet_jax.images import open_image
 
 VOC_CLASSES = (
@@ -148,6 +148,7 @@ def save_label_png(path: str | Path, labels: np.ndarray) -> None:
 
     Args:
       path: the file, which is replaced if it exists; its name must end in .png, because JPEG would change the ids.
+        Missing folders are made.
       labels: class ids, uint8 or uint16 [H, W]. A uint8 map also gets VOC's palette; uint16 becomes a 16-bit
         greyscale PNG.
 
@@ -165,7 +166,10 @@ def save_label_png(path: str | Path, labels: np.ndarray) -> None:
     check_label_map(labels)
     if Path(path).suffix.lower() != ".png":
         raise InputError(f"{path} does not end in .png; label maps are stored as PNG: give a name that ends in .png")
-    with whole_file(as_path(path)) as temporary:
+    file = as_path(path)
+    with not_written(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as temporary:
         label_image(labels).save(temporary)
 
 

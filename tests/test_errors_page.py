@@ -718,7 +718,12 @@ def _(**_):
 
 @shows("expected a colour image [height, width, 3], got ...")
 def _(**_):
-    return said(segmenter(), np.zeros((40, 40), np.uint8))
+    return said(data.propose_boxes, np.zeros((40, 40), np.uint8))
+
+
+@shows("... has its channels first; expected [height, width, channels]: give ...")
+def _(**_):
+    return said(segmenter(), np.zeros((3, 40, 40), np.uint8))
 
 
 @shows("max_unpool: a window of ... pools ... to ..., but the values are ...")

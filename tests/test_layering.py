@@ -15,9 +15,9 @@ MAY_IMPORT = {
     "proposals": {"ops", "models"},
     "data": {"ops", "models", "proposals"},
     "training": {"ops", "models", "weights", "data"},
-    "inference": {"ops", "models", "weights", "proposals", "data"},
     "evaluation": set(),
     "visualization": set(),
+    "inference": {"ops", "models", "weights", "proposals", "data", "visualization"},
 }
 
 

@@ -37,9 +37,10 @@ from deconvnet_jax.inference.proposal_batch import (
     network_scores,
     sample_scores,
 )
+from deconvnet_jax.inference.result import Result
 from deconvnet_jax.inference.scorer import Scorer
-from deconvnet_jax.inference.segmenter import Result, Segmenter
-from deconvnet_jax.inference.settings import InferenceSettings, settings_from
+from deconvnet_jax.inference.segmenter import Segmenter
+from deconvnet_jax.inference.settings import InferenceSettings, SettingValues, settings_from
 
 __all__ = [
     "AGGREGATIONS",
@@ -53,6 +54,7 @@ __all__ = [
     "Result",
     "Scorer",
     "Segmenter",
+    "SettingValues",
     "canvas_scores",
     "check_image",
     "corner_window",

@@ -177,16 +177,33 @@ def device_image(*images: np.ndarray, mesh: Mesh | None = None) -> DeviceImage:
     return DeviceImage(jax.device_put(padded.reshape(-1, width, 3), where), jax.device_put(extents.ravel(), where))
 
 
+def without_padding(part: np.ndarray, image: np.ndarray, by_row: bool) -> np.ndarray:
+    """Returns a copy of the part of an array that belongs to an image.
+
+    Args:
+      part: [Hp, Wp, ...], padded; or [P, ...] if `by_row`, the pixels row by row.
+      image: [H, W, 3], the image.
+      by_row: how `part` is stored.
+
+    Returns:
+      [H, W, ...].
+    """
+    height, width = image.shape[:2]
+    if by_row:
+        return np.array(part[: height * width]).reshape(height, width, *part.shape[1:])
+    return np.array(part[:height, :width])
+
+
 class Prepared(NamedTuple):
     """An image that is ready to be computed.
 
     Attributes:
-      size: height and width of the original photograph, in pixels.
-      image: uint8 RGB [H, W, 3], the photograph reduced to `max_side`.
+      photograph: uint8 RGB [H, W, 3], in its own size.
+      image: uint8 RGB [H', W', 3], the photograph reduced to `max_side`.
       windows: float32 [n, 4] for each network and scale, the windows in pixels of `image`.
     """
 
-    size: tuple[int, int]
+    photograph: np.ndarray
     image: np.ndarray
     windows: Sequence[np.ndarray]
 

@@ -1,6 +1,7 @@
 """Describes the networks of a `Segmenter`: each with its variables and the size of its input."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,6 +9,8 @@ import flax.linen as nn
 from deconvnet_jax.data import VOC_CLASSES
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models import DeconvNet, FCN8s, Variables
+from deconvnet_jax.short_repr import short_repr
+from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
 DECONVNET_INPUT_SIZE = 224  # pixels
 FCN8S_INPUT_SIZE = 500  # pixels; all images of VOC fit into it (original: cache_FCN8s_results.m)
@@ -26,6 +29,8 @@ class Member(NamedTuple):
     net: nn.Module
     variables: Variables
     input_size: int
+
+    __repr__ = short_repr
 
     @classmethod
     def from_loaded(cls, net: nn.Module, variables: Variables, info: Mapping[str, Any]) -> "Member":
@@ -58,3 +63,26 @@ def default_input_size(net: nn.Module) -> int:
 def default_class_names(count: int) -> tuple[str, ...]:
     """Returns VOC's class names if there are 21 classes, otherwise "class 0", "class 1", ..."""
     return VOC_CLASSES if count == len(VOC_CLASSES) else tuple(f"class {i}" for i in range(count))
+
+
+def load_partner(path: str, class_names: tuple[str, ...]) -> Member:
+    """Returns the second network of an ensemble.
+
+    Args:
+      path: a checkpoint or a caffemodel.
+      class_names: the classes of the first network.
+
+    Raises:
+      InputError: if it cannot be loaded, or a checkpoint has other classes.
+    """
+    location = Path(path).expanduser()
+    if location.is_file():
+        return Member.from_loaded(*network_from_caffe(location))
+    net, variables, info = load_checkpoint(location, None)
+    partner, names = Member.from_loaded(net, variables, info), tuple(info["class_names"])
+    if names != class_names:
+        raise InputError(
+            f"inference.ensemble_checkpoint={path} has other classes ({', '.join(names[:4])}, ...) than this network "
+            f"({', '.join(class_names[:4])}, ...); choose one that was trained on the same classes"
+        )
+    return partner

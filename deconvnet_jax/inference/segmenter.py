@@ -16,9 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack, overload
 
-import cv2
 import flax.linen as nn
 import jax
 import numpy as np
@@ -26,9 +25,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from deconvnet_jax.data import propose_boxes
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.file_kinds import file_kind, wrong_kind
-from deconvnet_jax.images import check_image
 from deconvnet_jax.inference.combine import kernels_of, most_likely, refine
 from deconvnet_jax.inference.devices import (
     Prepared,
@@ -41,40 +39,31 @@ from deconvnet_jax.inference.devices import (
     parts_of,
     replicated,
     rounds_of,
+    without_padding,
 )
-from deconvnet_jax.inference.member import DECONVNET_INPUT_SIZE, Member, default_class_names
+from deconvnet_jax.inference.member import DECONVNET_INPUT_SIZE, Member, default_class_names, load_partner
 from deconvnet_jax.inference.modes import MODES
 from deconvnet_jax.inference.proposal_batch import sample_scores
+from deconvnet_jax.inference.result import Result
 from deconvnet_jax.inference.scorer import Scorer, score_networks
-from deconvnet_jax.inference.settings import InferenceSettings, settings_from
+from deconvnet_jax.inference.settings import InferenceSettings, SettingValues, settings_from
 from deconvnet_jax.labels import label_type
 from deconvnet_jax.models import Variables
 from deconvnet_jax.ops import checked_boxes
+from deconvnet_jax.photographs import ImageLike, as_photograph, is_image_like, reduced_to
 from deconvnet_jax.terminal import followed
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
 AHEAD = 3  # images that are prepared before the devices need them, at least
+_NAMED = 4  # classes in the text of a Segmenter
 
 
-class Result(NamedTuple):
-    """The segmentation of one photograph.
-
-    Attributes:
-      labels: uint8 [H, W], the class with the highest score at every pixel; uint16 if there are more than 255 classes.
-      scores: float32 [H, W, K], the logits, combined over the windows; after the CRF and for the ensemble of the paper,
-        log probabilities. The softmax of the scores gives probabilities.
-      boxes: float32 [n, 4], the windows that the network was shown, in the order of the proposals: x0, y0, x1, y1 in
-        pixels of the photograph, x1 and y1 exclusive.
-    """
-
-    labels: np.ndarray
-    scores: np.ndarray
-    boxes: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmenter:
     """A trained network that segments photographs of any size.
+
+    A photograph is the path of a file, an open binary file, a Pillow image, or an array of NumPy, JAX or PyTorch:
+    uint8 [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4]. `photographs.as_photograph` describes the conversion.
 
     Attributes:
       net: a module with `apply(variables, images, train=False) -> logits` that takes and returns the same arrays as
@@ -88,11 +77,15 @@ class Segmenter:
         `jax.default_device` if it is set. Each device segments its own images; with `aggregation="max"` they can share
         the windows of one image. The number of devices does not change results, except for rounding where images share
         a batch.
+      source: where the network comes from, such as "runs/demo, step 2400"; "" if that is not known.
 
     Example:
-      >>> from deconvnet_jax.images import read_image
       >>> segmenter = Segmenter.from_checkpoint("runs/demo", mode="whole_image")
-      >>> result = segmenter(read_image("photo.jpg"))
+      >>> segmenter
+      Segmenter: DeconvNet, 3 classes (background, disc, square), input 32x32 pixels
+        from runs/demo, step 0; on 1 device (cpu)
+        mode='whole_image'
+      >>> result = segmenter("photo.jpg")
       >>> result.labels.shape, result.scores.shape  # a class per pixel, a score per pixel and class
       ((60, 80), (60, 80, 3))
       >>> segmenter.class_names
@@ -106,6 +99,7 @@ class Segmenter:
     settings: InferenceSettings = field(default_factory=InferenceSettings)
     partner: Member | None = None
     devices: Sequence[jax.Device] | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "variables", replicated(self.variables, self._mesh))
@@ -119,7 +113,7 @@ class Segmenter:
         path: str | Path,
         step: int | None = None,
         devices: Sequence[jax.Device] | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingValues],
     ) -> "Segmenter":
         """Returns a Segmenter with the network of a training run.
 
@@ -141,7 +135,9 @@ class Segmenter:
         path = Path(path).expanduser()
         if path.is_file():
             raise InputError(wrong_kind(path, file_kind(path), "the folder of a checkpoint"))
-        return cls.from_loaded(*load_checkpoint(path, step), devices=devices, **settings)
+        net, variables, info = load_checkpoint(path, step)
+        segmenter = cls.from_loaded(net, variables, info, devices=devices, **settings)
+        return replace(segmenter, source=f"{path}, step {info['step']}")
 
     @classmethod
     def from_caffe(
@@ -149,7 +145,7 @@ class Segmenter:
         path: str | Path,
         class_names: Sequence[str] | None = None,
         devices: Sequence[jax.Device] | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingValues],
     ) -> "Segmenter":
         """Returns a Segmenter with a DeconvNet or FCN-8s from a caffemodel that was made for inference.
 
@@ -171,7 +167,8 @@ class Segmenter:
         """
         net, variables, info = network_from_caffe(path)
         names = class_names or default_class_names(net.num_classes)
-        return cls.from_loaded(net, variables, {**info, "class_names": names}, devices=devices, **settings)
+        loaded = {**info, "class_names": names}
+        return replace(cls.from_loaded(net, variables, loaded, devices=devices, **settings), source=str(path))
 
     @classmethod
     def from_loaded(
@@ -180,7 +177,7 @@ class Segmenter:
         variables: Variables,
         info: Mapping[str, Any],
         devices: Sequence[jax.Device] | None = None,
-        **settings: Any,
+        **settings: Unpack[SettingValues],
     ) -> "Segmenter":
         """Returns a Segmenter with a network from `weights.load_checkpoint`; the input has the size of training.
 
@@ -197,10 +194,10 @@ class Segmenter:
         """
         first, names = Member.from_loaded(net, variables, info), tuple(info["class_names"])
         chosen = settings_from(info.get("config", {}).get("inference", {})).changed(**settings)
-        partner = _load_partner(chosen.ensemble_checkpoint, names) if chosen.ensemble_checkpoint else None
+        partner = load_partner(chosen.ensemble_checkpoint, names) if chosen.ensemble_checkpoint else None
         return cls(first.net, first.variables, names, first.input_size, chosen, partner, devices)
 
-    def changed(self, **settings: Any) -> "Segmenter":
+    def changed(self, **settings: Unpack[SettingValues]) -> "Segmenter":
         """Returns a Segmenter with the same networks and other settings; `ensemble_checkpoint` cannot change.
 
         Args:
@@ -222,30 +219,47 @@ class Segmenter:
         net, variables, size = member or (self.net, self.variables, self.input_size)
         return replace(self, net=net, variables=variables, input_size=size, partner=None)
 
-    def __call__(self, image: np.ndarray, proposals: np.ndarray | None = None) -> Result:
-        """Returns the segmentation of one photograph.
+    @overload
+    def __call__(self, image: ImageLike, proposals: np.ndarray | None = None) -> Result: ...
+
+    @overload
+    def __call__(
+        self, image: Iterable[ImageLike], proposals: Iterable[np.ndarray | None] | None = None
+    ) -> list[Result]: ...
+
+    def __call__(self, image: Any, proposals: Any = None) -> Result | list[Result]:
+        """Returns the segmentation of one photograph, or of several as a list.
 
         Args:
-          image: uint8 RGB [H, W, 3], of any size.
+          image: a photograph of any size (see the class), or a list or other iterable of them. Photographs of an
+            iterable are read one after the other, but the scores of all are kept; `segment` also yields the results one
+            after the other.
           proposals: [n, 4], boxes to use instead of finding some, with the best first: x0, y0, x1, y1 in pixels of the
             image, x1 and y1 exclusive. They may extend beyond the image. With n = 0 all scores are 0. None finds
-            proposals if the mode needs them.
+            proposals if the mode needs them. For several photographs: an iterable with the boxes of each, or None.
 
         Raises:
-          InputError: if `image` is no colour image in uint8, or a box is invalid, for example because it holds x, y,
-            width, height (`ops.checked_boxes`).
+          InputError: if a photograph cannot be used, or a box is invalid, for example because it holds x, y, width,
+            height (`ops.checked_boxes`).
+
+        Example:
+          >>> segmenter = Segmenter.from_checkpoint("runs/demo", mode="whole_image")
+          >>> [result.labels.shape for result in segmenter(["photo.jpg", np.zeros((100, 50), np.uint8)])]
+          [(60, 80), (100, 50)]
         """
-        return next(self.segment([image], None if proposals is None else [proposals]))
+        if is_image_like(image):
+            return next(self.segment([image], None if proposals is None else [proposals]))
+        return list(self.segment(image, proposals))
 
     def segment(
-        self, images: Iterable[np.ndarray], proposals: Iterable[np.ndarray | None] | None = None, progress: bool = False
+        self, images: Iterable[ImageLike], proposals: Iterable[np.ndarray | None] | None = None, progress: bool = False
     ) -> Iterator[Result]:
         """Returns an iterator over the segmentations of photographs, in their order.
 
         While the devices compute, proposals of the next photographs are found on the CPU.
 
         Args:
-          images: uint8 RGB [H, W, 3], of any sizes; a generator is read only a few images ahead per device.
+          images: photographs of any sizes (see the class); an iterator is read only a few images ahead per device.
           proposals: for each image, the boxes [n, 4] to use instead of finding some, or None; see `__call__`.
           progress: True shows a progress bar on stderr, or plain lines where stderr is no terminal.
 
@@ -253,7 +267,8 @@ class Segmenter:
           The results; each is computed when it is needed.
 
         Raises:
-          InputError: at an array that is no image, or at invalid boxes; the results of the images before it come first.
+          InputError: at a photograph that cannot be used, or at invalid boxes; the results of the images before it come
+            first.
           ValueError: if there are fewer or more entries in `proposals` than in `images`.
 
         Example:
@@ -271,7 +286,20 @@ class Segmenter:
         results = self._stream(pairs)
         return followed(results, "segmenting", images) if progress else results
 
-    def _stream(self, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Iterator[Result]:
+    def __repr__(self) -> str:
+        """Returns three lines: the network and its classes, where it is from and computes, and its settings."""
+        names = ", ".join(self.class_names[:_NAMED]) + (", ..." if len(self.class_names) > _NAMED else "")
+        nets = " + ".join(type(net).__name__ for net in (self.net, *([self.partner.net] if self.partner else [])))
+        used = self.devices or jax.local_devices()[: device_count(self._mesh)]
+        lines = (
+            f"Segmenter: {nets}, {counted(len(self.class_names), 'class', 'classes')} ({names}), "
+            f"input {self.input_size}x{self.input_size} pixels",
+            f"from {self.source or 'variables in memory'}; on {counted(len(used), 'device')} ({used[0].platform})",
+            self.settings.summary(),
+        )
+        return "\n  ".join(lines)
+
+    def _stream(self, pairs: Iterable[tuple[ImageLike, np.ndarray | None]]) -> Iterator[Result]:
         """Yields the results of pairs (image, its proposals or None)."""
         limit, devices, batch = self._rounds_per_group, device_count(self._mesh), 0
         launched: list[_Launched] = []
@@ -292,7 +320,7 @@ class Segmenter:
                 raise failed
 
     def _prepare_ahead(
-        self, pool: ThreadPoolExecutor, pairs: Iterable[tuple[np.ndarray, np.ndarray | None]]
+        self, pool: ThreadPoolExecutor, pairs: Iterable[tuple[ImageLike, np.ndarray | None]]
     ) -> Iterator[Prepared]:
         """Yields prepared images in their order; the threads of `pool` prepare later ones meanwhile."""
         waiting: deque[Future[Prepared]] = deque()
@@ -303,17 +331,13 @@ class Segmenter:
         while waiting:
             yield waiting.popleft().result()
 
-    def _prepare(self, image: np.ndarray, proposals: np.ndarray | None) -> Prepared:
+    def _prepare(self, given: ImageLike, proposals: np.ndarray | None) -> Prepared:
         """Returns an image, reduced if it is large, with the windows of each network."""
-        check_image(image)
+        image = as_photograph(given)
         height, width = image.shape[:2]
         if proposals is not None:
             proposals = checked_boxes(proposals, "proposals", (height, width))
-        factor = min(1.0, self.settings.max_side / max(height, width))
-        reduced = image
-        if factor < 1:
-            size = max(1, round(width * factor)), max(1, round(height * factor))
-            reduced = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        reduced = reduced_to(image, self.settings.max_side)
         if not self._needs_proposals:
             boxes = np.zeros((0, 4))
         elif proposals is None:
@@ -322,7 +346,7 @@ class Segmenter:
         else:
             boxes = proposals / _scale(image.shape, reduced.shape)
         rows, columns = reduced.shape[:2]
-        return Prepared((height, width), reduced, [scorer.windows(rows, columns, boxes) for scorer in self._scorers])
+        return Prepared(image, reduced, [scorer.windows(rows, columns, boxes) for scorer in self._scorers])
 
     def _parts(self, group: list[Prepared]) -> Iterator[list[Prepared]]:
         """Yields the images that are launched together: the whole group, or each alone if devices share its windows."""
@@ -358,13 +382,14 @@ class Segmenter:
 
     def _finish(self, launched: "_Launched") -> Result:
         """Waits for an image's labels and scores, and returns them in the photograph's size."""
-        (height, width), image, windows = launched.prepared
-        labels, scores = (_of_image(np.asarray(part), image, launched.labels.ndim == 1) for part in launched[1:])
+        photograph, image, windows = launched.prepared
+        height, width = photograph.shape[:2]
+        labels, scores = (without_padding(np.asarray(part), image, launched.labels.ndim == 1) for part in launched[1:])
         if image.shape[:2] != (height, width):
             scores = sample_scores(scores, np.array([0, 0, width, height]), height, width)
             labels = np.argmax(scores, axis=-1).astype(label_type(scores.shape[-1]))
-        boxes = np.concatenate(windows[: len(self.settings.scales)])
-        return Result(labels, scores, (boxes * _scale((height, width), image.shape)).astype(np.float32))
+        boxes = np.concatenate(windows[: len(self.settings.scales)]) * _scale((height, width), image.shape)
+        return Result(labels, scores, boxes.astype(np.float32), photograph, self.class_names)
 
     @property
     def group_size(self) -> int:
@@ -408,29 +433,6 @@ class _Launched(NamedTuple):
     prepared: Prepared
     labels: Array  # [Hp, Wp] or [P]
     scores: Array  # [Hp, Wp, K] or [P, K]
-
-
-def _of_image(part: np.ndarray, image: np.ndarray, by_row: bool) -> np.ndarray:
-    """Returns a copy without padding, [H, W, ...], of an array [Hp, Wp, ...], or [P, ...] if `by_row`."""
-    height, width = image.shape[:2]
-    if by_row:
-        return np.array(part[: height * width]).reshape(height, width, *part.shape[1:])
-    return np.array(part[:height, :width])
-
-
-def _load_partner(path: str, class_names: tuple[str, ...]) -> Member:
-    """Loads the second network of an ensemble from a checkpoint or a caffemodel."""
-    location = Path(path).expanduser()
-    if location.is_file():
-        return Member.from_loaded(*network_from_caffe(location))
-    net, variables, info = load_checkpoint(location, None)
-    partner, names = Member.from_loaded(net, variables, info), tuple(info["class_names"])
-    if names != class_names:
-        raise InputError(
-            f"inference.ensemble_checkpoint={path} has other classes ({', '.join(names[:4])}, ...) than this network "
-            f"({', '.join(class_names[:4])}, ...); choose one that was trained on the same classes"
-        )
-    return partner
 
 
 def _scale(of: Sequence[int], to: Sequence[int]) -> np.ndarray:

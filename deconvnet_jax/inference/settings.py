@@ -1,9 +1,9 @@
 """Defines the settings of inference, with the type and range of each."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.inference.modes import ENLARGED, MODES
@@ -28,6 +28,30 @@ KINDS: dict[str, Kind] = {
     "batch_size": Number(1, 100_000, whole=True),
     "max_side": Number(1, 100_000, whole=True),
 }
+
+
+# The choices again, because editors and type checkers cannot read `KINDS`; a test compares both.
+ModeName: TypeAlias = Literal["paper", "released", "whole_image", "sliding_window"]
+MethodName: TypeAlias = Literal["network", "gradient", "selective_search", "grid"]
+AggregationName: TypeAlias = Literal["max", "mean"]
+CrfName: TypeAlias = Literal["none", "released", "usual"]
+
+
+class SettingValues(TypedDict, total=False):
+    """The settings that `Segmenter` takes as keywords, for editors and type checkers; see `InferenceSettings`."""
+
+    mode: ModeName
+    num_proposals: int
+    proposals: MethodName | str
+    enlarge: float
+    aggregation: AggregationName
+    flip: bool
+    crf: CrfName
+    crf_sharpness: float
+    ensemble_checkpoint: str
+    batch_size: int
+    max_side: int
+    scales: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -60,13 +84,13 @@ class InferenceSettings:
       InferenceSettings(mode='sliding_window', num_proposals=50, proposals='network', ...)
     """
 
-    mode: str = "paper"
+    mode: ModeName = "paper"
     num_proposals: int = 50
-    proposals: str = "network"
+    proposals: MethodName | str = "network"
     enlarge: float = ENLARGED
-    aggregation: str = "max"
+    aggregation: AggregationName = "max"
     flip: bool = False
-    crf: str = "none"
+    crf: CrfName = "none"
     crf_sharpness: float = 0.0
     ensemble_checkpoint: str = ""
     batch_size: int = 10
@@ -99,7 +123,17 @@ class InferenceSettings:
         """Whether the mode makes its windows from proposals."""
         return MODES[self.mode].of_proposals is not None
 
-    def changed(self, **settings: Any) -> "InferenceSettings":
+    def summary(self) -> str:
+        """Returns the mode and the settings that differ from the defaults, as they are written in Python.
+
+        Example:
+          >>> InferenceSettings(num_proposals=20).summary()
+          "mode='paper', num_proposals=20"
+        """
+        told = (field for field in fields(self) if field.name == "mode" or vars(self)[field.name] != field.default)
+        return ", ".join(f"{field.name}={vars(self)[field.name]!r}" for field in told)
+
+    def changed(self, **settings: Unpack[SettingValues]) -> "InferenceSettings":
         """Returns a copy with some settings changed.
 
         Args:

@@ -7,10 +7,8 @@ import numpy as np
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import is_ignored
 from deconvnet_jax.visualization.overlay import overlay
+from deconvnet_jax.visualization.palettes import hatched
 from deconvnet_jax.visualization.panel import GAP, PAPER, class_legend, side_by_side
-
-HATCH = (255, 64, 255)  # Colour of the lines over ignored pixels; photographs hardly contain it.
-_HATCH_PERIOD = 8
 
 
 def contact_sheet(
@@ -19,6 +17,7 @@ def contact_sheet(
     titles: Sequence[str],
     class_names: Sequence[str],
     columns: int = 6,
+    palette: str = "voc",
 ) -> np.ndarray:
     """Returns one picture of many labelled images in rows, with a legend of the classes at the right.
 
@@ -30,12 +29,13 @@ def contact_sheet(
       titles: one text per image.
       class_names: names in the order of the ids.
       columns: images per row, at least 1.
+      palette: the colours of the classes, "voc" or "colour_blind" (`palettes.painted`).
 
     Returns:
       uint8 RGB [H', W', 3].
 
     Raises:
-      InputError: if there is no image, numbers or sizes differ, or an id has no name.
+      InputError: if there is no image, numbers or sizes differ, an id has no name, or there is no such palette.
 
     Example:
       >>> import numpy as np
@@ -53,23 +53,19 @@ def contact_sheet(
             f"expected at least one picture, and one label map and title per picture; got {len(images)} pictures, "
             f"{len(labels)} label maps and {len(titles)} titles"
         )
-    shown = [_hatched(overlay(image, label), label) for image, label in zip(images, labels, strict=True)]
+    shown = [
+        hatched(overlay(image, label, palette=palette), is_ignored(label))
+        for image, label in zip(images, labels, strict=True)
+    ]
     rows = [
         side_by_side(shown[start : start + columns], titles[start : start + columns])
         for start in range(0, len(shown), columns)
     ]
     width = rows[0].shape[1]
     ids = np.unique(np.concatenate([np.unique(label) for label in labels]))
-    key = class_legend(ids, class_names, rows[0].shape[0])
+    key = class_legend(ids, class_names, rows[0].shape[0], palette=palette, over_photograph=True)
     page = np.concatenate([_widened(row, max(width, row.shape[1])) for row in rows])
     return np.concatenate([page, _heightened(key, page.shape[0])], axis=1)
-
-
-def _hatched(picture: np.ndarray, label: np.ndarray) -> np.ndarray:
-    rows, columns = np.indices(label.shape)
-    lines = (rows + columns) % _HATCH_PERIOD == 0
-    picture[lines & is_ignored(label)] = HATCH
-    return picture
 
 
 def _widened(picture: np.ndarray, width: int) -> np.ndarray:

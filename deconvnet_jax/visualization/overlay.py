@@ -1,30 +1,44 @@
 """A label map drawn over its photograph."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import check_image
-from deconvnet_jax.labels import check_label_map, colored, is_ignored
+from deconvnet_jax.labels import check_label_map, is_ignored
+from deconvnet_jax.visualization.palettes import painted
+from deconvnet_jax.visualization.segment_names import write_names
 
 CONTOUR = 255  # White.
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+def overlay(
+    image: np.ndarray,
+    labels: np.ndarray,
+    alpha: float = 0.6,
+    *,
+    class_names: Sequence[str] | None = None,
+    palette: str = "voc",
+) -> np.ndarray:
     """Returns the photograph with every class in its colour and thin white contours between classes.
 
-    Background (class 0) and ignored pixels (255; 65535 in uint16) stay as they are. `class_legend` draws the names of
+    Background (class 0) and ignored pixels (255; 65535 in uint16) stay as they are. `class_legend` draws a legend of
     the colours.
 
     Args:
       image: uint8 RGB [H, W, 3].
       labels: class ids, uint8 or uint16 [H, W].
       alpha: weight of the class colour, from 0 (only the photograph) to 1 (only the colour).
+      class_names: names in the order of the ids, to write on each segment that is large enough; None for no text.
+      palette: the colours of the classes, "voc" or "colour_blind" (`palettes.painted`).
 
     Returns:
       uint8 RGB [H, W, 3], a new array.
 
     Raises:
-      InputError: if an array has another shape or dtype, the sizes differ, or `alpha` is not in 0..1.
+      InputError: if an array has another shape or dtype, the sizes differ, `alpha` is not in 0..1, an id has no name,
+        or there is no such palette.
 
     Example:
       >>> import numpy as np
@@ -41,10 +55,10 @@ def overlay(image: np.ndarray, labels: np.ndarray, alpha: float = 0.6) -> np.nda
     objects = np.where(is_ignored(labels), 0, labels)
     mask = objects > 0
     blended = image.copy()
-    colors = colored(objects[mask])
+    colors = painted(labels, palette)[mask]
     blended[mask] = np.rint((1 - alpha) * image[mask] + alpha * colors).astype(np.uint8)
     blended[_contours(objects)] = CONTOUR
-    return blended
+    return blended if class_names is None else write_names(blended, labels, class_names)
 
 
 def check_pair(image: np.ndarray, labels: np.ndarray) -> None:

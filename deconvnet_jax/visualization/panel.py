@@ -1,21 +1,24 @@
 """Pictures side by side under titles, a legend of classes, and the panel that shows one result."""
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.labels import IGNORE, IGNORE_16, colored, is_ignored
+from deconvnet_jax.labels import IGNORE, IGNORE_16, is_ignored
+from deconvnet_jax.visualization.fonts import font_of_size
 from deconvnet_jax.visualization.overlay import check_pair, overlay
+from deconvnet_jax.visualization.palettes import hatched, painted
+from deconvnet_jax.visualization.segment_names import class_name
 
 Color = tuple[int, int, int]
+Swatch = Callable[[int], np.ndarray]  # side in pixels -> uint8 RGB [side, side, 3]
 
 PAPER, INK, FRAME = (255, 255, 255), (32, 32, 32), (128, 128, 128)
+PHOTOGRAPH = 176  # Grey that stands for the photograph in legends.
 GAP = 8  # Pixels between pictures, and around all of them.
 # Limits of a picture's longer side in a panel: thumbnails grow to fit titles, photographs shrink to fit screens.
 MIN_SIDE, MAX_SIDE = 240, 640
@@ -23,7 +26,13 @@ MIN_LEGEND_HEIGHT = 160
 
 
 def result_panel(
-    image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], truth: np.ndarray | None = None
+    image: np.ndarray,
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    truth: np.ndarray | None = None,
+    *,
+    names: bool = False,
+    palette: str = "voc",
 ) -> np.ndarray:
     """Returns a panel of one result: image, ground truth (if given), prediction, overlay and a legend of classes.
 
@@ -35,12 +44,15 @@ def result_panel(
       class_names: names in the order of the ids.
       truth: ground truth, uint8 [H, W], class ids and 255 for ignored; or uint16, 65535 for ignored. None leaves it
         out.
+      names: write the names of the classes on the segments of the overlay that are large enough.
+      palette: the colours of the classes, "voc" or "colour_blind" (`palettes.painted`).
 
     Returns:
       uint8 RGB [H', W', 3].
 
     Raises:
-      InputError: if an array has another shape or dtype, the sizes differ, or an id has no name.
+      InputError: if an array has another shape or dtype, the sizes differ, an id has no name, or there is no such
+        palette.
 
     Example:
       >>> import numpy as np
@@ -56,9 +68,10 @@ def result_panel(
         maps = [_as_uint16(label_map) for label_map in maps]
     ids = np.unique(np.concatenate([np.unique(label_map) for label_map in maps]))
     image, *maps = _displayed(image, maps)
-    key = class_legend(ids, class_names, max(image.shape[0], MIN_LEGEND_HEIGHT))
+    key = class_legend(ids, class_names, max(image.shape[0], MIN_LEGEND_HEIGHT), palette=palette)
     font = _font(image.shape[0])
-    pictures = [image, *(colored(label_map) for label_map in maps), overlay(image, maps[-1])]
+    drawn = overlay(image, maps[-1], class_names=class_names if names else None, palette=palette)
+    pictures = [image, *(painted(label_map, palette) for label_map in maps), drawn]
     titles = ["image", "prediction", "overlay"] if truth is None else ["image", "ground truth", "prediction", "overlay"]
     return _arrange([*pictures, key], [*titles, ""], font)
 
@@ -93,19 +106,29 @@ def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
     return _arrange(images, titles, _font(max(image.shape[0] for image in images)))
 
 
-def class_legend(ids: Iterable[int], class_names: Sequence[str], height: int) -> np.ndarray:
-    """Returns a legend of class ids in VOC's colours; see `legend`.
+def class_legend(
+    ids: Iterable[int],
+    class_names: Sequence[str],
+    height: int,
+    *,
+    palette: str = "voc",
+    over_photograph: bool = False,
+) -> np.ndarray:
+    """Returns a legend of class ids in their colours; see `legend`.
 
     Args:
       ids: class ids. 255 and 65535 are shown as "(ignored)" unless they are class ids.
       class_names: names in the order of the ids.
       height: wanted height of the picture in pixels.
+      palette: the colours of the classes, "voc" or "colour_blind".
+      over_photograph: True for pictures that show the photograph itself at background and ignored pixels: background is
+        then grey, and ignored pixels are grey and hatched as in `contact_sheet`. False shows their colours.
 
     Returns:
       uint8 RGB [H', W', 3].
 
     Raises:
-      InputError: if an id has no name.
+      InputError: if an id has no name, or there is no such palette.
 
     Example:
       >>> from deconvnet_jax.visualization import class_legend
@@ -113,7 +136,9 @@ def class_legend(ids: Iterable[int], class_names: Sequence[str], height: int) ->
       >>> Image.fromarray(class_legend([0, 1, 255], ["background", "cat"], height=160)).save("legend.png")
     """
     numbers = [int(i) for i in ids]
-    return legend([_name(i, class_names) for i in numbers], [_color(i) for i in numbers], height)
+    names = [class_name(i, class_names) for i in numbers]
+    swatches = [_swatch(i, i >= len(class_names), palette, over_photograph) for i in numbers]
+    return _legend(names, swatches, height)
 
 
 def legend(names: Sequence[str], colors: Sequence[Color], height: int) -> np.ndarray:
@@ -133,27 +158,33 @@ def legend(names: Sequence[str], colors: Sequence[Color], height: int) -> np.nda
     """
     if not names or len(names) != len(colors):
         raise InputError(f"got {len(names)} names and {len(colors)} colours; expected at least one, one colour each")
-    return _legend(names, colors, height, _font(height))
+    return _legend(names, [partial(_plain, color) for color in colors], height)
 
 
-def _legend(names: Sequence[str], colors: Sequence[Color], height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+def _plain(color: Color, side: int) -> np.ndarray:
+    return np.full((side, side, 3), color, np.uint8)
+
+
+def _legend(names: Sequence[str], swatches: Sequence[Swatch], height: int) -> np.ndarray:
+    font = _font(height)
     line = _line_height(font)
     rows = min(len(names), max(1, height // line))
-    entries = list(zip(names, colors, strict=True))
+    entries = list(zip(names, swatches, strict=True))
     columns = [entries[i : i + rows] for i in range(0, len(entries), rows)]
     return np.concatenate([_legend_column(column, rows * line, font) for column in columns], axis=1)
 
 
-def _legend_column(entries: Sequence[tuple[str, Color]], height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
+def _legend_column(entries: Sequence[tuple[str, Swatch]], height: int, font: ImageFont.FreeTypeFont) -> np.ndarray:
     line = _line_height(font)
     side = round(0.6 * line)
     width = side + 2 * GAP + max(_text_width(name, font) for name, _ in entries)
     picture = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(picture)
-    for row, (name, color) in enumerate(entries):
+    for row, (name, swatch) in enumerate(entries):
         middle = row * line + line // 2
         top = middle - side // 2
-        draw.rectangle((0, top, side - 1, top + side - 1), fill=color, outline=FRAME)
+        picture.paste(Image.fromarray(swatch(side)), (0, top))
+        draw.rectangle((0, top, side - 1, top + side - 1), outline=FRAME)
         draw.text((side + GAP, middle), name, fill=INK, font=font, anchor="lm")
     return np.asarray(picture)
 
@@ -192,26 +223,21 @@ def _as_uint16(labels: np.ndarray) -> np.ndarray:
     return np.where(is_ignored(labels), np.uint16(IGNORE_16), labels.astype(np.uint16))
 
 
-def _name(class_id: int, class_names: Sequence[str]) -> str:
-    if class_id < len(class_names):
-        return class_names[class_id]
-    if class_id in (IGNORE, IGNORE_16):
-        return "(ignored)"
-    raise InputError(f"class id {class_id} has no name; expected ids 0 to {len(class_names) - 1}, one per class name")
+def _swatch(class_id: int, ignored: bool, palette: str, over_photograph: bool) -> Swatch:
+    """Returns a function from a side to the square of a class, as the class looks in the pictures."""
+
+    def square(side: int) -> np.ndarray:
+        labels = np.full((side, side), class_id, np.uint8 if ignored and class_id == IGNORE else np.uint16)
+        if over_photograph and (ignored or class_id == 0):
+            return hatched(np.full((side, side, 3), PHOTOGRAPH, np.uint8), is_ignored(labels))
+        return painted(labels, palette)
+
+    return square
 
 
-def _color(class_id: int) -> Color:
-    return tuple(colored(np.array(class_id)).tolist())
-
-
-@lru_cache
 def _font(height: int) -> ImageFont.FreeTypeFont:
-    """Returns a font that is readable beside pictures of this height.
-
-    Matplotlib ships the font, so it need not be installed.
-    """
-    path = Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"
-    return ImageFont.truetype(path, int(np.clip(height // 26, 13, 28)))
+    """Returns a font that is readable beside pictures of this height."""
+    return font_of_size(int(np.clip(height // 26, 13, 28)))
 
 
 def _line_height(font: ImageFont.FreeTypeFont) -> int:

@@ -169,11 +169,11 @@ def test_devices_that_cannot_be_used(smooth_net, devices):
 def test_results_before_a_bad_image_are_not_lost(rng, smooth_net, mode, devices, bad):
     net, variables, _ = smooth_net
     images = random_images(rng)
-    images[bad] = np.zeros((30, 40), np.uint8)
+    images[bad] = np.zeros((30, 40, 3), np.float32)
     results = on(devices, net, variables, mode=mode).segment(images)
     shapes = [next(results).labels.shape for _ in range(bad)]
     assert shapes == list(SIZES[:bad])
-    with pytest.raises(InputError, match="expected a colour image"):
+    with pytest.raises(InputError, match="expected uint8 values"):
         next(results)
 
 
@@ -192,7 +192,7 @@ def test_proposals_are_found_by_a_thread_per_device(rng, smooth_net, monkeypatch
 
 
 def prepared(*sizes):
-    return [Prepared(size, np.zeros((*size, 3), np.uint8), []) for size in sizes]
+    return [Prepared(image, image, []) for image in (np.zeros((*size, 3), np.uint8) for size in sizes)]
 
 
 def test_rounds_and_groups():

@@ -13,6 +13,7 @@ from caffe_networks import random_deconvnet, random_fcn8s
 from caffemodel_writer import encode
 from known_networks import ColorNet
 from numpy_proposals import aggregate
+from PIL import Image
 from scipy.special import log_softmax, softmax
 
 from deconvnet_jax.data import crop_window, propose_boxes
@@ -24,12 +25,11 @@ from deconvnet_jax.inference import (
     Segmenter,
     crop_windows,
     default_class_names,
+    member,
     paper_windows,
     sample_scores,
 )
-from deconvnet_jax.inference import (
-    segmenter as segmenter_module,
-)
+from deconvnet_jax.inference import segmenter as segmenter_module
 from deconvnet_jax.models import FCN8s
 from deconvnet_jax.ops import CRF_PRESETS, dense_crf, normalize_images
 from deconvnet_jax.weights import fcn8s_from_caffe
@@ -333,20 +333,74 @@ def test_progress_is_shown(rng, capsys):
     assert "segmenting" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((40, 50), np.uint8), r"\[40, 50\]; convert grey"),
-        (np.zeros((40, 50, 4), np.uint8), r"\[40, 50, 4\]; convert grey or transparent"),
+def test_bad_images():
+    for image, message in [
         (np.zeros((40, 50, 3), np.float32), "expected uint8 values 0 to 255, got float32"),
-        (np.zeros((40, 50, 3), np.uint16), "expected uint8 values 0 to 255, got uint16"),
         (np.zeros((0, 50, 3), np.uint8), r"the image has the shape \[0, 50, 3\]"),
-        ("cat.jpg", "expected a colour image.*got str"),
-    ],
-)
-def test_bad_images(image, message):
-    with pytest.raises(InputError, match=message):
-        segmenter()(image)
+        ("cat.jpg", "no image cat.jpg in "),
+    ]:
+        with pytest.raises(InputError, match=message):
+            segmenter()(image)
+
+
+def test_several_photographs_of_any_kind(tmp_path):
+    """All kinds of the same photograph have the same result; a list gives a list, an iterator is read as needed."""
+    image, labels = halves(40, 60, 20, 30)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    one = segmenter()
+    kinds = [
+        image,
+        str(tmp_path / "a.png"),
+        Image.fromarray(image),
+        np.dstack([image, np.full((40, 60), 255, np.uint8)]),
+    ]
+    found = one(kinds)
+    assert isinstance(found, list)
+    for result in found:
+        np.testing.assert_array_equal(result.labels, found[0].labels)
+        np.testing.assert_array_equal(result.image, image)
+        assert result.class_names == NAMES
+    assert (found[0].labels == labels).mean() > 0.9
+    assert [result.labels.shape for result in one(iter(kinds[:2]))] == [(40, 60)] * 2
+    assert one([]) == []
+    boxes = [np.array([[0, 0, 20, 20]]), None]
+    given = segmenter(mode="paper", proposals="grid", num_proposals=2)(kinds[:2], boxes)
+    assert [len(result.boxes) for result in given] == [1, 2]
+
+
+def test_files_are_read_only_when_they_are_needed(tmp_path, rng):
+    """A list of paths takes no memory for the photographs that wait, and an error leaves the results before it."""
+    paths = [tmp_path / f"{i}.png" for i in range(20)]
+    for path, image in zip(paths, random_images(rng, [(30, 40)] * 20), strict=True):
+        Image.fromarray(image).save(path)
+    results = segmenter(size=32, batch_size=1).segment(paths)
+    next(results)
+    paths[-1].write_text("no image")
+    assert len([next(results) for _ in range(18)]) == 18
+    with pytest.raises(InputError, match=r"19\.png is not a complete image file"):
+        next(results)
+
+
+def test_the_text_of_a_segmenter(checkpoints):
+    checkpoints["runs/colors"] = {"inference": {"mode": "sliding_window", "flip": True}}, NAMES
+    one = Segmenter.from_checkpoint("runs/colors", step=7, devices=jax.local_devices()[:1])
+    assert repr(one).splitlines() == [
+        "Segmenter: ColorNet, 3 classes (blue, green, red), input 224x224 pixels",
+        "  from runs/colors, step 7; on 1 device (cpu)",
+        "  mode='sliding_window', flip=True",
+    ]
+    assert repr(one.changed(flip=False)).endswith("step 7; on 1 device (cpu)\n  mode='sliding_window'")
+    many = segmenter(names=[f"class {i}" for i in range(459)])
+    assert repr(many).splitlines()[:2] == [
+        "Segmenter: ColorNet, 459 classes (class 0, class 1, class 2, class 3, ...), input 224x224 pixels",
+        "  from variables in memory; on 1 device (cpu)",
+    ]
+
+
+def test_a_misspelt_keyword_is_named(checkpoints):
+    checkpoints["runs/colors"] = {}, NAMES
+    with pytest.raises(InputError, match=r"inference\.num_proposal: no such setting; .*; did you mean num_proposals\?"):
+        Segmenter.from_checkpoint("runs/colors", num_proposal=7)
 
 
 def test_proposals_for_every_image(rng):
@@ -392,7 +446,8 @@ def checkpoints(monkeypatch):
         config, names = known[str(path)]
         return ColorNet(), VARIABLES, {"config": config, "class_names": list(names), "step": step}
 
-    monkeypatch.setattr(segmenter_module, "load_checkpoint", load_checkpoint)
+    for module in (segmenter_module, member):
+        monkeypatch.setattr(module, "load_checkpoint", load_checkpoint)
     return known
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.visualization import contact_sheet, voc_palette
+from deconvnet_jax.visualization.panel import GAP
 
 NAMES = ("background", "cat", "dog")
 
@@ -34,7 +35,13 @@ def test_classes_and_ignored_pixels_show(rng):
     page = contact_sheet([image], [label], ["1"], NAMES)
     color = voc_palette()[2]
     assert (page == color).all(-1).sum() > 50  # The square of the legend.
-    assert 40 < (page == (255, 64, 255)).all(-1).sum() < 60  # An eighth of 400 pixels.
+    row = GAP + 40 + GAP  # The legend begins at the right of it.
+    hatch = (page == (255, 64, 255)).all(-1)
+    assert 40 < hatch[:, :row].sum() < 60  # An eighth of 400 pixels.
+    key = page[:, row:]
+    assert hatch[:, row:].any()  # The swatch of ignored pixels looks like those in the picture,
+    for of_map in (voc_palette()[255], voc_palette()[0]):  # and neither it nor background has the colour of a mask.
+        assert (key == of_map).all(-1).sum() < 20
     assert found(page, image[21:, :19])  # The background is unchanged.
 
 
