@@ -321,7 +321,7 @@ def check_image(image: np.ndarray) -> None:
         got = f"an array of shape {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(
             f"expected a colour image [height, width, 3], got {got}; convert grey or transparent pictures with "
-            "deconvnet_jax.photographs.as_photograph"
+            "deconvnet_jax.inference.as_photograph"
         )
     if image.dtype != np.uint8:
         raise InputError(

@@ -41,6 +41,7 @@ from deconvnet_jax.inference.result import Result
 from deconvnet_jax.inference.scorer import Scorer
 from deconvnet_jax.inference.segmenter import Segmenter
 from deconvnet_jax.inference.settings import InferenceSettings, SettingValues, settings_from
+from deconvnet_jax.photographs import as_photograph
 
 __all__ = [
     "AGGREGATIONS",
@@ -55,6 +56,7 @@ __all__ = [
     "Scorer",
     "Segmenter",
     "SettingValues",
+    "as_photograph",
     "canvas_scores",
     "check_image",
     "corner_window",

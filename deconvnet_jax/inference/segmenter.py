@@ -63,7 +63,7 @@ class Segmenter:
     """A trained network that segments photographs of any size.
 
     A photograph is the path of a file, an open binary file, a Pillow image, or an array of NumPy, JAX or PyTorch:
-    uint8 [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4]. `photographs.as_photograph` describes the conversion.
+    uint8 [H, W], [H, W, 1], RGB [H, W, 3] or RGBA [H, W, 4]. `as_photograph` describes the conversion.
 
     Attributes:
       net: a module with `apply(variables, images, train=False) -> logits` that takes and returns the same arrays as

@@ -91,7 +91,7 @@ def test_other_names_are_refused(result, tmp_path):
             result.save(tmp_path / name)
     with pytest.raises(InputError, match=r"does not end in \.png"):
         result.save_labels(tmp_path / "a.jpg")
-    with pytest.raises(InputError, match="palette='color_blind': expected one of .*; did you mean colour_blind"):
+    with pytest.raises(InputError, match=r"palette='color_blind': expected one of .*; did you mean colour_blind"):
         result.save(tmp_path / "a.png", palette="color_blind")
     assert not list(tmp_path.iterdir())
 
