@@ -1,5 +1,6 @@
 """Defines the settings of inference, with the type and range of each."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -42,13 +43,13 @@ class SettingValues(TypedDict, total=False):
 
     mode: ModeName
     num_proposals: int
-    proposals: MethodName | str
+    proposals: MethodName | str | os.PathLike[str]
     enlarge: float
     aggregation: AggregationName
     flip: bool
     crf: CrfName
     crf_sharpness: float
-    ensemble_checkpoint: str
+    ensemble_checkpoint: str | os.PathLike[str]
     batch_size: int
     max_side: int
     scales: Sequence[float]

@@ -1,11 +1,14 @@
 """Checks the settings of inference: which values are refused, and that the config has all of them."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from typing import get_args, get_type_hints
 
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.inference import MODES, InferenceSettings, settings_from
+from deconvnet_jax.inference import MODES, InferenceSettings, SettingValues, settings_from
+from deconvnet_jax.inference.settings import KINDS
+from deconvnet_jax.settings import Choice
 from experiments.configs import default, demo, voc_stage2, voc_stage2_released, voc_two_stage_released
 
 
@@ -57,3 +60,14 @@ def test_a_file_of_proposals(tmp_path):
 def test_configs_of_other_versions():
     assert settings_from({}) == InferenceSettings()
     assert settings_from({"mode": "released", "of_later": 3, "crf": None}) == InferenceSettings(mode="released")
+
+
+def test_editors_know_the_settings_and_their_choices():
+    """The types repeat the table of settings, because editors and type checkers cannot read it."""
+    types = get_type_hints(SettingValues)
+    assert set(types) == set(KINDS) == {field.name for field in fields(InferenceSettings)}
+    for name, kind in KINDS.items():
+        if isinstance(kind, Choice):
+            assert set(get_args(types[name])) == set(kind.names), name
+    methods = get_args(types["proposals"])[0]
+    assert set(get_args(methods)) == set(KINDS["proposals"].names)
