@@ -113,6 +113,7 @@ class Segmenter:
         path: str | Path,
         step: int | None = None,
         devices: Sequence[jax.Device] | None = None,
+        averages: bool = True,
         **settings: Unpack[SettingValues],
     ) -> "Segmenter":
         """Returns a Segmenter with the network of a training run.
@@ -121,6 +122,7 @@ class Segmenter:
           path: the run's folder, its `checkpoints` folder, or gs://BUCKET/NAME.
           step: the step of the checkpoint; None for the best one.
           devices: the devices of this process that compute; None for all.
+          averages: whether to use the averaged weights, if the run has kept them (`config.ema_decay`).
           **settings: values for `InferenceSettings` that replace those of the run's config.
 
         Raises:
@@ -135,7 +137,7 @@ class Segmenter:
         path = Path(path).expanduser()
         if path.is_file():
             raise InputError(wrong_kind(path, file_kind(path), "the folder of a checkpoint"))
-        net, variables, info = load_checkpoint(path, step)
+        net, variables, info = load_checkpoint(path, step, averages)
         segmenter = cls.from_loaded(net, variables, info, devices=devices, **settings)
         return replace(segmenter, source=f"{path}, step {info['step']}")
 

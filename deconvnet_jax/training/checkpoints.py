@@ -122,8 +122,10 @@ def restore_newest(
             damaged[step] = one_line(error)
             continue
         _set_aside(manager, damaged)
-        found = arrays.pop("variables")
-        return step, found, {**arrays.pop("optimizer"), **arrays}, data
+        found = arrays["optimizer"]
+        if AVERAGES in arrays:
+            found = {**found, AVERAGES: arrays[AVERAGES]}
+        return step, arrays["variables"], found, data
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         raise InputError(
@@ -134,9 +136,10 @@ def restore_newest(
 
 def _array_items(variables: Variables, optimizer: dict[str, Any]) -> dict[str, Any]:
     """Returns {item: tree of arrays} of a step; the averages are an item beside the rest of the optimizer's state."""
-    averages = {AVERAGES: optimizer[AVERAGES]} if AVERAGES in optimizer else {}
+    if AVERAGES not in optimizer:
+        return {"variables": variables, "optimizer": optimizer}
     rest = {name: tree for name, tree in optimizer.items() if name != AVERAGES}
-    return {"variables": variables, "optimizer": rest, **averages}
+    return {"variables": variables, "optimizer": rest, AVERAGES: optimizer[AVERAGES]}
 
 
 def _set_aside(manager: Checkpoints, damaged: dict[int, str]) -> None:

@@ -94,12 +94,18 @@ def define_old_name(old: str, new: str) -> None:
 
 
 def define_checkpoint() -> None:
-    """Defines the flags that choose a checkpoint: --checkpoint, which is required, and --step."""
+    """Defines the flags that choose a network: --checkpoint, which is required, --step and --averages."""
     define_path(
         "checkpoint", None, "Folder of a training run, of its checkpoints or of imported weights.", in_bucket=True
     )
     flags.DEFINE_integer(
         "step", None, "Step of the checkpoint. Default: the step with the best evaluation.", lower_bound=0
+    )
+    flags.DEFINE_boolean(
+        "averages",
+        True,
+        "Use the averaged weights if the run has kept them (config.ema_decay); --noaverages uses the weights "
+        "themselves. Default: the averages.",
     )
     flags.mark_flag_as_required("checkpoint")
 

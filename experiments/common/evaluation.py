@@ -98,6 +98,7 @@ def run(
     changes: dict[str, Any] | None = None,
     overrides: dict[str, str] | None = None,
     step: int | None = None,
+    averages: bool = True,
     output: str | Path | None = None,
     panels: int = 100,
 ) -> dict[str, Any]:
@@ -109,6 +110,7 @@ def run(
       changes: Settings of the training run's config to change, such as {"inference.mode": "paper"}.
       overrides: Keys of the section `data` to change, in whichever config is used.
       step: Step of the checkpoint; None: the step with the best evaluation.
+      averages: Whether to use the averaged weights, if the run has kept them (`config.ema_decay`).
       output: Folder for metrics.json, label maps and panels; None: nothing is written.
       panels: Number of images that get a panel; -1: all.
 
@@ -121,7 +123,7 @@ def run(
         classes than the checkpoint.
     """
     folder = None if output is None else output_folder(output)
-    loaded = load_checkpoint(checkpoint, step)
+    loaded = load_checkpoint(checkpoint, step, averages)
     info = loaded[2]
     segmenter = segmenting.segmenter_of(loaded, config, changes or {})
     config = dataset.data_config(config, info["config"], overrides or {}, changes)
@@ -134,6 +136,7 @@ def run(
             "data": where,
             "split": name,
             "inference": {key: value for key, value in asdict(segmenter.settings).items() if key != "batch_size"},
+            "averages": averages,
         }
         first_process_first(lambda: claim_output(folder, described))
     writer = ResultWriter(folder, segmenter.class_names, panels, name) if folder else None

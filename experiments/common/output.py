@@ -13,6 +13,7 @@ from deconvnet_jax.training import flatten
 from deconvnet_jax.training.workdir import SINCE
 
 RUN_FILE = "run.json"
+OLDER = {**SINCE, "averages": True}  # {a key that older notes lack: its value then}
 RESULTS = ("metrics.json", "results", "labels")  # Every folder of an evaluation holds one of them.
 
 
@@ -81,7 +82,7 @@ def claim_output(folder: Path, description: dict[str, Any]) -> None:
         if taken:
             raise InputError(f"--output={folder} holds other results already ({taken[0]}); name another folder")
         found = new
-    old = {**{key: value for key, value in SINCE.items() if key in new}, **flatten(found)}
+    old = {**{key: value for key, value in OLDER.items() if key in new}, **flatten(found)}
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     if changed:
         differences = "; ".join(f"{key} is {old.get(key)!r} there and {new.get(key)!r} now" for key in changed)

@@ -23,6 +23,7 @@ def run(
     config: ml_collections.ConfigDict | None = None,
     overrides: dict[str, str] | None = None,
     step: int | None = None,
+    averages: bool = True,
     batches: int = 500,
     batch_size: int = 28,
     fold: str = "none",
@@ -35,6 +36,7 @@ def run(
       config: Config that names the data; None: that of the training run.
       overrides: Keys of the section `data` to change.
       step: Step of the checkpoint; None: the step with the best evaluation.
+      averages: Whether to use the averaged weights, if the run has kept them (`config.ema_decay`).
       batches: Number of batches; 0 keeps the statistics of the checkpoint.
       batch_size: Crops per batch, rounded up to a multiple of the number of devices.
       fold: "none", "scale" or "convolutions": where the statistics go.
@@ -46,7 +48,7 @@ def run(
     folder = output_folder(output)
     with locked(folder, f"--output={folder}"):
         check_vacant(folder)
-        found, variables, info = load_checkpoint(checkpoint, step)
+        found, variables, info = load_checkpoint(checkpoint, step, averages)
         net = checked_network(found, info, checkpoint, batches)
         if batches:
             batch_size = over_devices(batch_size)

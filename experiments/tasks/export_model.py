@@ -24,6 +24,7 @@ def run(
     output: str | Path,
     *,
     step: int | None = None,
+    averages: bool = True,
     input_size: int | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> None:
@@ -33,6 +34,7 @@ def run(
       checkpoint: Folder of a training run, of its checkpoints or of imported weights.
       output: Folder for the files; it may be in a bucket.
       step: Step of the checkpoint; None: the step with the best evaluation.
+      averages: Whether to use the averaged weights, if the run has kept them (`config.ema_decay`).
       input_size: Side of the input images in pixels; None: the crop size of the training.
       platforms: Some of `inference.PLATFORMS`.
 
@@ -43,7 +45,7 @@ def run(
     unknown = [platform for platform in platforms if platform not in PLATFORMS]
     if unknown or not platforms:
         raise InputError(f"--platforms={','.join(platforms)}: expected some of {', '.join(PLATFORMS)}")
-    net, variables, info = load_checkpoint(checkpoint, step)
+    net, variables, info = load_checkpoint(checkpoint, step, averages)
     segmenter = Segmenter.from_loaded(net, variables, info)
     size = input_size or segmenter.input_size
     if isinstance(net, DeconvNet):

@@ -39,6 +39,7 @@ def run(
     arguments: Sequence[str],
     *,
     step: int | None = None,
+    averages: bool = True,
     config: ml_collections.ConfigDict | None = None,
     changes: dict[str, Any] | None = None,
     max_pixels: int = MAX_PHOTOGRAPH,
@@ -50,6 +51,7 @@ def run(
       output: Folder for the results; it may be in a bucket.
       arguments: Image files and folders of them.
       step: Step of the checkpoint; None: the step with the best evaluation.
+      averages: Whether to use the averaged weights, if the run has kept them (`config.ema_decay`).
       config: Config whose section `inference` says how to segment; None: the config in the checkpoint.
       changes: Settings to change, such as {"inference.crf": "released"}.
       max_pixels: Photographs with more pixels are refused.
@@ -64,7 +66,7 @@ def run(
     paths = find_images(arguments)
     folder = output_folder(output)
     names = result_names(paths, folder)
-    segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step), config, changes or {})
+    segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step, averages), config, changes or {})
     failures = Failures(len(paths))
 
     def read(path: Path, name: str) -> _Job:

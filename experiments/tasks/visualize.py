@@ -40,6 +40,7 @@ def run(
     arguments: Sequence[str],
     *,
     step: int | None = None,
+    averages: bool = True,
     box: Sequence[str] | None = None,
     config: ml_collections.ConfigDict | None = None,
     changes: dict[str, Any] | None = None,
@@ -52,6 +53,7 @@ def run(
       output: Folder for the figures; it may be in a bucket.
       arguments: Image files and folders of them.
       step: Step of the checkpoint; None: the step with the best evaluation.
+      averages: Whether to use the averaged weights, if the run has kept them (`config.ema_decay`).
       box: X0, Y0, X1 and Y1 in pixels: the object whose activations are shown; None: the largest object found.
       config: Config whose section `inference` says how to segment; None: the config in the checkpoint.
       changes: Settings to change, such as {"inference.crf": "released"}.
@@ -67,7 +69,7 @@ def run(
     paths = find_images(arguments)
     folder = output_folder(output)
     chosen = parse_box(box)
-    segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step), config, changes or {})
+    segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step, averages), config, changes or {})
     if not isinstance(segmenter.net, DeconvNet):
         raise InputError(
             f"{checkpoint} is no DeconvNet, and the figures show its decoder; give another network as "

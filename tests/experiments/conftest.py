@@ -74,7 +74,7 @@ def start_training():
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory):
-    """An untrained network at steps 1 and 2; 2 is said to be the worse."""
+    """An untrained network at steps 1 and 2; 2 is said to be the worse, and has other averages of its variables."""
     folder = tmp_path_factory.mktemp("run")
     root = folder / "data/scenes"
     write_scenes(root, train=1, val=3, seed=5)
@@ -82,7 +82,7 @@ def tiny_run(tmp_path_factory):
     config.data.voc_root, config.data.data_dir = str(root), str(folder / "data/tfds")
     config.model.update(num_classes=len(class_names(root)), width=1 / 32, fc_features=8)
     config.inference.mode = "whole_image"
-    variables = random_variables(config.model.to_dict(), np.random.default_rng(1))
+    variables, averages = (random_variables(config.model.to_dict(), np.random.default_rng(seed)) for seed in (1, 2))
     info = {"config": config.to_dict(), "class_names": list(class_names(root))}
     with open_checkpoints(folder / "checkpoints") as manager:
         for step, mean_iou in ((1, 0.5), (2, 0.4)):
@@ -90,7 +90,7 @@ def tiny_run(tmp_path_factory):
                 manager,
                 step,
                 variables=variables,
-                optimizer={"unused": np.zeros(1)},
+                optimizer={"unused": np.zeros(1), **({"averages": averages} if step == 2 else {})},
                 data={},
                 info=info,
             )

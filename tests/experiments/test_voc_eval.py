@@ -17,7 +17,8 @@ from programs import run_program
 from deconvnet_jax.data import VOC_CLASSES, read_example, split_names
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import confusion_matrix, segmentation_scores
-from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.inference import InferenceSettings, Segmenter
+from deconvnet_jax.weights import load_checkpoint
 from experiments.common import evaluation
 from experiments.common import evaluation as voc_eval
 from experiments.configs import default
@@ -101,6 +102,25 @@ def test_ways_of_segmenting(tiny_run):
     assert {key: found[key] for key in expected} == expected
     whole = voc_eval.run(tiny_run.folder)
     assert whole["iou_per_class"] != found["iou_per_class"]
+
+
+def test_scores_are_those_of_the_averages_unless_another_choice_is_made(tiny_run, tmp_path):
+    """At step 2 the weights themselves are those of step 1; both scores equal those by hand."""
+    voc_eval.run(tiny_run.folder, step=2, output=tmp_path)
+    with pytest.raises(InputError, match="another evaluation: averages is True there and False now"):
+        voc_eval.run(tiny_run.folder, step=2, output=tmp_path, averages=False)
+    averaged = json.loads((tmp_path / "metrics.json").read_text())
+    plain = voc_eval.run(tiny_run.folder, step=2, averages=False)
+    for scores, averages in ((averaged, True), (plain, False)):
+        net, variables, _ = load_checkpoint(tiny_run.folder, 2, averages)
+        segmenter = Segmenter(net, variables, tiny_run.class_names, settings=InferenceSettings(mode="whole_image"))
+        matrix = np.zeros((len(tiny_run.class_names),) * 2, np.int64)
+        for name in split_names(tiny_run.voc_root, "val"):
+            example = read_example(tiny_run.voc_root, name, len(tiny_run.class_names))
+            matrix += confusion_matrix(example.label, segmenter(example.image).labels, len(tiny_run.class_names))
+        expected = segmentation_scores(matrix, tiny_run.class_names)
+        assert {key: scores[key] for key in expected} == expected
+    assert plain["iou_per_class"] == voc_eval.run(tiny_run.folder, step=1)["iou_per_class"] != averaged["iou_per_class"]
 
 
 def test_results_of_another_evaluation_are_not_overwritten(tiny_run, tmp_path):

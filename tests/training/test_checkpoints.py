@@ -58,6 +58,19 @@ def test_training_resumes_with_exactly_what_was_saved(tmp_path, trees):
     assert_is_step(restore(tmp_path, trees), trees, 5)
 
 
+def test_averages_are_an_item_of_their_step(tmp_path, trees):
+    """They return bit for bit, and a step whose averages are damaged is not used."""
+    folder, (variables, optimizer) = tmp_path / "checkpoints", trees
+    trees = variables, {**optimizer, "averages": scaled(variables, 0.5)}
+    save(folder, trees, 2, 5)
+    assert_is_step(restore(folder, trees), trees, 5)
+    path = largest_file(folder / "5/averages")
+    data = bytearray(path.read_bytes())
+    flip(data)
+    path.write_bytes(data)
+    assert_is_step(restore(folder, trees), trees, 2)
+
+
 def test_nothing_is_restored_from_an_empty_folder(tmp_path, trees):
     assert restore(tmp_path / "checkpoints", trees) is None
 

@@ -144,6 +144,24 @@ NET = DeconvNet(**{**MODEL, "dtype": jnp.dtype("float32")})
 NAMES = {"class_names": INFO["class_names"]}
 
 
+def test_averages_are_loaded_unless_the_weights_are_asked_for(tmp_path, state):
+    """A training starts from them, too. Networks that were saved without averages have none, whatever the config."""
+    averages = scaled(state, 3).variables
+    with open_checkpoints(tmp_path / "run") as manager:
+        optimizer = {"momentum": state.opt_state, "averages": averages}
+        save_checkpoint(manager, 1, variables=state.variables, optimizer=optimizer, data={}, info=INFO)
+    assert_trees_equal(load_checkpoint(tmp_path / "run")[1], averages)
+    assert_trees_equal(load_checkpoint(tmp_path / "run", averages=False)[1], state.variables)
+    fresh = jax.tree.map(jnp.zeros_like, state.variables)
+    assert_trees_equal(init_from_checkpoint(tmp_path / "run", NET, fresh, INFO["class_names"])[0], averages)
+    shutil.rmtree(tmp_path / "run/1/averages")
+    with pytest.raises(InputError, match=r"the variables in .*1 cannot be read"):
+        load_checkpoint(tmp_path / "run")
+    assert_trees_equal(load_checkpoint(tmp_path / "run", averages=False)[1], state.variables)
+    save_network(tmp_path / "new", NET, averages, {**NAMES, "config": {"ema_decay": 0.9}})
+    assert_trees_equal(load_checkpoint(tmp_path / "new")[1], averages)
+
+
 def test_a_network_that_was_not_trained_here(tmp_path, state):
     save_network(tmp_path / "new", NET, state.variables, {**NAMES, "config": {"data": {"crop_size": 96}}})
     net, variables, info = load_checkpoint(tmp_path / "new")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import PLATFORMS
 from deconvnet_jax.proposals import METHODS
 from experiments.common import cli, hosts, scripts
@@ -169,3 +170,22 @@ def test_choices_in_flags_are_those_of_the_code(defined):
 
 def test_forms_of_batch_normalisation(defined):
     assert defined("import_weights")["bn"].parser.enum_values == list(import_weights.BN_FORMS)
+
+
+@pytest.mark.filterwarnings("ignore:.*load_module:DeprecationWarning")  # as above
+@pytest.mark.parametrize("program", ["predict", "visualize", "export_model", "calibrate_bn"])
+def test_programs_pass_the_choice_of_weights_on(monkeypatch, defined, program, tmp_path):
+    """--noaverages reaches `load_checkpoint`."""
+    given = []
+
+    def load_checkpoint(*arguments):
+        given.extend(arguments)
+        raise InputError("far enough")
+
+    task = import_module(f"experiments.tasks.{program}")
+    monkeypatch.setattr(task, "load_checkpoint", load_checkpoint)
+    defined(program)([program, "--checkpoint=run", f"--output={tmp_path}", "--step=7", "--noaverages"])
+    photographs = {"arguments": [str(ROOT / "docs/demo.jpg")]} if program in ("predict", "visualize") else {}
+    with pytest.raises(InputError, match="far enough"):
+        task.run(**{**cli.arguments_of(task.run), **photographs})
+    assert given == [Path("run"), 7, False]
