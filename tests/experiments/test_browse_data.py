@@ -13,7 +13,7 @@ from programs import run_program
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
 from experiments.common import dataset
-from experiments.configs import default
+from experiments.configs import default, settings
 from experiments.tasks import browse_data
 
 pytestmark = pytest.mark.end_to_end
@@ -36,6 +36,20 @@ def config_of(folder, **data):
     config.data.voc_root, config.data.data_dir = str(folder / "scenes"), str(folder / "tfds")
     config.data.update(data)
     return config
+
+
+def test_the_sheet_shows_crops_turned_and_coloured_as_in_training(folder):
+    augmented = {"rotation": 30.0, "brightness": 0.4, "hue": 0.1}
+    found, plain = (
+        dataset.open_training_data(settings.checked(config_of(folder, label_mode="all", **more)))
+        for more in (augmented, {})
+    )
+    shown = browse_data.first_crops(found, 4)
+    with closing(found.batches(2)) as batches:
+        trained = [next(batches) for _ in range(2)]
+    for key in ("image", "label"):
+        np.testing.assert_array_equal(shown[key], np.concatenate([batch[key] for batch in trained]))
+        assert (shown[key] != browse_data.first_crops(plain, 4)[key]).any()
 
 
 def test_statistics_and_sheet(folder, tmp_path, capsys):
