@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from deconvnet_jax.array_checks import check_is_array
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import as_path, not_written, whole_file
 from deconvnet_jax.images import open_image
@@ -134,6 +135,7 @@ def check_label_map(labels: np.ndarray) -> None:
     Raises:
       InputError: for another shape or dtype, or an empty array.
     """
+    check_is_array("the label map", labels)
     if labels.ndim != 2 or labels.dtype not in (np.uint8, np.uint16) or not labels.size:
         many = labels.dtype.kind in "iu" and labels.max(initial=0) > np.iinfo(np.uint8).max
         raise InputError(

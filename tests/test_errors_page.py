@@ -22,7 +22,7 @@ from deconvnet_jax import buckets, data, files
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
 from deconvnet_jax.models import DeconvNet
-from deconvnet_jax.ops import max_unpool
+from deconvnet_jax.ops import box_iou, max_pool_with_indices, max_unpool
 from deconvnet_jax.proposals.files import Proposals, write_proposals
 from deconvnet_jax.training import claim_workdir, init_variables, save_checkpoint, trackers
 from deconvnet_jax.weights import (
@@ -724,6 +724,28 @@ def _(**_):
 @shows("... has its channels first; expected [height, width, channels]: give ...")
 def _(**_):
     return said(segmenter(), np.zeros((3, 40, 40), np.uint8))
+
+
+@shows("... has shape ...; expected [N, H, W, C]. Add a batch dimension: x[None]")
+def _(**_):
+    return said(max_pool_with_indices, jnp.zeros((8, 8, 3)))
+
+
+@shows("... It looks like NCHW: images.transpose(0, 2, 3, 1)")
+def _(**_):
+    net, variables, _ = tiny_network()
+    return said(net.apply, variables, jnp.zeros((1, 3, 32, 32)))
+
+
+@shows("DeconvNet: images has dtype uint8; ... normalize_images(images)")
+def _(**_):
+    net, variables, _ = tiny_network()
+    return said(net.apply, variables, jnp.zeros((1, 32, 32, 3), jnp.uint8))
+
+
+@shows("... NumPy computes this, so it works neither in jit nor under vmap and grad...")
+def _(**_):
+    return said(jax.vmap(lambda boxes: box_iou(boxes, boxes)), jnp.ones((2, 3, 4)))
 
 
 @shows("max_unpool: a window of ... pools ... to ..., but the values are ...")

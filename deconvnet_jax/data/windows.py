@@ -9,6 +9,7 @@ from typing import NamedTuple, overload
 import cv2
 import numpy as np
 
+from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.ops.boxes import checked_boxes
 
@@ -106,7 +107,11 @@ def enlarge(boxes: np.ndarray, factor: float = 1.2) -> np.ndarray:
 
     Returns:
       Boxes, float64 [n, 4].
+
+    Raises:
+      InputError: if the boxes have another shape or dtype.
     """
+    check_arrays("enlarge", boxes=(boxes, "n 4", "number"))
     return _around(boxes, (boxes[:, 2:] - boxes[:, :2]) * factor)
 
 
@@ -118,7 +123,11 @@ def square(boxes: np.ndarray) -> np.ndarray:
 
     Returns:
       Square boxes, float64 [n, 4].
+
+    Raises:
+      InputError: if the boxes have another shape or dtype.
     """
+    check_arrays("square", boxes=(boxes, "n 4", "number"))
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
     return _around(boxes, np.broadcast_to(sides, (len(boxes), 2)))
 
@@ -277,7 +286,8 @@ def crop_window(
       The crop, uint8 RGB [side, side, 3], and its label, uint8 [side, side], or None without `label`.
 
     Raises:
-      InputError: if the box is not finite or has no area (`ops.checked_boxes`).
+      InputError: if an array has another shape or dtype, or the box is not finite or has no area
+        (`ops.checked_boxes`).
 
     Example:
       >>> import numpy as np
@@ -287,6 +297,8 @@ def crop_window(
       >>> crop.shape, crop_label[0].tolist()
       ((8, 8, 3), [1, 1, 1, 1, 255, 255, 255, 255])
     """
+    arrays = {"image": (image, "H W 3", "uint8")} | ({} if label is None else {"label": (label, "H W", "integer")})
+    check_arrays("crop_window", **arrays)
     top, left, side = part or (0, 0, size)
     x0, y0, x1, y1 = checked_boxes(np.asarray(box)[None])[0].tolist()
     scale_x, scale_y = (x1 - x0) / size, (y1 - y0) / size

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from deconvnet_jax.array_checks import check_arrays
+
 TOLERANCE = 0.0075  # Fraction of the image's diagonal, as in BSDS500's benchmark.
 THRESHOLDS = np.arange(1, 34) / 34
 
@@ -43,6 +45,9 @@ def edge_scores(pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: np.n
 
     Returns:
       The scores of the set; 0 where nothing is predicted, drawn or right.
+
+    Raises:
+      InputError: if an array does not hold numbers [H, W], or the sizes of a pair differ.
     """
     counts = np.array([_counts(edges, share, thresholds) for edges, share in pairs])  # Shape [images, T, 4].
     total = _f_measure(counts.sum(axis=0))
@@ -62,6 +67,7 @@ def _counts(edges: np.ndarray, share: np.ndarray, thresholds: np.ndarray) -> np.
 
     They are: right predicted pixels, all predicted pixels, found annotated pixels, all annotated pixels.
     """
+    check_arrays("edge_scores", edges=(edges, "H W", "number"), share=(share, "H W", "number"))
     radius = TOLERANCE * np.hypot(*edges.shape)
     right = distances_to(share > 0) <= radius
     drawn = share.sum()

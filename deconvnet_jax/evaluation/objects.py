@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.labels import IGNORE
 
 ENLARGED = 1.2  # Factor on the sides of an object's box, as for the network's windows; predictions inside count.
@@ -45,11 +45,10 @@ def object_scores(
       One score per object, by ascending object number. An object without a labelled pixel is left out.
 
     Raises:
-      InputError: if the shapes differ.
+      InputError: if an array is not integers [H, W], or the sizes differ.
     """
-    if not labels.shape == instances.shape == predictions.shape:
-        shapes = ", ".join(str(array.shape) for array in (labels, instances, predictions))
-        raise InputError(f"labels, instances and predictions have shapes {shapes}; expected one shape [H, W]")
+    maps = {"labels": labels, "instances": instances, "predictions": predictions}
+    check_arrays("object_scores", **{name: (array, "H W", "integer") for name, array in maps.items()})
     scores = []
     for number in np.unique(instances):
         if number in (0, ignore_label):
@@ -93,7 +92,12 @@ def box_recall(overlaps: Sequence[np.ndarray], counts: Sequence[int], thresholds
 
     Returns:
       float64 [len(counts), len(thresholds)], 0..1; NaN if there is no object.
+
+    Raises:
+      InputError: if an array of overlaps does not have two axes.
     """
+    for of_image in overlaps:
+        check_arrays("box_recall", overlaps=(of_image, "boxes objects", "number"))
     objects = sum(of_image.shape[1] for of_image in overlaps)
     found = np.zeros((len(counts), len(thresholds)))
     for of_image in overlaps:

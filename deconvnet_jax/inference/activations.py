@@ -3,11 +3,11 @@
 from functools import lru_cache
 from typing import Any, cast
 
-import chex
 import flax.linen as nn
 import jax
 from jax import Array
 
+from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.models import DeconvNet, Variables, batch_norm_name, compiler_options
 from deconvnet_jax.models.deconvnet import DECODER_WIDTHS
 from deconvnet_jax.ops import max_unpool
@@ -26,6 +26,9 @@ def decoder_activations(net: DeconvNet, variables: Variables, windows: Array) ->
       "deconv4_3", "unpool3" (S/4), "deconv3_3", "unpool2" (S/2), "deconv2_2", "unpool1" (S), "deconv1_2"; then
       "scores" float32 [N, S, S, K], the logits. Maps of deconvolutions are taken after batch normalisation and ReLU.
 
+    Raises:
+      InputError: if the windows have another shape or dtype.
+
     Example:
       >>> import numpy as np
       >>> from deconvnet_jax.ops import normalize_images
@@ -36,7 +39,7 @@ def decoder_activations(net: DeconvNet, variables: Variables, windows: Array) ->
       >>> [(name, found.shape[1]) for name, found in maps.items()][:3]
       [('deconv5_3', 2), ('unpool4', 4), ('deconv4_3', 4)]
     """
-    chex.assert_rank(windows, 4)
+    check_arrays("decoder_activations", windows=(windows, "N S S 3", "normalised"))
     maps = _program(cast(nn.Module, net), net.batch_norm)(variables, windows)
     names = [f"deconv{block}_{len(widths)}" for block, widths in DECODER_WIDTHS.items()]
     unpooled = [f"unpool{block}" for block in list(DECODER_WIDTHS)[1:]]

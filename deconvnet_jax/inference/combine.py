@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from deconvnet_jax.array_checks import check_arrays
+from deconvnet_jax.images import check_image
 from deconvnet_jax.labels import label_type
 from deconvnet_jax.ops import CRF_PRESETS
 from deconvnet_jax.ops.dense_crf import Kernels, crf_kernels, mean_field_rows, padded_pixels
@@ -31,6 +33,7 @@ def mean_of_probabilities(scores: Array, others: Array) -> Array:
       >>> print(jnp.exp(mean_of_probabilities(one, two)).round(3))
       [0.6 0.4]
     """
+    check_arrays("mean_of_probabilities", scores=(scores, "... K", "float"), others=(others, "... K", "float"))
     return jnp.logaddexp(jax.nn.log_softmax(scores), jax.nn.log_softmax(others)) - jnp.log(2.0)
 
 
@@ -58,6 +61,7 @@ def product_of_positive(scores: Array, others: Array) -> Array:
     Returns:
       float32 [..., K], at least 0.
     """
+    check_arrays("product_of_positive", scores=(scores, "... K", "float"), others=(others, "... K", "float"))
     return jnp.maximum(scores, 0) * jnp.maximum(others, 0)
 
 
@@ -85,8 +89,9 @@ def kernels_of(image: np.ndarray, preset: str) -> Kernels:
       The Gaussian and the bilateral kernel, for `refine`.
 
     Raises:
-      InputError: if the image is too large for a lattice.
+      InputError: if the image has another shape or dtype, or is too large for a lattice.
     """
+    check_image(image)
     return crf_kernels(image, CRF_PRESETS[preset]["gaussian"], CRF_PRESETS[preset]["bilateral"])
 
 

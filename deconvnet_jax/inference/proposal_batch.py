@@ -20,7 +20,6 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import NamedTuple, cast
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,6 +27,7 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh
 
+from deconvnet_jax.array_checks import check_arrays, host_array
 from deconvnet_jax.inference.devices import AXIS, PARTS, WHOLE, device_count, sharding_of, spread
 from deconvnet_jax.models import Variables, compiler_options
 from deconvnet_jax.ops import MEAN_BGR
@@ -97,8 +97,12 @@ def crop_windows(
       >>> crop_windows(image, jnp.array([80, 100]), boxes, size=32).shape
       (2, 32, 32, 3)
     """
-    chex.assert_shape([image, extent, boxes], [(None, None, 3), (2,), (None, 4)])
-    chex.assert_type([image, boxes], [jnp.uint8, jnp.float32])
+    check_arrays(
+        "crop_windows",
+        image=(image, "H W 3", "uint8"),
+        extent=(extent, "2", "integer"),
+        boxes=(boxes, "n 4", "float"),
+    )
     weigh = _filter_weights if antialias else _bilinear_weights
     rows, in_rows = weigh(boxes[:, 1], boxes[:, 3], size, extent[0], image.shape[0])
     columns, in_columns = weigh(boxes[:, 0], boxes[:, 2], size, extent[1], image.shape[1])
@@ -217,7 +221,9 @@ def fold_scores(
       >>> int(canvas.shown.max()), int((canvas.shown > 0).sum())  # 10 * 10 + 15 * 15 - 5 * 5 pixels
       (2, 300)
     """
-    chex.assert_rank([canvas.scores, scores, boxes, valid], [3, 4, 2, 1])
+    check_arrays(
+        "fold_scores", boxes=(boxes, "n 4", "float"), scores=(scores, "n S S K", "float"), valid=(valid, "n", "bool")
+    )
     height, width = canvas.shown.shape
     size = scores.shape[1]
 
@@ -305,8 +311,13 @@ def sample_scores(scores: np.ndarray, box: np.ndarray, height: int, width: int) 
 
     Returns:
       [height, width, K], with the dtype of `scores`.
+
+    Raises:
+      InputError: if an array has another shape or dtype.
     """
-    x0, y0, x1, y1 = np.asarray(box, np.float64)
+    box = host_array("sample_scores: box", box)
+    check_arrays("sample_scores", scores=(scores, "h w K", "float"), box=(box, "4", "number"))
+    x0, y0, x1, y1 = box.astype(np.float64)
     ys = ((np.arange(height) + 0.5) - y0) * scores.shape[0] / (y1 - y0) - 0.5
     xs = ((np.arange(width) + 0.5) - x0) * scores.shape[1] / (x1 - x0) - 0.5
     result = np.empty((height, width, scores.shape[2]), scores.dtype)

@@ -6,13 +6,13 @@ names. As there, the numbers in a decoder block grow towards the output: deconv4
 channels).
 """
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.models.layers import (
     BatchNormRelu,
@@ -165,10 +165,10 @@ class DeconvNet(nn.Module):
           original's names `pool1_mask` to `pool5_mask`: int32 [N, H/2, W/2, C] and so on (`ops.max_pool_with_indices`).
 
         Raises:
-          InputError: if H or W is not allowed, or decoder_init or unpooling is unknown.
+          InputError: if the images have another shape or dtype, H or W is not allowed, or decoder_init or unpooling is
+            unknown.
         """
-        chex.assert_shape(images, (None, None, None, 3))
-        chex.assert_type(images, float)  # uint8 images are not normalised yet.
+        check_arrays("DeconvNet", images=(images, "N H W 3", "normalised"))
         check_input_size(images.shape[1], images.shape[2], self.fc_window)
         for name, choices in (("decoder_init", DECODER_INITS), ("unpooling", UNPOOLINGS)):
             if getattr(self, name) not in choices:

@@ -1,10 +1,11 @@
 """A small network that finds object boundaries; Edge Boxes computes its proposals from this edge map."""
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from deconvnet_jax.array_checks import check_arrays
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.models.layers import Conv3x3
 
 STRIDE = 16  # Stride of the coarsest level; sides of images must be multiples of it.
@@ -36,8 +37,17 @@ class EdgeNetwork(nn.Module):
 
         Returns:
           logits float32 [N, H, W].
+
+        Raises:
+          InputError: if the images have another shape or dtype, or H or W is not a multiple of 16.
         """
-        chex.assert_rank(images, 4)
+        check_arrays("EdgeNetwork", images=(images, "N H W 3", "number"))
+        if images.shape[1] % STRIDE or images.shape[2] % STRIDE:
+            height, width = (-(-side // STRIDE) * STRIDE for side in images.shape[1:3])
+            raise InputError(
+                f"EdgeNetwork: images are {images.shape[1]}x{images.shape[2]}; expected multiples of {STRIDE}. Pad "
+                f"them to {height}x{width}, or use proposals.edge_map, which does it"
+            )
         x = (images.astype(jnp.float32) - jnp.array(_MEAN)) / _DEVIATION
         levels = []
         for level, width in enumerate(self.widths):

@@ -4,13 +4,13 @@ Paper: Long, Shelhamer, Darrell, "Fully Convolutional Networks for Semantic Segm
 fcn-8s-pascal-deploy.prototxt, as released with fcn-8s-pascal.caffemodel. Layers carry the original's names.
 """
 
-import chex
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.models.deconvnet import ENCODER_WIDTHS, HALFWAY
 from deconvnet_jax.models.layers import Conv3x3, FullConv, ScoreConv
 
@@ -80,9 +80,11 @@ class FCN8s(nn.Module):
 
         Returns:
           logits float32 [N, H, W, num_classes].
+
+        Raises:
+          InputError: if the images have another shape or dtype.
         """
-        chex.assert_shape(images, (None, None, None, 3))
-        chex.assert_type(images, float)  # uint8 images are not normalised yet.
+        check_arrays("FCN8s", images=(images, "N H W 3", "normalised"))
         # The padding is 100; conv1_1 adds the last pixel itself.
         x, pooled = jnp.pad(images.astype(self.dtype), ((0, 0), (99, 99), (99, 99), (0, 0))), {}
         for block, widths in ENCODER_WIDTHS.items():

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from deconvnet_jax.array_checks import host_array
 from deconvnet_jax.errors import InputError
 
 
@@ -26,10 +27,7 @@ def checked_boxes(
         height). With `size`, also if all boxes lie outside the image or between 0 and 1.
     """
     prefix = f"{where}: " if where else ""
-    try:
-        array = np.asarray(boxes)
-    except ValueError:  # The rows differ in length.
-        array = np.array(None)
+    array = host_array(where or "boxes", boxes)
     if array.shape == (0,):
         return np.zeros((0, 4))
     if array.ndim != 2 or array.shape[1] != 4 or array.dtype.kind not in "iuf":
@@ -87,7 +85,8 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
       array([[0.5       ],
              [0.33333333]])
     """
-    return _iou(checked_boxes(boxes, "boxes", may_be_empty=True), checked_boxes(others, "others", may_be_empty=True))
+    first = checked_boxes(boxes, "box_iou: boxes", may_be_empty=True)
+    return _iou(first, checked_boxes(others, "box_iou: others", may_be_empty=True))
 
 
 def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -126,10 +125,11 @@ def rank_varied(boxes: np.ndarray, scores: np.ndarray, power: float, picks: int)
       >>> order
       array([0, 2, 1])
     """
-    boxes = checked_boxes(boxes, "boxes", may_be_empty=True)
-    if np.shape(scores) != (len(boxes),):
-        raise InputError(f"scores have shape {list(np.shape(scores))}; expected one per box, [{len(boxes)}]")
-    left, remaining = np.arange(len(boxes)), np.array(scores, np.float64)
+    boxes = checked_boxes(boxes, "rank_varied: boxes", may_be_empty=True)
+    scores = host_array("rank_varied: scores", scores)
+    if scores.shape != (len(boxes),):
+        raise InputError(f"rank_varied: scores have shape {list(scores.shape)}; expected one per box, [{len(boxes)}]")
+    left, remaining = np.arange(len(boxes)), scores.astype(np.float64)
     order, ranked = [], []
     for _ in range(min(picks, len(boxes))):
         best = int(remaining.argmax())

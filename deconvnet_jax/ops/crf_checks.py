@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from deconvnet_jax.array_checks import check_arrays, host_array
 from deconvnet_jax.errors import InputError, did_you_mean
 
 NORMALIZATIONS = ("none", "symmetric")
@@ -34,13 +34,10 @@ def as_array(name: str, value: ArrayLike) -> AnyArray:
     Raises:
       InputError: if the value has rows of different lengths.
     """
-    try:
-        return value if isinstance(value, Array) else np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"{name}: expected an array, got rows of different lengths") from error
+    return value if isinstance(value, Array) else host_array(f"dense_crf: {name}", value)
 
 
-def check_arrays(unary: AnyArray, image: AnyArray) -> None:
+def check_maps(unary: AnyArray, image: AnyArray) -> None:
     """Raises InputError unless the unaries and the image fit `dense_crf` and each other.
 
     Args:
@@ -48,24 +45,20 @@ def check_arrays(unary: AnyArray, image: AnyArray) -> None:
         are not checked.
       image: uint8 [H, W, 3] or [N, H, W, 3].
     """
-    if unary.ndim not in (3, 4) or not jnp.issubdtype(unary.dtype, jnp.floating) or 0 in unary.shape:
-        raise InputError(
-            f"unary: expected floats [H, W, K] or [N, H, W, K], got {unary.dtype} {list(unary.shape)}; "
-            "convert pydensecrf's [K, H * W] by reshape(K, H, W).transpose(1, 2, 0)"
-        )
-    if image.shape != (*unary.shape[:-1], 3) or image.dtype != np.uint8:
-        expected = [*unary.shape[:-1], 3]
-        first = image.shape[:-1] == (*unary.shape[:-3], *unary.shape[-2:])
-        advice = "; move the classes of the unaries from the first axis to the last" if first else ""
-        raise InputError(
-            f"image: expected uint8 RGB {expected} to match the unaries, got {image.dtype} {list(image.shape)}{advice}"
-        )
+    batch = "N " if image.ndim == 4 else ""
+    check_arrays(
+        "dense_crf",
+        image=(image, f"{batch}H W 3", "uint8"),
+        unary=(unary, f"{batch}H W K", "float"),
+    )
+    if 0 in unary.shape:
+        raise InputError(f"dense_crf: unary has shape {list(unary.shape)}; expected at least one class")
     if not isinstance(unary, Tracer):
         with np.errstate(over="ignore"):  # Large float64 values become infinite in float32.
             lowest = np.asarray(unary, np.float32).min()
         if np.isnan(lowest) or lowest == -np.inf:
             raise InputError(
-                f"unary: the values include {lowest}; expected -log p, which may be +inf but not NaN or -inf"
+                f"dense_crf: unary has the value {lowest}; expected -log p, which may be +inf but not NaN or -inf"
             )
 
 

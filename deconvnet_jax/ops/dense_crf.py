@@ -22,12 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
-from jax.custom_derivatives import linear_call
 from jax.typing import ArrayLike
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import permutohedral_host
-from deconvnet_jax.ops.crf_checks import AnyArray, Deviation, as_array, check_arrays, check_settings, shown
+from deconvnet_jax.ops.crf_checks import AnyArray, Deviation, as_array, check_maps, check_settings, shown
+from deconvnet_jax.ops.linear import linear_call
 from deconvnet_jax.ops.permutohedral import (
     Entries,
     Lattice,
@@ -80,8 +80,9 @@ def dense_crf(
     """Returns the class probabilities of all pixels after mean-field inference in a fully connected CRF.
 
     The defaults are those of the released DeconvNet code; `CRF_PRESETS` holds two common settings. Differentiable in
-    `unary`. The function is already jitted. Inside another jitted function, the image and the size of its lattice are
-    not known. There is then room for the largest possible lattice, which takes about twice the time, or for `capacity`.
+    `unary`. The function is already jitted. Inside another jitted function, and under vmap, the image and the size of
+    its lattice are not known. There is then room for the largest possible lattice, which takes about twice the time, or
+    for `capacity`. vmap holds the lattices of all images in memory at once.
 
     Args:
       unary: -log p of every class, [H, W, K] or a batch [N, H, W, K], floating point, computed as float32. A constant
@@ -100,7 +101,7 @@ def dense_crf(
         accelerators or for small images.
       capacity: room for vertices of the bilateral lattice; it must be at least the number of vertices plus one. None
         means as much as the image needs. If an image needs more, the function raises InputError, or returns NaN
-        everywhere inside a jitted function.
+        everywhere inside a jitted function and under vmap.
 
     Returns:
       float32 in the shape of `unary`; the probabilities of a pixel sum to 1.
@@ -124,7 +125,7 @@ def dense_crf(
       0
     """
     unary, image = as_array("unary", unary), as_array("image", image)
-    check_arrays(unary, image)
+    check_maps(unary, image)
     settings = {"gaussian": gaussian, "bilateral": bilateral, "method": method, "capacity": capacity}
     check_settings(iterations, normalization, **settings)
 

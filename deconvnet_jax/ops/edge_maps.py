@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from deconvnet_jax.array_checks import check_arrays, host_array
+
 _BORDER = 5  # Width in pixels of the margin where `thin_edges` fades values to 0.
 
 
@@ -17,6 +19,9 @@ def edge_normals(edges: np.ndarray) -> np.ndarray:
     Returns:
       float32 [H, W] in [0, pi): the angle from the x axis in radians, with y pointing down.
 
+    Raises:
+      InputError: if the edge map has another shape or dtype, or is traced by JAX.
+
     Example:
       >>> import numpy as np
       >>> from deconvnet_jax.ops import edge_normals
@@ -25,6 +30,8 @@ def edge_normals(edges: np.ndarray) -> np.ndarray:
       >>> float(edge_normals(edges)[16, 16])
       0.0
     """
+    edges = host_array("edge_normals: edges", edges)
+    check_arrays("edge_normals", edges=(edges, "H W", "number"))
     smooth = triangle_blur(edges, 4)
     # Mirrored at the border like the blur; otherwise the border itself would look like an edge.
     x, y = (cv2.Sobel(smooth, cv2.CV_32F, *order, ksize=1, borderType=cv2.BORDER_REFLECT) for order in ((1, 0), (0, 1)))
@@ -53,6 +60,9 @@ def thin_edges(edges: np.ndarray, normals: np.ndarray) -> np.ndarray:
     Returns:
       float32 [H, W]: the value of `edges` at kept pixels, reduced near the border, and 0 elsewhere.
 
+    Raises:
+      InputError: if an array has another shape or dtype, the sizes differ, or one is traced by JAX.
+
     Example:
       >>> import numpy as np
       >>> from deconvnet_jax.ops import edge_normals, thin_edges
@@ -61,6 +71,8 @@ def thin_edges(edges: np.ndarray, normals: np.ndarray) -> np.ndarray:
       >>> thin_edges(edges, edge_normals(edges))[16, 14:19]
       array([0., 0., 1., 0., 0.], dtype=float32)
     """
+    edges, normals = host_array("thin_edges: edges", edges), host_array("thin_edges: normals", normals)
+    check_arrays("thin_edges", edges=(edges, "H W", "number"), normals=(normals, "H W", "float"))
     height, width = edges.shape
     smooth = triangle_blur(edges, 1)
     y, x = np.mgrid[:height, :width].astype(np.float32)

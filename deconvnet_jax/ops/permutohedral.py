@@ -28,7 +28,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.custom_derivatives import linear_call
+
+from deconvnet_jax.ops.linear import linear_call
 
 FIRST_SHARES = 4  # Points gathered for every vertex; in five dimensions, nine in ten vertices have no more.
 MORE_SHARES = 8  # Points in every extra row of a vertex.

@@ -15,12 +15,12 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.errors import InputError
 
 Size = int | tuple[int, int]
@@ -78,8 +78,8 @@ def max_pool_with_indices(
       an index outside the window).
 
     Raises:
-      InputError: if the output has no elements, a size is not a whole number or pair, or the padding is more than half
-        the window.
+      InputError: if x has another shape or dtype, the output has no elements, a size is not a whole number or pair, or
+        the padding is more than half the window.
 
     Example:
       >>> import jax.numpy as jnp
@@ -91,8 +91,7 @@ def max_pool_with_indices(
       >>> indices.ravel()  # row 1, column 0; row 0, column 2
       Array([4, 2], dtype=int32)
     """
-    chex.assert_rank(x, 4)
-    chex.assert_type(x, float)
+    check_arrays("max_pool_with_indices", x=(x, "N H W C", "float"))
     window = _pair(window)
     geometry = _pooling_geometry(
         x.shape[1:3],
@@ -129,9 +128,11 @@ def max_unpool(
       [N, H, W, C] in the dtype of `pooled`.
 
     Raises:
-      InputError: if `window` does not fit the sizes, or if `window` or `output_size` is not positive whole numbers.
+      InputError: if an array has another shape or dtype, `window` does not fit the sizes, or `window` or `output_size`
+        is not positive whole numbers.
 
     Example:
+      >>> import jax
       >>> import jax.numpy as jnp
       >>> from deconvnet_jax.ops import max_pool_with_indices, max_unpool
       >>> x = jnp.array([[1.0, 2, 3, 0], [5, 4, 0, 0]]).reshape(1, 2, 4, 1)
@@ -139,10 +140,12 @@ def max_unpool(
       >>> max_unpool(pooled, indices, output_size=(2, 4), window=2)[0, :, :, 0]
       Array([[0., 0., 3., 0.],
              [5., 0., 0., 0.]], dtype=float32)
+      >>> frames = jnp.ones((5, 1, 2, 4, 1))  # vmap adds an axis in front
+      >>> pooled, indices = jax.vmap(max_pool_with_indices)(frames)
+      >>> jax.vmap(lambda p, i: max_unpool(p, i, (2, 4), window=2))(pooled, indices).shape
+      (5, 1, 2, 4, 1)
     """
-    chex.assert_rank(pooled, 4)
-    chex.assert_equal_shape([pooled, indices])
-    chex.assert_type([pooled, indices], [float, int])
+    check_arrays("max_unpool", pooled=(pooled, "N h w C", "float"), indices=(indices, "N h w C", "integer"))
     output_size, window = _pair(output_size), None if window is None else _pair(window)
     if min(*output_size, *(window or ())) < 1:
         raise InputError(f"max_unpool: output_size {output_size} and window {window} must be positive")
@@ -150,10 +153,12 @@ def max_unpool(
         return _scatter_unpool(pooled, indices, output_size)
     pooled_size = tuple(size // k for size, k in zip(output_size, window, strict=True))
     if pooled_size != pooled.shape[1:3]:
+        remedy = "Leave out window if the pooling had another stride, padding or ceil_mode"
+        if pooled.shape[2:] == pooled_size:
+            remedy = "The maps look like NCHW: give pooled and indices .transpose(0, 2, 3, 1)"
         raise InputError(
             f"max_unpool: a window of {window} pools {output_size} to {pooled_size}, but the values are "
-            f"{pooled.shape[1:3]}; expected output_size=x.shape[1:3] of the pooling's input x. Leave out window if the "
-            "pooling had another stride, padding or ceil_mode"
+            f"{pooled.shape[1:3]}; expected output_size=x.shape[1:3] of the pooling's input x. {remedy}"
         )
     return _select_unpool(pooled, indices, output_size, window, False)
 
@@ -173,7 +178,7 @@ def pool_windows(x: Array, window: Size = 2) -> tuple[Array, Array]:
       window that is k wide.
 
     Raises:
-      InputError: if the window is larger than the plane, or is not positive whole numbers.
+      InputError: if x has another shape or dtype, or the window is larger than the plane or not positive whole numbers.
 
     Example:
       >>> import jax.numpy as jnp
@@ -183,6 +188,7 @@ def pool_windows(x: Array, window: Size = 2) -> tuple[Array, Array]:
       >>> numbers.ravel()  # lower left element; upper left element
       Array([2, 0], dtype=int8)
     """
+    check_arrays("pool_windows", x=(x, "N H W C", "float"))
     window = _pair(window)
     geometry = _pooling_geometry(x.shape[1:3], window, window, (0, 0), (1, 1), False)
     return _max_pool(x, geometry, True)
@@ -202,6 +208,9 @@ def unpool_windows(pooled: Array, numbers: Array, output_size: tuple[int, int], 
     Returns:
       [N, H, W, C] in the dtype of `pooled`.
 
+    Raises:
+      InputError: if an array has another shape or dtype, or `output_size` is smaller than the windows.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from deconvnet_jax.ops import pool_windows, unpool_windows
@@ -210,7 +219,15 @@ def unpool_windows(pooled: Array, numbers: Array, output_size: tuple[int, int], 
       Array([[0., 0., 3., 0.],
              [5., 0., 0., 0.]], dtype=float32)
     """
-    return _select_unpool(pooled, numbers, output_size, _pair(window), True)
+    check_arrays("unpool_windows", pooled=(pooled, "N h w C", "float"), numbers=(numbers, "N h w C", "integer"))
+    output_size, window = _pair(output_size), _pair(window)
+    least = tuple(size * k for size, k in zip(pooled.shape[1:3], window, strict=True))
+    if output_size[0] < least[0] or output_size[1] < least[1]:
+        raise InputError(
+            f"unpool_windows: output_size {output_size} is too small for {pooled.shape[1:3]} windows of {window}; "
+            f"expected at least {least}, usually x.shape[1:3] of the pooling's input x"
+        )
+    return _select_unpool(pooled, numbers, output_size, window, True)
 
 
 def window_values(x: Array, numbers: Array, window: Size = 2) -> Array:
@@ -237,7 +254,11 @@ def window_positions(numbers: Array, width: int, window: Size = 2) -> Array:
 
     Returns:
       int32 [N, h, w, C]: h * W + w, as in the indices of `max_pool_with_indices`.
+
+    Raises:
+      InputError: if `numbers` has another shape or dtype.
     """
+    check_arrays("window_positions", numbers=(numbers, "N h w C", "integer"))
     _, h, w, _ = numbers.shape
     kh, kw = _pair(window)
     first = np.arange(h, dtype=np.int32)[:, None, None] * (kh * width) + np.arange(w, dtype=np.int32)[:, None] * kw

@@ -1,8 +1,9 @@
 """Converts 8-bit RGB images to the input that the network was trained on."""
 
-import chex
 import jax.numpy as jnp
 from jax import Array
+
+from deconvnet_jax.array_checks import check_arrays
 
 # ImageNet mean in the order blue, green, red, from the original's inference code (preprocess_image_bb.m).
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
@@ -17,6 +18,9 @@ def normalize_images(images: Array) -> Array:
     Returns:
       float32 BGR [..., 3], about -123 to 151.
 
+    Raises:
+      InputError: if the last axis is not 3, or the dtype is not uint8.
+
     Example:
       >>> import jax.numpy as jnp
       >>> from deconvnet_jax.ops import normalize_images
@@ -24,6 +28,5 @@ def normalize_images(images: Array) -> Array:
       >>> normalize_images(red)[0, 0].round()  # blue, green, red
       Array([-104., -117.,  132.], dtype=float32)
     """
-    chex.assert_axis_dimension(images, -1, 3)
-    chex.assert_type(images, jnp.uint8)
+    check_arrays("normalize_images", images=(images, "... 3", "uint8"))
     return images[..., ::-1].astype(jnp.float32) - jnp.asarray(MEAN_BGR, jnp.float32)

@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from deconvnet_jax.array_checks import check_arrays
+
 _PARTS = range(8, 3, -1)  # Parts added in one pass; 16 parts would be 20 times slower.
 _FEW = 32  # At most this many rows are added in pairs.
 _DEPTHS = range(16, 7, -1)  # Rows added by one product; 64 rows would add rounding errors of a few 1e-7.
@@ -36,6 +38,7 @@ def channel_sums(x: Array) -> Array:
     Returns:
       [C], float32 or wider.
     """
+    check_arrays("channel_sums", x=(x, "... C", "number"))
     return lax.platform_dependent(_rows(x), cpu=_sum_rows, default=_sum)
 
 

@@ -136,7 +136,8 @@ def edge_map(image: np.ndarray, method: str = "network", forest: str | None = No
       float32 [H, W] in 0..1.
 
     Raises:
-      InputError: if the method has no edge map, or the structured forest's file is missing or not valid.
+      InputError: if the image has another shape or dtype, the method has no edge map, or the structured forest's file
+        is missing or not valid.
 
     Example:
       >>> import numpy as np
@@ -146,6 +147,7 @@ def edge_map(image: np.ndarray, method: str = "network", forest: str | None = No
       >>> edge_map(image, method="gradient").shape
       (60, 80)
     """
+    check_image(image)
     check_method(method, forest)
     if method == "network":
         from deconvnet_jax.proposals.edge_network import network_edges  # Imports Flax, which only this method needs.

@@ -6,13 +6,14 @@ The original's layer is SOFTMAX_LOSS with ignore_label 255, normalised by the nu
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from deconvnet_jax.array_checks import check_arrays, host_array
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import IGNORE, check_ignore_label
 
 
@@ -33,7 +34,7 @@ def segmentation_loss(
       float32 scalar in nats per pixel; 0, with a gradient of 0, if all pixels are ignored.
 
     Raises:
-      InputError: if `ignore_label` is 255 and there are more than 255 classes.
+      InputError: if an array has another shape or dtype, or `ignore_label` is 255 and there are more than 255 classes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,11 +86,16 @@ def balanced_class_weights(pixels: np.ndarray, balance: float) -> np.ndarray:
     Returns:
       float32 [K], scaled so that the mean over all pixels is 1; 0 for a class without pixels.
 
+    Raises:
+      InputError: if `pixels` does not hold one number per class.
+
     Example:
       >>> weights = balanced_class_weights(np.array([900, 100, 0]), balance=1.0)
       >>> [round(weight, 2) for weight in weights.tolist()]
       [0.56, 5.0, 0.0]
     """
+    pixels = host_array("balanced_class_weights: pixels", pixels)
+    check_arrays("balanced_class_weights", pixels=(pixels, "K", "number"))
     shares = np.asarray(pixels, np.float64) / max(1, np.sum(pixels))
     weights = np.where(shares > 0, np.maximum(shares, 1e-12) ** -balance, 0)
     return (weights / max(1e-12, np.sum(weights * shares))).astype(np.float32)
@@ -115,11 +121,9 @@ def pixel_sums(
       label has the highest score (of equal scores, the lowest id counts); "pixels", the number of pixels.
 
     Raises:
-      InputError: if `ignore_label` is 255 and there are more than 255 classes.
+      InputError: if an array has another shape or dtype, or `ignore_label` is 255 and there are more than 255 classes.
     """
-    chex.assert_rank([logits, labels], [4, 3])
-    chex.assert_equal_shape_prefix([logits, labels], 3)
-    chex.assert_type([logits, labels], [float, int])
+    check_arrays("segmentation_loss", labels=(labels, "N H W", "integer"), logits=(logits, "N H W K", "float"))
     check_ignore_label(logits.shape[-1], ignore_label)
     logits = logits.astype(jnp.float32)
     labels = labels.astype(jnp.int32)  # in int8, 255 would be -1
@@ -130,7 +134,11 @@ def pixel_sums(
     weight = counts.astype(jnp.float32)
     if class_weights is not None:
         class_weights = jnp.asarray(class_weights, jnp.float32)
-        chex.assert_shape(class_weights, (logits.shape[-1],))
+        if class_weights.shape != logits.shape[-1:]:
+            raise InputError(
+                f"segmentation_loss: class_weights has shape {list(class_weights.shape)}; expected one weight per "
+                f"class, [{logits.shape[-1]}]"
+            )
         weight *= jnp.sum(jnp.where(is_label, class_weights, 0), axis=-1)
     return {
         "loss": -jnp.sum(jnp.where(counts, log_likelihood * weight, 0)),

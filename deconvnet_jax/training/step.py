@@ -21,13 +21,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
 from jax.typing import DTypeLike
 
+from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.models import Layers, Network, Variables
 from deconvnet_jax.ops import normalize_images, sum_of_squares
 from deconvnet_jax.training.averages import update_averages
@@ -82,7 +82,7 @@ def train_step(
       (after the update) and "update_norm", and "finite", 1 or, if any of these or a statistic is not finite, 0. All of
       them are equal on every device.
     """
-    chex.assert_rank([batch["image"], batch["label"]], [4, 3])
+    check_arrays("train_step", image=(batch["image"], "N H W 3", "uint8"), label=(batch["label"], "N H W", "integer"))
     layout = layout or BatchLayout(devices=lax.axis_size(axis_name))
     params, batch_stats = state.variables["params"], state.variables.get("batch_stats", {})
     groups = jax.tree.map(partial(_divide, layout=layout), batch)

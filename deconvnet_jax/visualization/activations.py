@@ -4,7 +4,7 @@ import cv2
 import matplotlib
 import numpy as np
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.array_checks import check_arrays
 
 
 def representative_channel(maps: np.ndarray, target: np.ndarray) -> int:
@@ -20,12 +20,9 @@ def representative_channel(maps: np.ndarray, target: np.ndarray) -> int:
       The index of the channel with the highest correlation over all places; 0 if no channel varies.
 
     Raises:
-      InputError: if `maps` does not have three axes or `target` two.
+      InputError: if `maps` is not numbers [h, w, C] or `target` not numbers [H, W].
     """
-    if maps.ndim != 3 or target.ndim != 2:
-        raise InputError(
-            f"expected maps [h, w, C] and a target [H, W], got {list(maps.shape)} and {list(target.shape)}"
-        )
+    check_arrays("representative_channel", maps=(maps, "h w C", "number"), target=(target, "H W", "number"))
     small = cv2.resize(np.asarray(target, np.float32), maps.shape[1::-1], interpolation=cv2.INTER_AREA)
     flat = np.asarray(maps, np.float64).reshape(-1, maps.shape[2])
     flat = flat - flat.mean(axis=0)
@@ -45,12 +42,16 @@ def activation_picture(activations: np.ndarray, side: int) -> np.ndarray:
     Returns:
       uint8 RGB [H', W', 3].
 
+    Raises:
+      InputError: if the activations are not numbers [h, w].
+
     Example:
       >>> import numpy as np
       >>> from deconvnet_jax.visualization import activation_picture
       >>> activation_picture(np.eye(7), side=70).shape
       (70, 70, 3)
     """
+    check_arrays("activation_picture", activations=(activations, "H W", "number"))
     low, high = float(activations.min()), float(activations.max())
     scaled = (np.asarray(activations, np.float64) - low) / max(high - low, 1e-12)
     colors = (matplotlib.colormaps["inferno"](scaled)[..., :3] * 255).round().astype(np.uint8)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from deconvnet_jax.array_checks import check_is_array
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import IGNORE, IGNORE_16, is_ignored
 from deconvnet_jax.visualization.fonts import font_of_size
@@ -101,6 +102,7 @@ def side_by_side(images: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
     if not images or len(images) != len(titles):
         raise InputError(f"got {len(images)} pictures and {len(titles)} titles; expected at least one, one title each")
     for title, image in zip(titles, images, strict=True):
+        check_is_array(f"picture '{title}'", image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise InputError(f"picture '{title}' is {image.dtype} {list(image.shape)}; expected uint8 RGB [H, W, 3]")
     return _arrange(images, titles, _font(max(image.shape[0] for image in images)))

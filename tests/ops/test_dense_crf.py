@@ -346,16 +346,16 @@ BAD_KERNELS = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"unary": zeros(12, 16)}, r"unary: expected floats \[H, W, K\] or \[N, H, W, K\], got float32 \[12, 16\]"),
-        ({"unary": zeros(12, 16, 0)}, "unary: expected floats"),
-        ({"unary": np.zeros((12, 16, 3), int)}, "unary: expected floats"),
+        ({"unary": zeros(12, 16)}, r"dense_crf: unary has shape \[12, 16\]; expected \[12, 16, K\], to match image"),
+        ({"unary": zeros(12, 16, 0)}, r"dense_crf: unary has shape \[12, 16, 0\]; expected at least one class"),
+        ({"unary": np.zeros((12, 16, 3), int)}, "dense_crf: unary has dtype int64; expected floating-point"),
         (
             {"unary": zeros(12, 15, 3)},
-            r"image: expected uint8 RGB \[12, 15, 3\] to match the unaries, got uint8",
+            r"dense_crf: unary has shape \[12, 15, 3\]; expected \[12, 16, K\], to match image",
         ),
-        ({"image": zeros(*SHAPE)}, "image: expected uint8"),
-        ({"unary": np.full(SHAPE, np.nan, np.float32)}, "unary: the values include nan; expected -log p"),
-        ({"unary": np.full(SHAPE, -np.inf, np.float32)}, "unary: the values include -inf"),
+        ({"image": zeros(*SHAPE)}, "dense_crf: image has dtype float32; expected uint8"),
+        ({"unary": np.full(SHAPE, np.nan, np.float32)}, "dense_crf: unary has the value nan; expected -log p"),
+        ({"unary": np.full(SHAPE, -np.inf, np.float32)}, "dense_crf: unary has the value -inf"),
         ({"normalization": "both"}, "normalization='both': expected one of none, symmetric"),
         ({"method": "fast"}, "method='fast': expected one of lattice, exact"),
         ({"iterations": -1}, "iterations=-1: expected a whole number from 0"),
@@ -366,15 +366,21 @@ BAD_KERNELS = (
         ({"iterations": True}, "iterations=True: expected a whole number"),
         ({"iterations": None}, "iterations=None: expected a whole number"),
         ({"iterations": 2**31}, "iterations=2147483648: expected a whole number"),
-        ({"unary": [[[0.0, 1.0]], [[0.0]]]}, "unary: expected an array, got rows of different lengths"),
-        ({"unary": None}, r"unary: expected floats .*, got object \[\]"),
-        ({"unary": zeros(3, 12 * 16)}, r"unary: .* got float32 \[3, 192\]; .* pydensecrf.* reshape\(K, H, W\)"),
+        ({"unary": [[[0.0, 1.0]], [[0.0]]]}, "dense_crf: unary: rows of different lengths; expected an array"),
+        ({"unary": None}, r"dense_crf: unary has shape \[\]; expected"),
+        (
+            {"unary": zeros(3, 12 * 16)},
+            r"dense_crf: unary has shape \[3, 192\]; .* unary.reshape\(-1, 12, 16\)",
+        ),
         (
             {"unary": zeros(5, 12, 16)},
-            r"image: expected uint8 RGB \[5, 12, 3\].*; move the classes of the unaries",
+            r"dense_crf: unary has shape \[5, 12, 16\]; .* unary.transpose\(1, 2, 0\)",
         ),
-        ({"unary": np.full(SHAPE, -1e300)}, "unary: the values include -inf"),
-        ({"image": zeros(12, 16, 4).astype(np.uint8)}, r"image: expected uint8 RGB \[12, 16, 3\]"),
+        ({"unary": np.full(SHAPE, -1e300)}, "dense_crf: unary has the value -inf"),
+        (
+            {"image": zeros(12, 16, 4).astype(np.uint8)},
+            r"dense_crf: image has shape \[12, 16, 4\]; .* image\[\.\.\., :3\]",
+        ),
         ({"gaussian": (0.0, 3.0)}, r"gaussian=\(0.0, 3.0\): expected \(standard deviation in pixels, weight\)"),
         *(
             ({"gaussian": value}, "gaussian=.*: expected .standard deviation in pixels, weight.")

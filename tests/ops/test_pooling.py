@@ -258,7 +258,7 @@ def test_unpooling_equals_caffe(caffe, case):
         (lambda x: max_pool_with_indices(x, 9), "window of 9"),
         (lambda x: max_pool_with_indices(x, 2, padding=2), "at most half"),
         (lambda x: max_pool_with_indices(x, 9, 1, ceil_mode=True), "does not fit an input of 8"),
-        (lambda x: max_pool_with_indices(x[:, :0], 2, padding=1), "does not fit an input of 0"),
+        (lambda x: max_pool_with_indices(x[:, :0], 2, padding=1), "expected at least one pixel"),
         (lambda x: max_pool_with_indices(x, (2, 2, 2)), "height, width"),
         (lambda x: max_pool_with_indices(x, 2.0), "height, width"),
         (lambda x: max_unpool(x, jnp.zeros(x.shape, int), (8, 8, 1)), "height, width"),
@@ -273,5 +273,5 @@ def test_bad_arguments(call, message):
 
 
 def test_integers_are_refused():
-    with pytest.raises(AssertionError):
+    with pytest.raises(InputError, match=r"^max_pool_with_indices: x has dtype int\d+; expected floating"):
         max_pool_with_indices(jnp.zeros((1, 4, 4, 1), int))

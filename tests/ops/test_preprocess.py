@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.ops import normalize_images
 
 
@@ -12,7 +13,7 @@ def test_blue_comes_first_and_the_mean_is_gone():
 
 
 def test_floats_and_grey_images_are_refused():
-    with pytest.raises(AssertionError):
+    with pytest.raises(InputError, match="images has dtype float32; expected uint8"):
         normalize_images(jnp.zeros((2, 2, 3), jnp.float32))
-    with pytest.raises(AssertionError):
+    with pytest.raises(InputError, match=r"shape \[2, 2, 1\]; expected \[..., 3\]. Repeat the grey channel"):
         normalize_images(jnp.zeros((2, 2, 1), jnp.uint8))

@@ -95,7 +95,7 @@ def test_bfloat16_logits_are_summed_in_float32(rng):
 
 
 def test_shapes_must_fit():
-    with pytest.raises(AssertionError):
+    with pytest.raises(InputError, match=r"logits has shape \[1, 4, 4, 3\]; expected \[1, 4, 5, K\], to match labels"):
         segmentation_loss(jnp.zeros((1, 4, 4, 3)), jnp.zeros((1, 4, 5), int))
 
 

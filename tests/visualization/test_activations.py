@@ -16,7 +16,7 @@ def test_the_channel_that_goes_best_with_the_target(rng):
     assert representative_channel(maps, target) == 3
     assert representative_channel(maps[..., :3], target) in (0, 1)
     assert representative_channel(np.zeros((8, 12, 2)), target) == 0
-    with pytest.raises(InputError, match=r"expected maps \[h, w, C\] and a target \[H, W\], got \[8, 12\] and"):
+    with pytest.raises(InputError, match=r"representative_channel: maps has shape \[8, 12\]; expected \[h, w, C\]"):
         representative_channel(maps[..., 0], target)
 
 
