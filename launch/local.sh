@@ -2,8 +2,8 @@
 # Trains on all accelerators of this host, and restarts a crashed training from its last checkpoint.
 #   bash launch/local.sh [--dry-run] CONFIG WORKDIR [FLAG...]
 #   bash launch/local.sh voc_stage1 runs/mine --config.data.voc_root=my_data --config.init.vgg16=vgg16-397923af.pth
-# CONFIG is the name of a file in experiments/configs; FLAGs go to experiments.voc_train. --dry-run prints the command
-# instead of running it. Output also goes to WORKDIR/log.txt. SIGTERM and Ctrl-C save a checkpoint and end the training.
+# CONFIG is a config's name or its file; FLAGs go to experiments.voc_train. --dry-run prints the command instead of
+# running it. Output also goes to WORKDIR/log.txt. SIGTERM and Ctrl-C save a checkpoint and end the training.
 # Environment: VENV, the folder of the environment (default .venv); RESTARTS, the number of restarts after crashes
 # (default 3).
 set -euo pipefail
@@ -17,12 +17,8 @@ if [ $# -lt 2 ] || [[ "$1$2" == *--* ]]; then
   echo "usage: bash launch/local.sh [--dry-run] CONFIG WORKDIR [FLAG...]" >&2
   exit 2
 fi
-config="experiments/configs/${1%.py}.py" workdir="$2"
+config="$1" workdir="$2"
 shift 2
-if [ ! -f "$config" ]; then
-  echo "error: no file $config; expected one of $(grep -l "def get_config" experiments/configs/*.py | xargs basename -a -s .py | paste -sd ' ')" >&2
-  exit 2
-fi
 command=("${VENV:-.venv}/bin/python" -m experiments.voc_train "--config=$config" "--workdir=$workdir" "$@")
 if [ -n "$dry_run" ]; then
   printf '%q ' "${command[@]}"
