@@ -1,6 +1,6 @@
 """Imports masks of annotation tools into a folder in the VOC layout (`voc_layout`).
 
-summary = import_masks("photos", "masks", "my_data", MaskReading(binary="road"))
+summary = import_masks("photos", "masks", "roads", MaskReading(binary="road"))
 """
 
 from collections.abc import Callable, Mapping
@@ -104,7 +104,7 @@ def import_masks(
       ...         picture = Image.new(mode, (40, 30))
       ...         picture.paste("white", (10, 10, 20, 20))
       ...         picture.save(f"{folder}/{number}.png")
-      >>> summary = import_masks("photos", "masks", "my_data", MaskReading(binary="road"))
+      >>> summary = import_masks("photos", "masks", "roads", MaskReading(binary="road"))
       >>> summary.classes, summary.splits["val"].classes[1].pixels
       (('background', 'road'), 100)
     """
