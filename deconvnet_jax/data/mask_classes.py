@@ -170,8 +170,7 @@ def read_table(path: Path) -> list[Entry]:
         rows = [(number, [part[0], *part[1].split(",")]) for (number, _), part in zip(lines, parts, strict=True)]
     else:
         delimiter = max(",;\t", key=lines[0][1].count)
-        cells = csv.reader((line for _, line in lines), delimiter=delimiter, skipinitialspace=True)
-        rows = [(number, [cell.strip() for cell in row]) for (number, _), row in zip(lines, cells, strict=False)]
+        rows = [(number, _cells(line, delimiter)) for number, line in lines]
     entries = [_entry(row, place) for place, (_, row) in enumerate(rows)]
     if entries[0] is None and len(rows) > 1 and len(rows[0][1]) > 1:  # These are the titles of the columns.
         rows, entries = rows[1:], entries[1:]
@@ -184,6 +183,13 @@ def read_table(path: Path) -> list[Entry]:
     if len(rows[0][1]) == 1 and _IGNORE.fullmatch(found[0].name):  # labelme counts the names after __ignore__ from 0.
         return [found[0]._replace(value=None), *(Entry(entry.name, i) for i, entry in enumerate(found[1:]))]
     return found
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+    except csv.Error:
+        return [line]
 
 
 def _entry(row: Sequence[str], place: int) -> Entry | None:

@@ -82,7 +82,7 @@ class Folders(NamedTuple):
       masks: masks, as pictures or JSON.
       objects: CVAT's masks of objects.
       others: files that are neither, such as tables of classes.
-      same: whether photographs and masks are searched in the same folder.
+      shared: whether masks are searched in the folder of the photographs, or in a folder below it.
       image_suffix: end of the names of photographs that masks do not have.
       mask_suffix: end of the names of masks that photographs do not have.
     """
@@ -91,7 +91,7 @@ class Folders(NamedTuple):
     masks: list[Found]
     objects: list[Found]
     others: list[Found]
-    same: bool
+    shared: bool
     image_suffix: str
     mask_suffix: str
 
@@ -145,8 +145,9 @@ def sort_files(images: Path, masks: Path, pairing: MaskPairing, kinds: Sequence[
         mask_suffix = "_mask" if any(file.below.name == ROBOFLOW for file in of_masks) else ""
     ours = {images.resolve() / file.below: file for file in of_images}
     theirs = {masks.resolve() / file.below: file for file in of_masks}
+    shared = masks.resolve().is_relative_to(images.resolve())
     if not same:  # One folder may lie in the other; the inner one then has its files to itself.
-        if masks.resolve().is_relative_to(images.resolve()):
+        if shared:
             ours = {path: file for path, file in ours.items() if path not in theirs}
         else:
             theirs = {path: file for path, file in theirs.items() if path not in ours}
@@ -163,7 +164,7 @@ def sort_files(images: Path, masks: Path, pairing: MaskPairing, kinds: Sequence[
         and file.below.stem.endswith(image_suffix)
     ]
     named = [file for file in pictures if file.part == "image"]
-    found_images = named if same and named else pictures
+    found_images = named if shared and named else pictures
     objects = [file for file in theirs.values() if file.part == "objects" and file.below.suffix.lower() in PICTURES]
     used = {file.path for file in (*found_images, *found_masks, *objects)}
     others = [file for path, file in {**ours, **theirs}.items() if file.path not in used]
@@ -172,7 +173,7 @@ def sort_files(images: Path, masks: Path, pairing: MaskPairing, kinds: Sequence[
     if not found_masks:
         hint = "; masks in the same folder need --mask_suffix, such as --mask_suffix=_mask" if same else ""
         raise InputError(_nothing("mask", masks, "--masks", mask_suffix, kinds) + hint)
-    return Folders(found_images, found_masks, objects, others, same, image_suffix, mask_suffix)
+    return Folders(found_images, found_masks, objects, others, shared, image_suffix, mask_suffix)
 
 
 def _is_mask(file: Found, mask_suffix: str, same: bool, kinds: Sequence[str]) -> bool:
@@ -214,7 +215,7 @@ def pair_files(folders: Folders, unmatched: str) -> tuple[list[Pair], list[str]]
     kept = folders.images if unmatched == "background" else [file for file in folders.images if file.path in masks]
     left = [file for file in folders.others if file.below.suffix.lower() in PICTURES]
     warnings: list[str] = []
-    if left and folders.same and not image_suffix:
+    if left and folders.shared and not image_suffix:
         warnings.append(
             f"{counted(len(left), 'picture')} in other folders than those of images and masks are not read, among "
             f"them {left[0].path}"
@@ -292,9 +293,12 @@ def _check_partners(
             "--unmatched=background to take them as background"
         )
     if lone and unmatched != "skip":
+        same_name = name_key(_plain(lone[0].below, folders.mask_suffix).name)
+        other = next((file.path for file in folders.others if name_key(file.below.stem) == same_name), None)
+        hint = f" (there is {other}, which is not read)" if other else _suggestion(folders)
         raise InputError(
             f"{counted(len(lone), 'mask')} of {len(folders.masks)} without an image, for example {lone[0].path}"
-            f"{_suggestion(folders)}; add the images, correct the names or give --unmatched=skip"
+            f"{hint}; add the images, correct the names or give --unmatched=skip"
         )
 
 

@@ -19,6 +19,7 @@ from deconvnet_jax.data.mask_files import Found, Pair
 from deconvnet_jax.data.mask_pixels import BinaryReader, PixelReader, read_objects, what_masks_hold
 from deconvnet_jax.data.mask_shapes import Annotation, Shape, draw, entries_of, left_out_shapes, read_annotation
 from deconvnet_jax.errors import InputError, did_you_mean
+from deconvnet_jax.images import image_orientation
 from deconvnet_jax.labels import IGNORE
 
 KINDS = ("ids", "colours", "labelme", "supervisely")
@@ -82,12 +83,13 @@ class PictureMasks:
           The masks; None in place of objects if the image has no mask of objects.
 
         Raises:
-          InputError: if a mask is not usable.
+          InputError: if a mask is not usable, or has another size.
         """
         if pair.mask is None:
             zeros = np.zeros(size, np.uint8)
             return zeros, zeros if self._has_objects else None, _NO_OBJECTS
         label = self._reader.read(pair.mask)
+        _check_size(pair, label.shape, size)
         return (label, None, _NO_OBJECTS) if pair.objects is None else read_objects(pair.objects, label)
 
     def warnings(self) -> list[str]:
@@ -123,11 +125,13 @@ class ShapeMasks:
           size: height and width of the photograph.
 
         Raises:
-          InputError: if a shape cannot be drawn, or its class is unknown.
+          InputError: if the annotation has another size, or a shape cannot be drawn or has an unknown class.
         """
         if pair.mask is None:
             return np.zeros(size, np.uint8), np.zeros(size, np.uint8), _NO_OBJECTS
-        return draw(self._annotations[pair.mask], self._class_id)
+        annotation = self._annotations[pair.mask]
+        _check_size(pair, annotation.size or size, size)
+        return draw(annotation, size, self._class_id)
 
     def _class_id(self, shape: Shape) -> int:
         name = standard_name(shape.label)
@@ -144,6 +148,18 @@ class ShapeMasks:
     def warnings(self) -> list[str]:
         """Returns a warning if shapes without an area were left out."""
         return left_out_shapes(self._annotations)
+
+
+def _check_size(pair: Pair, found: tuple[int, ...], size: tuple[int, int]) -> None:
+    """Raises InputError unless a mask has the size of its photograph, each as height and width."""
+    if tuple(found) == size:
+        return
+    remedy = "a mask needs the size of its image: export both again"
+    if tuple(found) == size[::-1] and image_orientation(pair.image) >= 5:
+        remedy = "its EXIF orientation is not applied: turn the file upright (Pillow: ImageOps.exif_transpose)"
+    raise InputError(
+        f"{pair.mask} is {found[1]}x{found[0]} pixels, but its image {pair.image} is {size[1]}x{size[0]}; {remedy}"
+    )
 
 
 def reader_of(

@@ -25,7 +25,8 @@ from deconvnet_jax.images import open_image
 
 _MOST_BYTES = 1 << 26  # of a decompressed bitmap
 _NO_AREA = ("line", "linestrip", "point", "points", "polyline", "graph", "cuboid", "alpha_mask")
-_KEYS = {"labelme": ("shapes", "imageHeight", "imageWidth"), "supervisely": ("objects", "size")}
+_SIDES = ("height", "width")
+_KEYS = {"labelme": ("shapes", "imagePath"), "supervisely": ("objects", "size")}
 
 
 class Shape(NamedTuple):
@@ -52,16 +53,14 @@ class Annotation(NamedTuple):
     Attributes:
       path: the file.
       kind: "labelme" or "supervisely".
-      height: height of the image in pixels.
-      width: width of the image in pixels.
+      size: height and width of the image in pixels; None if the file does not say them, as those of early labelme.
       shapes: shapes with an area, in the order of the file.
       left_out: kinds of the shapes without an area, such as "linestrip".
     """
 
     path: Path
     kind: str
-    height: int
-    width: int
+    size: tuple[int, int] | None
     shapes: list[Shape]
     left_out: list[str]
 
@@ -79,16 +78,17 @@ def read_annotation(path: Path) -> Annotation:
             f"{path} is not an annotation of labelme (with the keys {', '.join(_KEYS['labelme'])}) or Supervisely "
             f"({', '.join(_KEYS['supervisely'])}); export one of them"
         )
-    size = data["size"] if kind == "supervisely" else {"height": data["imageHeight"], "width": data["imageWidth"]}
-    height, width = (size.get(key) if isinstance(size, dict) else None for key in ("height", "width"))
-    if not isinstance(height, int) or not isinstance(width, int) or not (0 < height < 1 << 17 and 0 < width < 1 << 17):
-        raise InputError(f"{path} has the height {height!r:.40} and the width {width!r:.40}; expected pixels")
+    given = data["size"] if kind == "supervisely" else {key: data.get(f"image{key.title()}") for key in _SIDES}
+    sides = [given.get(key) if isinstance(given, dict) else None for key in _SIDES]
+    if sides != [None, None] and not all(isinstance(side, int) and side > 0 for side in sides):
+        raise InputError(f"{path} has the height {sides[0]!r:.40} and the width {sides[1]!r:.40}; expected pixels")
+    size = None if sides == [None, None] else (int(sides[0] or 0), int(sides[1] or 0))
     entries = data["shapes" if kind == "labelme" else "objects"]
     if not isinstance(entries, list):
         raise InputError(f"{path} has no list of shapes; expected an annotation of labelme or Supervisely")
     shapes = [_shape(path, kind, i, entry) for i, entry in enumerate(entries)]
     drawn = [shape for shape in shapes if shape.kind not in _NO_AREA]
-    return Annotation(path, kind, height, width, drawn, [shape.kind for shape in shapes if shape.kind in _NO_AREA])
+    return Annotation(path, kind, size, drawn, [shape.kind for shape in shapes if shape.kind in _NO_AREA])
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -145,11 +145,12 @@ def entries_of(annotations: Mapping[Path, Annotation], metas: list[Path]) -> tup
     return where, [Entry(name) for name in dict.fromkeys(names)]
 
 
-def draw(annotation: Annotation, class_id: Callable[[Shape], int]) -> DrawnMasks:
+def draw(annotation: Annotation, size: tuple[int, int], class_id: Callable[[Shape], int]) -> DrawnMasks:
     """Draws the shapes of an annotation. Shapes of one object get one number.
 
     Args:
       annotation: the annotation.
+      size: height and width of the image.
       class_id: function that returns the class id of a shape: 0 for background, 255 for ignored pixels.
 
     Returns:
@@ -158,11 +159,11 @@ def draw(annotation: Annotation, class_id: Callable[[Shape], int]) -> DrawnMasks
     Raises:
       InputError: if a shape is not usable, or more than 254 objects are visible.
     """
-    canvas = np.zeros((annotation.height, annotation.width), np.int32)
+    canvas = np.zeros(size, np.int32)
     places: dict[object, int] = {}
     class_ids: list[int] = []
     for shape in annotation.shapes:
-        mask = _drawn(shape, annotation)
+        mask = _drawn(shape, annotation.kind, size)
         found = class_id(shape)
         place = places.setdefault((shape.instance, found), len(places) + 1)
         if place > len(class_ids):
@@ -171,15 +172,14 @@ def draw(annotation: Annotation, class_id: Callable[[Shape], int]) -> DrawnMasks
     return number_objects(canvas, np.array(class_ids, np.uint8), str(annotation.path), "")
 
 
-def _drawn(shape: Shape, annotation: Annotation) -> np.ndarray:
+def _drawn(shape: Shape, kind: str, size: tuple[int, int]) -> np.ndarray:
     """Returns which pixels a shape covers, bool [H, W].
 
     Raises:
       InputError: if its points or its bitmap are not usable.
     """
-    size = annotation.height, annotation.width
     try:
-        if annotation.kind == "labelme":
+        if kind == "labelme":
             return _placed(*_labelme_bitmap(shape.data), size) if shape.kind == "mask" else _labelme(shape, size)
         return _placed(*_bitmap(shape.data), size) if shape.kind == "bitmap" else _supervisely(shape, size)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, zlib.error, binascii.Error, cv2.error) as error:

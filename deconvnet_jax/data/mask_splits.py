@@ -63,7 +63,7 @@ def divide(pairs: Sequence[Pair], division: MaskDivision, others: Sequence[Found
     if "val" not in found:
         share = DEFAULT_VAL if division.val is None else division.val
         found |= _by_chance(found["train"], share, division.seed)
-        how = f"val={share:g} of the training images, seed {division.seed}"
+        how = f"{how}; val={share:g} of train, seed {division.seed}" if how else f"val={share:g}, seed {division.seed}"
     for split in ("train", "val"):
         if not found.get(split):
             raise InputError(f"the split {split} would be empty; choose the images with --val, or with lists")

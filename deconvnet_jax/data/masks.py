@@ -23,7 +23,7 @@ from deconvnet_jax.data.voc_writer import (
 )
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import remove_unfinished, user_path
-from deconvnet_jax.images import image_orientation, read_image
+from deconvnet_jax.images import read_image
 from deconvnet_jax.labels import IGNORE
 
 Progress = Callable[[int, int], None]
@@ -181,15 +181,6 @@ def _write(pair: Pair, reader: PictureMasks | ShapeMasks, writer: VocWriter) -> 
     """
     height, width, _ = read_image(pair.image).shape
     label, instances, class_ids = reader.read(pair, (height, width))
-    if label.shape != (height, width):
-        turned = image_orientation(pair.image) >= 5 and label.shape == (width, height)
-        remedy = "a mask needs the size of its image: export both again"
-        if turned:
-            remedy = "its EXIF orientation is not applied: turn the file upright (Pillow: ImageOps.exif_transpose)"
-        raise InputError(
-            f"{pair.mask} is {label.shape[1]}x{label.shape[0]} pixels, but its image {pair.image} is {width}x{height}; "
-            f"{remedy}"
-        )
     writer.add(pair.name, pair.image, label, instances)
     return count_classes(label, class_ids), instances is not None
 
@@ -199,8 +190,8 @@ def _check_shown(reader: PictureMasks | ShapeMasks, counts: np.ndarray) -> None:
     shown = [reader.table.names[i] for i in np.flatnonzero(counts[2, : len(reader.table.names)])]
     if reader.kind == "ids" and len(shown) < 2 and counts[2, IGNORE]:
         raise InputError(
-            f"the masks hold only {IGNORE} and numbers of {' and '.join(shown) or 'no class'}, and {IGNORE} marks "
-            "ignored pixels; give --binary=NAME without other classes if it marks a class"
+            f"the masks show only {' and '.join([*shown, str(IGNORE)])}, and {IGNORE} marks ignored pixels; if it "
+            "marks a class, give --binary=NAME in place of other names"
         )
     if len(shown) < 2:
         raise InputError(

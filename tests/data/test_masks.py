@@ -1,4 +1,4 @@
-"""Exports of annotation tools become the masks that were drawn, pixel by pixel; what is unclear is refused."""
+"""Exports of annotation tools become the masks that were drawn, pixel by pixel, completely or not at all."""
 
 import json
 import os
@@ -6,54 +6,35 @@ import os
 import mask_exports
 import numpy as np
 import pytest
-from mask_exports import COLORS, HEIGHT, NAMES, WIDTH, colored, drawn, objects, plain, save, write_photographs
+from mask_exports import (
+    CLASSES,
+    COLORS,
+    HEIGHT,
+    NAMED,
+    NAMES,
+    WIDTH,
+    check,
+    colored,
+    drawn,
+    indexed,
+    load,
+    objects,
+    plain,
+    refused,
+    save,
+    write_photographs,
+)
 from PIL import Image
 
 from deconvnet_jax.data import (
-    MaskDivision,
     MaskPairing,
     MaskReading,
     class_names,
-    import_masks,
     open_split,
     prepare_voc_layout,
     read_example,
     split_names,
 )
-from deconvnet_jax.errors import InputError
-
-CLASSES = ("background", "cat", "dog")
-NAMED = MaskReading(names=CLASSES)
-
-
-def load(root, source, reading=None, pairing=None, division=None, **more):
-    """Imports into ROOT/out, without a warning about rare classes."""
-    return import_masks(source["images"], source["masks"], root / "out", reading, pairing, division, **more)
-
-
-def refused(root, source, *parts, output="out", **options):
-    """Asserts that an import fails with one line that has these parts, and writes nothing."""
-    before = set(root.rglob("*"))
-    with pytest.raises(InputError) as caught:
-        import_masks(source["images"], source["masks"], root / output, **options)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    for part in parts:
-        assert part in message, message
-    assert set(root.rglob("*")) == before
-    return message
-
-
-def check(root, renamed=str, labels=drawn, with_objects=False):
-    """Asserts that ROOT/out holds the masks of all pictures."""
-    for i, name in enumerate(NAMES):
-        example = read_example(root / "out", renamed(name), len(class_names(root / "out")))
-        np.testing.assert_array_equal(example.label, labels(i))
-        if with_objects:
-            np.testing.assert_array_equal(example.instances, objects(i))
-        else:
-            assert example.instances is None
-
 
 # The formats.
 
@@ -73,12 +54,6 @@ def test_ids(tmp_path):
     pixels = [sum(split.classes[i].pixels for split in summary.splits.values()) for i in range(3)]
     assert pixels == [sum(int((drawn(n) == i).sum()) for n in range(5)) for i in range(3)]
     assert [split.images for split in summary.splits.values()] == [4, 1]
-
-
-def indexed(i):
-    image = Image.fromarray(drawn(i))
-    image.putpalette([channel for color in COLORS.values() for channel in color])
-    return image
 
 
 @pytest.mark.parametrize(
@@ -165,7 +140,7 @@ def test_cvat(tmp_path, with_images, background_last):
     summary = load(tmp_path, mask_exports.cvat(tmp_path, background_last, with_images))
     check(tmp_path, with_objects=True)
     assert summary.classes == CLASSES
-    assert summary.divided == "val=0.2 of the training images, seed 0"
+    assert summary.divided == "val=0.2, seed 0"
     assert sum(count.objects for split in summary.splits.values() for count in split.classes) == 12
 
 
@@ -251,150 +226,6 @@ def test_photographs_in_other_formats_become_png(tmp_path):
     load(tmp_path, {"images": tmp_path / "photos", "masks": tmp_path / "masks"}, NAMED)
     with Image.open(tmp_path / "photos/a.tif") as photograph:
         np.testing.assert_array_equal(read_example(tmp_path / "out", "a", 3).image, np.array(photograph))
-
-
-# Classes.
-
-
-def test_ignored_classes(tmp_path):
-    summary = load(tmp_path, plain(tmp_path), NAMED._replace(ignore=["cat"]))
-    assert summary.classes == ("background", "dog")
-    check(tmp_path, labels=lambda i: np.array([0, 255, 1], np.uint8)[drawn(i)])
-
-
-def test_without_background(tmp_path):
-    summary = load(tmp_path, plain(tmp_path), MaskReading(names=["sky", "cat", "dog"]))
-    assert summary.classes == ("sky", "cat", "dog")
-    assert any(
-        warning.startswith("no class is called background, so 'sky' has the id 0") for warning in summary.warnings
-    )
-
-
-@pytest.mark.parametrize(("unknown", "becomes"), [("ignore", 255), ("background", 0)])
-def test_unknown_pixels(tmp_path, unknown, becomes):
-    source = plain(tmp_path)
-    reading = MaskReading(names=["background", "cat"])
-    refused(tmp_path, source, "a.png has the number 2 at 45 pixels", "--names", "--unknown=ignore", reading=reading)
-    load(tmp_path, source, reading._replace(unknown=unknown))
-    check(tmp_path, labels=lambda i: np.array([0, 1, becomes], np.uint8)[drawn(i)])
-
-
-def test_unknown_colours(tmp_path):
-    source = mask_exports.cvat(tmp_path)
-    mask = colored(drawn(1))
-    mask[0, :3], mask[0, 5] = (1, 2, 3), (4, 5, 6)
-    save(tmp_path / "cvat/SegmentationClass/b.png", mask)
-    refused(
-        tmp_path, source, "SegmentationClass/b.png has the colour (1, 2, 3) at 3 pixels and 1 other", "labelmap.txt"
-    )
-    load(tmp_path, source, MaskReading(unknown="ignore"))
-    assert (read_example(tmp_path / "out", "b", 3).label == 255).sum() == 4
-
-
-def test_transparent_pixels(tmp_path):
-    def masks(i):
-        rgba = np.dstack([colored(drawn(i)), np.full((HEIGHT, WIDTH), 255, np.uint8)])
-        rgba[-1, :4, 3] = 0
-        return rgba
-
-    source = plain(tmp_path, masks)
-    (tmp_path / "colours.csv").write_text("background,0,0,0\ncat,140,120,240\ndog,250,50,83\n")
-    reading = MaskReading(classes=tmp_path / "colours.csv")
-    refused(tmp_path, source, "a.png has 4 transparent pixels without a class", "--unknown=ignore", reading=reading)
-    load(tmp_path, source, reading._replace(unknown="ignore"))
-    assert (read_example(tmp_path / "out", "a", 3).label == 255).sum() == 4
-
-
-def test_palette_with_transparency_holds_ids(tmp_path):
-    source = plain(tmp_path, indexed)
-    for i, name in enumerate(NAMES):
-        save(tmp_path / f"masks/{name}.png", indexed(i), transparency=0)
-    load(tmp_path, source, NAMED)
-    check(tmp_path)
-
-
-def test_labels_of_labelme(tmp_path):
-    """labels.txt of labelme begins with names that are no classes."""
-    source = mask_exports.labelme(tmp_path)
-    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\ndog\ncat\n")
-    summary = load(tmp_path, source, MaskReading(classes=tmp_path / "labels.txt"))
-    assert summary.classes == ("background", "dog", "cat")
-    check(tmp_path, labels=lambda i: np.array([0, 2, 1], np.uint8)[drawn(i)], with_objects=True)
-
-
-def test_shapes_of_unknown_classes(tmp_path):
-    source = mask_exports.labelme(tmp_path)
-    reading = MaskReading(names=["cat", "dgo"])
-    refused(tmp_path, source, "a.json: shapes[1] has the class 'dog'", "did you mean dgo?", reading=reading)
-    load(tmp_path, source, reading._replace(unknown="ignore"))
-    assert read_example(tmp_path / "out", "a", 3).label[4, 12] == 255
-    assert read_example(tmp_path / "out", "a", 3).instances[4, 12] == 255
-
-
-# What is asked for.
-
-
-@pytest.mark.parametrize(
-    ("masks", "parts"),
-    [
-        (lambda i: (drawn(i) == 1).astype(np.uint8) * 255, ("the masks hold only 0 and 255", "--binary=NAME")),
-        (lambda i: (drawn(i) == 1).astype(np.uint8), ("the masks hold only 0 and 1", "--binary=NAME")),
-        (lambda i: drawn(i) * 3, ("the masks hold the numbers 0, 3, 6", "--names=0=NAME,3=NAME,6=NAME")),
-        (lambda i: colored(drawn(i)), ("(0, 0, 0), (140, 120, 240), (250, 50, 83)", "--classes=FILE", "name,r,g,b")),
-        (
-            lambda i: (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 200).astype(np.uint8),
-            ("the masks hold 200 numbers: 0, 1,", "--binary=NAME --threshold=128"),
-        ),
-    ],
-)
-def test_flags_that_are_missing(tmp_path, masks, parts):
-    refused(tmp_path, plain(tmp_path, masks), *parts, "5 masks, such as")
-
-
-def test_0_and_255_are_no_ids(tmp_path):
-    source = plain(tmp_path, lambda i: (drawn(i) == 1).astype(np.uint8) * 255)
-    refused(tmp_path, source, "only 255 and numbers of background", "--binary=NAME", reading=NAMED)
-
-
-def test_masks_that_show_one_class(tmp_path):
-    source = plain(tmp_path, lambda _: np.zeros((HEIGHT, WIDTH), np.uint8))
-    for reading in (NAMED, MaskReading(binary="cat")):
-        refused(tmp_path, source, "the masks show only background", reading=reading)
-
-
-def test_sorted_palettes(tmp_path):
-    def masks(i):
-        image = Image.fromarray(drawn(i))
-        colors = list(COLORS.values()) if i < 3 else [COLORS["background"], COLORS["dog"], COLORS["cat"]]
-        image.putpalette([channel for color in colors for channel in color])
-        return image
-
-    source = plain(tmp_path, masks)
-    parts = ("the number 1 has the colour (250, 50, 83)", "d.png", "(140, 120, 240)", "a.png", "--kind=ids")
-    refused(tmp_path, source, *parts, reading=NAMED)
-    load(tmp_path, source, NAMED._replace(kind="ids"))
-    check(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("reading", "parts"),
-    [
-        (MaskReading(binary="cat", names=CLASSES), ("--binary and --names",)),
-        (MaskReading(threshold=128), ("--threshold needs --binary",)),
-        (MaskReading(binary="background"), ("--binary=background",)),
-        (NAMED._replace(ignore=["horse"]), ("--ignore", "no class 'horse'", "background, cat, dog")),
-        (NAMED._replace(kind="colours"), ("--kind=colours", "--names names no colours")),
-        (
-            MaskReading(names=["sky", "cat"], unknown="background"),
-            ("--unknown=background", "no class called background"),
-        ),
-        (MaskReading(kind="colors"), ("--kind=colors", "ids, colours, labelme, supervisely")),
-        (MaskReading(kind="labelme"), ("has no mask", ".json")),
-        (MaskReading(names=["cat"]), ("1 classes (cat)", "expected 2 to 255")),
-    ],
-)
-def test_options_that_contradict_each_other(tmp_path, reading, parts):
-    refused(tmp_path, plain(tmp_path), *parts, reading=reading)
 
 
 # Damaged and odd files.
@@ -515,135 +346,3 @@ def test_coco_files_are_recognised(tmp_path):
     write_photographs(tmp_path / "photos")
     (tmp_path / "photos/all.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     refused(tmp_path, {"images": tmp_path / "photos", "masks": None}, "all.json", "experiments.import_coco")
-
-
-# The splits.
-
-
-def test_divided_by_chance(tmp_path):
-    source = plain(tmp_path)
-    chosen = set()
-    for i, seed in enumerate((0, 0, 1, 2, 3, 4, 5)):
-        division = MaskDivision(val=0.4, seed=seed)
-        import_masks(source["images"], source["masks"], tmp_path / f"out{i}", NAMED, None, division)
-        val = split_names(tmp_path / f"out{i}", "val")
-        assert len(val) == 2
-        assert sorted(val + split_names(tmp_path / f"out{i}", "train")) == list(NAMES)
-        chosen.add(tuple(val))
-        assert i != 1 or len(chosen) == 1  # The same seed selects the same images.
-    assert len(chosen) > 1
-
-
-def test_lists(tmp_path):
-    source = plain(tmp_path)
-    (tmp_path / "train.txt").write_text("a\nphotos/c.jpg\n")
-    (tmp_path / "val.txt").write_text("e.jpg\n")
-    division = MaskDivision(train_list=tmp_path / "train.txt", val_list=tmp_path / "val.txt")
-    load(tmp_path, source, NAMED, None, division)
-    assert split_names(tmp_path / "out", "train") == ["a", "c"]
-    assert split_names(tmp_path / "out", "val") == ["e"]
-    (tmp_path / "val.txt").write_text("e\nc\n")
-    refused(tmp_path, source, "val.txt: 'c' is in the list of train", output="b", reading=NAMED, division=division)
-    (tmp_path / "val.txt").write_text("x\n")
-    refused(tmp_path, source, "val.txt: 'x' has no image", output="b", reading=NAMED, division=division)
-
-
-@pytest.mark.parametrize(
-    ("division", "part"),
-    [
-        (MaskDivision(val=0.0), "--val=0: expected"),
-        (MaskDivision(val=1.0), "--val=1: expected"),
-        (MaskDivision(train_list="a.txt"), "only one of --train_list and --val_list"),
-        (MaskDivision(val=0.2, train_list="a.txt", val_list="b.txt"), "--val and --val_list are both given"),
-    ],
-)
-def test_wrong_divisions(tmp_path, division, part):
-    refused(tmp_path, plain(tmp_path), part, reading=NAMED, division=division)
-
-
-def test_one_image_cannot_be_divided(tmp_path):
-    refused(tmp_path, plain(tmp_path, names=["a"]), "1 image cannot be divided", reading=NAMED)
-
-
-def test_images_in_and_outside_of_folders_of_splits(tmp_path):
-    source = plain(tmp_path, names=["train/a", "train/b", "val/c", "d"])
-    refused(tmp_path, source, "3 of 4 images lie in folders of splits", "d.jpg", "--val=0.2", reading=NAMED)
-    load(tmp_path, source, NAMED, None, MaskDivision(val=0.25))
-    assert len(split_names(tmp_path / "out", "val")) == 1
-
-
-# The pairs.
-
-
-def test_partners_that_are_missing(tmp_path):
-    source = plain(tmp_path)
-    (tmp_path / "masks/b.png").rename(tmp_path / "masks/z.png")
-    refused(tmp_path, source, "1 image of 5 without a mask", "b.jpg", reading=NAMED)
-    back = MaskPairing(unmatched="background")
-    refused(tmp_path, source, "1 mask of 5 without an image", "z.png", reading=NAMED, pairing=back)
-    summary = load(tmp_path, source, NAMED, MaskPairing(unmatched="skip"))
-    assert sorted(split_names(tmp_path / "out", "trainval")) == ["a", "c", "d", "e"]
-    assert "1 image without a mask are left out, among them" not in summary.warnings
-    assert sum("left out, among them" in warning for warning in summary.warnings) == 2
-
-
-@pytest.mark.parametrize("folder", ["photos", "masks"])
-def test_empty_folders(tmp_path, folder):
-    source = plain(tmp_path)
-    for path in (tmp_path / folder).iterdir():
-        path.unlink()
-    refused(tmp_path, source, f"{folder} has no {'mask' if folder == 'masks' else 'photograph'}", reading=NAMED)
-
-
-def test_folder_that_is_missing(tmp_path):
-    source = {"images": tmp_path / "nothing", "masks": None}
-    refused(tmp_path, source, f"no folder {tmp_path / 'nothing'}", "--images")
-
-
-def test_suffixes_are_suggested(tmp_path):
-    source = plain(tmp_path, suffix="_L.png")
-    refused(tmp_path, source, "no mask belongs to an image", "--mask_suffix=_L would match 5 masks", reading=NAMED)
-    load(tmp_path, source, NAMED, MaskPairing("_L"))
-    check(tmp_path)
-
-
-def test_one_folder_for_both(tmp_path):
-    write_photographs(tmp_path / "all", suffix=".png")
-    for i, name in enumerate(NAMES):
-        save(tmp_path / f"all/{name}_label.png", drawn(i))
-    source = {"images": tmp_path / "all", "masks": None}
-    refused(tmp_path, source, "has no mask", "--mask_suffix", reading=NAMED)
-    load(tmp_path, source, NAMED, MaskPairing("_label"))
-    check(tmp_path)
-
-
-@pytest.mark.parametrize("masks", [None, "all"])
-def test_images_and_masks_in_folders_of_splits(tmp_path, masks):
-    for i, (split, name) in enumerate(zip(("train", "train", "val", "val", "val"), NAMES, strict=True)):
-        write_photographs(tmp_path / f"all/{split}/images", [name], ".png")
-        save(tmp_path / f"all/{split}/masks/{name}.png", drawn(i))
-    load(tmp_path, {"images": tmp_path / "all", "masks": masks and tmp_path / masks}, NAMED)
-    assert split_names(tmp_path / "out", "train") == ["a", "b"]
-    check(tmp_path)
-
-
-def test_masks_below_the_images(tmp_path):
-    write_photographs(tmp_path / "all", suffix=".png")
-    for i, name in enumerate(NAMES):
-        save(tmp_path / f"all/truth/{name}.png", drawn(i))
-    load(tmp_path, {"images": tmp_path / "all", "masks": tmp_path / "all/truth"}, NAMED)
-    check(tmp_path)
-
-
-def test_masks_that_fit_several_images(tmp_path):
-    source = plain(tmp_path)
-    write_photographs(tmp_path / "photos/more", ["a"])
-    (tmp_path / "masks/b").mkdir()
-    (tmp_path / "masks/a.png").rename(tmp_path / "masks/b/a.png")
-    refused(tmp_path, source, "b/a.png fits several images", reading=NAMED)
-
-
-def test_images_with_several_masks(tmp_path):
-    source = plain(tmp_path)
-    save(tmp_path / "masks/a.bmp", drawn(0))
-    refused(tmp_path, source, "photos/a.jpg has several masks", "a.bmp", "a.png", reading=NAMED)

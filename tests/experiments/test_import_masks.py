@@ -31,7 +31,7 @@ def test_binary_masks(tmp_path):
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert line == (
-        f"{tmp_path / 'voc'}: train 3 images, val 2 images (val=0.4 of the training images, seed 3), 2 classes from "
+        f"{tmp_path / 'voc'}: train 3 images, val 2 images (val=0.4, seed 3), 2 classes from "
         "black and white, 0 pixels ignored (0.0%)"
     )
     assert "[bold]road" in done.stderr  # a name, no instruction for the table

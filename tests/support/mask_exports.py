@@ -6,10 +6,16 @@ import json
 import zlib
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from deconvnet_jax.data import MaskReading, class_names, import_masks, read_example
+from deconvnet_jax.errors import InputError
 
 HEIGHT, WIDTH = 24, 32
 NAMES = ("a", "b", "c", "d", "e")
+CLASSES = ("background", "cat", "dog")
+NAMED = MaskReading(names=CLASSES)
 COLORS = {"background": (0, 0, 0), "cat": (140, 120, 240), "dog": (250, 50, 83)}
 
 
@@ -50,6 +56,13 @@ def write_photographs(folder, names=NAMES, suffix=".jpg"):
 def colored(label, colors=COLORS):
     """A mask with one colour per class, uint8 RGB."""
     return np.array(list(colors.values()), np.uint8)[label]
+
+
+def indexed(i):
+    """Mask `i` as an indexed picture whose palette has the colours of the classes."""
+    image = Image.fromarray(drawn(i))
+    image.putpalette([channel for color in COLORS.values() for channel in color])
+    return image
 
 
 def plain(root, masks=drawn, folder="masks", names=NAMES, suffix=".png"):
@@ -155,3 +168,32 @@ def supervisely(root):
         (project / dataset / f"ann/{name}.jpg.json").write_text(json.dumps(data))
     (project / "meta.json").write_text(json.dumps({"classes": titles, "tags": []}))
     return {"images": project, "masks": None}
+
+
+def load(root, source, reading=None, pairing=None, division=None, **more):
+    """Imports into ROOT/out, without a warning about rare classes."""
+    return import_masks(source["images"], source["masks"], root / "out", reading, pairing, division, **more)
+
+
+def refused(root, source, *parts, output="out", **options):
+    """Asserts that an import fails with one line that has these parts, and writes nothing."""
+    before = set(root.rglob("*"))
+    with pytest.raises(InputError) as caught:
+        import_masks(source["images"], source["masks"], root / output, **options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    for part in parts:
+        assert part in message, message
+    assert set(root.rglob("*")) == before
+    return message
+
+
+def check(root, renamed=str, labels=drawn, with_objects=False):
+    """Asserts that ROOT/out holds the masks of all pictures."""
+    for i, name in enumerate(NAMES):
+        example = read_example(root / "out", renamed(name), len(class_names(root / "out")))
+        np.testing.assert_array_equal(example.label, labels(i))
+        if with_objects:
+            np.testing.assert_array_equal(example.instances, objects(i))
+        else:
+            assert example.instances is None

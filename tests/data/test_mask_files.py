@@ -1,0 +1,98 @@
+"""Every mask finds its photograph; what has no partner is refused."""
+
+import pytest
+from mask_exports import NAMED, NAMES, check, drawn, load, plain, refused, save, write_photographs
+
+from deconvnet_jax.data import MaskPairing, split_names
+
+
+def test_partners_that_are_missing(tmp_path):
+    source = plain(tmp_path)
+    (tmp_path / "masks/b.png").rename(tmp_path / "masks/z.png")
+    refused(tmp_path, source, "1 image of 5 without a mask", "b.jpg", reading=NAMED)
+    back = MaskPairing(unmatched="background")
+    refused(tmp_path, source, "1 mask of 5 without an image", "z.png", reading=NAMED, pairing=back)
+    summary = load(tmp_path, source, NAMED, MaskPairing(unmatched="skip"))
+    assert sorted(split_names(tmp_path / "out", "trainval")) == ["a", "c", "d", "e"]
+    assert "1 image without a mask are left out, among them" not in summary.warnings
+    assert sum("left out, among them" in warning for warning in summary.warnings) == 2
+
+
+@pytest.mark.parametrize("folder", ["photos", "masks"])
+def test_empty_folders(tmp_path, folder):
+    source = plain(tmp_path)
+    for path in (tmp_path / folder).iterdir():
+        path.unlink()
+    refused(tmp_path, source, f"{folder} has no {'mask' if folder == 'masks' else 'photograph'}", reading=NAMED)
+
+
+def test_folder_that_is_missing(tmp_path):
+    source = {"images": tmp_path / "nothing", "masks": None}
+    refused(tmp_path, source, f"no folder {tmp_path / 'nothing'}", "--images")
+
+
+def test_suffixes_are_suggested(tmp_path):
+    source = plain(tmp_path, suffix="_L.png")
+    refused(tmp_path, source, "no mask belongs to an image", "--mask_suffix=_L would match 5 masks", reading=NAMED)
+    load(tmp_path, source, NAMED, MaskPairing("_L"))
+    check(tmp_path)
+
+
+def test_one_folder_for_both(tmp_path):
+    write_photographs(tmp_path / "all", suffix=".png")
+    for i, name in enumerate(NAMES):
+        save(tmp_path / f"all/{name}_label.png", drawn(i))
+    source = {"images": tmp_path / "all", "masks": None}
+    refused(tmp_path, source, "has no mask", "--mask_suffix", reading=NAMED)
+    load(tmp_path, source, NAMED, MaskPairing("_label"))
+    check(tmp_path)
+
+
+@pytest.mark.parametrize("masks", [None, "all"])
+def test_images_and_masks_in_folders_of_splits(tmp_path, masks):
+    for i, (split, name) in enumerate(zip(("train", "train", "val", "val", "val"), NAMES, strict=True)):
+        write_photographs(tmp_path / f"all/{split}/images", [name], ".png")
+        save(tmp_path / f"all/{split}/masks/{name}.png", drawn(i))
+    load(tmp_path, {"images": tmp_path / "all", "masks": masks and tmp_path / masks}, NAMED)
+    assert split_names(tmp_path / "out", "train") == ["a", "b"]
+    check(tmp_path)
+
+
+def test_masks_below_the_images(tmp_path):
+    write_photographs(tmp_path / "all", suffix=".png")
+    for i, name in enumerate(NAMES):
+        save(tmp_path / f"all/truth/{name}.png", drawn(i))
+    load(tmp_path, {"images": tmp_path / "all", "masks": tmp_path / "all/truth"}, NAMED)
+    check(tmp_path)
+
+
+def test_masks_that_fit_several_images(tmp_path):
+    source = plain(tmp_path)
+    write_photographs(tmp_path / "photos/more", ["a"])
+    (tmp_path / "masks/b").mkdir()
+    (tmp_path / "masks/a.png").rename(tmp_path / "masks/b/a.png")
+    refused(tmp_path, source, "b/a.png fits several images", reading=NAMED)
+
+
+def test_images_with_several_masks(tmp_path):
+    source = plain(tmp_path)
+    save(tmp_path / "masks/a.bmp", drawn(0))
+    refused(tmp_path, source, "photos/a.jpg has several masks", "a.bmp", "a.png", reading=NAMED)
+
+
+def test_photographs_in_a_format_that_is_not_read(tmp_path):
+    source = plain(tmp_path)
+    (tmp_path / "photos/b.jpg").rename(tmp_path / "photos/b.heic")
+    refused(
+        tmp_path, source, "1 mask of 5 without an image", "masks/b.png (there is", "b.heic, which is not", reading=NAMED
+    )
+
+
+def test_pictures_beside_the_folders_of_images_and_masks(tmp_path):
+    for i, name in enumerate(NAMES):
+        write_photographs(tmp_path / "all/images", [name])
+        write_photographs(tmp_path / "all/overlays", [name])
+        save(tmp_path / f"all/masks/{name}.png", drawn(i))
+    summary = load(tmp_path, {"images": tmp_path / "all", "masks": tmp_path / "all/masks"}, NAMED)
+    check(tmp_path)
+    assert any("5 pictures in other folders" in warning and "overlays/a.jpg" in warning for warning in summary.warnings)
