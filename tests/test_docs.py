@@ -88,7 +88,7 @@ def test_the_notebook_imports_what_exists():
     cells = json.loads((ROOT / "experiments/colab_demo.ipynb").read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     lines = re.findall(r"^ *(from (?:deconvnet_jax|experiments)\S* import .*)$", code, re.M)
-    assert len(lines) > 3
+    assert lines
     for line in lines:
         assert_imports_exist(ast.parse(line))
 
