@@ -380,7 +380,7 @@ def _(root, **_):
     return masks_refused(root, suffix="jpg", names=["background", "road"])
 
 
-@shows("... without a mask, for example ...")
+@shows("... of ... images have no mask, for example ...")
 def _(root, **_):
     (root / "SegmentationClass/im3.png").unlink()
     folders = root / "JPEGImages", root / "SegmentationClass", root.parent / "out"

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from deconvnet_jax.data.image_names import lines_of, read_text
 from deconvnet_jax.data.mask_files import ROBOFLOW, Found
-from deconvnet_jax.errors import InputError, did_you_mean
+from deconvnet_jax.errors import InputError, counted, did_you_mean
 from deconvnet_jax.files import no_file
 from deconvnet_jax.labels import IGNORE
 
@@ -98,7 +98,8 @@ def class_table(where: str, entries: Sequence[Entry], ignored: Sequence[str] = (
             raise InputError(f"{where}: a class cannot be called {name!r:.80}; expected one line of UTF-8 text")
     if not 1 < len(names) <= IGNORE:
         raise InputError(
-            f"{where} has {len(names)} classes ({', '.join(names[:9])}); expected 2 to {IGNORE}, background included"
+            f"{where} names {counted(len(names), 'class', 'classes')} ({', '.join(names[:9])}); expected 2 to "
+            f"{IGNORE}, background included"
         )
     ids = {name: IGNORE if name in left_out else names.index(name) for name in known}
     values = _marked(where, [(entry.value, ids[entry.name]) for entry in entries if entry.value is not None])

@@ -222,9 +222,11 @@ def pair_files(folders: Folders, unmatched: str) -> tuple[list[Pair], list[str]]
         )
     if without:
         done = "count as background" if unmatched == "background" else "are left out"
-        warnings.append(f"{counted(len(without), 'image')} without a mask {done}, among them {without[0].path}")
+        number = f"{len(without)} of {len(folders.images)}"
+        warnings.append(f"{number} images have no mask and {done}, among them {without[0].path}")
     if lone:
-        warnings.append(f"{counted(len(lone), 'mask')} without an image are left out, among them {lone[0].path}")
+        number = f"{len(lone)} of {len(folders.masks)}"
+        warnings.append(f"{number} masks have no image and are left out, among them {lone[0].path}")
     names = _names([_plain(file.below, image_suffix) for file in kept])
     pairs = [
         Pair(name, file.path, file.below, masks.get(file.path), objects.get(file.path))
@@ -288,7 +290,7 @@ def _check_partners(
         )
     if without and unmatched == "error":
         raise InputError(
-            f"{counted(len(without), 'image')} of {len(folders.images)} without a mask, for example {without[0].path}"
+            f"{len(without)} of {len(folders.images)} images have no mask, for example {without[0].path}"
             f"{_suggestion(folders)}; add the masks, or give --unmatched=skip to leave these images out or "
             "--unmatched=background to take them as background"
         )
@@ -297,8 +299,8 @@ def _check_partners(
         other = next((file.path for file in folders.others if name_key(file.below.stem) == same_name), None)
         hint = f" (there is {other}, which is not read)" if other else _suggestion(folders)
         raise InputError(
-            f"{counted(len(lone), 'mask')} of {len(folders.masks)} without an image, for example {lone[0].path}"
-            f"{hint}; add the images, correct the names or give --unmatched=skip"
+            f"{len(lone)} of {len(folders.masks)} masks have no image, for example {lone[0].path}{hint}; add the "
+            "images, correct the names or give --unmatched=skip"
         )
 
 

@@ -113,6 +113,8 @@ def import_masks(
     masks = images if masks is None else user_path(masks, "--masks")
     output = user_path(output, "--output").absolute()
     _check_output(output, {"--images": images, "--masks": masks})
+    if masks.name.casefold() == "segmentationclass":  # The classes and objects of CVAT's export lie beside it.
+        masks = masks.parent
     pairs, others, notes = _find(images, masks, reading, pairing)
     splits, divided = divide(pairs, division, others)
     split_of = {name: split for split, members in splits.items() for name in members}

@@ -127,7 +127,7 @@ def test_tables_of_numbers(tmp_path, text, names):
         ("background:0,0,0::\ncat:1,2::\n", "is no class"),
         ("background,0,0,0\ncat,0,0,0\n", "gives (0, 0, 0) to two classes"),
         ("0,background\n0,cat\n", "gives 0 to two classes"),
-        ("background\n", "1 classes (background)"),
+        ("background\n", "1 class (background)"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, text, part):

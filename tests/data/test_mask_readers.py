@@ -64,7 +64,7 @@ def test_sorted_palettes(tmp_path):
         ),
         (MaskReading(kind="colors"), ("--kind=colors", "ids, colours, labelme, supervisely")),
         (MaskReading(kind="labelme"), ("has no mask", ".json")),
-        (MaskReading(names=["cat"]), ("1 classes (cat)", "expected 2 to 255")),
+        (MaskReading(names=["cat"]), ("1 class (cat)", "expected 2 to 255")),
     ],
 )
 def test_options_that_contradict_each_other(tmp_path, reading, parts):

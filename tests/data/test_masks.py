@@ -144,6 +144,12 @@ def test_cvat(tmp_path, with_images, background_last):
     assert sum(count.objects for split in summary.splits.values() for count in split.classes) == 12
 
 
+def test_the_folder_of_masks_in_an_export_of_cvat(tmp_path):
+    mask_exports.cvat(tmp_path)
+    load(tmp_path, {"images": tmp_path / "cvat/JPEGImages", "masks": tmp_path / "cvat/SegmentationClass"})
+    check(tmp_path, with_objects=True)
+
+
 def test_cvat_with_lists_of_subsets(tmp_path):
     source = mask_exports.cvat(tmp_path)
     lists = tmp_path / "cvat/ImageSets/Segmentation"
@@ -184,7 +190,7 @@ def test_labelme_of_images_without_shapes(tmp_path):
     """labelme writes no file for an image without annotation."""
     source = mask_exports.labelme(tmp_path)
     (tmp_path / "labelme/e.json").unlink()
-    refused(tmp_path, source, "1 image of 5 without a mask", "e.jpg", "--unmatched=skip", "background")
+    refused(tmp_path, source, "1 of 5 images have no mask", "e.jpg", "--unmatched=skip", "background")
     load(tmp_path, source, pairing=MaskPairing(unmatched="background"))
     check(tmp_path, with_objects=True)
 

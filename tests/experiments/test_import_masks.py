@@ -62,7 +62,7 @@ def test_every_flag_reaches_the_import(tmp_path):
     done = run(tmp_path, source, *flags)
     assert done.returncode == 0, done.stderr
     assert "train 3 images, val 2 images (by the lists), 2 classes from class ids" in done.stdout
-    assert "warning: 1 image without a mask count as background" in done.stderr
+    assert "warning: 1 of 5 images have no mask and count as background" in done.stderr
 
 
 def test_choices_in_flags_are_those_of_the_code():
