@@ -200,7 +200,7 @@ def _points(points: Any, least: int, size: tuple[int, int]) -> list[tuple[float,
 
 def _labelme(shape: Shape, size: tuple[int, int]) -> np.ndarray:
     """Returns the pixels of a polygon, rectangle or circle of labelme, bool [H, W]."""
-    mask = Image.new("1", (size[1], size[0]))
+    mask = Image.new("L", (size[1], size[0]))
     drawing = ImageDraw.Draw(mask)
     if shape.kind in ("polygon", "oriented_rectangle"):
         drawing.polygon(_points(shape.data, 3, size), outline=1, fill=1)
@@ -213,7 +213,7 @@ def _labelme(shape: Shape, size: tuple[int, int]) -> np.ndarray:
         drawing.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
     else:
         raise ValueError("expected polygon, rectangle, oriented_rectangle, circle or mask")
-    return np.array(mask)
+    return np.array(mask) > 0
 
 
 def _supervisely(shape: Shape, size: tuple[int, int]) -> np.ndarray:

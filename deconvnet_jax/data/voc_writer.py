@@ -1,7 +1,6 @@
 """Writes folders in the VOC layout (`voc_layout`) from imported annotations, completely or not at all."""
 
 import contextlib
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -154,7 +153,8 @@ class VocWriter:
 
     def _add_photograph(self, name: str, source: Path) -> None:
         if source.suffix in IMAGE_SUFFIXES:
-            shutil.copyfile(source, self._folder / f"JPEGImages/{name}{source.suffix}")
+            # Errors of `shutil.copyfile` name the source, even if it is the disk of the copy that is full.
+            (self._folder / f"JPEGImages/{name}{source.suffix}").write_bytes(source.read_bytes())
         else:
             Image.fromarray(read_image(source)).save(self._folder / f"JPEGImages/{name}.png")
 
