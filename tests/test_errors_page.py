@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from deconvnet_jax import buckets, data, files
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.inference import Segmenter
+from deconvnet_jax.labels import label_image
 from deconvnet_jax.models import DeconvNet
 from deconvnet_jax.ops import box_iou, max_pool_with_indices, max_unpool
 from deconvnet_jax.proposals.files import Proposals, write_proposals
@@ -123,7 +124,7 @@ def settings(root=None, **changes):
 def warnings_of(root, class_names=CLASSES, **changes):
     """The warnings that a run begins with."""
     found = dataset.open_training_data(settings(root, **changes))
-    found = checks.likely_mistakes(found.config, found.trained, class_names)
+    found = checks.likely_mistakes(found.config, class_names)
     return "\n".join(f"warning: {warning}" for warning in found)
 
 
@@ -162,9 +163,61 @@ def _(root, **_):
 
 @shows("warning: the masks of the split '...' show only '...'; check them before training")
 def _(root, **_):
-    for i in range(4):
+    for i in (4, 5):
         save_mask(root, np.ones((48, 64), np.uint8), f"im{i}")
     return printed(pack, root)
+
+
+@shows("warning: ... of ... masks of the split '...' hold only 0 and 255, among them that of '...'")
+def _(root, **_):
+    save_mask(root, np.tile(np.uint8([0, 255]), (48, 32)))
+    return printed(pack, root)
+
+
+@shows("the masks of the split '...' hold only 255, which marks ignored pixels")
+def _(root, **_):
+    for i in range(4):
+        save_mask(root, np.full((48, 64), 255, np.uint8), f"im{i}")
+    return said(pack, root)
+
+
+@shows("the masks of the split '...' show only '...' (id ...), so a network would learn to predict it everywhere")
+def _(root, **_):
+    for i in range(4):
+        save_mask(root, np.ones((48, 64), np.uint8), f"im{i}")
+    return said(pack, root)
+
+
+@shows("these are the greys of VOC's colours, ... of id ..., so the mask was converted to grey")
+def _(root, **_):
+    mask = label_image(np.tile(np.uint8([0, 1, 2, 255]), (48, 16)))
+    save_mask(root, np.array(mask.convert("RGB").convert("L")))
+    return said(pack, root)
+
+
+@shows("that many numbers come from smoothing or JPEG")
+def _(root, **_):
+    save_mask(root, np.tile(np.arange(64, dtype=np.uint8), (48, 1)))
+    return said(pack, root)
+
+
+@shows("if ... marks the object, import the masks with ... --binary=NAME")
+def _(root, **_):
+    save_mask(root, np.tile(np.uint8([0, 128]), (48, 32)))
+    return said(pack, root)
+
+
+@shows("warning: ... has no classes.txt, so its 21 classes have VOC's names (...)")
+def _(root, **_):
+    (root / "classes.txt").unlink()
+    return printed(pack, root)
+
+
+@shows("without classes.txt the classes are VOC's; name yours there")
+def _(root, **_):
+    (root / "classes.txt").unlink()
+    save_mask(root, np.tile(np.uint8([0, 30]), (48, 32)))
+    return said(pack, root)
 
 
 @shows("warning: class id ... has the colour ... in the palette of ..., but ... in ...")
@@ -231,6 +284,18 @@ def _(root, **_):
 @shows("no image ..., although a split names it")
 def _(root, **_):
     (root / "JPEGImages/im0.jpg").unlink()
+    return said(pack, root)
+
+
+@shows("none of its ... images has a photograph, for example no file ...")
+def _(root, **_):
+    write_list(root, "a\nb\n")
+    return said(pack, root)
+
+
+@shows("split file ... is no text, its line ... has control characters")
+def _(root, **_):
+    write_list(root, "\1\2\n")
     return said(pack, root)
 
 
@@ -347,6 +412,7 @@ def import_coco(folder, polygon, orientation=1):
     return "\n".join(f"warning: {warning}" for warning in summary.warnings)
 
 
+<<<<<<< HEAD
 def masks_refused(root, values=(0, 1), suffix="png", **options):
     """The message about an import of six masks that hold 0 and, in a rectangle, the value of `values`."""
     folder = root.parent / "masks"
@@ -385,6 +451,21 @@ def _(root, **_):
     (root / "SegmentationClass/im3.png").unlink()
     folders = root / "JPEGImages", root / "SegmentationClass", root.parent / "out"
     return said(data.import_masks, *folders, data.MaskReading(names=CLASSES))
+=======
+@shows("data.windows: no object in any of the ... training images")
+def _(root, **_):
+    for i in range(4):
+        save_mask(root, np.eye(48, 64, dtype=np.uint8), f"im{i}")
+    return said(dataset.open_training_data, settings(root))
+
+
+@shows("the windows around all ... connected parts of the class masks are smaller than data.min_window=...")
+def _(root, **_):
+    Image.new("RGB", (480, 360)).save(root / "JPEGImages/im0.jpg")
+    save_mask(root, np.pad(np.ones((8, 8), np.uint8), ((0, 352), (0, 472))))
+    write_list(root, "im0\n")
+    return said(dataset.open_training_data, settings(root))
+>>>>>>> 75b61b6 (Masks that teach nothing are refused alike everywhere, lists that name nothing too; windows around connected parts have a least size)
 
 
 @shows("no proposals of the split '...' yet; compute them: ...")
@@ -522,13 +603,6 @@ def _(root, **_):
 @shows("config.optimizer.schedule=... needs the step at which the learning rate reaches its end")
 def _(root, **_):
     return said(checks.check_combinations, settings(root, **{"optimizer.schedule": "cosine"}))
-
-
-@shows("warning: ... masks of the split ... were checked and show ..., so the network learns to predict it everywhere")
-def _(root, **_):
-    for i in range(4):
-        save_mask(root, np.zeros((48, 64), np.uint8), f"im{i}")
-    return warnings_of(root, **{"data.windows": ("image",)})
 
 
 @shows("the device's memory does not suffice (...)")

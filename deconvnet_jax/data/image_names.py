@@ -331,6 +331,12 @@ def _second_file(text: str, name: str, rest: str) -> str:
 
 def _check_names(names: list[str], path: object, photographs: NamedFiles) -> None:
     """Raises InputError if there is no name, a name leads out of the folder, or two names mean the same image."""
+    garbled = [name for name in names if re.search(r"[\0-\x08\x0e-\x1f]", name)]
+    if garbled:
+        raise InputError(
+            f"split file {path} is no text, its line {ascii(garbled[0])[:40]} has control characters; expected one "
+            "image name per line in UTF-8: write the list again"
+        )
     for name in names:  # Results are written under these names, so they must stay inside the output folder.
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(

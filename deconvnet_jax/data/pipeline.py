@@ -209,8 +209,9 @@ class TrainingBatches:
         """
         if state.get("windows", self._digest) != self._digest:  # Older versions saved no digest.
             raise InputError(
-                "the training windows are not those of the checkpoint, because images, masks, proposals or the window "
-                "list have changed; start a new run in another folder from this run's weights (--config.init_from)"
+                "the training windows are not those of the checkpoint, because images, masks, proposals, the window "
+                "list or data.min_window (0 in older versions) have changed; set data.min_window as it was, or start a "
+                "new run in another folder from this run's weights (--config.init_from)"
             )
         self.close()
         self._next = int(state["next_index"])

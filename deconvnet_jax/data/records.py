@@ -15,11 +15,14 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from PIL import Image
 
+from deconvnet_jax.data.mask_ids import check_ids, is_trained_on
 from deconvnet_jax.data.windows import Objects, instance_boxes
 from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.images import Example, Examples, image_size, open_image, read_image, read_mask
+from deconvnet_jax.labels import IGNORE
 
 _READ_THREADS = 4
+_LOOKED_AT = 32  # Number of masks that are read first, where the ids of a split were not stored with it.
 _ENCODED = {feature: tfds.decode.SkipDecoding() for feature in ("image", "label", "instances")}
 
 
@@ -133,6 +136,10 @@ class DatasetSplit:
         found = self._record(index)
         ids = (found[key].astype(np.int64) for key in ("class_ids", "instance_ids"))
         return Objects(found["boxes"].astype(np.float64).reshape(-1, 4), *ids)
+
+    def has_object_mask(self, index: int) -> bool:
+        """Returns whether the objects of an image are annotated. If not, `objects` are connected parts of classes."""
+        return bool(self._record(index)["has_instances"])
 
     def size(self, index: int) -> tuple[int, int]:
         """Returns the height and the width of an image in pixels, without decoding it."""
@@ -271,6 +278,62 @@ def class_pixels(source: Examples, num_classes: int) -> np.ndarray:
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         counts = pool.map(lambda i: np.bincount(label(i).ravel(), minlength=256), range(len(source)))
         return sum(counts, np.zeros(256, np.int64))[:num_classes]
+
+
+def ids_in_masks(builder: tfds.core.DatasetBuilder, split: str) -> set[int]:
+    """Returns the ids in the masks of a split, 255 included.
+
+    They are stored with the data. Data that an older version packed lacks them; then they come from some of the masks,
+    or from all of them if those show fewer than two classes.
+
+    Args:
+      builder: builder of a packed data set.
+      split: name of a stored or combined split.
+
+    Returns:
+      The ids. At least two differ from 255 if the masks show two classes.
+
+    Raises:
+      InputError: if the data set has no such split or is damaged.
+    """
+    stored = (builder.info.metadata or {}).get("ids_in_masks", {})
+    ids: set[int] = set()
+    for part in split_parts(builder, split):
+        ids |= set(stored[part]) if part in stored else _read_ids(open_split(builder, part))
+    return ids
+
+
+def _read_ids(source: DatasetSplit) -> set[int]:
+    some = np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).round().astype(int)).tolist()
+    ids = set().union(*(np.unique(source.label(i)).tolist() for i in some))
+    if len(ids - {IGNORE}) > 1:
+        return ids
+    return set(np.flatnonzero(class_pixels(source, IGNORE + 1)).tolist())
+
+
+def check_masks(builder: tfds.core.DatasetBuilder, trained_split: str | None = None) -> None:
+    """Raises InputError if nothing can be learned from the masks of packed data (`mask_ids.check_ids`).
+
+    Args:
+      builder: builder of a packed data set.
+      trained_split: split to train on, stored or combined. None checks all stored splits; those whose names begin with
+        "train" are probably trained on.
+
+    Raises:
+      InputError: if the masks hold only 0 and 255, or no class at all, or only one class in a split to train on.
+    """
+    names, splits = (builder.info.metadata or {})["class_names"], list(builder.info.splits)
+    for split in splits if trained_split is None else [trained_split]:
+        trained = trained_split is not None or is_trained_on(split, splits)
+        check_ids(ids_in_masks(builder, split), data_folder(builder), split, names, trained)
+
+
+def data_folder(builder: tfds.core.DatasetBuilder) -> Path:
+    """Returns the folder that a data set is made of, for messages; that of the packed data if no other is known."""
+    metadata = builder.info.metadata or {}
+    if metadata.get("split_files"):
+        return Path(metadata["split_files"]).parents[1]
+    return Path((metadata.get("packed_from") or {}).get("folder", builder.data_path))
 
 
 def _is_rgb_jpeg(encoded: bytes) -> bool:

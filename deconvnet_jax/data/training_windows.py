@@ -4,18 +4,19 @@ In the paper (section 6.1), stage 1 trains on one window around every object, an
 object. Both are enlarged 1.2 times and made square, and windows of rare classes are repeated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from deconvnet_jax.data.windows import Objects, enlarge, image_box, instance_boxes, square
+from deconvnet_jax.data.windows import MIN_COMPONENT_PIXELS, Objects, enlarge, image_box, instance_boxes, square
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Examples
 from deconvnet_jax.ops.boxes import box_iou
 
 WINDOWS = ("instance", "proposal", "image")
+_SMALL_IMAGE = 8  # In an image whose longer side is less than this times `min_window`, smaller windows are kept.
 ENLARGE = 1.2  # Factor by which windows are larger than their objects (paper, section 6.1).
 _READ_THREADS = 4
 
@@ -73,6 +74,7 @@ def training_windows(
     image_factor: float = 250 / 224,
     proposals: Sequence[np.ndarray] | None = None,
     min_overlap: float = 0.5,
+    min_window: float = 0,
 ) -> Windows:
     """Returns the windows to train on, in the order of the source's images.
 
@@ -86,12 +88,16 @@ def training_windows(
       proposals: for "proposal": boxes, float [n_i, 4], of every image of the source, in its order.
       min_overlap: for "proposal": smallest intersection over union (IoU) of a proposal with the tight box of an object.
         Above 0, up to 1.
+      min_window: least side in pixels of a window around a connected part of a class mask, for images without object
+        masks; smaller parts count as no objects. In small images, it is at most an eighth of the longer side. 0 takes
+        every part. Annotated objects of any size keep their windows.
 
     Returns:
       The windows. Those of one image follow the order of `kinds`.
 
     Raises:
-      InputError: if a kind or `min_overlap` is not usable, proposals are missing, or a kind finds no window.
+      InputError: if a kind, `min_overlap` or `min_window` is not usable, proposals are missing, or a kind finds no
+        window.
 
     Example:
       >>> import numpy as np
@@ -110,7 +116,9 @@ def training_windows(
         raise InputError("data.windows with 'proposal' needs the proposals of every training image; compute them first")
     if not 0 < min_overlap <= 1:
         raise InputError(f"data.min_overlap={min_overlap}: expected an intersection over union, above 0 and up to 1")
-    objects, sizes = _described(source)
+    if min_window < 0:
+        raise InputError(f"data.min_window={min_window}: expected a number of pixels from 0")
+    objects, sizes, small_parts = _described(source, min_window)
     found = {
         "instance": lambda: _instance_windows(objects),
         "proposal": lambda: _proposal_windows(objects, proposals or (), min_overlap),
@@ -118,9 +126,19 @@ def training_windows(
     }
     parts = [found[kind]() for kind in kinds]
     for kind, part in zip(kinds, parts, strict=True):
-        _check_found(kind, part, objects, min_overlap)
+        _check_found(kind, part, objects, min_overlap, min_window, small_parts)
     windows = Windows(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
     return windows.take(np.argsort(windows.images, kind="stable"))
+
+
+def count_small_parts(source: Source | Examples, min_window: float) -> int:
+    """Returns the number of connected parts that `training_windows` leaves out because they are too small.
+
+    Args:
+      source: annotated images.
+      min_window: as in `training_windows`.
+    """
+    return _described(source, min_window)[2]
 
 
 def repeat_rare(windows: Windows, strength: float, seed: int = 0) -> Windows:
@@ -200,18 +218,33 @@ def class_windows(windows: Windows, num_classes: int) -> np.ndarray:
     return np.bincount(windows.class_ids, minlength=num_classes)[:num_classes]
 
 
-def _described(source: Source | Examples) -> tuple[list[Objects], np.ndarray]:
-    """Returns the objects and the sizes, int64 [n, 2], of all images; a `Source` is not decoded for this."""
+def _described(source: Source | Examples, min_window: float) -> tuple[list[Objects], np.ndarray, int]:
+    """Returns the objects and sizes, int64 [n, 2], of all images, and the number of small parts that were left out.
 
-    def describe(index: int) -> tuple[Objects, tuple[int, int]]:
+    A `Source` is not decoded for this. If it has no method `has_object_mask`, its objects count as annotated.
+    """
+    has_object_mask: Callable[[int], bool] = getattr(source, "has_object_mask", lambda index: True)
+
+    def describe(index: int) -> tuple[Objects, tuple[int, ...], int]:
         if isinstance(source, Source):
-            return source.objects(index), source.size(index)
-        example = source[index]
-        return instance_boxes(example.label, example.instances), example.label.shape
+            objects, size, annotated = source.objects(index), source.size(index), has_object_mask(index)
+        else:
+            example = source[index]
+            objects = instance_boxes(example.label, example.instances)
+            size, annotated = example.label.shape, example.instances is not None
+        kept = objects if annotated else _without_small_parts(objects, min(min_window, max(size) / _SMALL_IMAGE))
+        return kept, size, len(objects.boxes) - len(kept.boxes)
 
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         described = list(pool.map(describe, range(len(source))))
-    return [objects for objects, _ in described], np.array([size for _, size in described], np.int64).reshape(-1, 2)
+    sizes = np.array([size for _, size, _ in described], np.int64).reshape(-1, 2)
+    return [kept for kept, _, _ in described], sizes, sum(small for _, _, small in described)
+
+
+def _without_small_parts(objects: Objects, least: float) -> Objects:
+    """Returns the objects of an image whose windows have a side of `least` pixels or more."""
+    kept = ENLARGE * (objects.boxes[:, 2:] - objects.boxes[:, :2]).max(axis=1, initial=0) >= least
+    return Objects(*(field[kept] for field in objects))
 
 
 def _instance_windows(objects: Sequence[Objects]) -> Windows:
@@ -257,14 +290,22 @@ def _joined(arrays: Sequence[np.ndarray], columns: int = 4) -> np.ndarray:
     return np.concatenate([np.zeros((0, columns) if columns else 0), *arrays])
 
 
-def _check_found(kind: str, windows: Windows, objects: Sequence[Objects], min_overlap: float) -> None:
+def _check_found(
+    kind: str, windows: Windows, objects: Sequence[Objects], min_overlap: float, min_window: float, small_parts: int
+) -> None:
     """Raises InputError if a kind of windows found none, with the probable reason."""
     if len(windows.images):
         return
     if not any(len(found.boxes) for found in objects):
+        if small_parts:
+            raise InputError(
+                f"data.windows: the windows around all {small_parts:,} connected parts of the class masks are smaller "
+                f"than data.min_window={min_window:g} pixels; lower it, or train on whole images: "
+                "data.windows=('image',) data.label_mode=all"
+            )
         raise InputError(
-            f"data.windows: no object in any of the {len(objects)} training images; check the masks, or use "
-            "data.windows=('image',)"
+            f"data.windows: no object in any of the {len(objects)} training images; expected masks with class ids 1, "
+            f"2, ... in connected parts of {MIN_COMPONENT_PIXELS} pixels or more: correct the masks"
         )
     raise InputError(
         f"data.windows='{kind}': no proposal overlaps an object with an IoU of data.min_overlap={min_overlap}; check "

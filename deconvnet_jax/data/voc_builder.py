@@ -12,25 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from deconvnet_jax.data.packing import (
-    Contents,
-    PackedBuilder,
-    Progress,
-    contents_of,
-    pack,
-    path_digest,
-    remove_leftovers,
-    signature,
-)
-from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, class_names, read_files
+from deconvnet_jax.data.contents import Contents, contents_of, path_digest, signature
+from deconvnet_jax.data.packing import PackedBuilder, Progress, pack, remove_leftovers
+from deconvnet_jax.data.records import check_masks, ids_in_masks
+from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, class_names, has_class_names, read_files
 from deconvnet_jax.data.voc_splits import AnnotatedSplits, annotated_splits
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import Example
-from deconvnet_jax.labels import IGNORE, Palettes
+from deconvnet_jax.labels import IGNORE, VOC_CLASSES, Palettes
+
+_OF_VOC = r"(\d{4}_)?\d{6}"  # names of VOC's photographs
 
 
 class FolderData(NamedTuple):
@@ -59,7 +53,7 @@ class VocLayout(PackedBuilder[ExampleFiles]):
     def __init__(self, data_dir: Path, config: tfds.core.BuilderConfig, source: FolderData, progress: Progress | None):
         self._source = source
         self._palettes = Palettes(source.class_names)
-        self._ids: dict[str, set[int]] = {}  # Ids that occur in the masks of each split.
+        self._named = has_class_names(source.root)
         super().__init__(
             data_dir,
             "Photographs with class and instance masks, from a folder in the VOC layout.",
@@ -87,34 +81,23 @@ class VocLayout(PackedBuilder[ExampleFiles]):
         Raises:
           InputError: if a file is not usable.
         """
-        example = read_files(item, len(self._source.class_names))
+        example = read_files(item, len(self._source.class_names), self._named)
         self._palettes.add(item.label, example.label)
-        self._ids.setdefault(split, set()).update(np.unique(example.label).tolist())
         return example, item.image.read_bytes()
 
     def finish(self, split: str) -> None:
-        """Checks the masks of a split and, after the last split, that no file changed while it was packed.
+        """Checks after the last split that no file changed while it was packed, and stores the warnings.
 
         Raises:
-          InputError: if the masks hold only 0 and 255, or a file has changed.
+          InputError: if a file has changed.
         """
-        ids, source = self._ids[split], self._source
-        if IGNORE in ids and ids <= {0, IGNORE}:
-            raise InputError(
-                f"{source.root}: the masks of the split '{split}' hold only 0 and {IGNORE}, and {IGNORE} marks ignored "
-                f"pixels; expected class ids 0, 1, ...: save mask // {IGNORE} if {IGNORE} marks the object"
-            )
-        if len(self._ids) < len(source.splits.examples):
+        source = self._source
+        if len(self.found) < len(source.splits.examples):
             return
         if signature(source.files) != source.contents.signature:
             raise InputError(f"{source.root}: files changed while they were packed; run the command again")
-        shown = {split: [source.class_names[i] for i in ids - {IGNORE}] for split, ids in self._ids.items()}
-        single = [
-            f"the masks of the split '{split}' show only '{names[0]}'; check them before training"
-            for split, names in shown.items()
-            if len(names) == 1
-        ]
-        self.add_metadata(palettes=[*self._palettes.warnings(), *single])
+        of_ids = [text for name, found in self.found.items() for text in found.warnings(name, source.class_names)]
+        self.add_metadata(palettes=[*self._palettes.warnings(), *of_ids])
 
 
 def prepare_voc_layout(
@@ -159,9 +142,30 @@ def prepare_voc_layout(
         pack(make, data_dir)
     source.contents.keep(note)
     builder = make(data_dir)
-    for text in (*source.splits.warnings, *((builder.info.metadata or {}).get("palettes") or ())):
+    check_masks(builder)
+    stored = (builder.info.metadata or {}).get("palettes") or ()
+    for text in (*source.splits.warnings, *_unnamed(source, builder), *stored):
         warn(text)
     return builder
+
+
+def _unnamed(source: FolderData, builder: VocLayout) -> list[str]:
+    """Returns a warning if the classes get VOC's names for lack of a classes.txt, but the data seems not to be VOC's.
+
+    VOC's photographs have names like 2007_000032, and other data with VOC's classes shows most of them.
+    """
+    if has_class_names(source.root):
+        return []
+    ids = sorted(set().union(*(ids_in_masks(builder, split) for split in builder.info.splits)) - {0, IGNORE})
+    names = (files.name for members in source.splits.examples.values() for files in members)
+    if 2 * len(ids) >= len(VOC_CLASSES) or all(re.fullmatch(_OF_VOC, name.rpartition("/")[2]) for name in names):
+        return []
+    shown = ", ".join(f"{i} '{VOC_CLASSES[i]}'" for i in ids[:3])
+    return [
+        f"{source.root} has no classes.txt, so its {counted(len(VOC_CLASSES), 'class', 'classes')} have VOC's names "
+        f"({shown}); if they are others, write classes.txt with one name per line, in the order of the ids, background "
+        "first"
+    ]
 
 
 def _look_at(root: Path, note: Path) -> FolderData:

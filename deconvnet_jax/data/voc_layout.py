@@ -14,7 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from deconvnet_jax.data.image_names import Listed, NamedFiles, lines_of, read_list, read_text
+from deconvnet_jax.data.mask_ids import unknown_ids_remedy
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import no_file, user_path
 from deconvnet_jax.images import Example, check_mask_ids, check_mask_size, read_image, read_mask
@@ -165,10 +168,13 @@ def class_names(root: str | Path) -> tuple[str, ...]:
       ('background', 'leaf', 'fish', 'kite', 'tyre', 'flower')
     """
     root = _check_root(user_path(root, "the VOC folder"))
+    return read_class_names(root / "classes.txt") if has_class_names(root) else VOC_CLASSES
+
+
+def has_class_names(root: Path) -> bool:
+    """Returns whether a folder has a file classes.txt. A broken link counts, so that reading it reports the link."""
     path = root / "classes.txt"
-    if not path.exists() and not path.is_symlink():
-        return VOC_CLASSES
-    return read_class_names(path)
+    return path.exists() or path.is_symlink()
 
 
 def read_class_names(path: str | Path) -> tuple[str, ...]:
@@ -242,15 +248,17 @@ def read_example(root: str | Path, name: str, num_classes: int) -> Example:
       >>> example.name, example.image.shape == (*example.label.shape, 3)
       ('train_0000', True)
     """
-    return read_files(VocFolder(root).files(name), num_classes)
+    folder = VocFolder(root)
+    return read_files(folder.files(name), num_classes, has_class_names(folder.root))
 
 
-def read_files(files: ExampleFiles, num_classes: int) -> Example:
+def read_files(files: ExampleFiles, num_classes: int, named: bool = True) -> Example:
     """Reads one photograph with its masks from known files and checks them, like `read_example`.
 
     Args:
       files: files of the photograph, from `VocFolder.files`.
       num_classes: number of classes, background included.
+      named: whether classes.txt names the classes, for error messages.
 
     Returns:
       The photograph and its masks. `instances` is None without an object mask.
@@ -260,7 +268,8 @@ def read_files(files: ExampleFiles, num_classes: int) -> Example:
     """
     image, label = read_image(files.image), read_mask(files.label)
     check_mask_size(files.label, label, image, _RESIZED)
-    check_mask_ids(files.label, label, num_classes, "correct the mask, or name all classes in classes.txt")
+    if np.where(label == IGNORE, 0, label).max() >= num_classes:
+        check_mask_ids(files.label, label, num_classes, unknown_ids_remedy(label, num_classes, named))
     if files.instances is None:
         return Example(files.name, image, label, None)
     instances = read_mask(files.instances)

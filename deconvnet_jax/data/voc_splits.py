@@ -5,13 +5,14 @@ is reported.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from deconvnet_jax.data.image_names import Listed, read_list
-from deconvnet_jax.data.voc_layout import ExampleFiles, VocFolder, split_files
+from deconvnet_jax.data.image_names import Listed, NamedFiles, read_list
+from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, ExampleFiles, VocFolder, split_files
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import image_size, read_image
 
@@ -48,8 +49,9 @@ def annotated_splits(folder: VocFolder) -> AnnotatedSplits:
     """Finds the files of all splits. Splits without any mask are left out.
 
     Raises:
-      InputError: if a list is not usable, a split lacks some of its images or masks, masks have other names than their
-        images, no split has masks, or a split's name has characters other than letters, digits and _.
+      InputError: if a list is not usable, a split lacks some or all of its images or some of its masks, masks have
+        other names than their images, no split has masks, or a split's name has characters other than letters, digits
+        and _.
     """
     listed = {split: folder.split(split) for split in split_files(folder.root)}
     labels = {split: [folder.labels.find(name) for name in found.names] for split, found in listed.items()}
@@ -82,42 +84,57 @@ def _files(folder: VocFolder, split: str, listed: Listed) -> list[ExampleFiles]:
     Raises:
       InputError: if a photograph or a class mask is missing. The message names the first and counts them.
     """
-    for files, missing in ((folder.photographs, folder.image), (folder.labels, folder.files)):
-        without = [name for name in listed.names if files.find(name) is None]
-        if without:
-            try:
-                missing(without[0])
-            except InputError as error:
-                count = f"split '{split}', {len(without)} of {len(listed.names)} images: " if len(without) > 1 else ""
-                raise InputError(f"{count}{error}{_encoding(listed)}") from error
+    _check_there(folder.photographs, folder.image, split, listed)
+    _check_there(folder.labels, folder.files, split, listed)
     return [folder.files(name) for name in listed.names]
+
+
+def _check_there(files: NamedFiles, missing: Callable[[str], object], split: str, listed: Listed) -> None:
+    """Raises InputError if some images of a split have no file. The message names the first and counts them.
+
+    Args:
+      files: files among which each image must have one.
+      missing: function that raises InputError about an image without one.
+      split: name of the split.
+      listed: images of the split.
+    """
+    without = [name for name in listed.names if files.find(name) is None]
+    if not without:
+        return
+    try:
+        missing(without[0])
+    except InputError as error:
+        count = f"split '{split}', {len(without)} of {len(listed.names)} images: " if len(without) > 1 else ""
+        raise InputError(f"{count}{error}{_encoding(listed)}") from error
 
 
 def _without_masks(folder: VocFolder, split: str, listed: Listed, used: set[str | None]) -> str:
     """Returns the reason why a split without masks is left out.
 
     Raises:
-      InputError: if its images or masks seem to exist under other names.
+      InputError: if none of its photographs exists, some are missing, or its masks seem to have other names.
     """
-    photographs = [name for name in listed.names if folder.photographs.find(name)]
+    photographs = any(folder.photographs.find(name) for name in listed.names)
+    if photographs:
+        _check_there(folder.photographs, folder.image, split, listed)
     kind = "mask" if photographs else "photograph"
     files, part, suffix = (
         (folder.labels, "SegmentationClass", ".png") if photographs else (folder.photographs, "JPEGImages", ".jpg")
     )
-    some = (photographs or listed.names)[:_LOOKED_AT]
+    some = listed.names[:_LOOKED_AT]
     similar = {
         name: found for name in some if (found := files.similar(name)) and (not photographs or found not in used)
     }
     name = next(iter(similar), some[0])
-    path = folder.root / part / f"{name}{suffix}"
+    path = folder.root / part / (name if name.endswith(IMAGE_SUFFIXES) else f"{name}{suffix}")
     reason = f"none of its {len(listed.names)} images has a {kind}, for example no file {path}"
-    if 2 * len(similar) > len(some) or _encoding(listed):
-        found = f" (there is {similar[name]})" if similar else ""
-        raise InputError(
-            f"split file {folder.split_file(split)}: {reason}{found}; use the same name in the list and for "
-            f"the files of an image{_encoding(listed)}"
-        )
-    return reason
+    if photographs and 2 * len(similar) <= len(some) and not _encoding(listed):
+        return reason
+    found = f" (there is {similar[name]})" if similar else ""
+    remedy = "use the same name in the list and for the files of an image"
+    if not similar and not _encoding(listed):
+        remedy = "write the names of files in JPEGImages, one per line, or delete the list"
+    raise InputError(f"split file {folder.split_file(split)}: {reason}{found}; {remedy}{_encoding(listed)}")
 
 
 def _encoding(listed: Listed) -> str:
@@ -166,10 +183,12 @@ class UnlabelledSplit:
           split: name of a file in ImageSets/Segmentation, without .txt.
 
         Raises:
-          InputError: if the list is not usable (`image_names.read_list`).
+          InputError: if the list is not usable (`image_names.read_list`), or photographs are missing.
         """
         self._folder = VocFolder(root)
-        self._names = read_list(self._folder.split_file(split), self._folder.photographs).names
+        listed = read_list(self._folder.split_file(split), self._folder.photographs)
+        _check_there(self._folder.photographs, self._folder.image, split, listed)
+        self._names = listed.names
 
     def __len__(self) -> int:
         return len(self._names)

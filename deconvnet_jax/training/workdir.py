@@ -38,6 +38,7 @@ HARMLESS = (
     "inference.crf_sharpness",
     "inference.ensemble_checkpoint",
     "inference.batch_size",
+    "data.min_window",  # If it changes the windows, the saved position in the data is refused.
     "data.data_dir",
     "data.cache_mb",
     "data.read_threads",

@@ -8,14 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
-from deconvnet_jax.data import (
-    IGNORE,
-    DatasetSplit,
-)
+from deconvnet_jax.data import DatasetSplit
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.images import Examples
 from deconvnet_jax.models import (
     check_input_size,
     count_parameters,
@@ -32,13 +27,10 @@ from deconvnet_jax.training import (
 )
 from deconvnet_jax.training.trackers import check_tracker
 
-from .scripts import command
-
 GIB = 2**30
 FIRST_CHANNELS = 64  # channels of conv1_1, whose output has the height and width of the crop
 PARAMETER_BYTES = 4  # bytes per parameter, float32; each moment of the optimizer and each average takes the same
 PIXEL_BYTES = 4  # bytes per pixel of a crop on the host: RGB and mask
-LOOKED_AT = 32  # number of masks that are checked for likely mistakes
 BACKGROUND = ("background", "void", "unlabelled", "unlabeled", "other", "none")  # usual names of class 0
 USUAL_RATES = (1e-6, 1.0)
 HIGH_FOR_ADAMW = 0.01  # AdamW's steps do not shrink with the gradient, so it diverges at rates that suit SGD
@@ -103,12 +95,11 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
             ) from error
 
 
-def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_names: Sequence[str]) -> Iterator[str]:
-    """Yields a warning for every setting that is valid but usually a mistake, and for masks that show one class.
+def likely_mistakes(config: ml_collections.ConfigDict, class_names: Sequence[str]) -> Iterator[str]:
+    """Yields a warning for every setting of a training that is valid but usually a mistake.
 
     Args:
       config: The checked config of the training.
-      source: The labelled images of the training split. The masks of up to `LOOKED_AT` of them are read.
       class_names: Names of the classes in the order of their ids.
 
     Yields:
@@ -126,19 +117,24 @@ def likely_mistakes(config: ml_collections.ConfigDict, source: Examples, class_n
             "FCN's code; the paper's rate is 0.01"
         )
     yield from _mistaken_rates(config)
+    yield from likely_mistakes_of_windows(config, class_names)
+
+
+def likely_mistakes_of_windows(config: ml_collections.ConfigDict, class_names: Sequence[str]) -> Iterator[str]:
+    """Yields a warning if windows are cut around objects, but the data has no background.
+
+    Args:
+      config: The checked config of the training.
+      class_names: Names of the classes in the order of their ids.
+
+    Yields:
+      One line per warning, without the word "warning".
+    """
     if _needs_background(config) and class_names[0].strip("_ ").lower() not in BACKGROUND:
         yield (
             f"'{class_names[0]}' has the id 0, which counts as background: no window is cut around it, and "
             "data.label_mode=instance labels all pixels around an object with it; for a data set without background "
             "give --config.data.windows=\"('image',)\" --config.data.label_mode=all"
-        )
-    looked_at = np.unique(np.linspace(0, len(source) - 1, LOOKED_AT).round().astype(int)).tolist()
-    found = set().union(*(np.unique(source[i].label).tolist() for i in looked_at)) - {IGNORE}
-    if len(found) < 2:
-        seen = f"only '{class_names[found.pop()]}'" if found else "no class at all"
-        yield (
-            f"{len(looked_at)} masks of the split '{config.data.train_split}' were checked and show {seen}, so the "
-            f"network learns to predict it everywhere; look at the crops: {command('browse_data')}"
         )
 
 
@@ -236,13 +232,16 @@ def warn_of_common_images(
       train_split: Name of the training split.
       eval_split: Name of the evaluation split.
     """
-    known = {trained.digest(index) for index in indices}
-    common = [index for index in range(len(scored)) if scored.digest(index) in known]
-    if common:
-        say(
-            f"warning: {len(common)} of the {len(scored)} images of the split '{eval_split}' are training images, too "
-            f"(split '{train_split}'), for example '{scored.name(common[0])}'; these scores are too high"
-        )
+    known = {trained.digest(index): index for index in indices}
+    common = {index: known[digest] for index in range(len(scored)) if (digest := scored.digest(index)) in known}
+    if not common:
+        return
+    pairs = [(scored.name(index), trained.name(same)) for index, same in list(common.items())[:2]]
+    shown = " and ".join(f"'{name}'" if name == other else f"'{name}' (there '{other}')" for name, other in pairs)
+    say(
+        f"warning: {len(common)} of the {len(scored)} images of the split '{eval_split}' are training images, too "
+        f"(split '{train_split}'), for example {shown}; their scores are too high: remove them from one of the lists"
+    )
 
 
 def training_split(trained_with: Mapping[str, Any], config: ml_collections.ConfigDict) -> str | None:

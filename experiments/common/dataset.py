@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from deconvnet_jax import data
+from deconvnet_jax.data.records import check_masks
+from deconvnet_jax.data.training_windows import count_small_parts
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import image_digests
@@ -52,6 +54,13 @@ class TrainingData:
     def repeated(self) -> data.Windows:
         """The windows, with those of rare classes repeated as `config.data.balance` says."""
         return data.repeat_rare(self.windows, self.config.data.balance, self.config.seed)
+
+    @cached_property
+    def small_parts(self) -> int:
+        """Number of connected parts of class masks that get no window because of `config.data.min_window`."""
+        chosen = self.config.data
+        of_objects = not chosen.window_list and set(chosen.windows) != {"image"}
+        return count_small_parts(self.trained, chosen.min_window) if of_objects else 0
 
     def batches(self, batch_size: int) -> data.TrainingBatches:
         """Returns this process's stream of augmented crops; it does not end.
@@ -94,6 +103,7 @@ def open_training_data(
     if scored:
         data.split_parts(builder, config.data.eval_split)
     trained = data.open_split(builder, config.data.train_split)
+    check_masks(builder, config.data.train_split)
     return TrainingData(config, class_names(config), builder, trained, windows_of(config, builder, trained))
 
 
@@ -261,6 +271,7 @@ def windows_of(
         image_factor=chosen.resize_size / chosen.crop_size,
         proposals=proposals_of(config, builder, source) if "proposal" in chosen.windows else None,
         min_overlap=chosen.min_overlap,
+        min_window=chosen.min_window,
     )
 
 

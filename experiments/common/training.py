@@ -160,7 +160,7 @@ def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) 
         f"{counted(jax.device_count(), f'{jax.devices()[0].platform} device')}; "
         f"writing to {folder}"
     )
-    for warning in likely_mistakes(config, found.trained, class_names):
+    for warning in likely_mistakes(config, class_names):
         say(f"warning: {warning}")
     splits = (config.data.train_split, config.data.eval_split)
     warn_of_common_images(found.trained, np.unique(found.windows.images).tolist(), found.evaluated, *splits)

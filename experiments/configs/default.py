@@ -105,6 +105,9 @@ def _data() -> ml_collections.ConfigDict:
     # File of proposals for "proposal" windows. None: the file that experiments.prepare_data --proposals wrote.
     data.proposals = config_dict.placeholder(str)
     data.min_overlap = 0.5  # least intersection over union of a proposal with an object's box, above 0 and up to 1
+    # Least side in pixels of a window around a connected part of a class mask; smaller parts get none. In small images
+    # it is at most an eighth of the longer side. Annotated objects keep windows of any size. 0: no least side.
+    data.min_window = 64
     # Text file that replaces `windows`; a line "image mask x1 y1 x2 y2" per window, corners in whole pixels, inclusive.
     data.window_list = config_dict.placeholder(str)
     # Repeats windows of rare classes, from 0 (no repetition) to 1 (all classes equally frequent); not for windows of

@@ -69,6 +69,7 @@ KINDS: dict[str, Kind] = {
     "data.windows": Several(Choice(WINDOWS), least=1, distinct=True),
     "data.proposals": OrNone(LocalPath()),
     "data.min_overlap": Number(0, 1, above=True),
+    "data.min_window": Number(0, 16_384),
     "data.window_list": OrNone(LocalPath()),
     "data.balance": Number(0, 1),
     "data.label_mode": Choice(LABEL_MODES),

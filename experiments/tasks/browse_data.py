@@ -11,13 +11,15 @@ import ml_collections
 import numpy as np
 from rich.table import Table
 
-from deconvnet_jax.data import Source, Windows, class_windows
+from deconvnet_jax.data import Source, Windows, class_windows, split_counts
 from deconvnet_jax.errors import counted
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.labels import IGNORE
+from deconvnet_jax.processes import say
 from deconvnet_jax.terminal import console
 from deconvnet_jax.visualization import contact_sheet
 
+from ..common.checks import likely_mistakes_of_windows, warn_of_common_images
 from ..common.dataset import TrainingData, open_training_data
 from ..common.output import output_folder
 from ..configs import settings
@@ -43,6 +45,7 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
     folder = output_folder(output)
     found = open_training_data(settings.checked(config))
     source, windows, repeated, names = found.trained, found.windows, found.repeated, found.class_names
+    warn(found)
     crops = first_crops(found, max(count, sample))
     images, labels = list(crops["image"][:count]), list(crops["label"][:count])
     page = contact_sheet(images, labels, [str(i + 1) for i in range(count)], names)
@@ -52,6 +55,7 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
         "images_without_windows": len(source) - len(np.unique(windows.images)),
         "windows": len(windows.images),
         "windows_with_repetitions": len(repeated.images),
+        "small_parts": found.small_parts,
         "classes": class_statistics(windows, repeated, crops["label"], names),
         "ignored_pixels": round(float(np.mean(crops["label"] == IGNORE)), 6),
         "boxes": box_statistics(windows, source),
@@ -59,6 +63,19 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
     }
     print_tables(statistics)
     return statistics
+
+
+def warn(found: TrainingData) -> None:
+    """Prints the warnings about the data that a training would begin with.
+
+    Args:
+      found: Config and data of the training.
+    """
+    for warning in likely_mistakes_of_windows(found.config, found.class_names):
+        say(f"warning: {warning}")
+    splits = found.config.data.train_split, found.config.data.eval_split
+    if splits[1] in split_counts(found.builder):
+        warn_of_common_images(found.trained, np.unique(found.windows.images).tolist(), found.evaluated, *splits)
 
 
 def first_crops(found: TrainingData, count: int) -> dict[str, np.ndarray]:
@@ -145,6 +162,7 @@ def print_tables(statistics: dict[str, Any]) -> None:
     print(
         f"{counted(statistics['windows'], 'window')} in {counted(statistics['images'], 'image')}; "
         f"images without a window: {statistics['images_without_windows']:,}; "
+        f"connected parts too small for one: {statistics['small_parts']:,}; "
         f"ignored pixels of the crops: {100 * statistics['ignored_pixels']:.1f} %; picture: {statistics['picture']}",
         file=sys.stderr,
     )

@@ -11,7 +11,8 @@ from deconvnet_jax.errors import InputError, counted, did_you_mean
 from deconvnet_jax.images import image_digests
 
 from ..common import cli, dataset
-from ..configs import settings
+from ..common.checks import warn_of_common_images
+from ..configs import default, settings
 
 DATASETS = ("scenes", *settings.DATASETS)
 _ONLY = {  # flags that only some data sets have
@@ -78,6 +79,9 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
         options = {"verify": values.verify} if values.dataset in _ONLY["verify"] else {}
         with cli.ProgressBar("checking and packing") as bar:
             builder = data.downloaded(values.dataset).prepare(values.manual_dir, data_dir, bar.update, **options)
+    if {"train", "val"} <= set(data.split_counts(builder)):
+        trained, scored = (data.open_split(builder, split) for split in ("train", "val"))
+        warn_of_common_images(trained, range(len(trained)), scored, "train", "val")
     counts = ", ".join(f"{split} {count}" for split, count in sorted(data.split_counts(builder).items()))
     classes = counted(len((builder.info.metadata or {})["class_names"]), "class", "classes")
     print(f"{values.dataset}: {classes}, images: {counts}")
@@ -115,13 +119,14 @@ def write_lists(builder: tfds.core.DatasetBuilder, splits: Sequence[str]) -> Pat
     """
     folder = Path(builder.data_path) / "windows"
     folder.mkdir(exist_ok=True)
+    least = default.get_config().data.min_window
     for split in splits:
         source = data.open_split(builder, split)
         names = [source.name(i) for i in range(len(source))]
         proposals, digests = dataset.packed_proposals(builder, split), image_digests(source, masks=True)
         for stage, kind in (("stage1", "instance"), ("stage2", "proposal")):
             try:
-                windows = data.training_windows(source, (kind,), proposals=proposals)
+                windows = data.training_windows(source, (kind,), proposals=proposals, min_window=least)
                 data.write_window_list(folder / f"{split}_{stage}.txt", windows, names, images=digests)
             except InputError as error:  # Training does not need these lists.
                 print(f"no list {split}_{stage}.txt: {error}")

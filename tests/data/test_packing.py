@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.data import open_split, prepare_voc_layout, read_example
-from deconvnet_jax.data.packing import contents_of
+from deconvnet_jax.data.contents import contents_of
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import _host
 

@@ -1,5 +1,8 @@
 """Windows are made for objects, proposals and images, and those of rare classes are repeated."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,11 +13,13 @@ from deconvnet_jax.data import (
     enlarge,
     instance_boxes,
     keep_class,
+    open_split,
+    prepare_voc_layout,
     repeat_rare,
     square,
     training_windows,
 )
-from deconvnet_jax.data.training_windows import class_of_windows
+from deconvnet_jax.data.training_windows import class_of_windows, count_small_parts
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Example
 
@@ -157,12 +162,82 @@ def test_class_of_windows():
     assert class_of_windows(boxes, objects()).tolist() == [0, 0, 0]
 
 
+def squares(shape, *sides):
+    """Returns a label of class 1 with a row of squares of these sides, 3 pixels apart."""
+    label, x = np.zeros(shape, np.uint8), 0
+    for side in sides:
+        label[:side, x : x + side] = 1
+        x += side + 3
+    return label
+
+
+def of_label(label, instances=None):
+    return Example("a", np.zeros((*label.shape, 3), np.uint8), label, instances)
+
+
+def sides_of(windows):
+    return (windows.boxes[:, 2] - windows.boxes[:, 0]).astype(float).round(1).tolist()
+
+
+def test_connected_parts_need_a_least_size():
+    """Windows are 1.2 times as large as their parts: those of 10, 49 and 50 pixels have 12, 58.8 and 60."""
+    source = [of_label(squares((400, 600), 10, 49, 50)), of_label(squares((400, 600), 20))]
+    assert sides_of(training_windows(source)) == [12, 58.8, 60, 24]
+    assert sides_of(training_windows(source, min_window=60)) == [60]
+    assert count_small_parts(source, 60) == 3
+    assert count_small_parts(source, 0) == 0
+    with pytest.raises(
+        InputError, match=r"around all 4 connected parts .* smaller than data\.min_window=61 pixels; lower"
+    ):
+        training_windows(source, min_window=61)
+
+
+def test_the_least_size_is_an_eighth_of_a_small_image():
+    source = [of_label(squares((60, 80), 8, 9))]  # The windows have 9.6 and 10.8 pixels.
+    assert sides_of(training_windows(source, min_window=64)) == [10.8]
+
+
+def test_annotated_objects_of_any_size_keep_their_windows():
+    label = squares((400, 600), 4, 50)
+    source = [of_label(label, instances=label)]  # One object of two parts.
+    assert len(training_windows(source, min_window=64).images) == 1
+    tiny = [of_label(label, instances=(label * (np.arange(600) < 4)).astype(np.uint8))]
+    assert sides_of(training_windows(tiny, min_window=64)) == [4.8]
+    known = Described([objects((0, 0, 4, 4, 1))])
+    assert sides_of(training_windows(known, min_window=64)) == [4.8]
+    assert count_small_parts(known, 64) == 0
+
+
+def test_proposals_overlap_no_small_part():
+    source = [of_label(squares((400, 600), 20, 100))]
+    proposed = [np.array([[0, 0, 20, 20], [23, 0, 123, 100.0]])]
+    assert sides_of(training_windows(source, ("proposal",), proposals=proposed)) == [24, 120]
+    assert sides_of(training_windows(source, ("proposal",), proposals=proposed, min_window=64)) == [120]
+
+
+def test_packed_data_knows_whether_objects_are_annotated(scenes, tmp_path):
+    root = Path(shutil.copytree(scenes, tmp_path / "scenes"))
+    for path in (root / "ImageSets/Segmentation").glob("*.txt"):
+        path.unlink()
+    (root / "ImageSets/Segmentation/train.txt").write_text("train_0000\ntrain_0001\n")
+    (root / "SegmentationObject/train_0001.png").unlink()
+    split = open_split(prepare_voc_layout(root, tmp_path / "tfds"), "train")
+    assert [split.has_object_mask(i) for i in range(2)] == [True, False]
+    examples = [split[i] for i in range(2)]
+    for least in (0, 30, 64):
+        for mine, wanted in zip(
+            training_windows(split, min_window=least), training_windows(examples, min_window=least), strict=True
+        ):
+            np.testing.assert_array_equal(mine, wanted)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"kinds": ("object",)}, r"data\.windows=\('object',\): expected one or several of instance, proposal, image"),
         ({"kinds": ()}, r"data\.windows=\(\)"),
-        ({}, "no object in any of the 3 training images"),
+        ({"min_window": -1}, r"data\.min_window=-1"),
+        ({}, r"no object in any of the 3 training images; expected masks with class ids 1, .*: correct the masks$"),
         ({"kinds": ("proposal",)}, "needs the proposals of every training image"),
         ({"kinds": ("proposal",), "proposals": [np.zeros((0, 4))]}, "needs the proposals of every training image"),
         ({"kinds": ("proposal",), "proposals": [np.zeros((0, 4))] * 3}, "no object in any of the 3"),

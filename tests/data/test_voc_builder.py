@@ -1,6 +1,8 @@
 """The packed data equals the folder, is packed again when the folder changes, and never imports TensorFlow."""
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from deconvnet_jax.data import open_split, prepare_voc_layout, read_example, split_names
+from deconvnet_jax.data.records import DatasetSplit, _read_ids, check_masks, ids_in_masks
 from deconvnet_jax.errors import InputError
 
 
@@ -119,8 +122,14 @@ def test_files_that_change_while_they_are_packed(folder):
     assert not first_label(folder).any()
 
 
+def list_unmasked(folder):
+    """Adds a split "test" of one photograph without a mask."""
+    shutil.copy(folder / "JPEGImages/train_0001.jpg", folder / "JPEGImages/unmasked.jpg")
+    (folder / "ImageSets/Segmentation/test.txt").write_text("unmasked\n")
+
+
 def test_warnings_come_every_time(folder, capsys):
-    (folder / "ImageSets/Segmentation/test.txt").write_text("unknown\n")
+    list_unmasked(folder)
     path = folder / "SegmentationClass/train_0003.png"
     with Image.open(path) as mask:
         mask.putpalette(list(range(256)) * 3)
@@ -128,7 +137,7 @@ def test_warnings_come_every_time(folder, capsys):
     for _ in range(2):
         build(folder)
         left_out, palette = capsys.readouterr().err.splitlines()
-        assert left_out.startswith("warning: split 'test' is left out: none of its 1 images has a photograph")
+        assert left_out.startswith("warning: split 'test' is left out: none of its 1 images has a mask")
         assert palette.startswith("warning: class id ")
         assert all(part in palette for part in ("palette", "train_0003.png", "train_0001.png"))
     with pytest.raises(InputError, match="there are train; 'test' is left out: none of its 1 images"):
@@ -162,7 +171,7 @@ def test_a_bad_file_is_named_and_nothing_is_left(folder, damage):
 
 
 def test_splits(folder):
-    (folder / "ImageSets/Segmentation/test.txt").write_text("unannotated_1\n")
+    list_unmasked(folder)
     (folder / "ImageSets/Segmentation/val.txt").write_text("train_0002\n")
     builder, _ = build(folder)
     assert sorted(builder.info.splits) == ["train", "val"]
@@ -176,6 +185,10 @@ def test_unusable_splits(folder):
     with pytest.raises(InputError, match=r"train-aug\.txt: .* rename the file"):
         build(folder)
     (splits / "train-aug.txt").write_text("nothing\n")
+    with pytest.raises(InputError, match=r"train-aug\.txt: none of its 1 images has a photograph, .* delete the list"):
+        build(folder)
+    list_unmasked(folder)
+    (splits / "train-aug.txt").unlink()
     with pytest.raises(InputError, match="no split whose images have masks"):
         build(folder)
 
@@ -235,9 +248,88 @@ def test_a_mask_with_a_wrong_checksum_is_refused(folder):
         build(folder)
 
 
-def test_masks_of_one_class_are_warned_of(folder):
-    for path in (folder / "SegmentationClass").glob("train_000[13].png"):
-        Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
+def empty(folder, name):
+    path = folder / f"SegmentationClass/{name}.png"
+    Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
+
+
+def test_masks_of_one_class_are_refused_in_training_and_warned_of_elsewhere(folder):
+    (folder / "ImageSets/Segmentation/val.txt").write_text("train_0002\n")
+    empty(folder, "train_0002")
+    said = []
+    for _ in range(2):
+        prepare_voc_layout(folder, folder.parent / "tfds", warn=said.append)
+    assert said == ["the masks of the split 'val' show only 'background'; check them before training"] * 2
+    for name in ("train_0001", "train_0003"):
+        empty(folder, name)
+    with pytest.raises(InputError, match=r"the masks of the split 'train' show only 'background' \(id 0\)"):
+        build(folder)
+
+
+def without_note_of_ids(builder):
+    """Takes away what older versions did not store."""
+    path = Path(builder.data_path) / "metadata.json"
+    metadata = json.loads(path.read_text())
+    stored = metadata.pop("ids_in_masks")
+    path.write_text(json.dumps(metadata))
+    (Path(builder.data_path) / "files.json").unlink()
+    return stored
+
+
+def test_the_masks_of_data_from_an_older_version_are_read(folder):
+    """Such data was packed before masks of one class were refused."""
+    (folder / "ImageSets/Segmentation/val.txt").write_text("train_0002\n")
+    empty(folder, "train_0002")
+    builder, _ = build(folder)
+    noted = ids_in_masks(builder, "train")
+    assert 0 in noted
+    assert len(noted) > 2
+    stored = without_note_of_ids(builder)
+    assert stored == {"train": sorted(noted), "val": [0]}
+    builder, packed = build(folder)
+    assert packed == 0
+    assert ids_in_masks(builder, "train") == noted
+    assert ids_in_masks(builder, "val") == {0}
+    check_masks(builder, "train")
+    with pytest.raises(InputError, match=r"the masks of the split 'val' show only 'background'"):
+        check_masks(builder, "val")
+
+
+def test_all_masks_are_read_where_few_show_a_class():
+    """One of 200 masks shows an object, and it is not among those that are looked at first."""
+
+    class Source(DatasetSplit):
+        def __init__(self, last):
+            super().__init__([[None] * 200])
+            self.last = last
+
+        def label(self, index):
+            return np.full((2, 2), self.last if index == 3 else 0, np.uint8)
+
+    assert _read_ids(Source(2)) == {0, 2}
+    assert _read_ids(Source(255)) == {0, 255}
+
+
+def test_names_of_voc_for_other_data_are_warned_of(folder):
+    (folder / "classes.txt").unlink()
     said = []
     prepare_voc_layout(folder, folder.parent / "tfds", warn=said.append)
-    assert said == ["the masks of the split 'train' show only 'background'; check them before training"]
+    (warning,) = said
+    assert re.match(rf"{folder} has no classes.txt, so its 21 classes have VOC's names \(\d+ '", warning)
+    assert "write classes.txt with one name per line" in warning
+    for part, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png"), ("SegmentationObject", "png")):
+        for i in (1, 3):
+            (folder / f"{part}/train_000{i}.{suffix}").rename(folder / f"{part}/2007_00000{i}.{suffix}")
+    (folder / "ImageSets/Segmentation/train.txt").write_text("2007_000001\n2007_000003\n")
+    prepare_voc_layout(folder, folder.parent / "tfds", warn=said.append)
+    assert len(said) == 1  # These are names of VOC's photographs.
+
+
+def test_ids_beyond_vocs_ask_for_classes(folder):
+    (folder / "classes.txt").unlink()
+    path = folder / "SegmentationClass/train_0001.png"
+    Image.fromarray(np.array(Image.open(path)) + np.uint8(30)).save(path)
+    with pytest.raises(
+        InputError, match=r"unknown class ids 30, .*expected 0 to 20 .*without classes\.txt the classes"
+    ):
+        build(folder)

@@ -99,19 +99,70 @@ def test_some_masks_are_missing(six):
 
 
 def test_splits_that_are_left_out_are_named(six):
-    write_list(six, "test", "unknown1", "unknown2")
     Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(six / "JPEGImages/plain.jpg")
     write_list(six, "server", "plain")
     splits = found(six)
     assert sorted(splits.examples) == ["train", "val"]
-    assert sorted(splits.left_out) == ["server", "test"]
-    server, test = splits.warnings
+    assert sorted(splits.left_out) == ["server"]
+    (server,) = splits.warnings
     assert server.startswith("split 'server' is left out: none of its 1 images has a mask, for example no file ")
-    assert test.startswith("split 'test' is left out: none of its 2 images has a photograph")
-    assert "JPEGImages/unknown1.jpg" in test
     assert has_no_masks(six, "server")
     assert not has_no_masks(six, "train")
     assert [example.name for example in UnlabelledSplit(six, "server")] == ["plain"]
+
+
+def test_a_list_of_photographs_without_masks_must_name_existing_ones(six):
+    for name in ("plain1", "plain2"):
+        Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(six / f"JPEGImages/{name}.jpg")
+    write_list(six, "server", "plain1", "gone1", "plain2", "gone2")
+    refused(six, "split 'server', 2 of 4 images: no image ", "JPEGImages/gone1.jpg, although a split names it")
+    with pytest.raises(InputError, match=r"split 'server', 2 of 4 images: no image .*gone1\.jpg"):
+        UnlabelledSplit(six, "server")
+
+
+NAMES = [f"im{i}" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"".join(b"%s.jpg\r\n" % name.encode() for name in NAMES),
+        b"\xef\xbb\xbf" + "\n".join(NAMES).encode(),
+        "\r\n".join(NAMES).encode("utf-16"),
+        "\n".join(f"/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png" for name in NAMES).encode(),
+        "\n".join(f"C:\\photos\\JPEGImages\\{name}.jpg" for name in NAMES).encode(),
+    ],
+    ids=["suffixes and CRLF", "BOM", "UTF-16", "DeepLab", "Windows"],
+)
+def test_lists_in_other_forms_are_read(six, content):
+    (six / "ImageSets/Segmentation/train.txt").write_bytes(content)
+    assert [files.name for files in found(six).examples["train"]] == NAMES
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"a\nb\n", ("none of its 2 images has a photograph", "no file", "JPEGImages/a.jpg;", "or delete the list")),
+        (b"a.jpg\nb.jpg\n", ("none of its 2 images has a photograph", "JPEGImages/a.jpg;")),
+        (b"im0 -1\nim1 -1\n", ("line 1: 'im0 -1' has a class flag (-1, 0 or 1)", "keep only the names that belong")),
+        (
+            b"im0,im1,im2\n",
+            ("none of its 1 images has a photograph", "write the names of files in JPEGImages, one per"),
+        ),
+        (b"/JPEGImages/x.jpg /SegmentationClassAug/x.png\n", ("JPEGImages/x.jpg;", "write the names of files")),
+        (b"", ("is empty", "write those of the split")),
+        (b" \r\n# none\n", ("is empty",)),
+        (
+            b"im0\nim1\x01\n",
+            ("is no text, its line 'im1\\x01' has control characters", "in UTF-8: write the list"),
+        ),
+        (bytes(range(256)), ("is no text",)),
+    ],
+)
+def test_a_list_that_names_nothing_is_refused(six, content, parts):
+    """Such a split must not vanish, whatever the other splits are."""
+    (six / "ImageSets/Segmentation/train.txt").write_bytes(content)
+    refused(six, "train.txt", *parts)
 
 
 def test_a_list_in_an_unknown_encoding(six):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -12,8 +13,13 @@ from programs import run_program
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
+<<<<<<< HEAD
 from experiments.common import dataset
 from experiments.configs import default, settings
+=======
+from experiments.common import dataset, training
+from experiments.configs import default
+>>>>>>> 75b61b6 (Masks that teach nothing are refused alike everywhere, lists that name nothing too; windows around connected parts have a least size)
 from experiments.tasks import browse_data
 
 pytestmark = pytest.mark.end_to_end
@@ -107,9 +113,80 @@ def test_the_command(folder, tmp_path):
     data = [f"--config.data.voc_root={folder / 'scenes'}", f"--config.data.data_dir={folder / 'tfds'}"]
     done = run_program(*command, *data, "--sample=32")
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^\d+ windows in \d+ images; images without a window: 0; ignored pixels", done.stderr, re.M)
+    assert re.search(
+        r"^\d+ windows in \d+ images; images without a window: 0; connected parts too small for one: 0; ignored",
+        done.stderr,
+        re.M,
+    )
     assert json.loads(done.stdout.splitlines()[-1])["picture"] == str(tmp_path / "examples.png")
     wrong = run_program(*command, *data[1:])
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: no data: give --config.data.voc_root=FOLDER")
     assert len(wrong.stderr.splitlines()) == 1
+
+
+def road_masks(root, of_255=False):
+    """Makes the masks of the scenes class masks of one class: the objects, and a speck of 9x9 pixels in each."""
+    shutil.rmtree(root / "SegmentationObject", ignore_errors=True)
+    for path in (root / "SegmentationClass").iterdir():
+        mask = (np.array(Image.open(path)) > 0).astype(np.uint8)
+        mask[:12, :12] = 0
+        mask[1:10, 1:10] = 1
+        Image.fromarray(mask * (255 if of_255 else 1)).save(path)
+    (root / "classes.txt").write_text("background\nroad\n")
+
+
+def test_specks_get_no_window_and_are_counted(folder, tmp_path, capsys):
+    shutil.copytree(folder / "scenes", tmp_path / "scenes")
+    road_masks(tmp_path / "scenes")
+    every = browse_data.run(config_of(tmp_path, min_window=0), str(tmp_path / "all"), count=4, sample=8)
+    assert every["small_parts"] == 0
+    found = browse_data.run(config_of(tmp_path), str(tmp_path / "out"), count=4, sample=8)
+    assert found["small_parts"] >= 6
+    assert found["windows"] + found["small_parts"] == every["windows"]
+    assert f"connected parts too small for one: {found['small_parts']};" in capsys.readouterr().err
+    size = 1.2 * 9
+    assert every["boxes"]["side_pixels"][0] == pytest.approx(size, abs=0.1)
+    assert found["boxes"]["side_pixels"][0] > size
+
+
+def test_masks_of_0_and_255_stop_all_programs_alike(folder, tmp_path):
+    """No program suggests a setting with which such masks can be trained on."""
+    shutil.copytree(folder / "scenes", tmp_path / "scenes")
+    road_masks(tmp_path / "scenes", of_255=True)
+    config = config_of(tmp_path)
+    said = set()
+    for program in (
+        lambda: browse_data.run(config, str(tmp_path / "out")),
+        lambda: training.run(config, str(tmp_path / "run")),
+        lambda: dataset.packed_folder(config.data.voc_root, config.data.data_dir),
+    ):
+        with pytest.raises(InputError) as caught:
+            program()
+        said.add(str(caught.value))
+    (message,) = said
+    assert "hold only 0 and 255" in message
+    assert "experiments.import_masks --binary=road" in message
+    assert "data.windows" not in message
+
+
+def test_a_split_of_one_class_cannot_be_trained_on(folder, tmp_path):
+    """Packing allows it in a split whose name does not say that it is trained on."""
+    shutil.copytree(folder / "scenes", tmp_path / "scenes")
+    for path in (tmp_path / "scenes/SegmentationClass").glob("val_*.png"):
+        Image.fromarray(np.zeros_like(np.array(Image.open(path)))).save(path)
+    assert dataset.open_training_data(config_of(tmp_path)).trained
+    for windows in (("instance",), ("image",)):
+        with pytest.raises(InputError, match=r"'val' show only 'background' \(id 0\), so a network would learn"):
+            browse_data.run(config_of(tmp_path, train_split="val", windows=windows), str(tmp_path / "out"))
+
+
+def test_what_a_training_would_warn_of(folder, tmp_path, capsys):
+    shutil.copytree(folder / "scenes", tmp_path / "scenes")
+    names = (tmp_path / "scenes/classes.txt").read_text().splitlines()
+    (tmp_path / "scenes/classes.txt").write_text("\n".join(["sky", *names[1:]]) + "\n")
+    (tmp_path / "scenes/ImageSets/Segmentation/val.txt").write_text("train_0001\nval_0000\n")
+    browse_data.run(config_of(tmp_path), str(tmp_path / "out"), count=4, sample=4)
+    said = capsys.readouterr().err
+    assert "warning: 'sky' has the id 0, which counts as background" in said
+    assert "warning: 1 of the 2 images of the split 'val' are training images, too" in said

@@ -37,15 +37,15 @@ def test_the_same_names(splits, capsys):
     assert said.startswith(
         "warning: 2 of the 3 images of the split 'val' are training images, too (split 'train'), for"
     )
-    assert "'val_0000'" in said
+    assert "for example 'val_0000' and 'train_0001'; their scores are too high: remove them from one of the" in said
     assert said.count("\n") == 1
 
 
 def test_the_same_photograph_under_another_name(splits, capsys):
     train, val = splits(["train_0000", "train_0001"], ["val_0000", "copy"], {"copy": "train_0001"})
     assert (
-        "1 of the 2 images of the split 'val' are training images, too (split 'train'), for example 'copy'"
-        in warned(train, val, capsys)
+        "1 of the 2 images of the split 'val' are training images, too (split 'train'), for example 'copy' (there "
+        "'train_0001');" in warned(train, val, capsys)
     )
     assert warned(train, val, capsys, indices=[0]) == ""  # the window list leaves it out
 
