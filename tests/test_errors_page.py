@@ -201,7 +201,7 @@ def _(root, **_):
     return said(pack, root)
 
 
-@shows("if ... marks the object, import the masks with ... --binary=NAME")
+@shows("if ... marks the object, import the masks: ... --binary=NAME")
 def _(root, **_):
     save_mask(root, np.tile(np.uint8([0, 128]), (48, 32)))
     return said(pack, root)

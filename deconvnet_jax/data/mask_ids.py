@@ -126,7 +126,7 @@ def unknown_ids_remedy(label: np.ndarray, num_classes: int, named: bool = True) 
     if len(unknown) > _MANY:
         return "that many numbers come from smoothing or JPEG; export the mask as PNG, without interpolation"
     if len(ids) == 1 and ids[0] in _HALVES:
-        return f"if {ids[0]} marks the object, import the masks with {_IMPORT} --binary=NAME"
+        return f"if {ids[0]} marks the object, import the masks: {_IMPORT} --binary=NAME --threshold={ids[0]}"
     if all(i in greys for i in ids):
         return (
             f"these are the greys of VOC's colours, {unknown[0]} of id {greys[unknown[0]]}, so the mask was "

@@ -129,7 +129,8 @@ def test_names_with_blanks_and_lists_with_paths(tmp_path):
     root, name = tmp_path / "scenes", "WhatsApp Image 2024 'a'\tb"
     for part, suffix in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png"), ("SegmentationObject", ".png")):
         (root / part / f"train_0000{suffix}").rename(root / part / f"{name}{suffix}")
-    for split, names in (("train", (name, "train_0001")), ("test", ("unknown",))):
+    shutil.copy(root / "JPEGImages/train_0001.jpg", root / "JPEGImages/unmasked.jpg")
+    for split, names in (("train", (name, "train_0001")), ("test", ("unmasked",))):
         lines = "".join(f"/JPEGImages/{name}.jpg /SegmentationClass/{name}.png\n" for name in names)
         (root / f"ImageSets/Segmentation/{split}.txt").write_text(lines, encoding="utf-16")
     (root / "ImageSets/Segmentation/trainval.txt").unlink()
