@@ -412,7 +412,6 @@ def import_coco(folder, polygon, orientation=1):
     return "\n".join(f"warning: {warning}" for warning in summary.warnings)
 
 
-<<<<<<< HEAD
 def masks_refused(root, values=(0, 1), suffix="png", **options):
     """The message about an import of six masks that hold 0 and, in a rectangle, the value of `values`."""
     folder = root.parent / "masks"
@@ -451,7 +450,8 @@ def _(root, **_):
     (root / "SegmentationClass/im3.png").unlink()
     folders = root / "JPEGImages", root / "SegmentationClass", root.parent / "out"
     return said(data.import_masks, *folders, data.MaskReading(names=CLASSES))
-=======
+
+
 @shows("data.windows: no object in any of the ... training images")
 def _(root, **_):
     for i in range(4):
@@ -465,7 +465,6 @@ def _(root, **_):
     save_mask(root, np.pad(np.ones((8, 8), np.uint8), ((0, 352), (0, 472))))
     write_list(root, "im0\n")
     return said(dataset.open_training_data, settings(root))
->>>>>>> 75b61b6 (Masks that teach nothing are refused alike everywhere, lists that name nothing too; windows around connected parts have a least size)
 
 
 @shows("no proposals of the split '...' yet; compute them: ...")

@@ -92,7 +92,11 @@ def greys(*ids):
 @pytest.mark.parametrize(
     ("label", "named", "message"),
     [
-        (np.array([[0, 128]]), True, r"if 128 marks the object, import the masks: .*import_masks --binary=NAME --threshold=128$"),
+        (
+            np.array([[0, 128]]),
+            True,
+            r"if 128 marks the object, import the masks: .*import_masks --binary=NAME --threshold=128$",
+        ),
         (np.array([[0, 127, 255]]), True, "if 127 marks the object"),
         (greys(0, 1, 2), True, r"these are the greys of VOC's colours, 38 of id 1, .*; use the coloured mask"),
         (greys(0, 2, 3, 255), True, "these are the greys of VOC's colours, 75 of id 2"),

@@ -13,13 +13,8 @@ from programs import run_program
 
 from deconvnet_jax.data import instance_boxes, open_split, prepare_voc_layout, write_scenes
 from deconvnet_jax.errors import InputError
-<<<<<<< HEAD
-from experiments.common import dataset
-from experiments.configs import default, settings
-=======
 from experiments.common import dataset, training
-from experiments.configs import default
->>>>>>> 75b61b6 (Masks that teach nothing are refused alike everywhere, lists that name nothing too; windows around connected parts have a least size)
+from experiments.configs import default, settings
 from experiments.tasks import browse_data
 
 pytestmark = pytest.mark.end_to_end

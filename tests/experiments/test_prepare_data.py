@@ -1,5 +1,6 @@
 """The command as people run it."""
 
+import shutil
 from functools import partial
 
 import numpy as np
@@ -139,7 +140,7 @@ def test_names_with_blanks_and_lists_with_paths(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "images: train 2, val 1" in done.stdout
     assert f"no list train_stage2.txt: image '{name}' has a space in its name" in done.stdout
-    assert "warning: split 'test' is left out: none of its 1 images has a photograph" in done.stderr
+    assert "warning: split 'test' is left out: none of its 1 images has a mask" in done.stderr
 
 
 def test_flags_without_meaning_are_refused(tmp_path):
