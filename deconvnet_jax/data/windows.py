@@ -48,6 +48,9 @@ def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> Objects:
       pixels, the lowest of several equally frequent ones. Objects whose pixels are all background or ignored are left
       out.
 
+    Raises:
+      InputError: if an array has another shape or dtype, or the sizes differ.
+
     Example:
       >>> import numpy as np
       >>> from deconvnet_jax.data import instance_boxes
@@ -57,6 +60,7 @@ def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> Objects:
       >>> objects.boxes.tolist(), objects.class_ids.tolist(), objects.instance_ids.tolist()
       ([[10.0, 5.0, 40.0, 25.0]], [3], [1])
     """
+    _check_maps("instance_boxes", label, instances)
     boxes, classes, numbers = [], [], []
     for number, mask in _object_masks(label, instances):
         ids = label[mask]
@@ -85,6 +89,7 @@ def number_parts(label: np.ndarray) -> np.ndarray:
       Object numbers, uint16 [H, W]: 1, 2, ... (never 255) for parts with at least MIN_COMPONENT_PIXELS pixels, 0
       elsewhere.
     """
+    check_arrays("number_parts", label=(label, "H W", "integer"))
     numbers = np.zeros(label.shape, np.uint16)
     number = 0
     for class_id in np.unique(label):
@@ -130,6 +135,11 @@ def square(boxes: np.ndarray) -> np.ndarray:
     check_arrays("square", boxes=(boxes, "n 4", "number"))
     sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1, keepdims=True)
     return _around(boxes, np.broadcast_to(sides, (len(boxes), 2)))
+
+
+def _check_maps(function: str, label: np.ndarray, instances: np.ndarray | None) -> None:
+    maps = {"label": label} | ({} if instances is None else {"instances": instances})
+    check_arrays(function, **{name: (array, "H W", "integer") for name, array in maps.items()})
 
 
 def _around(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -395,6 +405,10 @@ def keep_class(label: np.ndarray, instances: np.ndarray | None, instance_id: int
 
     Returns:
       Label with the values 0, `class_id` and 255, uint8 [H, W].
+
+    Raises:
+      InputError: if an array has another shape or dtype, or the sizes differ.
     """
+    _check_maps("keep_class", label, instances)
     mask = (number_parts(label) if instances is None else instances) == instance_id
     return np.where((label == IGNORE) | (mask & (label == class_id)), label, 0).astype(np.uint8)
