@@ -17,8 +17,8 @@ def update_averages(averages: Variables, variables: Variables, step: ArrayLike, 
     averages therefore cover about the last ninth of the steps, and the initial values are forgotten within ten steps.
     With a decay of 0.999 this lasts for 9,000 steps.
 
-    Running statistics of batch normalisation are averaged like parameters. They follow each other closely, so the
-    averaged statistics fit the averaged parameters; `calibrate_batch_norm` re-estimates them exactly.
+    Running statistics of batch normalisation are averaged like parameters, as in timm. They change slowly with the
+    parameters, so averages over the same steps fit each other. `calibrate_batch_norm` re-estimates them exactly.
 
     Args:
       averages: {"params": {layer: {part: float32 array}}, "batch_stats": the same}.

@@ -203,8 +203,8 @@ def make_optimizer(config: Mapping[str, Any], params: Layers) -> optax.GradientT
     them if `decay_bn` is set. These are Caffe's defaults, which the original keeps.
 
     "adamw" is AdamW (Loshchilov and Hutter, 2019) as in PyTorch: w <- w - rate * (m / (sqrt(v) + eps) + decay * w),
-    where m and v are the bias-corrected averages of the gradient and of its square. Only kernels decay. All parameters
-    learn at the same rate; `momentum`, `decay_bn` and `bias_rate` are not used.
+    where m and v are the bias-corrected averages of the gradient and of its square. Only kernels decay.
+    Biases learn as fast as kernels; `momentum`, `decay_bn` and `bias_rate` are not used.
 
     Args:
       config: section "optimizer" of the experiment's config: name ("sgd" if it is missing), learning_rate, schedule and

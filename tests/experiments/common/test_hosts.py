@@ -29,6 +29,7 @@ SETTINGS = {
     "model.fc_window": 1,
     "model.decoder_init": "smooth",
     "optimizer.learning_rate": 0.001,
+    "ema_decay": 0.5,
     "calibrate.batches": 2,
     "calibrate.batch_size": 8,
 }
