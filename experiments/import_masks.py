@@ -53,7 +53,8 @@ def define_flags() -> None:
         "classes",
         None,
         "File of the classes, with lines name,r,g,b or id,name, CVAT's labelmap.txt, or one name per line in the order "
-        "of the ids. Default: labelmap.txt, _classes.csv, class_dict.csv or classes.txt among the masks.",
+        "of the ids. Default: labelmap.txt, _classes.csv, class_dict.csv, classes.txt or class_names.txt among the "
+        "masks.",
     )
     flags.DEFINE_list(
         "names",

@@ -16,7 +16,7 @@ Color = tuple[int, int, int]
 _Mark = TypeVar("_Mark", int, Color)
 
 # Files of classes that are used without being named, if they lie in the folder of images or masks.
-KNOWN_TABLES = ("labelmap.txt", ROBOFLOW, "class_dict.csv", "classes.txt")
+KNOWN_TABLES = ("labelmap.txt", ROBOFLOW, "class_dict.csv", "classes.txt", "class_names.txt")
 _FORMS = (
     "name:r,g,b:parts:actions (CVAT's labelmap.txt), name,r,g,b (colours), id,name (such as Roboflow's _classes.csv), "
     "or one name per line in the order of the ids"

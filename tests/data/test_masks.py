@@ -352,3 +352,15 @@ def test_coco_files_are_recognised(tmp_path):
     write_photographs(tmp_path / "photos")
     (tmp_path / "photos/all.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     refused(tmp_path, {"images": tmp_path / "photos", "masks": None}, "all.json", "experiments.import_coco")
+
+
+def test_the_folder_that_labelme2voc_writes(tmp_path):
+    folder = tmp_path / "data_dataset_voc"
+    write_photographs(folder / "JPEGImages")
+    write_photographs(folder / "SegmentationClassVisualization")
+    (folder / "class_names.txt").write_text("_background_\ncat\ndog")
+    for i, name in enumerate(NAMES):
+        save(folder / f"SegmentationClass/{name}.png", indexed(i))
+        save(folder / f"SegmentationObject/{name}.png", objects(i))
+    load(tmp_path, {"images": folder, "masks": None})
+    check(tmp_path, with_objects=True)
