@@ -213,6 +213,6 @@ def _doubts(reader: PictureMasks | ShapeMasks, splits: Mapping[str, SplitCount])
             warnings.append(f"the split {split} shows nothing of {len(missing)} of {len(names)} classes: {shown}")
     if not reader.table.has_background:
         warnings.append(
-            f"no class is called background, so '{names[0]}' has the id 0; train on whole images, as config camvid does"
+            f"no class is called background, so '{names[0]}' has the id 0; train on whole images: --config=semantic"
         )
     return warnings
