@@ -16,7 +16,7 @@ OKABE_ITO = np.array(
 HATCH = (255, 64, 255)  # Colour of the lines over ignored pixels; photographs hardly contain it.
 _PERIOD = 8  # pixels between two lines, in pictures of up to `_SIDE` pixels; larger ones have wider lines
 _SIDE = 640
-_PATTERNS = 6  # plain, two diagonals, both, dots, rows
+_PATTERNS = 6  # plain, diagonals, dots, rows, crossed diagonals, the other diagonals
 
 
 def check_palette(palette: str) -> None:
@@ -82,5 +82,5 @@ def _lines(patterns: np.ndarray) -> np.ndarray:
     scale = max(1, round(max(patterns.shape) / _SIDE))
     period, width = _PERIOD * scale, 2 * scale
     falling, rising = (rows - columns) % period < width, (rows + columns) % period < width
-    dots = (rows % period < 2 * width) & (columns % period < 2 * width)
-    return np.choose(patterns, [np.False_, rising, falling, rising | falling, dots, rows % period < width])
+    dots = (rows % period < width + scale) & (columns % period < width + scale)
+    return np.choose(patterns, [np.False_, rising, dots, rows % period < width, rising | falling, falling])
