@@ -11,7 +11,7 @@ import zipfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import no_file
@@ -234,3 +234,46 @@ def _protobuf_kind(data: memoryview) -> FileKind:
     if counts[1] > 1 or content.get(1, b"")[:1] in (b"\n", b"\x12"):
         return GRAPH
     return CAFFEMODEL if {2, 100} & numbers else UNKNOWN
+
+
+# What people give as a photograph, in no format of `images.FORMATS`: pattern of the first bytes, and a phrase.
+_NO_PHOTOGRAPHS = (
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
+    (rb"%PDF", "a PDF document"),
+    (rb"8BPS", "a Photoshop document"),
+    (rb"gimp xcf", "a GIMP document"),
+    (rb"....ftyp(?:hei|hev|mif1|msf1|avi)", "a HEIC or AVIF picture"),
+    (rb"....ftypcrx|II\*\0....CR|II(?:RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|FOVb", "a camera's raw file"),
+    (rb"....ftyp|RIFF....AVI |\x1aE\xdf\xa3", "a video"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
+    (rb"#\?RADIANCE", "a Radiance picture"),
+    (rb"SIMPLE  =", "a FITS picture"),
+    (rb".{128}DICM", "a DICOM picture"),
+    (rb"\0\0\x01\0", "an icon"),
+    (rb"\0\x05\x16[\0\x07]", "a hidden file that macOS writes beside the photograph"),
+    (rb"version https://git-lfs", "a pointer of Git LFS (fetch the file itself: git lfs pull)"),
+    (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.*)?(?:<!--.*)?<(?:svg|!DOCTYPE svg)", "an SVG drawing"),
+    (rb"(?i)(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)", "a web page"),
+    (rb"PK\x03\x04", "a zip archive"),
+    (rb"\x1f\x8b", "a gzip archive"),
+    (rb"\x93NUMPY", "a NumPy array"),
+    (rb"\x89HDF|MATLAB", "a file of arrays"),
+)
+
+
+def picture_kind(stream: IO[bytes]) -> str | None:
+    """Returns a phrase for the kind of a file that was given as a photograph, by its first bytes.
+
+    Args:
+      stream: the open file, which is read from its beginning.
+
+    Returns:
+      The phrase, such as "a PDF document"; None for an unknown kind.
+    """
+    stream.seek(0)
+    head = stream.read(1024)
+    if not head.strip(b"\0"):
+        return "empty" if not head else "all zeros, as after an interrupted copy"
+    return next((kind for pattern, kind in _NO_PHOTOGRAPHS if re.match(pattern, head, re.DOTALL)), None)

@@ -19,7 +19,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.file_kinds import picture_kind
 from deconvnet_jax.files import not_written, whole_file
+from deconvnet_jax.short_repr import short_repr
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # JPEG includes MPO, several JPEGs in a phone's file.
 READ = "JPEG, PNG, BMP, GIF, WebP, TIFF and PPM"
@@ -40,30 +42,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_KINDS = (  # (pattern of the first bytes, phrase for error messages)
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
-    (rb"%PDF", "a PDF document"),
-    (rb"8BPS", "a Photoshop document"),
-    (rb"gimp xcf", "a GIMP document"),
-    (rb"....ftyp(?:hei|hev|mif1|msf1|avi)", "a HEIC or AVIF picture"),
-    (rb"....ftypcrx|II\*\0....CR|II(?:RO|RS|U\0)|MMOR|FUJIFILMCCD-RAW|FOVb", "a camera's raw file"),
-    (rb"....ftyp|RIFF....AVI |\x1aE\xdf\xa3", "a video"),
-    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture"),
-    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
-    (rb"\x76\x2f\x31\x01", "an OpenEXR picture"),
-    (rb"#\?RADIANCE", "a Radiance picture"),
-    (rb"SIMPLE  =", "a FITS picture"),
-    (rb".{128}DICM", "a DICOM picture"),
-    (rb"\0\0\x01\0", "an icon"),
-    (rb"\0\x05\x16[\0\x07]", "a hidden file that macOS writes beside the photograph"),
-    (rb"version https://git-lfs", "a pointer of Git LFS (fetch the file itself: git lfs pull)"),
-    (rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.*)?(?:<!--.*)?<(?:svg|!DOCTYPE svg)", "an SVG drawing"),
-    (rb"(?i)(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head)", "a web page"),
-    (rb"PK\x03\x04", "a zip archive"),
-    (rb"\x1f\x8b", "a gzip archive"),
-    (rb"\x93NUMPY", "a NumPy array"),
-    (rb"\x89HDF|MATLAB", "a file of arrays"),
-)
 
 
 class Example(NamedTuple):
@@ -80,6 +58,8 @@ class Example(NamedTuple):
     image: np.ndarray
     label: np.ndarray
     instances: np.ndarray | None
+
+    __repr__ = short_repr
 
 
 class Examples(Protocol):
@@ -368,7 +348,7 @@ def open_image(
         except (Image.DecompressionBombError, MemoryError) as error:
             raise InputError(f"{file} has too many pixels; {max_pixels:,} are allowed: {larger}") from error
         except Exception as error:  # Pillow raises many types of exceptions for damaged files.
-            kind = _kind(stream) if isinstance(error, UnidentifiedImageError) else None
+            kind = picture_kind(stream) if isinstance(error, UnidentifiedImageError) else None
             if kind:
                 raise InputError(f"{file} is {kind}; expected an image in {READ}: export it as one") from error
             raise InputError(f"{file} is not a complete image file ({_reason(error)}); replace or remove it") from error
@@ -441,15 +421,6 @@ def _stretch(image: Image.Image) -> int:
 def _tile_arguments(image: Image.Image) -> set[str]:
     """Returns the arguments of Pillow's decoders for the parts of an image, such as the bits per channel, as texts."""
     return {str(tile.args) for tile in image.tile} if isinstance(image, ImageFile.ImageFile) else set()
-
-
-def _kind(stream: IO[bytes]) -> str | None:
-    """Returns a phrase for the kind of a file that is no image, by its first bytes; None for an unknown kind."""
-    stream.seek(0)
-    head = stream.read(1024)
-    if not head.strip(b"\0"):
-        return "empty" if not head else "all zeros, as after an interrupted copy"
-    return next((kind for pattern, kind in _KINDS if re.match(pattern, head, re.DOTALL)), None)
 
 
 def _reason(error: BaseException) -> str:

@@ -27,6 +27,7 @@ def define_flags() -> None:
     cli.define_path("output", None, "Folder for examples.png.", in_bucket=True)
     flags.DEFINE_integer("count", 36, "Number of crops on the sheet.", lower_bound=1)
     flags.DEFINE_integer("sample", 512, "Number of crops whose pixels are counted.", lower_bound=1, upper_bound=20_000)
+    cli.define_palette()
     flags.mark_flags_as_required(["config", "output"])
 
 

@@ -10,7 +10,8 @@ IMAGE is a file (JPEG, PNG, BMP, WebP or TIFF) or a folder of such files, in whi
 Photographs are turned upright as their EXIF data says.
 
 For each image the program writes two files into OUTPUT. NAME.png is the label map: pixels are class ids, with VOC's
-palette (16-bit grey for more than 255 classes). NAME_overlay.jpg shows image, prediction and overlay side by side.
+palette (16-bit grey for more than 255 classes). NAME_overlay.jpg shows image, prediction and overlay side by side, with
+the names of the classes. --palette=colour_blind draws it in colours that colour-blind people can tell apart.
 
 The config of the training run says how photographs are segmented. --config.inference.KEY=VALUE changes single
 settings: mode=whole_image, crf=released, ensemble_checkpoint=DIR and others (docs/inference.md).
@@ -31,6 +32,8 @@ def define_flags() -> None:
     """Defines the command line."""
     cli.define_checkpoint()
     cli.define_path("output", None, "Folder for label maps and overlays.", in_bucket=True)
+    cli.define_palette()
+    cli.define_names()
     flags.DEFINE_integer("max_pixels", 50_000_000, "Photographs with more pixels are refused.", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flag_as_required("output")

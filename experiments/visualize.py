@@ -37,6 +37,7 @@ def define_flags() -> None:
     flags.DEFINE_list(
         "box", None, "X0,Y0,X1,Y1 in pixels: the object whose activations are shown. Default: the largest object found."
     )
+    cli.define_palette()
     flags.DEFINE_integer("max_pixels", 50_000_000, "Photographs with more pixels are refused.", lower_bound=1)
     cli.define_config(cli.HOW_TO_SEGMENT, cli.EVERY_SETTING)
     flags.mark_flag_as_required("output")

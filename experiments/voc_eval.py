@@ -44,6 +44,8 @@ def define_flags() -> None:
     )
     cli.define_data("eval_split", "score")
     flags.DEFINE_integer("panels", 100, "Number of images that get a panel; -1: all.", lower_bound=-1)
+    cli.define_palette()
+    cli.define_names()
     hosts.define_flags()
 
 

@@ -130,7 +130,8 @@ def shared_steps():
         return optimizers[key]
 
     def compile_parallel(step, before, batch, devices):
-        key = f"{step} {jax.tree.map(np.shape, (before, batch))} {devices}"
+        leaves = jax.tree_util.tree_leaves_with_path((before, batch))
+        key = f"{step} {[(jax.tree_util.keystr(path), np.shape(leaf)) for path, leaf in leaves]} {devices}"
         if key not in steps:  # The step is kept alive too, because its text contains addresses of its parts.
             steps[key] = step, original_compile(step, before, batch, devices)
         return steps[key][1]

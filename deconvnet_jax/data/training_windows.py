@@ -14,6 +14,7 @@ from deconvnet_jax.data.windows import MIN_COMPONENT_PIXELS, Objects, enlarge, i
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import Examples
 from deconvnet_jax.ops.boxes import box_iou
+from deconvnet_jax.short_repr import short_repr
 
 WINDOWS = ("instance", "proposal", "image")
 _SMALL_IMAGE = 8  # In an image whose longer side is less than this times `min_window`, smaller windows are kept.
@@ -54,6 +55,8 @@ class Windows(NamedTuple):
     boxes: np.ndarray
     instance_ids: np.ndarray
     class_ids: np.ndarray
+
+    __repr__ = short_repr
 
     def take(self, indices: np.ndarray) -> "Windows":
         """Returns the selected windows.

@@ -15,6 +15,7 @@ from deconvnet_jax.data.image_names import Listed, NamedFiles, read_list
 from deconvnet_jax.data.voc_layout import IMAGE_SUFFIXES, ExampleFiles, VocFolder, split_files
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import image_size, read_image
+from deconvnet_jax.short_repr import short_repr
 
 _LOOKED_AT = 20  # Number of images, in a split without masks, for which similar file names are searched.
 
@@ -167,6 +168,8 @@ class Photograph(NamedTuple):
     image: np.ndarray
     label: None = None
     instances: None = None
+
+    __repr__ = short_repr
 
 
 class UnlabelledSplit:

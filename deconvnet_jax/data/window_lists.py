@@ -17,6 +17,7 @@ from deconvnet_jax.data.training_windows import Source, Windows, class_of_window
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import not_written, user_path, write_text
 from deconvnet_jax.images import image_digests
+from deconvnet_jax.short_repr import short_repr
 
 _LINE = "'image mask x1 y1 x2 y2'"  # Form of a line.
 _MAX_COORDINATE = 1_000_000  # Largest allowed number in a line, to find damaged ones.
@@ -34,6 +35,8 @@ class WindowList(NamedTuple):
     images: list[str]
     masks: list[str]
     boxes: np.ndarray
+
+    __repr__ = short_repr
 
 
 def read_window_list(path: str | Path) -> WindowList:

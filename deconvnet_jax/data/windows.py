@@ -12,6 +12,7 @@ import numpy as np
 from deconvnet_jax.array_checks import check_arrays
 from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.ops.boxes import checked_boxes
+from deconvnet_jax.short_repr import short_repr
 
 Range = tuple[float, float]
 Part = tuple[int, int, int]
@@ -33,6 +34,8 @@ class Objects(NamedTuple):
     boxes: np.ndarray
     class_ids: np.ndarray
     instance_ids: np.ndarray
+
+    __repr__ = short_repr
 
 
 def instance_boxes(label: np.ndarray, instances: np.ndarray | None) -> Objects:

@@ -16,6 +16,7 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.short_repr import short_repr
 
 Tree = TypeVar("Tree")
 AXIS = "devices"
@@ -137,6 +138,8 @@ class DeviceImage(NamedTuple):
     pixels: Array
     extent: Array
 
+    __repr__ = short_repr
+
 
 def padded_size(height: int, width: int) -> tuple[int, int]:
     """Returns the size to which an image is padded; images of the same padded size share compiled programs.
@@ -206,6 +209,8 @@ class Prepared(NamedTuple):
     photograph: np.ndarray
     image: np.ndarray
     windows: Sequence[np.ndarray]
+
+    __repr__ = short_repr
 
 
 def rounds_of(group: Sequence[Prepared], devices: int) -> list[list[int]]:

@@ -31,6 +31,7 @@ from deconvnet_jax.array_checks import check_arrays, host_array
 from deconvnet_jax.inference.devices import AXIS, PARTS, WHOLE, device_count, sharding_of, spread
 from deconvnet_jax.models import Variables, compiler_options
 from deconvnet_jax.ops import MEAN_BGR
+from deconvnet_jax.short_repr import short_repr
 
 AGGREGATIONS = ("max", "mean")
 _FILTER_TAPS = 6  # enough for score maps that shrink to half: windows of `released` have 112 pixels or more
@@ -47,6 +48,8 @@ class Canvas(NamedTuple):
 
     scores: Array
     shown: Array
+
+    __repr__ = short_repr
 
 
 def empty_canvas(

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from deconvnet_jax.errors import InputError
+from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import save_picture
 from deconvnet_jax.labels import save_label_png
@@ -142,7 +142,8 @@ class Result(_Arrays):
 
     def __repr__(self) -> str:
         """Returns shapes and the largest classes on one line."""
-        shown = f"Result(labels={described(self.labels)}, scores={described(self.scores)}, {len(self.boxes)} boxes"
+        boxes = counted(len(self.boxes), "box", "boxes")
+        shown = f"Result(labels={described(self.labels)}, scores={described(self.scores)}, {boxes}"
         if not self.class_names:
             return f"{shown})"
         shares = [f"{name} {100 * share:.1f} %" for name, share in self.shares().items()]

@@ -29,6 +29,7 @@ from deconvnet_jax.inference.proposal_batch import (
 )
 from deconvnet_jax.inference.settings import InferenceSettings
 from deconvnet_jax.models import Variables
+from deconvnet_jax.short_repr import short_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,8 @@ class Scorer:
     settings: InferenceSettings
     mesh: Mesh | None = None
     scale: float = 1.0
+
+    __repr__ = short_repr
 
     @cached_property
     def mode(self) -> Mode:

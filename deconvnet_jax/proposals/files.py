@@ -11,6 +11,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.mat_files import read_mat
 from deconvnet_jax.npz import read_npz, write_npz
 from deconvnet_jax.ops.boxes import checked_boxes
+from deconvnet_jax.short_repr import short_repr
 
 VERSION = 1
 # For each array the allowed kinds of dtype (`numpy.dtype.kind`) and the number of axes.
@@ -34,6 +35,8 @@ class Proposals(NamedTuple):
     boxes: list[np.ndarray]
     scores: list[np.ndarray]
     description: dict[str, Any]
+
+    __repr__ = short_repr
 
 
 def write_proposals(path: str | Path, proposals: Proposals) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from deconvnet_jax.models import DeconvNet, Layers, Network, Variables
+from deconvnet_jax.short_repr import short_repr
 from deconvnet_jax.training.checkpoints import add_metrics, restore_newest, save_checkpoint
 from deconvnet_jax.training.interruption import Interruption, Preempted
 from deconvnet_jax.training.metric_writer import MetricWriter, Progress
@@ -47,6 +48,8 @@ class Evaluation(NamedTuple):
 
     scores: dict[str, float]
     images: dict[str, np.ndarray]
+
+    __repr__ = short_repr
 
 
 def train(

@@ -10,6 +10,7 @@ from flax import struct
 from jax import Array
 
 from deconvnet_jax.models import Network, Variables
+from deconvnet_jax.short_repr import short_repr
 
 
 class TrainState(struct.PyTreeNode):
@@ -30,6 +31,8 @@ class TrainState(struct.PyTreeNode):
     opt_state: optax.OptState
     plateau: optax.contrib.ReduceLROnPlateauState
     averages: Variables | None = None
+
+    __repr__ = short_repr
 
     @property
     def evaluated(self) -> Variables:

@@ -104,6 +104,9 @@ def _place(mask: np.ndarray, size: tuple[int, int]) -> tuple[int, int] | None:
     share = share[: mask.shape[0] - height + 1, : mask.shape[1] - width + 1]
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     centre = depth[height // 2 :, width // 2 :][: share.shape[0], : share.shape[1]]
-    score = np.round(share, 3) + centre / (1000 * max(1.0, float(depth.max())))  # The depth decides among equal shares.
-    y, x = np.unravel_index(int(score.argmax()), score.shape)
-    return (int(x), int(y)) if share[y, x] >= _INSIDE else None
+    if share.max() < _INSIDE:
+        return None
+    deep = np.where(share >= share.max() - 0.01, centre, 0)
+    ys, xs = np.nonzero(deep >= 0.95 * deep.max())  # Along the middle of a long segment, all places are equally deep.
+    nearest = int(np.hypot(ys - ys.mean(), xs - xs.mean()).argmin())
+    return int(xs[nearest]), int(ys[nearest])

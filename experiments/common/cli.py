@@ -110,6 +110,21 @@ def define_checkpoint() -> None:
     flags.mark_flag_as_required("checkpoint")
 
 
+def define_palette() -> None:
+    """Defines --palette, the colours of the classes in the pictures that a program draws."""
+    flags.DEFINE_enum(
+        "palette",
+        "voc",
+        ["voc", "colour_blind"],
+        "Colours of the classes in pictures: VOC's, or colours and patterns that colour-blind people can tell apart.",
+    )
+
+
+def define_names() -> None:
+    """Defines --names, whether the program writes the names of classes into overlays."""
+    flags.DEFINE_boolean("names", True, "Write the names of the classes on large segments of the overlay.")
+
+
 def define_data(split: str, use: str) -> None:
     """Defines the flags that change single keys of config.data: --split, --voc_root and --data_dir.
 

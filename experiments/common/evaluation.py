@@ -101,6 +101,8 @@ def run(
     averages: bool = True,
     output: str | Path | None = None,
     panels: int = 100,
+    palette: str = "voc",
+    names: bool = True,
 ) -> dict[str, Any]:
     """Scores a checkpoint.
 
@@ -113,6 +115,8 @@ def run(
       averages: Whether to use the averaged weights, if the run has kept them (`config.ema_decay`).
       output: Folder for metrics.json, label maps and panels; None: nothing is written.
       panels: Number of images that get a panel; -1: all.
+      palette: Colours of the classes in the panels, "voc" or "colour_blind".
+      names: Write the names of the classes into the panels.
 
     Returns:
       The scores of `evaluation.Tally.scores` (left out for a split without masks), with "step", "split", "images" and
@@ -139,7 +143,8 @@ def run(
             "averages": averages,
         }
         first_process_first(lambda: claim_output(folder, described))
-    writer = ResultWriter(folder, segmenter.class_names, panels, name) if folder else None
+    drawing = {"names": names, "palette": palette}
+    writer = ResultWriter(folder, segmenter.class_names, panels, name, **drawing) if folder else None
     tally, seconds = score_split(segmenter, split, writer)
     labelled = not isinstance(split, UnlabelledSplit)
     tally = tally.summed(sum_over_processes)
@@ -219,7 +224,7 @@ def check_classes(found: Sequence[str], trained: Sequence[str], where: str) -> N
 class ResultWriter:
     """Writer of label maps, and of panels of the first images of a split, into a folder."""
 
-    def __init__(self, folder: Path, class_names: Sequence[str], panels: int, split: str):
+    def __init__(self, folder: Path, class_names: Sequence[str], panels: int, split: str, **drawing: Any):
         """Chooses the folders. VOC's classes go where the challenge's server expects label maps, others to labels/.
 
         Args:
@@ -227,8 +232,9 @@ class ResultWriter:
           class_names: Names of the classes in the order of their ids.
           panels: Number of images that get a panel; -1: all.
           split: Name of the split, part of the folder's name for VOC's classes.
+          drawing: Names and palette of `result_panel`.
         """
-        self._folder, self._class_names, self._panels = folder, class_names, panels
+        self._folder, self._class_names, self._panels, self._drawing = folder, class_names, panels, drawing
         self._labels = submission_folder(split) if tuple(class_names) == VOC_CLASSES else Path("labels")
 
     def __call__(self, index: int, example: Example | Photograph, result: Result) -> None:
@@ -241,7 +247,7 @@ class ResultWriter:
         """
         save_label_png(self._path(self._labels, f"{example.name}.png"), result.labels)
         if index < self._panels or self._panels < 0:
-            panel = result_panel(example.image, result.labels, self._class_names, truth=example.label)
+            panel = result_panel(example.image, result.labels, self._class_names, example.label, **self._drawing)
             path = self._path(Path("panels"), f"{example.name}.jpg")
             save_picture(path, panel)
 

@@ -27,7 +27,14 @@ from ..configs import settings
 BATCH = 16
 
 
-def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 36, sample: int = 512) -> dict[str, Any]:
+def run(
+    config: ml_collections.ConfigDict,
+    output: str | Path,
+    *,
+    count: int = 36,
+    sample: int = 512,
+    palette: str = "voc",
+) -> dict[str, Any]:
     """Writes a sheet of crops, prints statistics as tables and returns them.
 
     Args:
@@ -35,6 +42,7 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
       output: Folder for examples.png; it may be in a bucket.
       count: Number of crops on the sheet.
       sample: Number of crops whose pixels are counted, at least `count`.
+      palette: Colours of the classes, "voc" or "colour_blind".
 
     Returns:
       The statistics, as JSON values.
@@ -48,7 +56,7 @@ def run(config: ml_collections.ConfigDict, output: str | Path, *, count: int = 3
     warn(found)
     crops = first_crops(found, max(count, sample))
     images, labels = list(crops["image"][:count]), list(crops["label"][:count])
-    page = contact_sheet(images, labels, [str(i + 1) for i in range(count)], names)
+    page = contact_sheet(images, labels, [str(i + 1) for i in range(count)], names, palette=palette)
     save_picture(folder / "examples.png", page)
     statistics = {
         "images": len(source),

@@ -14,7 +14,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import in_bucket
 from deconvnet_jax.images import MAX_PHOTOGRAPH, read_photograph, save_picture
 from deconvnet_jax.inference import Result, Segmenter
-from deconvnet_jax.visualization import result_panel, save_label_png
+from deconvnet_jax.visualization import result_panel
 from deconvnet_jax.weights import load_checkpoint
 
 from ..common import segmenting
@@ -43,6 +43,8 @@ def run(
     config: ml_collections.ConfigDict | None = None,
     changes: dict[str, Any] | None = None,
     max_pixels: int = MAX_PHOTOGRAPH,
+    palette: str = "voc",
+    names: bool = True,
 ) -> int:
     """Segments images and writes their results. Prints one line per image; failures go to stderr and are repeated last.
 
@@ -55,6 +57,8 @@ def run(
       config: Config whose section `inference` says how to segment; None: the config in the checkpoint.
       changes: Settings to change, such as {"inference.crf": "released"}.
       max_pixels: Photographs with more pixels are refused.
+      palette: Colours of the classes in the overlays, "voc" or "colour_blind".
+      names: Write the names of the classes into the overlays.
 
     Returns:
       The number of images that could not be read or segmented, or whose results could not be written.
@@ -65,7 +69,7 @@ def run(
     """
     paths = find_images(arguments)
     folder = output_folder(output)
-    names = result_names(paths, folder)
+    stems = result_names(paths, folder)
     segmenter = segmenting.segmenter_of(load_checkpoint(checkpoint, step, averages), config, changes or {})
     failures = Failures(len(paths))
 
@@ -75,9 +79,9 @@ def run(
         boxes = segmenting.boxes_from_file(segmenter.settings, [path.stem], [image.shape[:2]])
         return _Job(path, name, image, boxes[0] if boxes else None)
 
-    jobs = (failures.attempt(path, read, path, name) for path, name in zip(paths, names, strict=True))
+    jobs = (failures.attempt(path, read, path, name) for path, name in zip(paths, stems, strict=True))
     for job, result in _segmented(segmenter, (job for job in jobs if job), failures):
-        line = failures.attempt(job.path, write_results, job, result, folder, segmenter.class_names)
+        line = failures.attempt(job.path, write_results, job, result, folder, names=names, palette=palette)
         if line:
             print(line, flush=True)
     return failures.listed()
@@ -112,34 +116,23 @@ def _segmented(segmenter: Segmenter, jobs: Iterator[_Job], failures: Failures) -
                 yield job, result
 
 
-def write_results(job: _Job, result: Result, folder: Path, class_names: Sequence[str]) -> str:
+def write_results(job: _Job, result: Result, folder: Path, **drawing: Any) -> str:
     """Writes the label map and the overlay of one image.
 
     Args:
       job: The image and its name.
       result: What the network found.
       folder: Folder for the results.
-      class_names: Names of the classes in the order of their ids.
+      drawing: Names and palette of `result_panel`.
 
     Returns:
       A line with the image, the classes found and the files.
     """
     label_file, overlay_file = result_files(folder, job.name)
-    save_label_png(label_file, result.labels)
-    save_picture(overlay_file, result_panel(job.image, result.labels, class_names))
-    return f"{job.path}: {describe(result.labels, class_names)} -> {label_file}, {overlay_file}"
-
-
-def describe(labels: np.ndarray, class_names: Sequence[str]) -> str:
-    """Returns the classes in a label map with their share of the pixels, the most frequent first.
-
-    Args:
-      labels: Class ids, int [H, W].
-      class_names: Names of the classes in the order of their ids.
-    """
-    counts = np.bincount(labels.ravel(), minlength=len(class_names))
-    found = (i for i in np.argsort(-counts, kind="stable").tolist() if counts[i])
-    return ", ".join(f"{class_names[i]} {100 * counts[i] / labels.size:.1f} %" for i in found)
+    result.save_labels(label_file)
+    save_picture(overlay_file, result_panel(job.image, result.labels, result.class_names, **drawing))
+    found = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares().items())
+    return f"{job.path}: {found} -> {label_file}, {overlay_file}"
 
 
 def _check_length(folder: Path, name: str) -> None:

@@ -45,6 +45,7 @@ def run(
     config: ml_collections.ConfigDict | None = None,
     changes: dict[str, Any] | None = None,
     max_pixels: int = MAX_PHOTOGRAPH,
+    palette: str = "voc",
 ) -> int:
     """Draws the figures of images. Prints one line per image; failures go to stderr and are repeated last.
 
@@ -58,6 +59,7 @@ def run(
       config: Config whose section `inference` says how to segment; None: the config in the checkpoint.
       changes: Settings to change, such as {"inference.crf": "released"}.
       max_pixels: Photographs with more pixels are refused.
+      palette: Colours of the classes in the figures, "voc" or "colour_blind".
 
     Returns:
       The number of images that failed.
@@ -79,13 +81,15 @@ def run(
         raise InputError("the figures find their proposals themselves: give inference.proposals a method, not a file")
     failures = Failures(len(paths))
     for path, name in zip(paths, result_names(paths, folder), strict=True):
-        if failures.attempt(path, _draw, segmenter, path, folder / name, max_pixels, chosen):
+        if failures.attempt(path, _draw, segmenter, path, folder / name, max_pixels, chosen, palette):
             print(f"{path} -> {folder / name}_{{activations,proposals,comparison}}.png", flush=True)
     return failures.listed()
 
 
-def _draw(segmenter: Segmenter, path: Path, beginning: Path, max_pixels: int, box: np.ndarray | None) -> bool:
-    for kind, figure in draw_figures(segmenter, read_photograph(path, max_pixels), box).items():
+def _draw(
+    segmenter: Segmenter, path: Path, beginning: Path, max_pixels: int, box: np.ndarray | None, palette: str
+) -> bool:
+    for kind, figure in draw_figures(segmenter, read_photograph(path, max_pixels), box, palette).items():
         save_picture(beginning.with_name(f"{beginning.name}_{kind}.png"), figure)
     return True
 
@@ -107,13 +111,16 @@ def parse_box(words: Sequence[str] | None) -> np.ndarray | None:
         raise InputError(f"--box={','.join(words)}: expected X0,Y0,X1,Y1 in pixels with X0 < X1 and Y0 < Y1") from error
 
 
-def draw_figures(segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None = None) -> dict[str, np.ndarray]:
+def draw_figures(
+    segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None = None, palette: str = "voc"
+) -> dict[str, np.ndarray]:
     """Draws the three figures of one photograph.
 
     Args:
       segmenter: Segmenter of a DeconvNet.
       image: uint8 RGB [H, W, 3].
       box: Box [4] of the object whose activations are shown, in pixels; None: the largest object found.
+      palette: Colours of the classes, "voc" or "colour_blind".
 
     Returns:
       "activations", "proposals" and "comparison", each a picture, uint8 RGB [h, w, 3].
@@ -125,8 +132,8 @@ def draw_figures(segmenter: Segmenter, image: np.ndarray, box: np.ndarray | None
     result = plain(image)
     return {
         "activations": activations_figure(plain, image, result, box),
-        "proposals": proposals_figure(plain, image),
-        "comparison": comparison_figure(segmenter, image, result),
+        "proposals": proposals_figure(plain, image, palette),
+        "comparison": comparison_figure(segmenter, image, result, palette),
     }
 
 
@@ -192,12 +199,13 @@ def largest_object(labels: np.ndarray) -> np.ndarray:
     return found
 
 
-def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
+def proposals_figure(segmenter: Segmenter, image: np.ndarray, palette: str = "voc") -> np.ndarray:
     """Draws figure 6: results of the largest 1, 2, 5, ... proposals, with the windows that each step adds.
 
     Args:
       segmenter: Segmenter whose settings say how proposals are found, and how many.
       image: uint8 RGB [H, W, 3].
+      palette: Colours of the classes, "voc" or "colour_blind".
 
     Returns:
       The figure, uint8 RGB [h, w, 3].
@@ -211,7 +219,7 @@ def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
     pictures, titles, before = [_shown(image)], ["photograph"], 0
     for count in counts:
         result = segmenter.changed(num_proposals=count)(image, boxes)
-        picture = _shown(overlay(image, result.labels))
+        picture = _shown(overlay(image, result.labels, palette=palette))
         scale = picture.shape[1] / image.shape[1]
         for x0, y0, x1, y1 in (result.boxes[before:] * scale).round().astype(int).tolist():
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), BOX_COLOR, 1)
@@ -221,13 +229,14 @@ def proposals_figure(segmenter: Segmenter, image: np.ndarray) -> np.ndarray:
     return _rows(pictures, titles, 4)
 
 
-def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result) -> np.ndarray:
+def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result, palette: str = "voc") -> np.ndarray:
     """Draws figure 7: the photograph, DeconvNet and the result with CRF; also a second network and the ensemble.
 
     Args:
       segmenter: Segmenter with all settings. If it has no CRF, the one called "released" is used.
       image: uint8 RGB [H, W, 3].
       result: Result of DeconvNet alone, without CRF.
+      palette: Colours of the classes, "voc" or "colour_blind".
 
     Returns:
       The figure, uint8 RGB [h, w, 3].
@@ -240,9 +249,10 @@ def comparison_figure(segmenter: Segmenter, image: np.ndarray, result: Result) -
         labels = {name if name not in labels else "second network": partner(image).labels, **labels}
         labels["ensemble"] = segmenter.changed(crf="none")(image).labels
     labels[f"with {crf} CRF"] = segmenter.changed(crf=crf)(image).labels
-    pictures = [_shown(image), *(_shown(overlay(image, found)) for found in labels.values())]
+    pictures = [_shown(image), *(_shown(overlay(image, found, palette=palette)) for found in labels.values())]
     ids = np.unique(np.concatenate([np.unique(found) for found in labels.values()]))
-    key = class_legend(ids.tolist(), segmenter.class_names, max(160, pictures[0].shape[0]))
+    height = max(160, pictures[0].shape[0])
+    key = class_legend(ids.tolist(), segmenter.class_names, height, palette=palette, over_photograph=True)
     return side_by_side([*pictures, key], ["photograph", *labels, ""])
 
 

@@ -15,6 +15,7 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.images import read_photograph
 from deconvnet_jax.inference import Result, Segmenter
 from deconvnet_jax.proposals.files import Proposals
+from deconvnet_jax.visualization import result_panel
 from experiments.common import photographs
 from experiments.configs import default
 from experiments.tasks import predict
@@ -248,11 +249,6 @@ def test_inputs_are_not_overwritten(tmp_path):
     assert photographs.result_names([tmp_path / "cat.jpg"], tmp_path) == ["cat"]
 
 
-def test_describe():
-    labels = np.array([[0, 0, 0, 2]], np.uint8)
-    assert predict.describe(labels, ["background", "cat", "dog"]) == "background 75.0 %, dog 25.0 %"
-
-
 def test_unusable_arguments(tiny_run, tmp_path):
     image = str(write_image(tmp_path / "a.jpg"))
     (tmp_path / "empty").mkdir()
@@ -272,7 +268,43 @@ def test_results_of_many_classes(tmp_path):
     image, labels = np.zeros((30, 40, 3), np.uint8), np.full((30, 40), 400, np.uint16)
     labels[:, :10] = 255
     job = predict._Job(tmp_path / "a.jpg", "a", image, None)
-    result = Result(labels, np.zeros((30, 40, 459), np.float32), np.zeros((0, 4), np.float32))
-    line = predict.write_results(job, result, tmp_path, [f"class {i}" for i in range(459)])
+    names = [f"class {i}" for i in range(459)]
+    result = Result(labels, np.zeros((30, 40, 459), np.float32), np.zeros((0, 4), np.float32), image, names)
+    line = predict.write_results(job, result, tmp_path)
     assert "class 400 75.0 %, class 255 25.0 %" in line
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.png")), labels)
+
+
+@pytest.mark.parametrize("drawing", [{}, {"palette": "colour_blind", "names": True}])
+def test_palette_and_names_reach_the_overlay(tmp_path, drawing):
+    """The label map keeps VOC's palette, because other programs read it."""
+    image, labels = np.full((240, 320, 3), 128, np.uint8), np.full((240, 320), 1, np.uint8)
+    names = ("background", "cat")
+    job = predict._Job(tmp_path / "a.jpg", "a", image, None)
+    result = Result(labels, np.zeros((240, 320, 2), np.float32), np.zeros((0, 4), np.float32), image, names)
+    predict.write_results(job, result, tmp_path, **drawing)
+    expected = result_panel(image, labels, names, **drawing).astype(int)
+    with Image.open(tmp_path / "a_overlay.jpg") as panel:
+        assert np.abs(np.asarray(panel) - expected).mean() < 2
+    with Image.open(tmp_path / "a.png") as stored:
+        assert stored.getpalette()[3:6] == [128, 0, 0]
+
+
+def test_a_fresh_python_prints_nothing(tiny_run, tmp_path):
+    """Neither absl, Orbax nor JAX print messages when a network is loaded, used and saved; logging stays as it was."""
+    Image.new("RGB", (30, 40)).save(tmp_path / "a.png")
+    script = f"""
+import logging
+from deconvnet_jax import Segmenter
+from deconvnet_jax.weights import save_network
+segmenter = Segmenter.from_checkpoint({str(tiny_run.folder)!r})
+segmenter({str(tmp_path / "a.png")!r})
+save_network({str(tmp_path / "saved")!r}, segmenter.net, segmenter.variables, {{"class_names": segmenter.class_names}})
+Segmenter.from_checkpoint({str(tmp_path / "saved")!r})
+print(logging.getLogger().level, logging.getLogger().handlers)
+logging.warning("mine")
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stderr == "WARNING:root:mine\n"
+    assert done.stdout.startswith("30 [")
