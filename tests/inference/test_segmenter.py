@@ -442,7 +442,7 @@ def checkpoints(monkeypatch):
     """A dict {path: (config, class names)} that replaces files."""
     known = {}
 
-    def load_checkpoint(path, step):
+    def load_checkpoint(path, step, averages=True):
         config, names = known[str(path)]
         return ColorNet(), VARIABLES, {"config": config, "class_names": list(names), "step": step}
 
