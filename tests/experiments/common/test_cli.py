@@ -58,7 +58,7 @@ def test_memory_of_the_device():
 PROGRAMS = sorted(path for path in (ROOT / "experiments").glob("*.py") if "cli.run(main)" in path.read_text())
 # Flags that are text or lists and name no file.
 NO_PATHS = {"coordinator", "split", "dataset", "method", "eval_split", "proposals", "platforms", "categories", "box"}
-NO_PATHS |= {"train_splits", "topology"}
+NO_PATHS |= {"train_splits", "topology", "names", "binary", "mask_suffix", "image_suffix", "ignore"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
