@@ -102,9 +102,14 @@ def test_output_shape_at_two_resolutions(size):
     assert logits.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("size", [(192, 224), (224, 225), (0, 224)])
-def test_other_sizes_are_refused_with_the_next_ones_that_fit(size):
-    with pytest.raises(InputError, match=r"multiples of 32 and at least 224, got .* for example to 224x2"):
+MULTIPLES = r"multiples of 32 and at least 224, got .* for example to 224x2"
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((192, 224), MULTIPLES), ((224, 225), MULTIPLES), ((0, 224), "expected at least one pixel")]
+)
+def test_other_sizes_are_refused_with_the_next_ones_that_fit(size, message):
+    with pytest.raises(InputError, match=message):
         DeconvNet(**SMALL).init(jax.random.key(0), jnp.zeros((1, *size, 3)))
 
 
