@@ -9,8 +9,8 @@ pixels, in prediction to at most 512. Crops of 352 pixels are mirrored, turned b
 The learning rate rises for 200 steps and then falls smoothly to 0; predictions use averages of the weights.
 `docs/own_data.md` says how to write the data and which settings to change. `semantic_cpu` is for two CPU cores.
 
-Cost: that of `camvid`, 47 PFLOP for 6,000 steps. We have not run it; its options were measured with `semantic_cpu` on
-CamVid (docs/results.md).
+Cost: that of `camvid`, 47 PFLOP for 6,000 steps. We have not run it: what its options add to `camvid` is unknown. In
+very short trainings of a small network they do not help (docs/results.md).
 """
 
 import ml_collections
