@@ -129,10 +129,8 @@ class _Mlflow:
             found = self._client.get_experiment_by_name(start.project)
             experiment = found.experiment_id if found else self._client.create_experiment(start.project)
             self.run = self._client.create_run(experiment, run_name=start.name).info.run_id
-            for (
-                key,
-                value,
-            ) in start.settings.items():  # Parameters of a run can never change, so the first start counts.
+            # Parameters of a run can never change, so the first start counts.
+            for key, value in start.settings.items():
                 self._client.log_param(self.run, key, value)
         self._client.log_dict(self.run, start.config, "config.json")
 
