@@ -2,8 +2,8 @@
 
     python tests/support/demo_notebook.py
 
-Run it after each change of a code cell, in an environment with the packages of tests/requirements.txt. It takes five to
-eight minutes on two cores.
+Run it after each change of a code cell, in an environment with the packages of tests/requirements.txt. It takes
+about four minutes on two free cores.
 """
 
 import base64
