@@ -21,12 +21,7 @@ COLORS = {"background": (0, 0, 0), "cat": (140, 120, 240), "dog": (250, 50, 83)}
 
 def drawn(number):
     """Class ids of picture `number`: a cat, two dogs of which one touches the cat, and an empty last picture."""
-    label = np.zeros((HEIGHT, WIDTH), np.uint8)
-    if number < len(NAMES) - 1:
-        label[2 : 8 + number, 3:10] = 1
-        label[4:9, 10:15] = 2
-        label[15:20, 20 : 24 + number] = 2
-    return label
+    return np.array([0, 1, 2, 2], np.uint8)[objects(number)]
 
 
 def objects(number):
