@@ -22,8 +22,8 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.evaluation import box_recall
 from deconvnet_jax.ops import box_iou
 from deconvnet_jax.proposals.edge_boxes import METHODS
+from deconvnet_jax.terminal import ProgressBar
 
-from ..common import cli
 from .harness import Numbers, Table
 
 COUNTS, THRESHOLDS = (50, 200, 2000), (0.5, 0.7)
@@ -95,7 +95,7 @@ def measure(images: list[tuple[np.ndarray, np.ndarray]], method: str, forest: Pa
     overlaps, seconds = [], []
     for image, _ in images:  # The first call for an image compiles and fills caches.
         propose(image, 1)
-    with cli.ProgressBar(method) as bar:
+    with ProgressBar(method) as bar:
         for done, (image, truth) in enumerate(images, 1):
             start = time.perf_counter()
             boxes, _ = propose(image, max(COUNTS))

@@ -14,7 +14,6 @@ from ml_collections import config_flags
 
 from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.files import looked_in, user_path
-from deconvnet_jax.terminal import ProgressBar as ProgressBar
 
 from . import failures
 from .flag_errors import FOR_PREDICTIONS, error_line

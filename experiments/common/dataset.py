@@ -19,9 +19,9 @@ from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import user_path
 from deconvnet_jax.images import image_digests
 from deconvnet_jax.processes import first_process_first, say
+from deconvnet_jax.terminal import ProgressBar
 
 from ..configs import default
-from . import cli
 from .scripts import command
 
 _NAMED_BY = ("dataset", "voc_root", "data_dir")  # keys of config.data that name a data set
@@ -245,7 +245,7 @@ def packed_folder(voc_root: str | Path, data_dir: str | Path) -> tfds.core.Datas
     Returns:
       The TFDS builder of the packed data. Data that is packed already is used again.
     """
-    with cli.ProgressBar("checking and packing") as bar:
+    with ProgressBar("checking and packing") as bar:
         return data.prepare_voc_layout(voc_root, data_dir, bar.update, lambda text: say(f"warning: {text}"))
 
 
@@ -353,7 +353,7 @@ def compute_packed_proposals(
     """
     path = proposals_file(builder, part)
     path.parent.mkdir(exist_ok=True)
-    with cli.ProgressBar(f"proposals of {part}") as bar:
+    with ProgressBar(f"proposals of {part}") as bar:
         data.compute_proposals(
             data.open_split(builder, part),
             path,
@@ -377,6 +377,6 @@ def prepare_scenes(data_dir: Path, train: int, val: int, seed: int) -> tfds.core
     Returns:
       The TFDS builder of the packed scenes.
     """
-    with cli.ProgressBar("drawing scenes") as bar:
+    with ProgressBar("drawing scenes") as bar:
         data.write_scenes(data_dir / "scenes", train, val, seed, bar.update)
     return packed_folder(data_dir / "scenes", data_dir / "tfds")

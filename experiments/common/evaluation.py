@@ -28,13 +28,13 @@ from deconvnet_jax.images import Examples, save_picture
 from deconvnet_jax.inference import InferenceSettings, Result, Segmenter, mode_of, settings_from
 from deconvnet_jax.models import Network, Variables
 from deconvnet_jax.processes import first_process_first, sum_over_processes
-from deconvnet_jax.terminal import console
+from deconvnet_jax.terminal import ProgressBar, console
 from deconvnet_jax.training import Evaluation
 from deconvnet_jax.visualization import confusion_picture, result_panel, save_label_png
 from deconvnet_jax.weights import load_checkpoint
 
 from ..configs import settings
-from . import cli, dataset, segmenting
+from . import dataset, segmenting
 from .checks import training_split, warn_of_common_images
 from .output import claim_output, output_folder
 
@@ -277,7 +277,7 @@ def score_split(
     for _ in _results(segmenter, split, share[: segmenter.group_size]):  # The first images compile the network.
         pass
     seconds = 0.0
-    with cli.ProgressBar("evaluating", shown=jax.process_index() == 0) as bar:
+    with ProgressBar("evaluating", shown=jax.process_index() == 0) as bar:
         began = time.perf_counter()
         for done, (index, example, result) in enumerate(_results(segmenter, split, share), 1):
             seconds += time.perf_counter() - began

@@ -18,6 +18,7 @@ from deconvnet_jax.images import Examples
 from deconvnet_jax.models import DeconvNet, Network, Variables, compiler_options, count_parameters, network_from_config
 from deconvnet_jax.ops import normalize_images
 from deconvnet_jax.processes import say
+from deconvnet_jax.terminal import ProgressBar
 from deconvnet_jax.training import (
     Evaluation,
     calibrate_batch_norm,
@@ -38,7 +39,6 @@ from deconvnet_jax.weights import (
 )
 
 from ..configs import settings
-from . import cli
 from .checks import check_settings, likely_mistakes, warn_of_common_images
 from .dataset import TrainingData, open_training_data
 from .evaluation import evaluator
@@ -225,7 +225,7 @@ def measure(net: DeconvNet, variables: Variables, found: TrainingData, batches: 
     """
     with (
         closing(found.batches(local_batch_size(batch_size))) as crops,
-        cli.ProgressBar("re-estimating batch statistics") as bar,
+        ProgressBar("re-estimating batch statistics") as bar,
     ):
         return calibrate_batch_norm(net, variables, crops, batches, bar.update)
 

@@ -10,9 +10,7 @@ from rich.text import Text
 from deconvnet_jax.data import import_coco
 from deconvnet_jax.data.coco import CocoSummary
 from deconvnet_jax.errors import counted
-from deconvnet_jax.terminal import console
-
-from ..common import cli
+from deconvnet_jax.terminal import ProgressBar, console
 
 
 def run(
@@ -32,7 +30,7 @@ def run(
       InputError: for annotations, images or a folder that cannot be used.
     """
     output = output.expanduser().absolute()
-    with cli.ProgressBar("importing images") as bar:
+    with ProgressBar("importing images") as bar:
         summary = import_coco(
             annotations, images, output, split, categories=categories, skip_empty=skip_empty, progress=bar.update
         )

@@ -9,9 +9,7 @@ from rich.text import Text
 
 from deconvnet_jax.data import MaskDivision, MaskPairing, MaskReading, MaskSummary, import_masks
 from deconvnet_jax.errors import counted
-from deconvnet_jax.terminal import console
-
-from ..common import cli
+from deconvnet_jax.terminal import ProgressBar, console
 
 
 def run(
@@ -58,7 +56,7 @@ def run(
       InputError: for files that cannot be used, or that need a further flag.
     """
     output = output.expanduser().absolute()
-    with cli.ProgressBar("importing masks") as bar:
+    with ProgressBar("importing masks") as bar:
         summary = import_masks(
             images,
             masks,

@@ -9,8 +9,9 @@ from absl import flags
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError, counted, did_you_mean
 from deconvnet_jax.images import image_digests
+from deconvnet_jax.terminal import ProgressBar
 
-from ..common import cli, dataset
+from ..common import dataset
 from ..common.checks import warn_of_common_images
 from ..configs import default, settings
 
@@ -77,7 +78,7 @@ def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
         builder = dataset.packed_folder(Path(values.voc_root).expanduser().absolute(), data_dir)
     else:
         options = {"verify": values.verify} if values.dataset in _ONLY["verify"] else {}
-        with cli.ProgressBar("checking and packing") as bar:
+        with ProgressBar("checking and packing") as bar:
             builder = data.downloaded(values.dataset).prepare(values.manual_dir, data_dir, bar.update, **options)
     if {"train", "val"} <= set(data.split_counts(builder)):
         trained, scored = (data.open_split(builder, split) for split in ("train", "val"))

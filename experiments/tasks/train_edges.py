@@ -15,9 +15,8 @@ from deconvnet_jax.ops import edge_normals, thin_edges
 from deconvnet_jax.proposals.edge_boxes import gradient_edges
 from deconvnet_jax.proposals.edge_network import network_edges_batch, read_edge_network, write_edge_network
 from deconvnet_jax.proposals.edge_training import BoundaryExample, read_bsds500, train_edge_network
-from deconvnet_jax.terminal import is_live
+from deconvnet_jax.terminal import ProgressBar, is_live
 
-from ..common import cli
 from ..common.output import output_file
 
 STEPS = 3000
@@ -66,7 +65,7 @@ def run(
                 mean = sum(losses[-100:]) / len(losses[-100:])
                 print(f"step {done}/{total}  loss {mean:.4f}", file=sys.stderr)
 
-        with cli.ProgressBar("training", shown=is_live(sys.stderr)) as bar:
+        with ProgressBar("training", shown=is_live(sys.stderr)) as bar:
             params = train_edge_network(
                 examples, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, progress=progress
             )
@@ -94,7 +93,7 @@ def score(examples: Sequence[BoundaryExample], params: Layers | None) -> EdgeSco
       Scores over all examples.
     """
     pairs = []
-    with cli.ProgressBar("scoring") as bar:
+    with ProgressBar("scoring") as bar:
         for done, example in enumerate(examples, 1):
             edges = network_edges_batch([example.image], params)[0] if params else gradient_edges(example.image)
             pairs.append((thin_edges(edges, edge_normals(edges)), example.share))
