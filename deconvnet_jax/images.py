@@ -205,6 +205,17 @@ def pixel_numbers(image: Image.Image) -> np.ndarray:
     return (numbers.astype(np.uint8) if numbers.dtype == bool else numbers) // stretch
 
 
+def largest_number(image: Image.Image) -> int:
+    """Returns the largest number that a pixel of an indexed or greyscale image can hold: 1, 3, 15, 255 or 65,535.
+
+    Args:
+      image: opened image, as for `pixel_numbers`, before its pixels are read.
+    """
+    if image.mode == "1":
+        return 1
+    return 65_535 if image.mode.startswith("I") else 255 // _stretch(image)
+
+
 def check_mask_size(
     file: str | Path | IO[bytes], mask: np.ndarray, image: np.ndarray, remedy: str = "get the data again"
 ) -> None:

@@ -88,6 +88,12 @@ def define_flags() -> None:
         "What happens to photographs without a mask: an error, left out, or background. With skip, masks without a "
         "photograph are left out, too.",
     )
+    flags.DEFINE_boolean(
+        "objects",
+        True,
+        "Write the numbers of single objects, if the files mark them. --noobjects leaves them out, for example because "
+        "an image has more than 254.",
+    )
     flags.DEFINE_float(
         "val",
         None,

@@ -459,7 +459,7 @@ def _(root, **_):
     return said(dataset.open_training_data, settings(root))
 
 
-@shows("the windows around all ... connected parts of the class masks are smaller than data.min_window=...")
+@shows("the windows around all ... connected parts of the class masks are smaller than ... pixels")
 def _(root, **_):
     Image.new("RGB", (480, 360)).save(root / "JPEGImages/im0.jpg")
     save_mask(root, np.pad(np.ones((8, 8), np.uint8), ((0, 352), (0, 472))))

@@ -341,7 +341,7 @@ def _check_names(names: list[str], path: object, photographs: NamedFiles) -> Non
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise InputError(
                 f"split file {path} names '{name}', which leads out of the folder; write one image name per line, "
-                "relative to JPEGImages and without the suffix"
+                "relative to the folder of the images and without the suffix"
             )
     if not names:
         raise InputError(f"split file {path} is empty; expected one image name per line: write those of the split")

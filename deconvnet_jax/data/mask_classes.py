@@ -22,6 +22,10 @@ _FORMS = (
     "or one name per line in the order of the ids"
 )
 _LABELMAP = re.compile(r"(?P<name>[^:]+):(?P<color>\d+,\d+,\d+):[^:]*:[^:]*")
+NUMBERS = 1 << 24  # Pixels hold numbers or packed colours below this one.
+# Lines such as "0 background", "0: background" and "background=0", which are no names.
+_NUMBERED = re.compile(r"\d+\s*[\s:=]\s*\S.*|.*\S\s*[:=]\s*\d+")
+_TITLES = re.compile("(class|label|category)[ _-]?names?|names?|class(es)?|labels?|categor(y|ies)", re.IGNORECASE)
 _BACKGROUND = re.compile("_*background_*", re.IGNORECASE)
 _IGNORE = re.compile("_*ignore_*", re.IGNORECASE)
 
@@ -61,6 +65,11 @@ class ClassTable(NamedTuple):
     def has_background(self) -> bool:
         """Whether class 0 is the background."""
         return self.names[0] == "background"
+
+    @property
+    def background(self) -> int:
+        """Class id of pixels that show nothing: 0, or 255 if background is ignored or no class."""
+        return self.class_ids.get("background", IGNORE)
 
     def sources(self) -> tuple[str, ...]:
         """Returns for each class the numbers, colours or names by which masks mark it, as a text."""
@@ -125,15 +134,21 @@ def named_entries(names: Sequence[str]) -> list[Entry]:
     """Returns the classes of --names: "NAME" has the number of its place, "ID=NAME" the number before the sign.
 
     Raises:
-      InputError: if a name is empty.
+      InputError: if a name is empty, a number is too large, or the names hold numbers in another form.
     """
     entries: list[Entry] = []
+    others: list[str] = []
     for place, text in enumerate(names):
-        found = re.fullmatch(r"\s*(\d+)\s*=\s*(.*?)\s*", text)
-        value, name = (int(found[1]), found[2]) if found else (place, text.strip())
+        found = re.fullmatch(r"\s*0*(\d+)\s*=\s*(.*?)\s*", text)
+        value, name = (int(found[1][:9]), found[2]) if found else (place, text.strip())
         if not name:
             raise InputError(f"--names: class {place} has no name; expected NAME,NAME,... or ID=NAME,...")
+        if value >= NUMBERS:
+            raise InputError(f"--names: no pixel holds the number in '{text.strip():.60}'; expected 0 to {NUMBERS - 1}")
         entries.append(Entry(name, value))
+        others += [] if found else [name]
+    if others and all(map(_NUMBERED.fullmatch, others)):
+        raise InputError(f"--names: '{others[0]:.60}' is no name; expected NAME,NAME,... or ID=NAME,...")
     return entries
 
 
@@ -166,24 +181,48 @@ def read_table(path: Path) -> list[Entry]:
     ]
     if not lines:
         raise InputError(f"{path} is empty; expected classes, a line each: {_FORMS}")
-    if all(_LABELMAP.fullmatch(line) for _, line in lines):
+    if any(_LABELMAP.fullmatch(line) for _, line in lines):
+        bad = next(((number, line) for number, line in lines if not _LABELMAP.fullmatch(line)), None)
+        if bad:
+            raise InputError(_no_class(path, *bad))
         parts = [line.split(":") for _, line in lines]
         rows = [(number, [part[0], *part[1].split(",")]) for (number, _), part in zip(lines, parts, strict=True)]
     else:
         delimiter = max(",;\t", key=lines[0][1].count)
         rows = [(number, _cells(line, delimiter)) for number, line in lines]
     entries = [_entry(row, place) for place, (_, row) in enumerate(rows)]
-    if entries[0] is None and len(rows) > 1 and len(rows[0][1]) > 1:  # These are the titles of the columns.
+    if entries[0] is None and _are_titles([row for _, row in rows[:2]]):
         rows, entries = rows[1:], entries[1:]
     for (number, row), entry in zip(rows, entries, strict=True):
         if entry is None or len(row) != len(rows[0][1]):
-            raise InputError(
-                f"{path}, line {number}: {','.join(row)!r:.80} is no class; expected on each line {_FORMS}"
-            )
+            raise InputError(_no_class(path, number, ",".join(row)))
     found = [entry for entry in entries if entry is not None]
+    if len(rows[0][1]) == 1:
+        _check_list(path, [entry.name for entry in found])
     if len(rows[0][1]) == 1 and _IGNORE.fullmatch(found[0].name):  # labelme counts the names after __ignore__ from 0.
         return [found[0]._replace(value=None), *(Entry(entry.name, i) for i, entry in enumerate(found[1:]))]
     return found
+
+
+def _no_class(path: Path, number: int, line: str) -> str:
+    return f"{path}, line {number}: {line!r:.80} is no class; expected on each line {_FORMS}"
+
+
+def _are_titles(rows: Sequence[Sequence[str]]) -> bool:
+    """Returns whether the first of two rows has as many cells as the second, and only words in them."""
+    words = all(re.search(r"[^\W\d_]", cell) for cell in rows[0])
+    return words and len(rows) == 2 and 1 < len(rows[0]) == len(rows[1])
+
+
+def _check_list(path: Path, names: Sequence[str]) -> None:
+    """Raises InputError if the lines of a file with one column are no list of names from id 0."""
+    if _TITLES.fullmatch(names[0]):
+        raise InputError(
+            f"{path}: its first line '{names[0]}' seems to be a title, but would be the class of id 0; delete the "
+            "line, or give --names if there is such a class"
+        )
+    if all(map(_NUMBERED.fullmatch, names)):
+        raise InputError(f"{path}: '{names[0]:.60}' is no name; expected on each line id,name, or a name alone")
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -1,20 +1,16 @@
-"""Finds photographs and their masks in folders of any nesting, and decides which belong together."""
+"""Finds photographs and masks in folders of any nesting, as annotation tools export them."""
 
-import contextlib
-import json
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from deconvnet_jax.data.image_names import name_key, walk
-from deconvnet_jax.errors import InputError, counted
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.files import no_file
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PICTURES = (*PHOTOGRAPHS, ".gif", ".ppm")
-UNMATCHED = ("error", "skip", "background")
+_LOSSY = (".jpg", ".jpeg", ".webp")  # Masks of these formats are found and refused.
 _PARTS = {  # What the files below folders of these names are, in the exports of annotation tools.
     **dict.fromkeys(("images", "image", "img", "imgs", "jpegimages"), "image"),
     **dict.fromkeys(("masks", "mask", "ann", "annotations", "labels", "segmentationclass"), "mask"),
@@ -37,24 +33,6 @@ class Found(NamedTuple):
     path: Path
     below: PurePosixPath
     part: str
-
-
-class Pair(NamedTuple):
-    """Photograph and its mask.
-
-    Attributes:
-      name: name under which the image is written.
-      image: file of the photograph.
-      below: path of the photograph below the folder of images.
-      mask: file of the mask; None if the image has none and counts as background.
-      objects: file of CVAT's mask of objects; None without one.
-    """
-
-    name: str
-    image: Path
-    below: PurePosixPath
-    mask: Path | None
-    objects: Path | None
 
 
 class MaskPairing(NamedTuple):
@@ -94,6 +72,32 @@ class Folders(NamedTuple):
     shared: bool
     image_suffix: str
     mask_suffix: str
+
+
+def tails(below: PurePosixPath) -> list[str]:
+    """Returns all ends of a path, long ones first, such as a/b.jpg and b.jpg, also without folders such as images."""
+    ends = (parts[i:] for parts in (below.parts, _without_parts(below).parts) for i in range(len(parts)))
+    return sorted({"/".join(end) for end in ends}, key=len, reverse=True)
+
+
+def _without_parts(below: PurePosixPath) -> PurePosixPath:
+    """Returns a path without folders that only say what a file is."""
+    return PurePosixPath(*(part for part in below.parent.parts if part.casefold() not in _PARTS), below.name)
+
+
+def plain_path(below: PurePosixPath, end: str) -> PurePosixPath:
+    """Returns a path without folders that only say what a file is, and without its suffixes.
+
+    Args:
+      below: path below the folder of images or masks.
+      end: end of the name that is left out, too, if it is there.
+    """
+    return PurePosixPath(_without_parts(below).parent, below.stem.removesuffix(end))
+
+
+def path_key(below: PurePosixPath) -> str:
+    """Returns a key that is equal for paths that differ only in case, Unicode form and folders such as images."""
+    return name_key(str(_without_parts(below)))
 
 
 def files_below(folder: Path, flag: str) -> list[Found]:
@@ -152,19 +156,23 @@ def sort_files(images: Path, masks: Path, pairing: MaskPairing, kinds: Sequence[
         else:
             theirs = {path: file for path, file in theirs.items() if path not in ours}
     candidates = [file for file in theirs.values() if _is_mask(file, mask_suffix, same, kinds)]
-    named = [file for file in candidates if file.part == "mask"]
-    found_masks = named or [file for file in candidates if file.part == ""]
+    best = next((part for part in ("mask", "", "image") if any(file.part == part for file in candidates)), "")
+    found_masks = [file for file in candidates if file.part == best]
     taken = {file.path for file in found_masks}
     pictures = [
         file
         for file in ours.values()
         if file.path not in taken
-        and file.part in ("", "image")
+        and file.part != "objects"
         and file.below.suffix.lower() in PHOTOGRAPHS
         and file.below.stem.endswith(image_suffix)
     ]
-    named = [file for file in pictures if file.part == "image"]
-    found_images = named if shared and named else pictures
+    image_keys = {file.path: path_key(plain_path(file.below, image_suffix)) for file in pictures}
+    mask_keys = {file.path: path_key(plain_path(file.below, mask_suffix)) for file in candidates}
+    found_images = _photographs(pictures, shared, image_keys, set(mask_keys.values()))
+    if not same:
+        known = {image_keys[file.path] for file in found_images}
+        found_masks = _with_other_masks(found_masks, candidates, known, mask_keys)
     objects = [file for file in theirs.values() if file.part == "objects" and file.below.suffix.lower() in PICTURES]
     used = {file.path for file in (*found_images, *found_masks, *objects)}
     others = [file for path, file in {**ours, **theirs}.items() if file.path not in used]
@@ -172,13 +180,53 @@ def sort_files(images: Path, masks: Path, pairing: MaskPairing, kinds: Sequence[
         raise InputError(_nothing("photograph", images, "--images", image_suffix, PHOTOGRAPHS))
     if not found_masks:
         hint = "; masks in the same folder need --mask_suffix, such as --mask_suffix=_mask" if same else ""
-        raise InputError(_nothing("mask", masks, "--masks", mask_suffix, kinds) + hint)
+        expected = [kind for kind in kinds if kind not in _LOSSY]
+        raise InputError(_nothing("mask", masks, "--masks", mask_suffix, expected) + hint)
     return Folders(found_images, found_masks, objects, others, shared, image_suffix, mask_suffix)
+
+
+def _photographs(pictures: Sequence[Found], shared: bool, keys: Mapping[Path, str], mask_keys: Set[str]) -> list[Found]:
+    """Returns which pictures in the folder of the photographs are photographs.
+
+    Args:
+      pictures: the pictures.
+      shared: as in `Folders`.
+      keys: path of every picture below its folder, without folders such as images.
+      mask_keys: the same of the masks.
+    """
+    plain = [file for file in pictures if file.part != "mask"]
+    if shared:
+        return [file for file in plain if file.part == "image"] or plain
+    # A folder that is called masks holds photographs if the separate masks repeat its name, and none are beside it.
+    others = [file for file in pictures if file.part == "mask" and keys[file.path] in mask_keys]
+    is_export = {keys[file.path] for file in plain} & {keys[file.path] for file in others}
+    return plain if is_export else [*plain, *others]
+
+
+def _with_other_masks(
+    masks: list[Found], candidates: Sequence[Found], image_keys: Set[str], keys: Mapping[Path, str]
+) -> list[Found]:
+    """Returns the masks in a separate folder, with those in folders such as images that a photograph lies in, too.
+
+    Args:
+      masks: masks that are certain.
+      candidates: all files that may be masks.
+      image_keys: paths of the photographs below their folder, without folders such as images.
+      keys: the same of every candidate.
+    """
+    for part in ("", "image"):
+        more = [file for file in candidates if file.part == part != masks[0].part]
+        # An export may hold photographs or drawings beside its masks, under the same names.
+        if not {keys[file.path] for file in more} & {keys[file.path] for file in masks}:
+            masks = [*masks, *(file for file in more if keys[file.path] in image_keys)]
+    return masks
 
 
 def _is_mask(file: Found, mask_suffix: str, same: bool, kinds: Sequence[str]) -> bool:
     suffix = file.below.suffix.lower()
-    if suffix not in kinds or file.part not in ("", "mask") or file.below.name in _NO_MASKS:
+    if suffix not in kinds or file.part == "objects" or file.below.name in _NO_MASKS:
+        return False
+    if file.part == "image" and (suffix in _LOSSY or (same and suffix != ".json")):
         return False
     is_marked = not same or bool(mask_suffix) or file.part == "mask" or suffix == ".json"
     return is_marked and file.below.stem.endswith(mask_suffix)
@@ -187,172 +235,3 @@ def _is_mask(file: Found, mask_suffix: str, same: bool, kinds: Sequence[str]) ->
 def _nothing(kind: str, folder: Path, flag: str, end: str, suffixes: Sequence[str]) -> str:
     named = f" whose name ends with '{end}' before the suffix" if end else ""
     return f"{flag}={folder} has no {kind}{named}; expected files that end in {', '.join(suffixes)}"
-
-
-def pair_files(folders: Folders, unmatched: str) -> tuple[list[Pair], list[str]]:
-    """Finds the mask of every photograph.
-
-    A mask belongs to the photograph with the same path below its folder, without suffixes and without folders such as
-    images or masks. If there is none, it belongs to the only photograph with the same name in any folder.
-
-    Args:
-      folders: the files.
-      unmatched: as in `MaskPairing`.
-
-    Returns:
-      The pairs in the order of the photographs' paths, and warnings, one line each.
-
-    Raises:
-      InputError: if a partner is missing or not unique, or a name cannot be written to a list.
-    """
-    if unmatched not in UNMATCHED:
-        raise InputError(f"--unmatched={unmatched}: expected one of {', '.join(UNMATCHED)}")
-    image_suffix = folders.image_suffix
-    masks, lone = _match(folders.images, folders.masks, image_suffix, folders.mask_suffix)
-    objects, _ = _match(folders.images, folders.objects, image_suffix, "")
-    without = [file for file in folders.images if file.path not in masks]
-    _check_partners(folders, masks, without, lone, unmatched)
-    kept = folders.images if unmatched == "background" else [file for file in folders.images if file.path in masks]
-    left = [file for file in folders.others if file.below.suffix.lower() in PICTURES]
-    warnings: list[str] = []
-    if left and folders.shared and not image_suffix:
-        warnings.append(
-            f"{counted(len(left), 'picture')} in other folders than those of images and masks are not read, among "
-            f"them {left[0].path}"
-        )
-    if without:
-        done = "count as background" if unmatched == "background" else "are left out"
-        number = f"{len(without)} of {len(folders.images)}"
-        warnings.append(f"{number} images have no mask and {done}, among them {without[0].path}")
-    if lone:
-        number = f"{len(lone)} of {len(folders.masks)}"
-        warnings.append(f"{number} masks have no image and are left out, among them {lone[0].path}")
-    names = _names([_plain(file.below, image_suffix) for file in kept])
-    pairs = [
-        Pair(name, file.path, file.below, masks.get(file.path), objects.get(file.path))
-        for name, file in zip(names, kept, strict=True)
-    ]
-    for pair in pairs:
-        _check_name(pair)
-    return pairs, warnings
-
-
-def _match(
-    images: Sequence[Found], masks: Sequence[Found], image_suffix: str, mask_suffix: str
-) -> tuple[dict[Path, Path], list[Found]]:
-    """Returns the mask of every photograph that has one, and the masks without a photograph.
-
-    Raises:
-      InputError: if a mask fits several photographs, or a photograph has several masks.
-    """
-    by_path: dict[str, list[Found]] = {}
-    by_name: dict[str, list[Found]] = {}
-    for file in images:
-        whole, plain = _key(file.below), _key(_plain(file.below, image_suffix))
-        for key in {whole, plain}:
-            by_path.setdefault(key, []).append(file)
-            by_name.setdefault(key.split("/")[-1], []).append(file)
-    found: dict[Path, Path] = {}
-    lone: list[Found] = []
-    names = Counter(_key(_plain(file.below, mask_suffix)).split("/")[-1] for file in masks)
-    for file in masks:
-        key = _key(_plain(file.below, mask_suffix))
-        fitting = by_path.get(key, [])
-        if not fitting and names[key.split("/")[-1]] == 1:
-            fitting = by_name.get(key.split("/")[-1], [])
-        if len(fitting) > 1:
-            raise InputError(
-                f"the mask {file.path} fits several images, {fitting[0].path} and {fitting[1].path}; rename one, or "
-                "put images and masks into folders of the same names"
-            )
-        if not fitting:
-            lone.append(file)
-        elif (other := found.setdefault(fitting[0].path, file.path)) != file.path:
-            raise InputError(
-                f"the image {fitting[0].path} has several masks, {other} and {file.path}; choose with --mask_suffix, "
-                "--kind or another folder --masks"
-            )
-    return found, lone
-
-
-def _check_partners(
-    folders: Folders, masks: dict[Path, Path], without: Sequence[Found], lone: Sequence[Found], unmatched: str
-) -> None:
-    """Raises InputError if photographs or masks without a partner are not allowed, or nothing has a partner."""
-    coco = next((file.path for file in lone if file.below.suffix.lower() == ".json" and _is_coco(file.path)), None)
-    if coco:
-        raise InputError(f"{coco} is a file in COCO's format; import it with python -m experiments.import_coco")
-    if not masks:
-        image, mask = folders.images[0], folders.masks[0]
-        raise InputError(
-            f"no mask belongs to an image: there are {image.path} and {mask.path}{_suggestion(folders)}; expected the "
-            "same names"
-        )
-    if without and unmatched == "error":
-        raise InputError(
-            f"{len(without)} of {len(folders.images)} images have no mask, for example {without[0].path}"
-            f"{_suggestion(folders)}; add the masks, or give --unmatched=skip to leave these images out or "
-            "--unmatched=background to take them as background"
-        )
-    if lone and unmatched != "skip":
-        same_name = name_key(_plain(lone[0].below, folders.mask_suffix).name)
-        other = next((file.path for file in folders.others if name_key(file.below.stem) == same_name), None)
-        hint = f" (there is {other}, which is not read)" if other else _suggestion(folders)
-        raise InputError(
-            f"{len(lone)} of {len(folders.masks)} masks have no image, for example {lone[0].path}{hint}; add the "
-            "images, correct the names or give --unmatched=skip"
-        )
-
-
-def _is_coco(path: Path) -> bool:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        found = json.loads(path.read_bytes())
-        return isinstance(found, dict) and {"images", "annotations", "categories"} <= set(found)
-    return False
-
-
-def _suggestion(folders: Folders) -> str:
-    """Returns " (--mask_suffix=END matches N images)" if the masks' names are those of images with another end."""
-    stems = {name_key(file.below.stem) for file in folders.images}
-    ends = Counter(
-        file.below.stem[i:]
-        for file in folders.masks
-        for i in range(1, len(file.below.stem))
-        if name_key(file.below.stem[:i]) in stems and not file.below.stem[i].isalnum()
-    )
-    return "".join(f" (--mask_suffix={end} would match {counted(count, 'mask')})" for end, count in ends.most_common(1))
-
-
-def _plain(below: PurePosixPath, end: str) -> PurePosixPath:
-    """Returns a path without folders that only say what a file is, and without its suffixes."""
-    folders = [part for part in below.parent.parts if part.casefold() not in _PARTS]
-    return PurePosixPath(*folders, below.stem.removesuffix(end))
-
-
-def _key(below: PurePosixPath) -> str:
-    folders = [part for part in below.parent.parts if part.casefold() not in _PARTS]
-    return name_key("/".join((*folders, below.name)))
-
-
-def _names(paths: Sequence[PurePosixPath]) -> list[str]:
-    """Returns a name for every image: its file name if all are different, otherwise with its folders."""
-    names = [path.name for path in paths]
-    if len({name_key(name) for name in names}) < len(names):
-        names = ["_".join(path.parts) for path in paths]
-    twice = [name for name, count in Counter(map(name_key, names)).items() if count > 1]
-    if twice:
-        same = [str(path) for path, name in zip(paths, names, strict=True) if name_key(name) == twice[0]]
-        raise InputError(
-            f"the images {' and '.join(same[:2])} would get the same name '{twice[0]}'; rename one of them"
-        )
-    return names
-
-
-def _check_name(pair: Pair) -> None:
-    """Raises InputError if a name cannot stand on a line of a UTF-8 file."""
-    is_text = not re.search("[\ud800-\udfff]", pair.name)  # Such characters stand for bytes that are not UTF-8.
-    if pair.name.splitlines() != [pair.name.strip()] or not is_text:
-        raise InputError(
-            f"the image {str(pair.below)!r} has a name that a list cannot hold; expected one line of UTF-8 text "
-            "without blanks at its ends: rename the image and its mask"
-        )

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deconvnet_jax.data.mask_classes import ClassTable
-from deconvnet_jax.data.voc_writer import DrawnMasks, number_objects
+from deconvnet_jax.data.mask_classes import NUMBERS, ClassTable
+from deconvnet_jax.data.voc_writer import DrawnMasks, check_object_count, number_objects
 from deconvnet_jax.errors import InputError, counted
-from deconvnet_jax.images import open_image, pixel_numbers
+from deconvnet_jax.images import largest_number, open_image, pixel_numbers
 from deconvnet_jax.labels import IGNORE, IGNORE_16
 
 LOSSY = ("JPEG", "MPO", "WEBP")
 _BORDER = 0xE0E0C0  # colour of VOC's id 255
-_VALUES = 1 << 24  # possible colours
 _UNKNOWN, _CLEAR = 256, 257  # marks of pixels without a class and of transparent pixels
 _SHOWN = 8  # numbers or colours that a message names
+NO_OBJECTS = " or leave out all object numbers with --noobjects"  # remedy for images with too many objects
 
 
 class Pixels(NamedTuple):
@@ -29,6 +29,8 @@ class Pixels(NamedTuple):
       is_color: whether `values` are colours.
       palette: colours of the numbers of an indexed picture as 0xRRGGBB, int64 [n]; None for other pictures.
       clear: which pixels are fully transparent, bool [H, W]; None if none is.
+      most: largest number that a pixel of a grey picture of this depth can hold: 1, 3, 15, 255 or 65,535.
+      is_rgb: whether the picture is stored with colour channels, even if it shows only greys.
     """
 
     path: Path
@@ -36,6 +38,8 @@ class Pixels(NamedTuple):
     is_color: bool
     palette: np.ndarray | None
     clear: np.ndarray | None
+    most: int = 255
+    is_rgb: bool = False
 
 
 def read_pixels(path: Path) -> Pixels:
@@ -54,13 +58,14 @@ def read_pixels(path: Path) -> Pixels:
             )
         if image.mode in ("P", "L", "1") or image.mode.startswith("I"):
             palette = np.array(image.getpalette("RGB"), np.int64).reshape(-1, 3) if image.mode == "P" else None
+            most = largest_number(image)
             numbers = pixel_numbers(image).astype(np.int64)
-            return Pixels(path, numbers, False, None if palette is None else _packed(palette), None)
+            return Pixels(path, numbers, False, None if palette is None else _packed(palette), None, most)
         if image.mode not in ("RGB", "RGBA", "LA"):
             raise InputError(f"{path} has the colour mode {image.mode}; save it as an RGB or indexed PNG")
         if any(";16" in str(tile.args) for tile in getattr(image, "tile", ())):
             raise InputError(f"{path} has more than 8 bits per channel; save it with 8 bits")
-        rgba = np.array(image.convert("RGBA"))
+        rgba, is_rgb = np.array(image.convert("RGBA")), image.mode != "LA"
     alpha = rgba[..., 3]
     half = int(((alpha > 0) & (alpha < 255)).sum())
     if half:
@@ -71,7 +76,7 @@ def read_pixels(path: Path) -> Pixels:
     clear = alpha == 0
     is_color = bool((rgba[..., :1] != rgba[..., 1:3])[~clear].any())
     values = _packed(rgba[..., :3].astype(np.int64)) if is_color else rgba[..., 0].astype(np.int64)
-    return Pixels(path, values, is_color, None, clear if clear.any() else None)
+    return Pixels(path, values, is_color, None, clear if clear.any() else None, is_rgb=is_rgb)
 
 
 def _packed(colors: np.ndarray) -> np.ndarray:
@@ -91,7 +96,8 @@ class PixelReader:
         Args:
           table: the classes.
           by_color: whether colours mark the classes; otherwise numbers do.
-          unknown: what happens to pixels that the table does not name: "error", "ignore" (255) or "background" (0).
+          unknown: what happens to pixels that the table does not name: "error", "ignore" (255) or "background" (0, or
+            255 if background is ignored).
           check_palettes: refuse masks whose palettes have different colours for the same number.
         """
         self._table, self._by_color, self._unknown = table, by_color, unknown
@@ -101,7 +107,7 @@ class PixelReader:
         else:
             marks = {IGNORE: IGNORE, IGNORE_16: IGNORE, **table.values}
         # A look-up of every possible value is several times faster than `np.unique`.
-        self._class_ids = np.full(_VALUES, _UNKNOWN, np.uint16)
+        self._class_ids = np.full(NUMBERS, _UNKNOWN, np.uint16)
         self._class_ids[list(marks)] = list(marks.values())
 
     def read(self, path: Path) -> np.ndarray:
@@ -118,7 +124,7 @@ class PixelReader:
         """
         pixels = read_pixels(path)
         values = self._values(pixels)
-        if values.min() < 0 or values.max() >= _VALUES:
+        if values.min() < 0 or values.max() >= NUMBERS:
             raise InputError(f"{path} holds numbers from {values.min()} to {values.max()}; expected class ids")
         ids = self._class_ids[values]
         if pixels.clear is not None:
@@ -126,7 +132,7 @@ class PixelReader:
         without = ids >= _UNKNOWN
         if self._unknown == "error" and without.any():
             raise InputError(self._message(path, Counter(values[ids == _UNKNOWN].tolist()), int((ids == _CLEAR).sum())))
-        ids[without] = 0 if self._unknown == "background" else IGNORE
+        ids[without] = self._table.background if self._unknown == "background" else IGNORE
         return ids.astype(np.uint8)
 
     def _values(self, pixels: Pixels) -> np.ndarray:
@@ -192,7 +198,8 @@ class BinaryReader:
         """Starts without any mask.
 
         Args:
-          threshold: grey value from which a pixel belongs to the class; None accepts only 0 and 255, or 0 and 1.
+          threshold: grey value from which a pixel belongs to the class, of 0 to 255 for every depth of the pictures.
+            None accepts only black and white, or 0 and 1.
         """
         self._threshold = threshold
         self._white: dict[int, Path] = {}
@@ -207,7 +214,8 @@ class BinaryReader:
           0 and 1, uint8 [H, W].
 
         Raises:
-          InputError: if the mask holds colours, transparent pixels, or other numbers than two.
+          InputError: if the mask holds colours, transparent pixels, other numbers than two, or numbers that are no grey
+            values although there is a threshold.
         """
         pixels = read_pixels(path)
         if pixels.is_color:
@@ -222,22 +230,44 @@ class BinaryReader:
         if pixels.palette is not None:  # The colours of an indexed picture count: 1 may be white or black.
             values = _grey_of_palette(pixels)
         if self._threshold is not None:
-            return (values >= self._threshold).astype(np.uint8)
+            return _from_threshold(pixels, values, self._threshold)
         found = np.unique(values).tolist()
         white = next((value for value in found if value), 0)
-        if not set(found) <= {0, white} or white not in (0, 1, 255):
+        if not set(found) <= {0, white} or white not in (0, 1, 255, pixels.most):
             raise InputError(
                 f"{path} holds {counted(len(found), 'number')}: {_listed([str(value) for value in found])}; --binary "
                 "expects 0 and 255: give --threshold=128 if these are antialiased edges, otherwise omit --binary"
             )
-        if white:
+        if white in (1, 255) and (white != pixels.most or white == 255):  # The white of another depth is no doubt.
             self._white.setdefault(white, path)
         if len(self._white) > 1:
             raise InputError(
-                f"{self._white[1]} holds 0 and 1, but {self._white[255]} holds 0 and 255; export all masks in one way, "
-                "or give --threshold=1"
+                f"{self._white[1]} holds 0 and 1, but {self._white[255]} holds 0 and 255; export all masks with 0 and "
+                "255"
             )
         return (values > 0).astype(np.uint8)
+
+
+def _from_threshold(pixels: Pixels, values: np.ndarray, threshold: int) -> np.ndarray:
+    """Returns which pixels have a grey value from a threshold, 0 or 1, uint8 [H, W].
+
+    Args:
+      pixels: the mask.
+      values: its numbers, int64 [H, W].
+      threshold: grey value, 1 to 255, to which other depths than 8 bits are converted.
+
+    Raises:
+      InputError: if the numbers are far too small for grey values of this depth, such as 0 and 1.
+    """
+    top = int(values.max(initial=0))
+    found = 255 * values >= threshold * pixels.most
+    if 0 < 255 * top <= pixels.most and not found.any():
+        raise InputError(
+            f"{pixels.path} holds numbers up to {top}, where white is {pixels.most}, so nothing reaches "
+            f"--threshold={threshold}; export all masks with white as {pixels.most}, or omit --threshold if every mask "
+            "holds two numbers"
+        )
+    return found.astype(np.uint8)
 
 
 def _grey_of_palette(pixels: Pixels) -> np.ndarray:
@@ -274,7 +304,7 @@ def what_masks_hold(paths: Sequence[Path], progress: Callable[[int, int], None] 
         return f"the masks hold the colours {shown}; give --classes=FILE with a line name,r,g,b for each class"
     found = sorted(numbers)
     shown = _listed([str(number) for number in found])
-    if set(found) <= {0, 255} or set(found) == {0, 1}:
+    if any(set(found) <= {0, white} for white in (1, 255, IGNORE_16)) and found != [0]:
         only = " and ".join(map(str, found))
         return f"the masks hold only {only}; give --binary=NAME if they mark one class on a background"
     if len(found) > 64 and set(found) <= set(range(256)):
@@ -297,18 +327,19 @@ def _listed(texts: Sequence[str], number: int | None = None) -> str:
     return ", ".join(texts[:_SHOWN]) + (f", ... ({number} in all)" if number > len(texts[:_SHOWN]) else "")
 
 
-def read_objects(path: Path, label: np.ndarray) -> DrawnMasks:
+def read_objects(path: Path, label: np.ndarray, background: int = 0) -> DrawnMasks:
     """Returns the masks of an image whose objects another picture marks, as CVAT's SegmentationObject does.
 
-    In a colour picture every colour is an object, except black and VOC's colour of ignored pixels. In an indexed or
-    grey picture every number is one, except 0 and 255.
+    In a picture stored as RGB every colour is an object, except black and VOC's colour of ignored pixels. In an indexed
+    or grey picture every number is one, except 0 and 255.
 
     Args:
       path: the picture of the objects.
       label: class ids, uint8 [H, W].
+      background: class id of the background: 0, or 255 if it is ignored or no class.
 
     Returns:
-      The masks; an object has the class of most of its pixels, and none where the class is 0 or 255.
+      The masks; an object has the class of most of its pixels, and none where the class is the background or 255.
 
     Raises:
       InputError: if the picture is not usable, has another size, or shows more than 254 objects.
@@ -320,13 +351,17 @@ def read_objects(path: Path, label: np.ndarray) -> DrawnMasks:
             f"{path} is {width}x{height} pixels, but the mask of the classes is {label.shape[1]}x{label.shape[0]}; "
             "export both again"
         )
-    nothing = (0, _BORDER) if pixels.is_color else (0, IGNORE)
-    values = np.where((label == 0) | (label == IGNORE) | np.isin(pixels.values, nothing), 0, pixels.values)
+    nothing = (0, _BORDER) if pixels.is_rgb else (0, IGNORE)
+    values = np.where((label == background) | (label == IGNORE) | np.isin(pixels.values, nothing), 0, pixels.values)
     found, first, canvas = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(np.where(found == 0, -1, first))  # Objects are numbered in the order of their first pixels.
     numbers = np.argsort(order) + int(0 not in found)
+    count = int(numbers.max())
+    check_object_count(count, str(path), NO_OBJECTS)  # The table of votes below would be huge for a photograph.
     canvas = numbers[canvas].reshape(label.shape)
-    class_ids = [np.bincount(label[canvas == i], minlength=IGNORE + 1).argmax() for i in range(1, numbers.max() + 1)]
-    canvas[label == IGNORE] = len(class_ids) + 1
-    drawn = number_objects(canvas, np.array([*class_ids, IGNORE], np.uint8), str(path), "")
+    votes = np.bincount((canvas * (IGNORE + 1) + label).ravel(), minlength=(count + 1) * (IGNORE + 1))
+    class_ids = votes.reshape(count + 1, IGNORE + 1)[1:].argmax(axis=1)
+    canvas[label == IGNORE] = count + 1
+    drawn = number_objects(canvas, [*class_ids, IGNORE], str(path), NO_OBJECTS, background)
+    drawn.instances[canvas == 0] = 0  # These pixels have a class and belong to no object.
     return drawn._replace(label=label)

@@ -15,9 +15,11 @@ from deconvnet_jax.data.mask_classes import (
     read_table,
     standard_name,
 )
-from deconvnet_jax.data.mask_files import Found, Pair
-from deconvnet_jax.data.mask_pixels import BinaryReader, PixelReader, read_objects, what_masks_hold
+from deconvnet_jax.data.mask_files import Found
+from deconvnet_jax.data.mask_pairs import Pair
+from deconvnet_jax.data.mask_pixels import NO_OBJECTS, BinaryReader, PixelReader, read_objects, what_masks_hold
 from deconvnet_jax.data.mask_shapes import Annotation, Shape, draw, entries_of, left_out_shapes, read_annotation
+from deconvnet_jax.data.voc_writer import number_objects
 from deconvnet_jax.errors import InputError, did_you_mean
 from deconvnet_jax.images import image_orientation
 from deconvnet_jax.labels import IGNORE
@@ -41,6 +43,7 @@ class MaskReading(NamedTuple):
       threshold: grey value from which a pixel of a black-and-white mask belongs to the class.
       ignore: names of classes whose pixels become 255.
       unknown: what pixels without a class become: "error" refuses them, "ignore" makes them 255, "background" 0.
+      objects: whether the numbers of single objects are read, if the files mark them.
     """
 
     kind: str | None = None
@@ -50,6 +53,7 @@ class MaskReading(NamedTuple):
     threshold: int | None = None
     ignore: Sequence[str] = ()
     unknown: str = "error"
+    objects: bool = True
 
 
 class PictureMasks:
@@ -67,7 +71,7 @@ class PictureMasks:
           kind: "ids", "colours" or "binary".
           table: the classes.
           reader: reader of the class masks.
-          has_objects: whether some images have a mask of objects.
+          has_objects: whether to read masks of objects, which some images have.
         """
         self.kind, self.table = kind, table
         self._reader, self._has_objects = reader, has_objects
@@ -86,11 +90,13 @@ class PictureMasks:
           InputError: if a mask is not usable, or has another size.
         """
         if pair.mask is None:
-            zeros = np.zeros(size, np.uint8)
-            return zeros, zeros if self._has_objects else None, _NO_OBJECTS
+            label = np.full(size, self.table.background, np.uint8)
+            return label, label if self._has_objects else None, _NO_OBJECTS
         label = self._reader.read(pair.mask)
         _check_size(pair, label.shape, size)
-        return (label, None, _NO_OBJECTS) if pair.objects is None else read_objects(pair.objects, label)
+        if pair.objects is None or not self._has_objects:
+            return label, None, _NO_OBJECTS
+        return read_objects(pair.objects, label, self.table.background)
 
     def warnings(self) -> list[str]:
         """Returns no warnings: everything unusual in a picture is an error."""
@@ -105,7 +111,9 @@ class ShapeMasks:
       table: the classes.
     """
 
-    def __init__(self, kind: str, table: ClassTable, annotations: Mapping[Path, Annotation], unknown: str):
+    def __init__(
+        self, kind: str, table: ClassTable, annotations: Mapping[Path, Annotation], unknown: str, has_objects: bool
+    ):
         """Stores the annotations.
 
         Args:
@@ -113,9 +121,10 @@ class ShapeMasks:
           table: the classes.
           annotations: annotations by their files.
           unknown: what shapes of other classes become: "error", "ignore" or "background".
+          has_objects: whether the objects get numbers.
         """
         self.kind, self.table = kind, table
-        self._annotations, self._unknown = annotations, unknown
+        self._annotations, self._unknown, self._has_objects = annotations, unknown, has_objects
 
     def read(self, pair: Pair, size: tuple[int, int]) -> ImageMasks:
         """Returns the masks of an image.
@@ -125,13 +134,17 @@ class ShapeMasks:
           size: height and width of the photograph.
 
         Raises:
-          InputError: if the annotation has another size, or a shape cannot be drawn or has an unknown class.
+          InputError: if the annotation has another size, a shape cannot be drawn or has an unknown class, or there are
+            more than 254 objects.
         """
-        if pair.mask is None:
-            return np.zeros(size, np.uint8), np.zeros(size, np.uint8), _NO_OBJECTS
-        annotation = self._annotations[pair.mask]
-        _check_size(pair, annotation.size or size, size)
-        return draw(annotation, size, self._class_id)
+        canvas, class_ids, background = np.zeros(size, np.int32), [], self.table.background
+        if pair.mask is not None:
+            annotation = self._annotations[pair.mask]
+            _check_size(pair, annotation.size or size, size)
+            canvas, class_ids = draw(annotation, size, self._class_id)
+        if not self._has_objects:
+            return np.array([background, *class_ids], np.uint8)[canvas], None, _NO_OBJECTS
+        return number_objects(canvas, class_ids, str(pair.mask), NO_OBJECTS, background)
 
     def _class_id(self, shape: Shape) -> int:
         name = standard_name(shape.label)
@@ -143,7 +156,7 @@ class ShapeMasks:
                 f"{did_you_mean(name, self.table.class_ids)}; add it there, or --unknown=ignore or background takes "
                 "such shapes as 255 or 0"
             )
-        return IGNORE if self._unknown == "ignore" else 0
+        return IGNORE if self._unknown == "ignore" else self.table.background
 
     def warnings(self) -> list[str]:
         """Returns a warning if shapes without an area were left out."""
@@ -188,18 +201,35 @@ def reader_of(
         )
     if reading.threshold is not None and reading.binary is None:
         raise InputError("--threshold needs --binary=NAME, the class of the pixels from this grey value")
-    given = [f"--{flag}" for flag in ("binary", "classes", "names") if getattr(reading, flag)]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} are both given; give one of them")
+    _check_flags(reading)
     if shapes:
         return _shape_masks(shapes, others, reading, progress)
-    has_objects = any(pair.objects for pair in pairs)
+    has_objects = reading.objects and any(pair.objects for pair in pairs)
     if reading.binary is not None:
-        if standard_name(reading.binary) == "background":
-            raise InputError(f"--binary={reading.binary}: expected the name of the class that is not background")
         table = class_table("--binary", [Entry("background", 0), Entry(reading.binary, 255)])
         return PictureMasks("binary", table, BinaryReader(reading.threshold), has_objects)
-    return _picture_masks(paths, others, reading, has_objects, progress)
+    reader = _picture_masks(paths, others, reading, has_objects, progress)
+    for flag, instead, needs_background in (
+        ("unknown", "ignore", reading.unknown == "background"),
+        ("unmatched", "skip", any(pair.mask is None for pair in pairs)),
+    ):
+        if needs_background and "background" not in reader.table.class_ids:
+            raise InputError(
+                f"--{flag}=background: {reader.table.where} has no class called background; give --{flag}={instead}"
+            )
+    return reader
+
+
+def _check_flags(reading: MaskReading) -> None:
+    """Raises InputError if flags exclude each other."""
+    given = [f"--{flag}" for flag in ("binary", "classes", "names") if getattr(reading, flag)]
+    if reading.binary is not None:
+        given += [f"--{flag}" for flag in ("kind", "ignore") if getattr(reading, flag)]
+        given += [f"--unknown={reading.unknown}"] if reading.unknown != "error" else []
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given[:2])} are both given; give one of them")
+    if reading.binary is not None and standard_name(reading.binary) == "background":
+        raise InputError(f"--binary={reading.binary}: expected the name of the class that is not background")
 
 
 def _picture_masks(
@@ -224,8 +254,6 @@ def _picture_masks(
             for place, entry in enumerate(entries)
         ]
     table = class_table(where, entries, reading.ignore)
-    if reading.unknown == "background" and not table.has_background:
-        raise InputError(f"--unknown=background: {where} has no class called background; give --unknown=ignore")
     reader = PixelReader(table, by_color, reading.unknown, check_palettes=reading.kind is None)
     return PictureMasks("colours" if by_color else "ids", table, reader, has_objects)
 
@@ -259,4 +287,5 @@ def _shape_masks(
         entries = [Entry("background"), *(Entry(entry.name) for entry in named)]
     else:
         where, entries = entries_of(annotations, [file.path for file in others if file.below.name == "meta.json"])
-    return ShapeMasks(kind, class_table(where, entries, reading.ignore), annotations, reading.unknown)
+    table = class_table(where, entries, reading.ignore)
+    return ShapeMasks(kind, table, annotations, reading.unknown, reading.objects)

@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deconvnet_jax.data.mask_classes import Entry
-from deconvnet_jax.data.voc_writer import DrawnMasks, number_objects
 from deconvnet_jax.errors import InputError, one_line
 from deconvnet_jax.images import open_image
 
@@ -80,7 +79,8 @@ def read_annotation(path: Path) -> Annotation:
         )
     given = data["size"] if kind == "supervisely" else {key: data.get(f"image{key.title()}") for key in _SIDES}
     sides = [given.get(key) if isinstance(given, dict) else None for key in _SIDES]
-    if sides != [None, None] and not all(isinstance(side, int) and side > 0 for side in sides):
+    whole = [isinstance(side, int | float) and float(side).is_integer() and side > 0 for side in sides]
+    if sides != [None, None] and not all(whole):
         raise InputError(f"{path} has the height {sides[0]!r:.40} and the width {sides[1]!r:.40}; expected pixels")
     size = None if sides == [None, None] else (int(sides[0] or 0), int(sides[1] or 0))
     entries = data["shapes" if kind == "labelme" else "objects"]
@@ -145,7 +145,9 @@ def entries_of(annotations: Mapping[Path, Annotation], metas: list[Path]) -> tup
     return where, [Entry(name) for name in dict.fromkeys(names)]
 
 
-def draw(annotation: Annotation, size: tuple[int, int], class_id: Callable[[Shape], int]) -> DrawnMasks:
+def draw(
+    annotation: Annotation, size: tuple[int, int], class_id: Callable[[Shape], int]
+) -> tuple[np.ndarray, list[int]]:
     """Draws the shapes of an annotation. Shapes of one object get one number.
 
     Args:
@@ -154,10 +156,11 @@ def draw(annotation: Annotation, size: tuple[int, int], class_id: Callable[[Shap
       class_id: function that returns the class id of a shape: 0 for background, 255 for ignored pixels.
 
     Returns:
-      The masks, and the class ids of the objects.
+      Position of the visible object of each pixel, from 1, int32 [H, W], 0 where no object is; and the class ids of
+      all objects.
 
     Raises:
-      InputError: if a shape is not usable, or more than 254 objects are visible.
+      InputError: if a shape is not usable.
     """
     canvas = np.zeros(size, np.int32)
     places: dict[object, int] = {}
@@ -169,7 +172,7 @@ def draw(annotation: Annotation, size: tuple[int, int], class_id: Callable[[Shap
         if place > len(class_ids):
             class_ids.append(found)
         canvas[mask] = place
-    return number_objects(canvas, np.array(class_ids, np.uint8), str(annotation.path), "")
+    return canvas, class_ids
 
 
 def _drawn(shape: Shape, kind: str, size: tuple[int, int]) -> np.ndarray:
@@ -183,13 +186,16 @@ def _drawn(shape: Shape, kind: str, size: tuple[int, int]) -> np.ndarray:
             return _placed(*_labelme_bitmap(shape.data), size) if shape.kind == "mask" else _labelme(shape, size)
         return _placed(*_bitmap(shape.data), size) if shape.kind == "bitmap" else _supervisely(shape, size)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError, zlib.error, binascii.Error, cv2.error) as error:
+        reason = one_line(error, 80) if isinstance(error, ValueError | zlib.error) else "its data has another form"
         raise InputError(
-            f"{shape.where} is a {shape.kind} that cannot be drawn ({one_line(error, 80)}); correct or delete it"
+            f"{shape.where} ({shape.kind:.40}) cannot be drawn ({reason}); correct or delete it"
         ) from error
 
 
 def _points(points: Any, least: int, size: tuple[int, int]) -> list[tuple[float, float]]:
     """Returns points (x, y). Raises ValueError for too few, or points far from the image."""
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise ValueError("expected a list of points [x, y]")
     found = [(float(x), float(y)) for x, y in points]
     height, width = size
     # Points a little outside the image are common. Pillow would need memory for those far away.

@@ -1,12 +1,14 @@
 """Divides imported images into splits: by lists, by the folders of an export, or by chance."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from deconvnet_jax.data.image_names import NamedFiles, name_key, read_list
-from deconvnet_jax.data.mask_files import PHOTOGRAPHS, Found, Pair
+from deconvnet_jax.data.mask_files import PHOTOGRAPHS, Found, tails
+from deconvnet_jax.data.mask_pairs import Pair
 from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.files import no_file
 
@@ -16,6 +18,8 @@ _SPLITS = {  # names of folders and lists in exports
     **dict.fromkeys(("val", "valid", "validation"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+_YEAR = re.compile(r"[-_ ]?(19|20)\d\d$")  # of folders such as COCO's train2017
+_LIKE_A_SPLIT = re.compile("train|val", re.IGNORECASE)
 ORDER = ("train", "val", "test")
 Splits = dict[str, list[str]]
 
@@ -68,6 +72,24 @@ def divide(pairs: Sequence[Pair], division: MaskDivision, others: Sequence[Found
         if not found.get(split):
             raise InputError(f"the split {split} would be empty; choose the images with --val, or with lists")
     return {split: found[split] for split in ORDER if found.get(split)}, how
+
+
+def mixed_folders(pairs: Sequence[Pair], division: MaskDivision, divided: str) -> list[str]:
+    """Returns a warning if images are divided by chance although some folders are called like splits.
+
+    Args:
+      pairs: all images.
+      division: what the caller says.
+      divided: how the images are divided, from `divide`.
+    """
+    folders = {part for pair in pairs for part in pair.below.parent.parts if _LIKE_A_SPLIT.match(part)}
+    if not folders or division.val is not None or not divided.startswith("val="):
+        return []
+    shown = " and ".join(sorted(folders)[:2])
+    return [
+        f"folders such as {shown} are not taken as splits, so their images are mixed; rename them to "
+        "train and val, or give --train_list and --val_list"
+    ]
 
 
 def _by_chance(names: Sequence[str], share: float, seed: int) -> Splits:
@@ -126,7 +148,8 @@ def _of_export(pairs: Sequence[Pair], others: Sequence[Found]) -> tuple[Splits, 
 
 
 def _split_of(folders: Sequence[str]) -> str:
-    return next((_SPLITS[part.casefold()] for part in folders if part.casefold() in _SPLITS), "")
+    names = (_YEAR.sub("", part.casefold()) for part in folders)
+    return next((_SPLITS[name] for name in names if name in _SPLITS), "")
 
 
 def _by_lists(pairs: Sequence[Pair], lists: Mapping[str, Path]) -> Splits:
@@ -135,7 +158,15 @@ def _by_lists(pairs: Sequence[Pair], lists: Mapping[str, Path]) -> Splits:
     Raises:
       InputError: if a list is not usable, names an image that does not exist, or shares an image with another list.
     """
-    by_path = {str(pair.below): pair for pair in pairs}
+    owners: dict[str, set[Path]] = {}  # Images by all ends of their paths, such as a/b and b.
+    for pair in pairs:
+        for tail in tails(pair.below.with_suffix("")):
+            owners.setdefault(name_key(tail), set()).add(pair.image)
+    ends = [(pair, tail) for pair in pairs for tail in tails(pair.below)]
+    by_path = {
+        **{tail: pair for pair, tail in ends if len(owners[name_key(tail.removesuffix(pair.below.suffix))]) == 1},
+        **{str(pair.below): pair for pair in pairs},
+    }
     suffixes = [suffix for lower in PHOTOGRAPHS for suffix in (lower, lower.upper())]
     files = NamedFiles(suffixes, lambda: by_path, by_path.__contains__)
     by_name: dict[str, list[Pair]] = {}
@@ -148,12 +179,14 @@ def _by_lists(pairs: Sequence[Pair], lists: Mapping[str, Path]) -> Splits:
         if not path.is_file():
             raise InputError(no_file(path, remedy=f"expected the list of the split {split}, one image name per line"))
         members: set[str] = set()
-        for name in read_list(path, files).names:
+        names = read_list(path, files).names
+        for name in names:
             fitting = by_name.get(name_key(name.replace("\\", "/").split("/")[-1]), [])
             pair = by_path.get(files.find(name) or "") or (fitting[0] if len(fitting) == 1 else None)
             if pair is None:
                 reason = "fits several images" if fitting else "has no image with a mask"
-                raise InputError(f"{path}: '{name}' {reason}; correct the list, or add the folders to the name")
+                title = ", or delete the line if it is a title" if name == names[0] and not fitting else ""
+                raise InputError(f"{path}: '{name}' {reason}; correct the list, or add the folders to the name{title}")
             if where.setdefault(pair.name, split) != split:
                 raise InputError(f"{path}: '{name}' is in the list of {where[pair.name]}, too; remove it from one list")
             members.add(pair.name)

@@ -9,9 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deconvnet_jax.data.mask_files import PICTURES, Found, MaskPairing, Pair, pair_files, sort_files
+from deconvnet_jax.data.mask_files import PICTURES, Found, MaskPairing, sort_files
+from deconvnet_jax.data.mask_pairs import Pair, pair_files
 from deconvnet_jax.data.mask_readers import KINDS, UNKNOWN, MaskReading, PictureMasks, ShapeMasks, reader_of
-from deconvnet_jax.data.mask_splits import MaskDivision, divide
+from deconvnet_jax.data.mask_splits import MaskDivision, divide, mixed_folders
 from deconvnet_jax.data.voc_writer import (
     ClassCount,
     VocWriter,
@@ -117,6 +118,7 @@ def import_masks(
         masks = masks.parent
     pairs, others, notes = _find(images, masks, reading, pairing)
     splits, divided = divide(pairs, division, others)
+    notes += mixed_folders(pairs, division, divided)
     split_of = {name: split for split, members in splits.items() for name in members}
     if len(split_of) < len(pairs):
         notes.append(f"{len(pairs) - len(split_of)} of {len(pairs)} images are in no list and left out")

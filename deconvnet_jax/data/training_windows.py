@@ -129,7 +129,8 @@ def training_windows(
     }
     parts = [found[kind]() for kind in kinds]
     for kind, part in zip(kinds, parts, strict=True):
-        _check_found(kind, part, objects, min_overlap, min_window, small_parts)
+        least = min(min_window, sizes.max(initial=0) / _SMALL_IMAGE)
+        _check_found(kind, part, objects, min_overlap, least, small_parts)
     windows = Windows(*(np.concatenate(fields) for fields in zip(*parts, strict=True)))
     return windows.take(np.argsort(windows.images, kind="stable"))
 
@@ -294,16 +295,19 @@ def _joined(arrays: Sequence[np.ndarray], columns: int = 4) -> np.ndarray:
 
 
 def _check_found(
-    kind: str, windows: Windows, objects: Sequence[Objects], min_overlap: float, min_window: float, small_parts: int
+    kind: str, windows: Windows, objects: Sequence[Objects], min_overlap: float, least: float, small_parts: int
 ) -> None:
-    """Raises InputError if a kind of windows found none, with the probable reason."""
+    """Raises InputError if a kind of windows found none, with the probable reason.
+
+    Windows need a side of `least` pixels in the largest image.
+    """
     if len(windows.images):
         return
     if not any(len(found.boxes) for found in objects):
         if small_parts:
             raise InputError(
                 f"data.windows: the windows around all {small_parts:,} connected parts of the class masks are smaller "
-                f"than data.min_window={min_window:g} pixels; lower it, or train on whole images: "
+                f"than {least:g} pixels; set data.min_window below {least:g}, or train on whole images: "
                 "data.windows=('image',) data.label_mode=all"
             )
         raise InputError(

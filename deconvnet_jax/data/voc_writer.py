@@ -48,14 +48,17 @@ class DrawnMasks(NamedTuple):
     class_ids: np.ndarray
 
 
-def number_objects(canvas: np.ndarray, class_ids: np.ndarray, where: str, remedy: str) -> DrawnMasks:
+def number_objects(
+    canvas: np.ndarray, class_ids: Sequence[int] | np.ndarray, where: str, remedy: str, background: int = 0
+) -> DrawnMasks:
     """Returns the masks of an image whose objects are drawn, with new numbers for those that are visible.
 
     Args:
       canvas: position of the visible object in `class_ids`, from 1, int [H, W]; 0 where no object is.
-      class_ids: class ids of all objects, uint8 [n]. Objects of the classes 0 and 255 get no number.
+      class_ids: class ids of all objects, 0 to 255 [n]. Those of the background and of class 255 get no number.
       where: what the error message names.
       remedy: end of the error message, after "remove the image".
+      background: class id where no object is: 0, or 255 if these pixels are ignored.
 
     Returns:
       The masks, and the class ids of the numbered objects.
@@ -63,16 +66,28 @@ def number_objects(canvas: np.ndarray, class_ids: np.ndarray, where: str, remedy
     Raises:
       InputError: if more than 254 objects are visible.
     """
-    classes = np.concatenate([[0], class_ids]).astype(np.uint8)
-    is_object = (classes != 0) & (classes != IGNORE)
+    classes = np.array([background, *class_ids], np.uint8)
+    is_object = (classes != background) & (classes != IGNORE)
     visible = np.flatnonzero(is_object & (np.bincount(canvas.ravel(), minlength=len(classes)) > 0))
-    if len(visible) >= IGNORE:
-        raise InputError(
-            f"{where} shows {len(visible)} objects, expected at most {IGNORE - 1}; remove the image{remedy}"
-        )
+    check_object_count(len(visible), where, remedy)
     numbers = np.where(classes == IGNORE, IGNORE, 0).astype(np.uint8)
     numbers[visible] = np.arange(1, len(visible) + 1)
     return DrawnMasks(classes[canvas], numbers[canvas], classes[visible])
+
+
+def check_object_count(count: int, where: str, remedy: str) -> None:
+    """Raises InputError if an image shows more objects than a mask has numbers for.
+
+    Args:
+      count: number of visible objects.
+      where: what the error message names.
+      remedy: end of the error message, after "remove the image".
+
+    Raises:
+      InputError: for more than 254 objects.
+    """
+    if count >= IGNORE:
+        raise InputError(f"{where} shows {count} objects, expected at most {IGNORE - 1}; remove the image{remedy}")
 
 
 def count_classes(label: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
@@ -152,9 +167,10 @@ class VocWriter:
                 )
 
     def _add_photograph(self, name: str, source: Path) -> None:
-        if source.suffix in IMAGE_SUFFIXES:
+        suffix = source.suffix if source.suffix in IMAGE_SUFFIXES else source.suffix.lower()
+        if suffix in IMAGE_SUFFIXES:
             # Errors of `shutil.copyfile` name the source, even if it is the disk of the copy that is full.
-            (self._folder / f"JPEGImages/{name}{source.suffix}").write_bytes(source.read_bytes())
+            (self._folder / f"JPEGImages/{name}{suffix}").write_bytes(source.read_bytes())
         else:
             Image.fromarray(read_image(source)).save(self._folder / f"JPEGImages/{name}.png")
 

@@ -26,6 +26,7 @@ def run(
     ignore: Sequence[str] | None = None,
     unknown: str = "error",
     unmatched: str = "error",
+    objects: bool = True,
     val: float | None = None,
     seed: int = 0,
     train_list: Path | None = None,
@@ -47,6 +48,7 @@ def run(
       ignore: Classes whose pixels become 255; None: none.
       unknown: What pixels without a class become: "error", "ignore" or "background".
       unmatched: What happens to files without a partner: "error", "skip" or "background".
+      objects: Whether to write the numbers of single objects, if the files mark them.
       val: Part of the images that is held out; None: as the export says, otherwise 0.2.
       seed: Number that selects them.
       train_list: List of the training images.
@@ -61,7 +63,7 @@ def run(
             images,
             masks,
             output,
-            MaskReading(kind, classes, names, binary, threshold, ignore or (), unknown),
+            MaskReading(kind, classes, names, binary, threshold, ignore or (), unknown, objects),
             MaskPairing(mask_suffix, image_suffix or "", unmatched),
             MaskDivision(val, seed, train_list, val_list),
             bar.update,

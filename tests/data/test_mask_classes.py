@@ -14,12 +14,13 @@ from mask_exports import (
     drawn,
     indexed,
     load,
+    objects,
     plain,
     refused,
     save,
 )
 
-from deconvnet_jax.data import MaskReading, read_example
+from deconvnet_jax.data import MaskPairing, MaskReading, class_names, read_example
 
 # Pixels of classes.
 
@@ -145,3 +146,74 @@ def test_tables_among_the_masks(tmp_path):
     assert load(tmp_path, source).classes == CLASSES
     (tmp_path / "photos/_classes.csv").write_text("0,background\n1,lion\n2,dog\n")
     refused(tmp_path, source, "name different classes", "--classes=FILE", output="again")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("name\nbackground\ncat\ndog\n", "its first line 'name' seems to be a title"),
+        ("Class Name\nbackground\ncat\n", "its first line 'Class Name' seems to be a title"),
+        ("0 background\n1 cat\n2 dog\n", "'0 background' is no name; expected on each line id,name"),
+        ("0: background\n1: cat\n2: dog\n", "'0: background' is no name"),
+        ("background=0\ncat=1\ndog=2\n", "'background=0' is no name"),
+        ("background, other\ncat\ndog\n", "line 1: 'background,other' is no class"),
+        ("-1,void\n0,background\n1,cat\n", "line 1: '-1,void' is no class"),
+        ("background:0,0,0::\ncat:::\ndog:1,1,1::\n", "line 2: 'cat:::' is no class"),
+    ],
+)
+def test_lines_that_would_shift_the_ids(tmp_path, text, part):
+    (tmp_path / "table.csv").write_text(text)
+    refused(tmp_path, plain(tmp_path), "table.csv", part, reading=MaskReading(classes=tmp_path / "table.csv"))
+
+
+def test_names_that_look_like_numbered_lines(tmp_path):
+    (tmp_path / "table.txt").write_text("2 wheeler\ncat\n3 wheeler\n")
+    reading = MaskReading(classes=tmp_path / "table.txt")
+    assert load(tmp_path, plain(tmp_path), reading).classes == ("2 wheeler", "cat", "3 wheeler")
+
+
+@pytest.mark.parametrize(
+    ("names", "part"),
+    [
+        (["0=background", "16777216=cat"], "no pixel holds the number in '16777216=cat'; expected 0 to 16777215"),
+        (["0=background", f"{10**20}=cat"], f"'{10**20}=cat'"),
+        (["background=0", "cat=1"], "'background=0' is no name; expected NAME,NAME,... or ID=NAME,..."),
+        (["0=background", "cat=1"], "'cat=1' is no name"),
+        (["0:background", "1:cat"], "'0:background' is no name"),
+    ],
+)
+def test_numbers_of_names_that_cannot_be_used(tmp_path, names, part):
+    refused(tmp_path, plain(tmp_path), "--names", part, reading=MaskReading(names=names))
+
+
+# Pixels and images without anything.
+
+
+def test_images_without_a_mask_need_a_background(tmp_path):
+    source = plain(tmp_path)
+    (tmp_path / "masks/e.png").unlink()
+    back, names = MaskPairing(unmatched="background"), ["sky", "cat", "dog"]
+    message = "--unmatched=background: --names has no class called background; give --unmatched=skip"
+    refused(tmp_path, source, message, reading=MaskReading(names=names), pairing=back)
+    load(tmp_path, source, NAMED._replace(ignore=["background"]), back)
+    check(tmp_path, labels=lambda i: np.array([255, 0, 1], np.uint8)[drawn(i)])
+
+
+@pytest.mark.parametrize("export", [mask_exports.labelme, mask_exports.supervisely, mask_exports.cvat])
+def test_ignored_background_of_objects(tmp_path, export):
+    load(tmp_path, export(tmp_path), MaskReading(ignore=["background"]))
+    classes = class_names(tmp_path / "out")
+    ids = np.array([255, classes.index("cat"), classes.index("dog")], np.uint8)
+    for i, name in enumerate(NAMES):
+        example = read_example(tmp_path / "out", name, 2)
+        np.testing.assert_array_equal(example.label, ids[drawn(i)])
+        np.testing.assert_array_equal(example.instances, np.where(objects(i) == 0, 255, objects(i)))
+
+
+def test_ignored_background_of_images_without_annotations(tmp_path):
+    source = mask_exports.labelme(tmp_path)
+    (tmp_path / "labelme/e.json").unlink()
+    load(tmp_path, source, MaskReading(ignore=["background"]), MaskPairing(unmatched="background"))
+    example = read_example(tmp_path / "out", "e", 2)
+    assert (example.label == 255).all()
+    assert (example.instances == 255).all()

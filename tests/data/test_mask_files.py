@@ -1,5 +1,6 @@
 """Every mask finds its photograph; what has no partner is refused."""
 
+import mask_exports
 import pytest
 from mask_exports import NAMED, NAMES, check, drawn, load, plain, refused, save, write_photographs
 
@@ -95,3 +96,68 @@ def test_pictures_beside_the_folders_of_images_and_masks(tmp_path):
     summary = load(tmp_path, {"images": tmp_path / "all", "masks": tmp_path / "all/masks"}, NAMED)
     check(tmp_path)
     assert any("5 pictures in other folders" in warning and "overlays/a.jpg" in warning for warning in summary.warnings)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["one/images/a", "one/images/b", "two/images/c", "two/images/d", "two/images/e"],
+        ["one/images/a", "one/images/b", "two/c", "two/d", "e"],
+        ["labels/a", "labels/b", "labels/c", "labels/d", "labels/e"],
+        ["labels/a", "labels/b", "posters/c", "posters/d", "images/e"],
+    ],
+)
+def test_folders_whose_names_separate_masks_repeat(tmp_path, names):
+    load(tmp_path, plain(tmp_path, names=names), NAMED)
+    check(tmp_path)
+
+
+def test_separate_masks_of_equal_names(tmp_path):
+    names = ["one/images/a", "two/a", "labels/a", "masks/b", "b/c"]
+    load(tmp_path, plain(tmp_path, names=names), NAMED)
+    check(tmp_path, dict(zip(NAMES, ("one_a", "two_a", "a", "b", "b_c"), strict=True)).__getitem__)
+
+
+def test_photographs_and_masks_in_both_folders(tmp_path):
+    """Both folders are whole exports; each is asked for one part."""
+    for folder in ("one", "two"):
+        for i, name in enumerate(NAMES):
+            write_photographs(tmp_path / folder / "JPEGImages", [name], ".png")
+            save(tmp_path / folder / f"SegmentationClass/{name}.png", drawn(i) * (folder == "two"))
+    load(tmp_path, {"images": tmp_path / "one", "masks": tmp_path / "two"}, NAMED)
+    check(tmp_path)
+
+
+def test_photographs_of_an_export_are_no_masks(tmp_path):
+    write_photographs(tmp_path / "photos", suffix=".png")
+    write_photographs(tmp_path / "export/JPEGImages", suffix=".png")
+    for i, name in enumerate(NAMES[:-1]):
+        save(tmp_path / f"export/SegmentationClass/{name}.png", drawn(i))
+    source = {"images": tmp_path / "photos", "masks": tmp_path / "export"}
+    refused(tmp_path, source, "1 of 5 images have no mask", "e.png", reading=NAMED)
+    load(tmp_path, source, NAMED, MaskPairing(unmatched="background"))
+    check(tmp_path)
+
+
+def test_labelme_files_beside_photographs_in_a_folder_called_images(tmp_path):
+    mask_exports.labelme(tmp_path)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "labelme").rename(tmp_path / "all/images")
+    load(tmp_path, {"images": tmp_path / "all", "masks": None})
+    check(tmp_path, with_objects=True)
+
+
+def test_formats_of_masks_that_are_expected(tmp_path):
+    source = plain(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        path.unlink()
+    message = refused(tmp_path, source, "expected files that end in .png, .bmp", reading=NAMED)
+    assert ".jpg" not in message
+
+
+def test_suffixes_in_mixed_case(tmp_path):
+    source = plain(tmp_path)
+    (tmp_path / "photos/c.jpg").rename(tmp_path / "photos/c.Jpg")
+    load(tmp_path, source, NAMED)
+    check(tmp_path)
+    assert (tmp_path / "out/JPEGImages/c.jpg").read_bytes() == (tmp_path / "photos/c.Jpg").read_bytes()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mask_exports import HEIGHT, WIDTH, load, refused, write_photographs
 
-from deconvnet_jax.data import read_example
+from deconvnet_jax.data import MaskReading, read_example
 
 
 def json_pair(root, shapes, **more):
@@ -34,7 +34,8 @@ def shape_of(root):
 
 
 def test_circles_of_labelme(tmp_path):
-    load(tmp_path, json_pair(tmp_path, [mask_exports.labelme_shape("cat", [[12, 10], [12, 5]], "circle")]))
+    circle = mask_exports.labelme_shape("cat", [[12, 10], [12, 5]], "circle")
+    load(tmp_path, json_pair(tmp_path, [circle], imageHeight=float(HEIGHT)))
     ys, xs = np.mgrid[:HEIGHT, :WIDTH]
     distance = np.hypot(ys - 10, xs - 12)
     found = shape_of(tmp_path)
@@ -109,13 +110,17 @@ SQUARE = [[2, 2], [9, 2], [9, 9]]
 @pytest.mark.parametrize(
     ("shape", "parts"),
     [
-        ({"label": "cat", "points": SQUARE[:2], "shape_type": "polygon"}, ("a.json: shapes[0] is a polygon",)),
+        ({"label": "cat", "points": SQUARE[:2], "shape_type": "polygon"}, ("a.json: shapes[0] (polygon) cannot",)),
         ({"label": "cat", "points": [[1e300, 2], *SQUARE], "shape_type": "polygon"}, ("in or near the image",)),
         ({"label": "cat", "points": [["x", 2], *SQUARE], "shape_type": "polygon"}, ("cannot be drawn",)),
         ({"label": "cat", "points": [[float("nan"), 2], *SQUARE], "shape_type": "polygon"}, ("cannot be drawn",)),
-        ({"label": "cat", "points": None, "shape_type": "rectangle"}, ("is a rectangle that cannot be drawn",)),
-        ({"label": "cat", "points": SQUARE, "shape_type": "spiral"}, ("is a spiral that cannot be drawn",)),
-        ({"label": "cat", "points": SQUARE[:2], "shape_type": "mask", "mask": "A"}, ("is a mask that cannot",)),
+        (
+            {"label": "cat", "points": None, "shape_type": "rectangle"},
+            ("(rectangle) cannot be drawn (expected a list of points",),
+        ),
+        ({"label": "cat", "points": SQUARE, "shape_type": "circle"}, ("(circle) cannot be drawn",)),
+        ({"label": "cat", "points": SQUARE, "shape_type": "spiral"}, ("(spiral) cannot be drawn",)),
+        ({"label": "cat", "points": SQUARE[:2], "shape_type": "mask", "mask": "A"}, ("(mask) cannot",)),
         ({"label": " ", "points": SQUARE}, ("shapes[0] has the label ' '",)),
         ("cat", ("shapes[0] has the label None",)),
     ],
@@ -136,7 +141,7 @@ def test_shapes_of_labelme_that_cannot_be_drawn(tmp_path, shape, parts):
         ),
         (
             {"geometryType": "polygon", "points": {"exterior": SQUARE[:1]}},
-            "objects[0] is a polygon that cannot",
+            "objects[0] (polygon) cannot",
         ),
     ],
 )
@@ -148,6 +153,7 @@ def test_objects_of_supervisely_that_cannot_be_drawn(tmp_path, found, part):
     ("more", "part"),
     [
         ({"imageHeight": 10**9, "imageWidth": 10**9}, "a.json is 1000000000x1000000000 pixels"),
+        ({"imageHeight": 24.5}, "has the height 24.5"),
         ({"imageHeight": "24"}, "has the height '24'"),
     ],
 )
@@ -169,3 +175,52 @@ def test_more_objects_than_numbers(tmp_path):
         mask_exports.labelme_shape("cat", [[i % 30, i // 30], [i % 30, i // 30]], "rectangle") for i in range(255)
     ]
     refused(tmp_path, json_pair(tmp_path, shapes), "a.json shows 255 objects, expected at most 254")
+
+
+def test_more_objects_than_numbers_without_numbers(tmp_path):
+    shapes = [
+        mask_exports.labelme_shape("cat", [[i % 30, i // 30], [i % 30, i // 30]], "rectangle") for i in range(300)
+    ]
+    source = json_pair(tmp_path, shapes)
+    refused(tmp_path, source, "a.json shows 300 objects", "leave out all object numbers with --noobjects")
+    load(tmp_path, source, MaskReading(objects=False))
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[:10, :30] = 1
+    np.testing.assert_array_equal(shape_of(tmp_path), expected)
+
+
+def renamed(root, image_path, folder="", name="a"):
+    """Two photographs, and the annotation of one with another name or place; `image_path` stands in it."""
+    source = json_pair(root, [mask_exports.labelme_shape("cat", mask_exports.rectangle(2, 3, 8, 9))])
+    data = json.loads((root / "photos/a.json").read_text())
+    (root / "photos/a.json").unlink()
+    path = root / "photos" / folder / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**data, "imagePath": image_path}))
+    return source
+
+
+@pytest.mark.parametrize("image_path", ["..\\a.jpg", "C:\\my photos\\A.JPG", "../photos/a.jpg", "a.png"])
+def test_annotations_that_name_their_photograph(tmp_path, image_path):
+    load(tmp_path, renamed(tmp_path, image_path, "json", "lab_0"))
+    assert shape_of(tmp_path).sum() == 36
+
+
+@pytest.mark.parametrize("image_path", ["from_camera.jpg", "..\\a.jpg", "", ".", "..", None, 3])
+def test_annotations_whose_path_is_no_contradiction(tmp_path, image_path):
+    load(tmp_path, renamed(tmp_path, image_path))
+    assert shape_of(tmp_path).sum() == 36
+
+
+def test_annotations_of_another_photograph(tmp_path):
+    source = renamed(tmp_path, "..\\photos\\b.jpg")
+    refused(tmp_path, source, "a.json has the name of", "a.jpg, but its imagePath is that of", "b.jpg")
+
+
+def test_annotations_of_equal_names_in_two_folders(tmp_path):
+    for i, site in enumerate(("one", "two")):
+        write_photographs(tmp_path / "photos" / site, ["a"])
+        shapes = [mask_exports.labelme_shape("cat", mask_exports.rectangle(2, 3, 8 + i, 9))]
+        (tmp_path / f"photos/{site}/a.json").write_text(mask_exports.labelme_file(shapes, "a"))
+    load(tmp_path, {"images": tmp_path / "photos", "masks": None})
+    assert [read_example(tmp_path / "out", f"{site}_a", 2).label.sum() for site in ("one", "two")] == [36, 42]

@@ -186,15 +186,18 @@ def test_connected_parts_need_a_least_size():
     assert sides_of(training_windows(source, min_window=60)) == [60]
     assert count_small_parts(source, 60) == 3
     assert count_small_parts(source, 0) == 0
-    with pytest.raises(
-        InputError, match=r"around all 4 connected parts .* smaller than data\.min_window=61 pixels; lower"
-    ):
+    message = r"around all 4 connected parts .* smaller than 61 pixels; set data\.min_window below 61,"
+    with pytest.raises(InputError, match=message):
         training_windows(source, min_window=61)
 
 
 def test_the_least_size_is_an_eighth_of_a_small_image():
     source = [of_label(squares((60, 80), 8, 9))]  # The windows have 9.6 and 10.8 pixels.
     assert sides_of(training_windows(source, min_window=64)) == [10.8]
+    small = [of_label(squares((100, 100), 10))]  # Its window has 12 pixels.
+    with pytest.raises(InputError, match=r"smaller than 12\.5 pixels; set data\.min_window below 12\.5,"):
+        training_windows(small, min_window=32)
+    assert sides_of(training_windows(small, min_window=12)) == [12]
 
 
 def test_annotated_objects_of_any_size_keep_their_windows():

@@ -9,9 +9,10 @@ from mask_exports import drawn, plain
 from programs import run_program
 
 from deconvnet_jax.data import class_names, split_names
-from deconvnet_jax.data.mask_files import UNMATCHED
+from deconvnet_jax.data.mask_pairs import UNMATCHED
 from deconvnet_jax.data.masks import KINDS, UNKNOWN
 from experiments import import_masks
+from experiments.tasks import import_masks as task
 
 pytestmark = pytest.mark.end_to_end
 
@@ -63,6 +64,15 @@ def test_every_flag_reaches_the_import(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "train 3 images, val 2 images (by the lists), 2 classes from class ids" in done.stdout
     assert "warning: 1 of 5 images have no mask and count as background" in done.stderr
+
+
+def test_noobjects_reaches_the_import(tmp_path, capsys):
+    source = mask_exports.labelme(tmp_path)
+    for objects in (True, False):
+        output = tmp_path / f"voc{objects}"
+        task.run(source["images"], None, output, objects=objects)
+        assert (output / "SegmentationObject").exists() == objects
+        assert ("12 objects" in capsys.readouterr().out) == objects
 
 
 def test_choices_in_flags_are_those_of_the_code():
