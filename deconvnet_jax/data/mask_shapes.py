@@ -204,6 +204,13 @@ def _points(points: Any, least: int, size: tuple[int, int]) -> list[tuple[float,
     return found
 
 
+def _two_points(points: Any, size: tuple[int, int]) -> list[tuple[float, float]]:
+    found = _points(points, 2, size)
+    if len(found) > 2:
+        raise ValueError(f"expected 2 points, got {len(found)}")
+    return found
+
+
 def _labelme(shape: Shape, size: tuple[int, int]) -> np.ndarray:
     """Returns the pixels of a polygon, rectangle or circle of labelme, bool [H, W]."""
     mask = Image.new("L", (size[1], size[0]))
@@ -214,7 +221,7 @@ def _labelme(shape: Shape, size: tuple[int, int]) -> np.ndarray:
         xs, ys = zip(*_points(shape.data, 2, size), strict=True)  # Newer versions write four corners.
         drawing.rectangle([min(xs), min(ys), max(xs), max(ys)], outline=1, fill=1)
     elif shape.kind == "circle":
-        (x, y), (x1, y1) = _points(shape.data, 2, size)
+        (x, y), (x1, y1) = _two_points(shape.data, size)
         radius = math.hypot(x - x1, y - y1)
         drawing.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
     else:
@@ -227,10 +234,11 @@ def _supervisely(shape: Shape, size: tuple[int, int]) -> np.ndarray:
     mask = np.zeros(size, np.uint8)
     if shape.kind not in ("polygon", "rectangle"):
         raise ValueError("expected bitmap, polygon or rectangle")
-    exterior = _points(shape.data["exterior"], 3 if shape.kind == "polygon" else 2, size)
     if shape.kind == "rectangle":
-        (x0, y0), (x1, y1) = exterior
+        (x0, y0), (x1, y1) = _two_points(shape.data["exterior"], size)
         exterior = [(x0, y0), (x1, y0), (x1, y1), (x0, y1)]
+    else:
+        exterior = _points(shape.data["exterior"], 3, size)
     holes = [_points(hole, 3, size) for hole in shape.data.get("interior") or []]
     for points, value in ((exterior, 1), *((hole, 0) for hole in holes)):
         cv2.fillPoly(mask, [np.round(points).astype(np.int32)], value)

@@ -118,7 +118,10 @@ SQUARE = [[2, 2], [9, 2], [9, 9]]
             {"label": "cat", "points": None, "shape_type": "rectangle"},
             ("(rectangle) cannot be drawn (expected a list of points",),
         ),
-        ({"label": "cat", "points": SQUARE, "shape_type": "circle"}, ("(circle) cannot be drawn",)),
+        (
+            {"label": "cat", "points": SQUARE, "shape_type": "circle"},
+            ("(circle) cannot be drawn (expected 2 points, got 3)",),
+        ),
         ({"label": "cat", "points": SQUARE, "shape_type": "spiral"}, ("(spiral) cannot be drawn",)),
         ({"label": "cat", "points": SQUARE[:2], "shape_type": "mask", "mask": "A"}, ("(mask) cannot",)),
         ({"label": " ", "points": SQUARE}, ("shapes[0] has the label ' '",)),
@@ -139,6 +142,15 @@ def test_shapes_of_labelme_that_cannot_be_drawn(tmp_path, shape, parts):
             {"geometryType": "bitmap", "bitmap": {"data": mask_exports.png_text(np.ones((2, 2))), "origin": [40, 0]}},
             "it lies at (40, 0), outside the image",
         ),
+        (
+            {"geometryType": "rectangle", "points": {"exterior": SQUARE}},
+            "(rectangle) cannot be drawn (expected 2 points",
+        ),
+        (
+            {"geometryType": "ellipse", "points": {}},
+            "objects[0] (ellipse) cannot be drawn (expected bitmap, polygon or",
+        ),
+        ({"geometryType": "polygon", "points": None}, "(polygon) cannot be drawn (its data has another form)"),
         (
             {"geometryType": "polygon", "points": {"exterior": SQUARE[:1]}},
             "objects[0] (polygon) cannot",

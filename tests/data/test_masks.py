@@ -71,7 +71,7 @@ def test_pictures_that_hold_ids(tmp_path, form):
     check(tmp_path)
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".gif"])
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".gif", ".ppm"])
 def test_lossless_formats(tmp_path, suffix):
     load(tmp_path, plain(tmp_path, suffix=suffix), NAMED)
     check(tmp_path)
