@@ -131,7 +131,7 @@ def _check_end(schedule: str, end: int, warmup: int) -> None:
     if end <= warmup:
         raise InputError(
             f"config.optimizer.decay_steps={end}: expected more than config.optimizer.warmup_steps={warmup}, because "
-            "the learning rate falls after the warm-up"
+            f"the learning rate falls after the warm-up; for a shorter one, --config.optimizer.warmup_steps={end // 10}"
         )
 
 

@@ -11,7 +11,9 @@ import ml_collections
 
 from deconvnet_jax.data import DatasetSplit
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.inference import settings_from
 from deconvnet_jax.models import (
+    Variables,
     check_input_size,
     count_parameters,
     network_from_config,
@@ -23,6 +25,7 @@ from deconvnet_jax.training import (
     batch_layout,
     init_variables,
     local_batch_size,
+    make_optimizer,
     make_schedule,
 )
 from deconvnet_jax.training.trackers import check_tracker
@@ -50,6 +53,7 @@ def check_settings(config: ml_collections.ConfigDict) -> None:
     check_combinations(config)
     check_tracker(config.tracker)
     batch_layout(config.batch_size, jax.device_count(), config.micro_batch, config.bn_group)
+    make_optimizer(config.optimizer.to_dict(), _shapes(config)["params"])  # It checks the names of layers.
     check_memory(config)
 
 
@@ -70,7 +74,9 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
         )
     if of_scores and optimizer.drop_factor == 1:
         raise InputError("config.optimizer.drop_factor=1 never lowers the learning rate; give a number below 1")
+    _check_warmup(config)
     make_schedule(optimizer.to_dict())
+    settings_from(config.inference.to_dict())
     size = config.data.crop_size
     if config.data.resize_size < size:
         raise InputError(
@@ -93,6 +99,17 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
             raise InputError(
                 f"config.data.crop_size={size} with config.model.fc_window={model.fc_window}: {error}"
             ) from error
+
+
+def _check_warmup(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError for a warm-up that does not fit a training whose schedule ends with it."""
+    optimizer, steps = config.optimizer, config.num_steps
+    ends_with_training = SCHEDULES[optimizer.schedule].has_end and optimizer.decay_steps == steps
+    if ends_with_training and steps <= optimizer.warmup_steps:
+        raise InputError(
+            f"config.num_steps={steps}, the end of the learning rate's schedule too, must be above "
+            f"config.optimizer.warmup_steps={optimizer.warmup_steps}; give --config.optimizer.warmup_steps={steps // 10}"
+        )
 
 
 def likely_mistakes(config: ml_collections.ConfigDict, class_names: Sequence[str]) -> Iterator[str]:
@@ -152,6 +169,17 @@ def _mistaken_rates(config: ml_collections.ConfigDict) -> Iterator[str]:
             "warm-up; give fewer"
         )
     ends = SCHEDULES[optimizer.schedule].has_end
+    for name in ("decay_steps", "end_factor"):
+        if not ends and optimizer[name]:
+            yield (
+                f"config.optimizer.{name}={optimizer[name]} has no effect with "
+                f"config.optimizer.schedule={optimizer.schedule}; give the schedule poly or cosine"
+            )
+    if ends and optimizer.decay_steps > steps:
+        yield (
+            f"config.optimizer.decay_steps={optimizer.decay_steps}: the training ends at step {steps}, before the "
+            f"learning rate does; give --config.optimizer.decay_steps={steps}"
+        )
     if ends and optimizer.decay_steps < steps and not optimizer.end_factor:
         yield (
             f"config.optimizer.decay_steps={optimizer.decay_steps}: the learning rate is 0 from there to the last step "
@@ -187,8 +215,7 @@ def check_memory(config: ml_collections.ConfigDict) -> None:
       InputError: if one of them does not fit into the device or the host.
     """
     model, side = config.model, config.data.crop_size
-    net = network_from_config({**model.to_dict(), "num_classes": model.num_classes or 2})
-    parameters = count_parameters(jax.eval_shape(partial(init_variables, net), 0))
+    parameters = count_parameters(_shapes(config))
     moments, averages = OPTIMIZERS[config.optimizer.name].moments, int(config.ema_decay > 0)
     _check(
         f"config.model.width={model.width:g} with config.model.fc_features={model.fc_features}: {parameters:,} "
@@ -211,6 +238,12 @@ def check_memory(config: ml_collections.ConfigDict) -> None:
         host_memory(),
         "lower config.batch_size",
     )
+
+
+def _shapes(config: ml_collections.ConfigDict) -> Variables:
+    """Returns the shapes of the network's variables, with 2 classes if their number is not known yet."""
+    net = network_from_config({**config.model.to_dict(), "num_classes": config.model.num_classes or 2})
+    return jax.eval_shape(partial(init_variables, net), 0)
 
 
 def _check(what: str, needed: int, there: int, remedy: str) -> None:

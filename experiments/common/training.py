@@ -153,6 +153,8 @@ def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) 
         variables = init_variables(net, config.seed)
     else:
         variables = initial_variables(net, config, found.trained, class_names)
+    evaluate = evaluator(net, class_names, found.evaluated, config)
+    # What can be refused comes before, because a corrected config would be refused as that of another run.
     folder = claim_workdir(workdir, config.to_dict(), accept_changes)
     say(
         f"{count_parameters(variables):,} parameters, {len(class_names)} classes, "
@@ -164,7 +166,6 @@ def run_stage(found: TrainingData, workdir: Path, accept_changes: bool = False) 
         say(f"warning: {warning}")
     splits = (config.data.train_split, config.data.eval_split)
     warn_of_common_images(found.trained, np.unique(found.windows.images).tolist(), found.evaluated, *splits)
-    evaluate = evaluator(net, class_names, found.evaluated, config)
     pixels = partial(data.class_pixels, found.trained, config.model.num_classes)
     with closing(batches):
         scores = train(

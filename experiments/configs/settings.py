@@ -91,7 +91,7 @@ KINDS: dict[str, Kind] = {
     "optimizer.name": Choice(tuple(OPTIMIZERS)),
     "optimizer.learning_rate": Number(0, 1_000, above=True),
     "optimizer.schedule": Choice(tuple(SCHEDULES)),
-    "optimizer.drops": Several(Number(0, _STEP, whole=True), ascending=True),
+    "optimizer.drops": Several(Number(0, _STEP, whole=True), ascending=True, distinct=True),
     "optimizer.drop_factor": Number(0, 1, above=True),
     "optimizer.plateau_metric": Choice(("pixel_accuracy", "mean_iou")),
     "optimizer.plateau_patience": Number(1, _STEP, whole=True),

@@ -15,7 +15,7 @@ from deconvnet_jax.training.optimizer import make_schedule
 from deconvnet_jax.training.workdir import ACCEPTABLE, FIXED, HARMLESS, SINCE
 from experiments.common import checks
 from experiments.common import training as voc_train
-from experiments.configs import default, demo, settings, stages, voc_fcn8s, voc_stage1_released, voc_two_stage
+from experiments.configs import default, demo, semantic, settings, stages, voc_fcn8s, voc_stage1_released, voc_two_stage
 
 VERSION_0_1 = Path(__file__).resolve().parents[2] / "support/version_0_1.tar.xz"
 CONFIGS = [path.stem for path in Path(default.__file__).parent.glob("*.py") if "def get_config" in path.read_text()]
@@ -183,3 +183,69 @@ def test_settings_that_need_too_much_memory(monkeypatch, changes, message):
     with pytest.raises(InputError, match=message) as caught:
         checks.check_settings(config)
     assert "there are 8.0 GiB" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inference.mode": "paper", "inference.scales": (0.5, 1.0)}, "inference.scales=(0.5, 1.0): inference.mode='p"),
+        ({"optimizer.freeze": ("convx",)}, "config.optimizer.freeze: no layer's name begins with 'convx'"),
+        ({"optimizer.rates": (("fc9", 2.0),)}, "config.optimizer.rates: no layer's name begins with 'fc9'"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused_before_any_work(tmp_path, changes, message):
+    """A folder that holds the wrong config would refuse the right one; data and stage 2 do not exist yet."""
+    config = voc_two_stage.get_config()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(InputError) as caught:
+        voc_train.run_stages(settings.checked(config), tmp_path)
+    assert message in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_1_with_wrong_settings_is_refused_before_any_work(tmp_path):
+    config = voc_two_stage.get_config()
+    config.stage1.inference.mode, config.stage1.inference.scales = "paper", (2.0,)
+    with pytest.raises(InputError, match="inference.scales"):
+        voc_train.run_stages(settings.checked(config), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("steps", "shorter"), [(200, 20), (100, 10), (5, 0)])
+def test_a_training_that_ends_in_its_warmup(steps, shorter):
+    """The message names what the user gave, and its remedy works."""
+    config = semantic.get_config()
+    config.num_steps = steps
+    with pytest.raises(InputError) as caught:
+        checks.check_combinations(config)
+    assert str(caught.value) == (
+        f"config.num_steps={steps}, the end of the learning rate's schedule too, must be above "
+        f"config.optimizer.warmup_steps=200; give --config.optimizer.warmup_steps={shorter}"
+    )
+    config.optimizer.warmup_steps = shorter
+    checks.check_combinations(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer.decay_steps": 50}, "config.optimizer.decay_steps=50 has no effect with config.optimizer.sched"),
+        ({"optimizer.end_factor": 0.1}, "config.optimizer.end_factor=0.1 has no effect with config.optimizer.sched"),
+        (
+            {"optimizer.schedule": "poly", "optimizer.decay_steps": 10**6},
+            "config.optimizer.decay_steps=1000000: the training ends at step 1000, before the learning rate does; "
+            "give --config.optimizer.decay_steps=1000",
+        ),
+    ],
+)
+def test_schedules_that_never_end(changes, message):
+    config = default.get_config()
+    config.update_from_flattened_dict({"num_steps": 1000, "init.vgg16": "file"})
+    assert list(checks.likely_mistakes(config, ("background", "cat"))) == []
+    config.update_from_flattened_dict(changes)
+    (warning,) = checks.likely_mistakes(config, ("background", "cat"))
+    assert warning.startswith(message)
+
+
+def test_two_drops_at_one_step_are_refused():
+    assert "config.optimizer.drops=(1000, 1000): expected" in refused(changed("optimizer.drops", (1000, 1000)))
