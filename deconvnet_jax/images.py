@@ -134,7 +134,8 @@ def rgb_pixels(image: Image.Image, name: str, upright: bool) -> np.ndarray:
     turn = _TURNS.get(_orientation(image)) if upright else None
     turned = image.transpose(turn) if turn is not None else image
     if turned.has_transparency_data:
-        opaque = turned.convert("RGBA")
+        # Pillow cannot convert premultiplied grey directly.
+        opaque = (turned.convert("LA") if turned.mode == "La" else turned).convert("RGBA")
         turned = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
     return np.array(turned.convert("RGB"))
 

@@ -1,6 +1,8 @@
 """Turns what users have as a photograph into uint8 RGB: a file, a Pillow image, or an array of any library."""
 
+import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias, TypeGuard, cast
 
@@ -21,11 +23,30 @@ class ArrayLike(Protocol):
 
 ImageLike: TypeAlias = str | os.PathLike[str] | IO[bytes] | Image.Image | np.ndarray | ArrayLike
 
+_NO_PHOTOGRAPH = "{} is no photograph; expected a path, a Pillow image or an array: {}"
+
 
 def is_image_like(value: object) -> TypeGuard[ImageLike]:
     """Returns whether a value is a single photograph, which may still be unusable, and not several of them."""
     single = str | bytes | os.PathLike | Image.Image
     return isinstance(value, single) or any(hasattr(value, name) for name in ("__array__", "read"))
+
+
+def check_several(images: object) -> None:
+    """Checks that a value can be iterated over for photographs. An array may hold several; a path or its rows do not.
+
+    Args:
+      images: what was given instead of a list of photographs.
+
+    Raises:
+      InputError: if it is a single photograph, or cannot be iterated over.
+    """
+    if is_image_like(images) and getattr(images, "ndim", 3) in (2, 3):
+        raise InputError(
+            f"a single {type(images).__name__} instead of several photographs; give a list: segment([image])"
+        )
+    if not isinstance(images, Iterable):
+        raise InputError(_NO_PHOTOGRAPH.format(type(images).__name__, "give one of these"))
 
 
 def as_photograph(image: ImageLike) -> np.ndarray:
@@ -57,14 +78,16 @@ def as_photograph(image: ImageLike) -> np.ndarray:
     if isinstance(image, Image.Image):
         try:
             return rgb_pixels(image, "the Pillow image", upright=True)
-        except (OSError, SyntaxError) as error:  # Pillow reads the file only now.
-            raise InputError(f"the Pillow image cannot be read ({one_line(error)}); replace its file") from error
+        except InputError:
+            raise
+        except Exception as error:  # Pillow reads the file only now, and raises many types of exceptions.
+            raise InputError(f"the Pillow image cannot be read ({one_line(error)}); open or make it again") from error
     if hasattr(image, "__array__"):
         return _from_array(image)
     if hasattr(image, "read"):
         return _from_file(cast("IO[bytes]", image))
     remedy = "give io.BytesIO(...) for the bytes of a file" if isinstance(image, bytes) else "give one of these"
-    raise InputError(f"{type(image).__name__} is no photograph; expected a path, a Pillow image or an array: {remedy}")
+    raise InputError(_NO_PHOTOGRAPH.format(type(image).__name__, remedy))
 
 
 def reduced_to(image: np.ndarray, max_side: int) -> np.ndarray:
@@ -89,6 +112,8 @@ def _from_file(file: Path | IO[bytes]) -> np.ndarray:
             raise InputError(f'{file} is a folder; give its files, such as sorted(Path("{file}").glob("*.jpg"))')
         if not file.exists():
             raise InputError(no_file(file, "image"))
+    elif isinstance(file, io.TextIOBase):
+        raise InputError('the file is open in text mode; open it in binary mode: open(path, "rb")')
     larger = "reduce it, or give images.read_photograph(path, max_pixels=...)"
     return read_image(file, max_pixels=MAX_PHOTOGRAPH, larger=larger, upright=True)
 
@@ -114,7 +139,7 @@ def _from_array(given: Any) -> np.ndarray:
     if not is_image:
         raise InputError(f"the array {shape} is no image; expected [height, width] or [height, width, 1, 3 or 4]")
     if array.dtype != np.uint8:
-        raise InputError(f"expected uint8 values 0 to 255, got {array.dtype}; {_conversion(array)}")
+        raise InputError(f"expected uint8 values 0 to 255, got {array.dtype}; {_conversion(given, array)}")
     if not array.size:
         raise InputError(f"the image has the shape {shape}; expected at least one pixel")
     if shape[2:] == [4]:
@@ -122,15 +147,20 @@ def _from_array(given: Any) -> np.ndarray:
     return array if shape[2:] == [3] else np.repeat(array.reshape(*shape[:2], 1), 3, axis=2)
 
 
-def _conversion(array: np.ndarray) -> str:
+def _conversion(given: Any, array: np.ndarray) -> str:
     """Returns how to convert an image of another dtype: by its range, which only the user can confirm."""
     if array.dtype == bool or array.dtype.kind not in "iuf" or not array.size:
         return "give the pixels of a photograph"
     low, high = float(np.min(array)), float(np.max(array))
-    if not low >= 0:
+    if not np.isfinite([low, high]).all():
+        return "it has values that are infinite or NaN: give the photograph as it was read"
+    if low < 0:
         return "it has negative values: give the photograph as it was before normalisation"
-    if array.dtype.kind == "f" and high <= 1:
-        return "convert values from 0 to 1 with (image * 255).round().astype(np.uint8)"
+    image = "image" if isinstance(given, np.ndarray) else "np.asarray(image)"  # A tensor has no `astype`.
+    if high <= 1 and array.dtype.kind == "f":
+        return f"convert values from 0 to 1 with ({image} * 255).round().astype(np.uint8)"
+    if high == 1:
+        return "it has the values 0 and 1 only, like a mask: give the pixels of a photograph"
     if high <= np.iinfo(np.uint8).max:
-        return "convert values from 0 to 255 with image.round().astype(np.uint8)"
+        return f"convert values from 0 to 255 with {image}.round().astype(np.uint8)"
     return f"its largest value is {high:g}: scale it to 0 to 255, and convert with .round().astype(np.uint8)"

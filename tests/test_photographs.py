@@ -43,9 +43,12 @@ def test_opaque_pixels_are_exact(image):
     np.testing.assert_array_equal(as_photograph(opaque), image)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV"]
+)
 def test_pillow_images_of_any_mode(mode):
-    picture = Image.new("RGB", (9, 6), "white").convert(mode)
+    premultiplied = {"RGBa": "RGBA", "La": "LA"}
+    picture = Image.new("RGB", (9, 6), "white").convert(premultiplied.get(mode, mode)).convert(mode)
     assert (as_photograph(picture) == 255).all()
     assert as_photograph(picture).shape == (6, 9, 3)
 
@@ -93,7 +96,11 @@ def test_arrays_of_other_libraries(image):
         (np.full((4, 5, 3), 0.5), r"got float64; convert values from 0 to 1 with \(image \* 255\)\.round\(\)\.astype"),
         (np.full((4, 5, 3), 200.0), r"got float64; convert values from 0 to 255 with image\.round\(\)\.astype"),
         (np.full((4, 5, 3), -1.0), "negative values: give the photograph as it was before normalisation"),
-        (np.full((4, 5, 3), np.nan), "negative values"),
+        (np.full((4, 5, 3), np.nan), "got float64; it has values that are infinite or NaN: give"),
+        (np.full((4, 5, 3), np.inf), "got float64; it has values that are infinite or NaN: give"),
+        (jnp.full((4, 5, 3), 0.5), r"with \(np\.asarray\(image\) \* 255\)\.round\(\)\.astype\(np\.uint8\)"),
+        (np.arange(20).reshape(4, 5) % 2, "got int64; it has the values 0 and 1 only, like a mask: give the pixels"),
+        (io.StringIO("text"), r'the file is open in text mode; open it in binary mode: open\(path, "rb"\)'),
         (np.full((4, 5), 40_000, np.uint16), "its largest value is 40000: scale it"),
         (np.full((4, 5), 255, np.int64), "got int64; convert values from 0 to 255"),
         (np.zeros((4, 5), bool), "got bool; give the pixels of a photograph"),
@@ -134,6 +141,8 @@ def test_folders_and_damaged_files(tmp_path, image):
         Image.open(tmp_path / "a.jpg") as picture,
         pytest.raises(InputError, match=r"the Pillow image cannot be read \(.*truncated"),
     ):
+        as_photograph(picture)
+    with pytest.raises(InputError, match=r"the Pillow image cannot be read \(.*\); open or make it again"):
         as_photograph(picture)
 
 

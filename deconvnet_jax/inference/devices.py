@@ -6,7 +6,9 @@ A spread array holds the parts of all devices, which have the same shape, one af
 A round is a set of images with the same padded size, at most one per device, that the devices compute at the same time.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -234,6 +236,37 @@ def rounds_of(group: Sequence[Prepared], devices: int) -> list[list[int]]:
     return rounds
 
 
+def prepared_ahead(
+    pool: ThreadPoolExecutor, prepare: Callable[..., Prepared], arguments: Iterable[tuple[Any, ...]], ahead: int
+) -> Iterator[Prepared]:
+    """Yields prepared images in their order; the threads of `pool` prepare later ones meanwhile.
+
+    Args:
+      pool: the threads.
+      prepare: prepares an image.
+      arguments: the arguments of `prepare` for each image; read `ahead` of the image that is yielded. If reading them
+        fails, the images before come first.
+      ahead: the number of images.
+    """
+
+    def preparations() -> Iterator[Future[Prepared]]:
+        try:
+            for each in arguments:
+                yield pool.submit(prepare, *each)
+        except Exception as error:
+            failed: Future[Prepared] = Future()
+            failed.set_exception(error)
+            yield failed
+
+    waiting: deque[Future[Prepared]] = deque()
+    for preparation in preparations():
+        waiting.append(preparation)
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
 def groups(ready: Iterable[Prepared], limit: int, devices: int) -> Iterator[list[Prepared]]:
     """Yields the images in groups, in their order.
 
@@ -243,7 +276,7 @@ def groups(ready: Iterable[Prepared], limit: int, devices: int) -> Iterator[list
       devices: the number of devices.
 
     Yields:
-      A group as soon as it is full. If reading the next image raises InputError, the group before it comes first.
+      A group as soon as it is full. If reading the next image fails, the group before it comes first.
     """
     group: list[Prepared] = []
     try:
@@ -255,7 +288,7 @@ def groups(ready: Iterable[Prepared], limit: int, devices: int) -> Iterator[list
             if len(group) == limit * devices:
                 yield group
                 group = []
-    except InputError:
+    except Exception:
         if group:
             yield group
         raise

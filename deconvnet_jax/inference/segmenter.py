@@ -10,9 +10,8 @@ While the devices compute some images, the next ones are prepared.
 """
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +36,7 @@ from deconvnet_jax.inference.devices import (
     local_mesh,
     on_each,
     parts_of,
+    prepared_ahead,
     replicated,
     rounds_of,
     without_padding,
@@ -50,7 +50,7 @@ from deconvnet_jax.inference.settings import InferenceSettings, SettingValues, s
 from deconvnet_jax.labels import label_type
 from deconvnet_jax.models import Variables
 from deconvnet_jax.ops import checked_boxes
-from deconvnet_jax.photographs import ImageLike, as_photograph, is_image_like, reduced_to
+from deconvnet_jax.photographs import ImageLike, as_photograph, check_several, is_image_like, reduced_to
 from deconvnet_jax.terminal import followed
 from deconvnet_jax.weights import load_checkpoint, network_from_caffe
 
@@ -238,7 +238,8 @@ class Segmenter:
             after the other.
           proposals: [n, 4], boxes to use instead of finding some, with the best first: x0, y0, x1, y1 in pixels of the
             image, x1 and y1 exclusive. They may extend beyond the image. With n = 0 all scores are 0. None finds
-            proposals if the mode needs them. For several photographs: an iterable with the boxes of each, or None.
+            proposals if the mode needs them; other modes take None only. For several photographs: an iterable with the
+            boxes of each, or None.
 
         Raises:
           InputError: if a photograph cannot be used, or a box is invalid, for example because it holds x, y, width,
@@ -269,9 +270,10 @@ class Segmenter:
           The results; each is computed when it is needed.
 
         Raises:
-          InputError: at a photograph that cannot be used, or at invalid boxes; the results of the images before it come
-            first.
+          InputError: for a single photograph instead of several; at a photograph that cannot be used, or at invalid
+            boxes.
           ValueError: if there are fewer or more entries in `proposals` than in `images`.
+          Exception: at an error of the iterable itself. The results of the images before any error come first.
 
         Example:
           >>> segmenter = Segmenter.from_checkpoint("runs/demo", mode="whole_image")
@@ -279,6 +281,7 @@ class Segmenter:
           >>> [result.labels.shape for result in segmenter.segment(images)]
           [(60, 80), (100, 50)]
         """
+        check_several(images)
         if self._needs_proposals and proposals is None and self.settings.proposals_path:
             raise InputError(
                 f"inference.proposals={self.settings.proposals} is a file: pass the boxes of every image to segment(); "
@@ -303,35 +306,31 @@ class Segmenter:
 
     def _stream(self, pairs: Iterable[tuple[ImageLike, np.ndarray | None]]) -> Iterator[Result]:
         """Yields the results of pairs (image, its proposals or None)."""
-        limit, devices, batch = self._rounds_per_group, device_count(self._mesh), 0
-        launched: list[_Launched] = []
+        launched: list[_Launched] | None = []
         failed = None
-        with ThreadPoolExecutor(devices) as pool:
-            try:
-                for group in groups(self._prepare_ahead(pool, pairs), limit, devices):
-                    # The last group is filled up to this size, because that program is already compiled.
-                    batch = batch or len(rounds_of(group, devices))
-                    for part in self._parts(group):
-                        following = self._launch(part, batch)
-                        yield from map(self._finish, launched)  # the part before, while the devices compute this one
-                        launched = following
-            except InputError as error:
-                failed = error
-            yield from map(self._finish, launched)
-            if failed:
-                raise failed
+        with ThreadPoolExecutor(device_count(self._mesh)) as pool:
+            parts = self._launch_ahead(pool, pairs)
+            while launched is not None:
+                try:
+                    following = next(parts, None)
+                except Exception as error:  # of the caller's iterator, an image or a device
+                    following, failed = None, error
+                yield from map(self._finish, launched)  # the part before, while the devices compute this one
+                launched = following
+        if failed:
+            raise failed
 
-    def _prepare_ahead(
+    def _launch_ahead(
         self, pool: ThreadPoolExecutor, pairs: Iterable[tuple[ImageLike, np.ndarray | None]]
-    ) -> Iterator[Prepared]:
-        """Yields prepared images in their order; the threads of `pool` prepare later ones meanwhile."""
-        waiting: deque[Future[Prepared]] = deque()
-        for image, boxes in pairs:
-            waiting.append(pool.submit(self._prepare, image, boxes))
-            if len(waiting) > max(AHEAD, self.group_size):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    ) -> Iterator[list["_Launched"]]:
+        """Yields images in their order, in parts that the devices compute together, as soon as they compute."""
+        limit, devices, batch = self._rounds_per_group, device_count(self._mesh), 0
+        prepared = prepared_ahead(pool, self._prepare, pairs, max(AHEAD, self.group_size))
+        for group in groups(prepared, limit, devices):
+            # The last group is filled up to this size, because that program is already compiled.
+            batch = batch or len(rounds_of(group, devices))
+            for part in self._parts(group):
+                yield self._launch(part, batch)
 
     def _prepare(self, given: ImageLike, proposals: np.ndarray | None) -> Prepared:
         """Returns an image, reduced if it is large, with the windows of each network."""
@@ -339,6 +338,8 @@ class Segmenter:
         height, width = image.shape[:2]
         if proposals is not None:
             proposals = checked_boxes(proposals, "proposals", (height, width))
+            if not self.settings.uses_proposals:
+                raise InputError(f"proposals have no effect with inference.mode='{self.settings.mode}'; leave them out")
         reduced = reduced_to(image, self.settings.max_side)
         if not self._needs_proposals:
             boxes = np.zeros((0, 4))

@@ -103,12 +103,12 @@ def check_combinations(config: ml_collections.ConfigDict) -> None:
 
 def _check_warmup(config: ml_collections.ConfigDict) -> None:
     """Raises InputError for a warm-up that does not fit a training whose schedule ends with it."""
-    optimizer, steps = config.optimizer, config.num_steps
+    optimizer, steps, warmup = config.optimizer, config.num_steps, config.optimizer.warmup_steps
     ends_with_training = SCHEDULES[optimizer.schedule].has_end and optimizer.decay_steps == steps
-    if ends_with_training and steps <= optimizer.warmup_steps:
+    if ends_with_training and steps <= warmup:
         raise InputError(
             f"config.num_steps={steps}, the end of the learning rate's schedule too, must be above "
-            f"config.optimizer.warmup_steps={optimizer.warmup_steps}; give --config.optimizer.warmup_steps={steps // 10}"
+            f"config.optimizer.warmup_steps={warmup}; give --config.optimizer.warmup_steps={steps // 10}"
         )
 
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import chex
 import jax
@@ -274,7 +275,7 @@ def test_the_usual_crf_after_proposals_keeps_an_object_of_flat_scores(boxes):
 )
 def test_unaries_of_the_crf(rng, settings, sharpness):
     image = rng.integers(0, 256, (130, 140, 3)).astype(np.uint8)
-    boxes = np.array([[0, 0, 130, 130], [10, 5, 140, 130]])
+    boxes = np.array([[0, 0, 130, 130], [10, 5, 140, 130]]) if MODES[settings["mode"]].of_proposals else None
     own = segmenter(size=64, variables={"params": {"kernel": jnp.eye(3) / 20}}, **settings)
     scores = own.changed(crf="none")(image, boxes).scores
     found = own(image, boxes)
@@ -381,6 +382,75 @@ def test_files_are_read_only_when_they_are_needed(tmp_path, rng):
         next(results)
 
 
+@pytest.mark.parametrize("single", [np.zeros((4, 6, 3), np.uint8), "a.jpg", Path("a.jpg"), Image.new("RGB", (6, 4))])
+def test_one_photograph_is_not_several(single):
+    """The rows of an array, or the letters of a path, are no photographs; an array may hold several."""
+    one = segmenter(size=32)
+    with pytest.raises(
+        InputError, match=r"a single \w+ instead of several photographs; give a list: segment\(\[image\]"
+    ):
+        one.segment(single)
+    assert [result.labels.shape for result in one.segment(np.zeros((2, 4, 6, 3), np.uint8))] == [(4, 6)] * 2
+
+
+@pytest.mark.parametrize("given", [None, 5])
+def test_what_is_no_photograph(given):
+    for call in (segmenter(size=32), segmenter(size=32).segment):
+        with pytest.raises(InputError, match=r"(NoneType|int) is no photograph"):
+            call(given)
+
+
+def failing(images):
+    yield from images
+    raise RuntimeError("the camera is off")
+
+
+def closed_image():
+    picture = Image.new("RGB", (6, 4))
+    picture.close()
+    return picture
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize(
+    ("images", "boxes", "error"),
+    [
+        (failing, None, "the camera is off"),
+        (lambda images: [*images, closed_image(), *images], None, "the Pillow image cannot be read"),
+        (lambda images: [*images, images[0]], [None] * 6, "zip.* argument 2 is shorter"),
+    ],
+)
+def test_results_before_any_error_come_first(batch_size, images, boxes, error):
+    given = [np.full((4, 6, 3), i, np.uint8) for i in range(6)]
+    results = segmenter(size=32, batch_size=batch_size).segment(images(given), boxes)
+    found = []
+    with pytest.raises((RuntimeError, ValueError), match=error):
+        found.extend(result.image[0, 0, 0] for result in results)
+    assert found == list(range(6))
+
+
+def test_a_failing_device_leaves_no_gap(monkeypatch):
+    """The results up to the failure come, none after it."""
+    finish = Segmenter._finish
+
+    def fails_at_2(self, launched):
+        if launched.prepared[0][0, 0, 0] == 2:
+            raise RuntimeError("out of memory")
+        return finish(self, launched)
+
+    monkeypatch.setattr(Segmenter, "_finish", fails_at_2)
+    found = []
+    results = segmenter(size=32, batch_size=4).segment([np.full((4, 6, 3), i, np.uint8) for i in range(9)])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        found.extend(result.image[0, 0, 0] for result in results)
+    assert found == [0, 1]
+
+
+def test_proposals_without_effect_are_refused():
+    with pytest.raises(InputError, match=r"proposals have no effect with inference\.mode='sliding_window'; leave them"):
+        segmenter(mode="sliding_window", size=32)(np.zeros((40, 50, 3), np.uint8), [[0, 0, 20, 20]])
+
+
 def test_the_text_of_a_segmenter(checkpoints):
     checkpoints["runs/colors"] = {"inference": {"mode": "sliding_window", "flip": True}}, NAMES
     one = Segmenter.from_checkpoint("runs/colors", step=7, devices=jax.local_devices()[:1])
@@ -426,8 +496,9 @@ def test_proposals_that_are_none(mode, boxes, message):
 
 def test_class_names_must_fit():
     for mode in MODES:
+        boxes = [[0, 0, 150, 150]] if MODES[mode].of_proposals else None
         with pytest.raises(InputError, match="scores 3 classes, but there are 2 class names"):
-            segmenter(names=("a", "b"), mode=mode)(np.zeros((150, 150, 3), np.uint8), [[0, 0, 150, 150]])
+            segmenter(names=("a", "b"), mode=mode)(np.zeros((150, 150, 3), np.uint8), boxes)
 
 
 def test_proposals_from_a_file_must_be_given(tmp_path):

@@ -206,7 +206,7 @@ def test_settings_that_exclude_each_other_are_refused_before_any_work(tmp_path, 
 def test_a_stage_1_with_wrong_settings_is_refused_before_any_work(tmp_path):
     config = voc_two_stage.get_config()
     config.stage1.inference.mode, config.stage1.inference.scales = "paper", (2.0,)
-    with pytest.raises(InputError, match="inference.scales"):
+    with pytest.raises(InputError, match=r"inference\.scales"):
         voc_train.run_stages(settings.checked(config), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
