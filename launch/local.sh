@@ -3,7 +3,8 @@
 #   bash launch/local.sh [--dry-run] CONFIG WORKDIR [FLAG...]
 #   bash launch/local.sh voc_stage1 runs/mine --config.data.voc_root=my_data --config.init.vgg16=vgg16-397923af.pth
 # CONFIG is a config's name or its file; FLAGs go to experiments.voc_train. --dry-run prints the command instead of
-# running it. Output also goes to WORKDIR/log.txt. SIGTERM and Ctrl-C save a checkpoint and end the training.
+# running it. Output also goes to WORKDIR/log.txt, or to a file in runs/ if WORKDIR is in a bucket (gs://). SIGTERM and
+# Ctrl-C save a checkpoint and end the training.
 # Environment: VENV, the folder of the environment (default .venv); RESTARTS, the number of restarts after crashes
 # (default 3).
 set -euo pipefail
@@ -13,8 +14,12 @@ if [ "${1:-}" = "--dry-run" ]; then
   dry_run=yes
   shift
 fi
-if [ $# -lt 2 ] || [[ "$1$2" == *--* ]]; then
+if [ $# -lt 2 ] || [[ "$1" == --* || "$2" == --* ]]; then
   echo "usage: bash launch/local.sh [--dry-run] CONFIG WORKDIR [FLAG...]" >&2
+  exit 2
+fi
+if [[ ! "${RESTARTS:-3}" =~ ^[0-9]+$ ]]; then
+  echo "error: RESTARTS=$RESTARTS: expected a whole number" >&2
   exit 2
 fi
 config="$1" workdir="$2"
@@ -25,8 +30,14 @@ if [ -n "$dry_run" ]; then
   echo
   exit
 fi
-mkdir -p "$workdir"
-exec > >(tee -a "$workdir/log.txt") 2>&1
+log="$workdir/log.txt"
+if [[ "$workdir" == gs://* ]]; then
+  log="${workdir#gs://}" && log="${log%/}"
+  log="runs/${log//\//-}.log"
+  echo "local.sh: output also goes to $PWD/$log" >&2
+fi
+mkdir -p "$(dirname "$log")"
+exec > >(tee -a "$log") 2>&1
 
 training=""
 pass_on() {

@@ -54,6 +54,14 @@ on_hosts() { # WHICH COMMAND
   gcloud_tpus tpu-vm ssh "$TPU" "--worker=$1" "--command=$2"
 }
 
+yes_or_no() { # NAME; prints yes, or nothing for no and for a variable that is not set
+  case "${!1:-no}" in
+    yes) echo yes ;;
+    no) ;;
+    *) fail "$1=${!1}: expected yes or no" ;;
+  esac
+}
+
 runtime_of() { # TYPE; prints the software that Google names for PyTorch and JAX on this type
   case "$1" in
     v2-* | v3-* | v4-*) echo tpu-ubuntu2204-base ;;
@@ -65,10 +73,10 @@ runtime_of() { # TYPE; prints the software that Google names for PyTorch and JAX
 
 create() {
   local type="${TYPE:-v4-8}"
-  local options=("--accelerator-type=$type" ${SPOT:+--spot} ${NETWORK:+"--network=$NETWORK"}
+  local options=("--accelerator-type=$type" ${spot:+--spot} ${NETWORK:+"--network=$NETWORK"}
     ${SUBNETWORK:+"--subnetwork=$SUBNETWORK"})
   local version="${VERSION:-$(runtime_of "$type")}"
-  if [ -n "${QUEUE:-}" ]; then
+  if [ -n "$queue" ]; then
     gcloud_tpus queued-resources create "$TPU" "--node-id=$TPU" "--runtime-version=$version" "${options[@]}"
   else
     gcloud_tpus tpu-vm create "$TPU" "--version=$version" "${options[@]}"
@@ -76,7 +84,7 @@ create() {
 }
 
 delete() {
-  if [ -n "${QUEUE:-}" ]; then
+  if [ -n "$queue" ]; then
     gcloud_tpus queued-resources delete "$TPU" --force --quiet # --force also deletes the TPU
   else
     gcloud_tpus tpu-vm delete "$TPU" --quiet
@@ -115,7 +123,7 @@ described() { # tpu-vm | queued-resources FIELD; prints the state, or GONE; noth
 state() { # prints the TPU's state; without a TPU, that of its request in the queue
   local now
   now="$(described tpu-vm state)"
-  if [ "$now" = GONE ] && [ -n "${QUEUE:-}" ]; then
+  if [ "$now" = GONE ] && [ -n "$queue" ]; then
     described queued-resources state.state
   else
     echo "$now"
@@ -155,12 +163,15 @@ if [ "${1:-}" = "--dry-run" ]; then
   dry_run=yes
   shift
 fi
+spot="$(yes_or_no SPOT)"
+queue="$(yes_or_no QUEUE)"
+[[ "${POLL:-60}" =~ ^[0-9]+$ ]] || fail "POLL=$POLL: expected a whole number of seconds"
 verb="${1:-}"
 shift || usage
 case "$verb" in
   create | setup | status | delete) [ $# -eq 0 ] || usage ;;
   run | keep)
-    [ $# -ge 2 ] || usage
+    [[ $# -ge 2 && "$1" != --* && "$2" != --* ]] || usage
     [ -f "$1" ] || [ -f "experiments/configs/${1%.py}.py" ] ||
       fail "no file $1 or experiments/configs/${1%.py}.py; give a config's name or its file as CONFIG"
     ;;
@@ -189,7 +200,7 @@ case "$verb" in
     ;;
   status)
     gcloud_tpus tpu-vm describe "$TPU" "--format=value(state)" ||
-      { [ -n "${QUEUE:-}" ] && gcloud_tpus queued-resources describe "$TPU" "--format=value(state.state)" && exit; }
+      { [ -n "$queue" ] && gcloud_tpus queued-resources describe "$TPU" "--format=value(state.state)" && exit; }
     on_hosts 0 "tail -n 20 deconvnet_jax/log.txt"
     ;;
 esac

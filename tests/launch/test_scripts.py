@@ -74,13 +74,35 @@ def test_dry_run_prints_a_command_that_can_be_pasted(script):
 @pytest.mark.parametrize("script", ["local.sh", "slurm.sbatch"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((), "usage: "), (("demo", "--config.x=1"), "usage: ")],
+    [((), "usage: "), (("demo", "--config.x=1"), "usage: "), (("--config.x=1", "runs/x"), "usage: ")],
 )
 def test_wrong_arguments(script, arguments, message):
     result = run(script, *arguments)
     assert result.returncode == 2
     assert re.search(message, result.stderr)
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sbatch"])
+def test_names_may_hold_dashes(script):
+    result = run(script, "--dry-run", "my--config.py", "runs/a--b")
+    assert {"--config=my--config.py", "--workdir=runs/a--b"} <= set(shlex.split(result.stdout))
+
+
+@pytest.mark.parametrize(
+    ("script", "settings", "message"),
+    [
+        ("local.sh", {"RESTARTS": "many"}, "error: RESTARTS=many: expected a whole number"),
+        ("slurm.sbatch", {"MAX_REQUEUES": "-1"}, "error: MAX_REQUEUES=-1: expected a whole number"),
+        ("tpu_vm.sh", {"POLL": "often"}, "error: POLL=often: expected a whole number of seconds"),
+        ("tpu_vm.sh", {"SPOT": "true"}, "error: SPOT=true: expected yes or no"),
+        ("tpu_vm.sh", {"QUEUE": "1"}, "error: QUEUE=1: expected yes or no"),
+    ],
+)
+def test_wrong_settings_of_the_environment(script, settings, message):
+    """Some would otherwise have no end, or cost money."""
+    result = run(script, "--dry-run", *(["create"] if script == "tpu_vm.sh" else ["demo", "x"]), **{**TPU, **settings})
+    assert (result.returncode, result.stderr, result.stdout) == (2, f"{message}\n", "")
 
 
 def test_slurm_gives_every_process_its_cores():
@@ -233,6 +255,21 @@ def test_local_gives_up(stand_in, tmp_path):
     assert len(stand_in.said()) == 3
 
 
+def test_local_logs_beside_a_bucket(stand_in, tmp_path):
+    """tee would make a folder gs: in the working folder."""
+    (tmp_path / "launch").mkdir()
+    shutil.copy(LAUNCH / "local.sh", tmp_path / "launch")
+    stand_in("python", "echo trained", tmp_path / "env/bin")
+    command = ["bash", str(tmp_path / "launch/local.sh"), "demo", "gs://mine/runs/x/"]
+    result = subprocess.run(command, env={**os.environ, "VENV": "env"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "--workdir=gs://mine/runs/x/" in stand_in.said()[0]
+    log = tmp_path / "runs/mine-runs-x.log"
+    assert log.read_text() == "trained\n"
+    assert result.stderr == f"local.sh: output also goes to {log}\n"
+    assert not (tmp_path / "gs:").exists()
+
+
 def test_local_passes_sigterm_on(stand_in, tmp_path):
     stand_in(
         "python", 'trap "echo saved; exit 0" TERM; touch "$0.up"; while true; do sleep 0.05; done', tmp_path / "env/bin"
@@ -326,6 +363,7 @@ def test_tpu_is_made_again_until_the_training_ends(stand_in, tmp_path):
         ({"TYPE": "v5p-8", "SPOT": "yes"}, "--version=v2-alpha-tpuv5 --accelerator-type=v5p-8 --spot"),
         ({"TYPE": "v6e-8"}, "--version=v2-alpha-tpuv6e --accelerator-type=v6e-8"),
         ({"TYPE": "v6e-8", "VERSION": "mine"}, "--version=mine --accelerator-type=v6e-8"),
+        ({"SPOT": "no", "QUEUE": "no"}, "tpu-vm create mine --zone=there --version=tpu-ubuntu2204-base"),
         ({"NETWORK": "net", "SUBNETWORK": "sub"}, "--accelerator-type=v4-8 --network=net --subnetwork=sub"),
         (
             {"QUEUE": "yes", "TYPE": "v6e-8", "SPOT": "yes", "PROJECT": "p"},
@@ -338,6 +376,7 @@ def test_tpu_is_created_with_the_software_of_its_type(settings, expected):
     words = shlex.split(run("tpu_vm.sh", "--dry-run", "create", **{**TPU, **settings}).stdout)
     assert words[:3] == ["gcloud", "compute", "tpus"]
     assert set(expected.split()) <= set(words)
+    assert ("--spot" in words) == ("--spot" in expected)
     if "queued-resources" in expected:
         assert " ".join(words[3:]) == expected
 
@@ -381,7 +420,7 @@ def test_tpu_in_a_queue(stand_in, tmp_path):
     assert "mine is SUSPENDED" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("fly",), ("run", "demo"), ("create", "demo")])
+@pytest.mark.parametrize("arguments", [(), ("fly",), ("run", "demo"), ("run", "demo", "--x=1"), ("create", "demo")])
 def test_tpu_usage(arguments):
     result = run("tpu_vm.sh", *arguments, **TPU)
     assert result.returncode == 2
