@@ -46,7 +46,7 @@ def adjust_colors(
       brightness: factor on the colours. 1 keeps them.
       contrast: factor on the difference of the colours from the image's mean grey. 1 keeps it.
       saturation: factor on the difference of the colours from the pixel's grey. 1 keeps it.
-      hue: shift of the hue in turns, from -0.5 to 0.5. It is rounded to 1/256 of a turn.
+      hue: shift of the hue in turns, from -0.5 to 0.5.
 
     Returns:
       uint8 RGB [H, W, 3]; `image` itself if nothing changes.
@@ -59,12 +59,12 @@ def adjust_colors(
     """
     if (brightness, contrast, saturation) != (1, 1, 1):
         image = _linear(image, brightness, contrast, saturation)
-    shift = round(hue * 256) % 256
+    shift = 360 * (hue % 1)  # degrees; OpenCV wraps sums above 360, but not negative ones
     if not shift:
         return image
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(shift)  # wraps around at 256, a full turn
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
+    hsv = cv2.cvtColor(np.float32(image), cv2.COLOR_RGB2HSV)  # In 8 bits, OpenCV turns hues by 2 degrees itself.
+    hsv[..., 0] += shift
+    return cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 
 
 def _linear(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> np.ndarray:
