@@ -42,10 +42,11 @@ def user_path(value: str | os.PathLike[str], name: str, in_bucket: bool = False)
       The path, or a `buckets.Address` for gs://BUCKET/NAME.
 
     Raises:
-      InputError: if the path is empty, contains a NUL character, names an unknown home folder, is an address that is
-        not supported here, or lies in a bucket that cannot be reached.
+      InputError: if the value is no path, is empty, contains a NUL character, names an unknown home folder, is an
+        address that is not supported here, or lies in a bucket that cannot be reached.
     """
-    text = os.fspath(value)
+    if not isinstance(value, str | os.PathLike) or not isinstance(text := os.fspath(value), str):
+        raise InputError(f"{name}={value!r} is no path; expected a text or a pathlib.Path")
     if not text.strip():
         raise InputError(f"{name} is empty; name a file or folder")
     if "\0" in text:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from deconvnet_jax.array_checks import check_arrays
+from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import IGNORE
 from deconvnet_jax.ops.boxes import checked_boxes
 from deconvnet_jax.short_repr import short_repr
@@ -299,8 +300,8 @@ def crop_window(
       The crop, uint8 RGB [side, side, 3], and its label, uint8 [side, side], or None without `label`.
 
     Raises:
-      InputError: if an array has another shape or dtype, or the box is not finite or has no area
-        (`ops.checked_boxes`).
+      InputError: if an array has another shape or dtype, the box is not finite or has no area (`ops.checked_boxes`),
+        or the angle is not finite.
 
     Example:
       >>> import numpy as np
@@ -315,6 +316,8 @@ def crop_window(
     top, left, side = part or (0, 0, size)
     x0, y0, x1, y1 = checked_boxes(np.asarray(box)[None])[0].tolist()
     scale_x, scale_y = (x1 - x0) / size, (y1 - y0) / size
+    if not math.isfinite(angle):
+        raise InputError(f"crop_window: angle={angle}; expected a finite number of degrees")
     if angle:
         centre = left + side / 2, top + side / 2
         return _turned(image, label, (x0, y0), (scale_x, scale_y), centre, side, angle)
@@ -382,7 +385,7 @@ def _turned(
     crop = cv2.bitwise_and(crop, crop, mask=inside.view(np.uint8))
     if label is None:
         return crop, None
-    crop_label = label.ravel().take(rows * width + columns, mode="clip")
+    crop_label = label.ravel().take(rows * width + columns, mode="clip").astype(np.uint8, copy=False)
     crop_label[~inside] = IGNORE
     return crop, crop_label
 

@@ -15,6 +15,7 @@ from deconvnet_jax.images import save_picture
 from deconvnet_jax.labels import save_label_png
 from deconvnet_jax.short_repr import described
 from deconvnet_jax.visualization import overlay
+from deconvnet_jax.visualization.segment_names import class_name
 
 if TYPE_CHECKING:
     from typing import Self
@@ -82,14 +83,14 @@ class Result(_Arrays):
           {class name: share}; the shares add up to 1. Classes of the same name are added up.
 
         Raises:
-          InputError: if the result was made without class names.
+          InputError: if the result was made without class names, or with too few.
         """
         self._check_names()
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.class_names))
+        counts = np.bincount(self.labels.ravel())
         shares: dict[str, float] = {}
         for i in np.argsort(-counts, kind="stable").tolist():
             if counts[i]:
-                name = self.class_names[i]
+                name = class_name(i, self.class_names)
                 shares[name] = shares.get(name, 0.0) + float(counts[i] / self.labels.size)
         return shares
 
@@ -144,9 +145,10 @@ class Result(_Arrays):
         """Returns shapes and the largest classes on one line."""
         boxes = counted(len(self.boxes), "box", "boxes")
         shown = f"Result(labels={described(self.labels)}, scores={described(self.scores)}, {boxes}"
-        if not self.class_names:
+        try:
+            shares = [f"{name} {100 * share:.1f} %" for name, share in self.shares().items()]
+        except InputError:  # without names, or with too few
             return f"{shown})"
-        shares = [f"{name} {100 * share:.1f} %" for name, share in self.shares().items()]
         more = f" and {len(shares) - _NAMED} more" if len(shares) > _NAMED else ""
         return f"{shown}: {', '.join(shares[:_NAMED])}{more})"
 

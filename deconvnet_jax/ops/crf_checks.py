@@ -52,7 +52,8 @@ def check_maps(unary: AnyArray, image: AnyArray) -> None:
         unary=(unary, f"{batch}H W K", "float"),
     )
     if 0 in unary.shape:
-        raise InputError(f"dense_crf: unary has shape {list(unary.shape)}; expected at least one class")
+        missing = "image" if unary.shape[-1] else "class"  # `check_arrays` has refused images without pixels.
+        raise InputError(f"dense_crf: unary has shape {list(unary.shape)}; expected at least one {missing}")
     if not isinstance(unary, Tracer):
         with np.errstate(over="ignore"):  # Large float64 values become infinite in float32.
             lowest = np.asarray(unary, np.float32).min()

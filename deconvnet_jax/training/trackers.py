@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from deconvnet_jax.errors import InputError, one_line
+from deconvnet_jax.errors import InputError, did_you_mean, one_line
 from deconvnet_jax.files import in_bucket, write_text
 from deconvnet_jax.training.interruption import Preempted
 
@@ -208,10 +208,15 @@ def check_tracker(name: str) -> None:
       name: a key of `TRACKERS`, or `NO_TRACKER`.
 
     Raises:
-      InputError: if it is not installed.
+      InputError: if it is not installed, or there is no such tracker.
     """
     if name == NO_TRACKER:
         return
+    if name not in TRACKERS:
+        known = (NO_TRACKER, *TRACKERS)
+        raise InputError(
+            f"config.tracker={name}: unknown; expected one of {', '.join(known)}{did_you_mean(str(name), known)}"
+        )
     kind = TRACKERS[name]
     spec = find_spec(kind.package)
     if spec is None or spec.origin is None:  # Without an origin it is a folder of that name, such as W&B's own.
@@ -224,7 +229,8 @@ def check_tracker(name: str) -> None:
 class Tracker:
     """Context manager that sends what a run measures to a tracker, in a thread: the training does not wait for it.
 
-    After a failure it prints one warning and sends nothing more. Only the first process sends anything.
+    After a failure it prints one warning and sends nothing more but the end of the run. Only the first process sends
+    anything.
     """
 
     def __init__(self, name: str, project: str, folder: Path, config: dict[str, Any], settings: dict[str, Any]):
@@ -238,7 +244,8 @@ class Tracker:
           settings: the same, flat (`flatten`).
         """
         self._title, self._backend, self._failed = name, None, False
-        self._waiting: queue.SimpleQueue[Callable[[Backend], None] | None] = queue.SimpleQueue()
+        # The last item is the status with which the run ends.
+        self._waiting: queue.SimpleQueue[Callable[[Backend], None] | str] = queue.SimpleQueue()
         if name == NO_TRACKER or jax.process_index() > 0:
             return
         self._title, key, known = TRACKERS[name].title, f"{name}/{project}", _known_runs(folder)
@@ -262,11 +269,10 @@ class Tracker:
             return
         stopped = kind is not None and not issubclass(kind, Exception)
         status = FINISHED if kind is None else INTERRUPTED if stopped else FAILED
-        self._waiting.put(lambda backend: backend.finish(status))
-        self._waiting.put(None)
+        self._waiting.put(status)
         if kind is None or issubclass(kind, Exception | Preempted):  # Not after a second Ctrl-C: stop at once.
             self._thread.join(PATIENCE)
-            if self._thread.is_alive():
+            if self._thread.is_alive() and not self._failed:
                 self._warn(f"has not answered for {PATIENCE:.0f} seconds; what is not sent yet is lost")
 
     def log_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -290,11 +296,13 @@ class Tracker:
             self._waiting.put(lambda backend: backend.log_images(step, images))
 
     def _send(self, backend: Backend) -> None:
-        """Sends what is waiting, in its order; runs in a thread."""
-        while (call := self._waiting.get()) is not None:
+        """Sends what is waiting, in its order, and ends the run, also after a failure; runs in a thread."""
+        while not isinstance(call := self._waiting.get(), str):
             if not self._failed:
                 with self._left_out_after_failure():
                     call(backend)
+        with self._left_out_after_failure():
+            backend.finish(call)
 
     @contextlib.contextmanager
     def _left_out_after_failure(self) -> Iterator[None]:
@@ -302,8 +310,9 @@ class Tracker:
         try:
             yield
         except Exception as error:  # Each tracker and its network libraries raise other exceptions.
+            if not self._failed:
+                self._warn(f"failed ({one_line(error)}); the run continues without it")
             self._failed = True
-            self._warn(f"failed ({one_line(error)}); the run continues without it")
 
     def _warn(self, what: str) -> None:
         print(f"warning: {self._title} {what}", file=sys.stderr)

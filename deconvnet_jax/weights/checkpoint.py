@@ -91,10 +91,11 @@ def load_checkpoint(
       The module; its variables, arrays on this process's first device; and the description of the run: "config"
       (dictionary), "class_names" (list of texts) and "step" (int). Imported networks also have "batch_statistics":
       "folded" if they are part of scale and shift, or "unknown" if they must be re-estimated before prediction.
+      Averages have "averaged" (True).
 
     Raises:
-      InputError: if there is no checkpoint or no such step, the folder is no checkpoint of this project, or a file is
-        damaged.
+      InputError: if there is no checkpoint or no such step, the folder is no checkpoint of this project, a file is
+        damaged, or `averages` is False for a network that was made from averages.
 
     Example:
       >>> from deconvnet_jax import load_checkpoint
@@ -118,9 +119,16 @@ def load_checkpoint(
         raise InputError(
             f"{folder} is not a checkpoint of this project ({one_line(error)}); give another folder"
         ) from error
+    if info.get("averaged") and not averages:
+        raise InputError(
+            f"{folder} holds the averages of the weights only; leave out --noaverages (averages=False), or name the "
+            "run's folder"
+        )
+    chosen = AVERAGES if averages and stored.has(AVERAGES) else "variables"
     with _read_or_damaged(folder, "variables"):
-        variables = stored.arrays(AVERAGES if averages and stored.has(AVERAGES) else "variables", shapes)
-    return net, variables, {**info, "step": step}
+        variables = stored.arrays(chosen, shapes)
+    averaged = {"averaged": True} if chosen == AVERAGES else {}
+    return net, variables, {**info, **averaged, "step": step}
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from deconvnet_jax.data import (
     square,
 )
 from deconvnet_jax.data.windows import zoomed_size
+from deconvnet_jax.errors import InputError
 
 
 def test_boxes_by_hand():
@@ -100,6 +101,22 @@ def test_identity_crop_and_outside(rng):
     inside[3:13, 4:16] = True
     assert (crop[~inside] == 0).all()
     assert (crop_label[~inside] == 255).all()
+
+
+@pytest.mark.parametrize("angle", [0.0, 10.0])
+def test_labels_of_any_integers_become_uint8(rng, angle):
+    image, label = rng.integers(1, 256, (10, 12, 3), np.uint8), rng.integers(0, 9, (10, 12), np.uint8)
+    box = np.array([-4, -3, 16, 17])
+    _, expected = crop_window(image, label, box, 8, angle=angle)
+    _, found = crop_window(image, label.astype(np.int64), box, 8, angle=angle)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("angle", [float("nan"), float("inf")])
+def test_an_angle_that_is_no_number(angle):
+    with pytest.raises(InputError, match=rf"crop_window: angle={angle}; expected a finite number of degrees"):
+        crop_window(np.zeros((4, 4, 3), np.uint8), None, np.array([0, 0, 4, 4]), 8, angle=angle)
 
 
 def test_crop_far_outside(rng):

@@ -57,6 +57,13 @@ def test_the_text(result):
     assert shown.endswith("a 16.7 %, b 16.7 %, c 16.7 %, d 16.7 % and 2 more)")
 
 
+def test_too_few_names(result):
+    few = Result(*result, result.image, NAMES[:2])
+    with pytest.raises(InputError, match="class id 2 has no name; expected ids 0 to 1, one per class name"):
+        few.shares()
+    assert repr(few) == "Result(labels=uint8 [40, 60], scores=float32 [40, 60, 4], 5 boxes)"
+
+
 def test_the_overlay(result):
     plain = result.overlay(names=False)
     np.testing.assert_array_equal(plain, overlay(result.image, result.labels))
@@ -91,6 +98,10 @@ def test_other_names_are_refused(result, tmp_path):
             result.save(tmp_path / name)
     with pytest.raises(InputError, match=r"does not end in \.png"):
         result.save_labels(tmp_path / "a.jpg")
+    for path in (b"a.png", None, 3):
+        for save in (result.save, result.save_labels):
+            with pytest.raises(InputError, match=r"path=(b'a\.png'|None|3) is no path; expected a text or a pathlib"):
+                save(path)
     with pytest.raises(InputError, match=r"palette='color_blind': expected one of .*; did you mean colour_blind"):
         result.save(tmp_path / "a.png", palette="color_blind")
     assert not list(tmp_path.iterdir())

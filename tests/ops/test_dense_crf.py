@@ -347,6 +347,10 @@ BAD_KERNELS = (
     ("arguments", "message"),
     [
         ({"unary": zeros(12, 16)}, r"dense_crf: unary has shape \[12, 16\]; expected \[12, 16, K\], to match image"),
+        (
+            {"unary": zeros(0, 12, 16, 3), "image": np.zeros((0, 12, 16, 3), np.uint8)},
+            r"dense_crf: unary has shape \[0, 12, 16, 3\]; expected at least one image",
+        ),
         ({"unary": zeros(12, 16, 0)}, r"dense_crf: unary has shape \[12, 16, 0\]; expected at least one class"),
         ({"unary": np.zeros((12, 16, 3), int)}, "dense_crf: unary has dtype int64; expected floating-point"),
         (

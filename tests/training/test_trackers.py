@@ -126,13 +126,17 @@ class Backend:
     run = "1"
 
     def __init__(self, wait=None):
-        self.calls, self.wait = 0, wait
+        self.calls, self.wait, self.ended = 0, wait, None
 
     def log_scalars(self, step, scalars):
         self.calls += 1
         if self.wait:
             self.wait.wait()
         raise ConnectionError("no route\nto host")
+
+    def finish(self, status):
+        self.ended = status
+        raise ConnectionError("still no route")
 
 
 def connect(monkeypatch, backend):
@@ -150,6 +154,7 @@ def test_a_tracker_that_fails_is_left_out_with_one_warning(tmp_path, monkeypatch
         for step in range(3):
             tracker.log_scalars(step, {"a": 1.0})
     assert backend.calls == 1
+    assert backend.ended == trackers.FINISHED  # Otherwise a failed call would leave MLflow's run running.
     assert (
         capsys.readouterr().err == "warning: Weights & Biases failed (no route to host); the run continues without it\n"
     )
@@ -195,6 +200,11 @@ def test_a_missing_package_is_one_line(name, tmp_path, monkeypatch):
         with pytest.raises(InputError, match=rf"config\.tracker={name}: .* is not installed; pip install {name}, or"):
             check_tracker(name)
         (tmp_path / name).mkdir(exist_ok=True)
+
+
+def test_an_unknown_tracker():
+    with pytest.raises(InputError, match=r"config\.tracker=mlflw: unknown; .* mlflow, .*; did you mean mlflow\?"):
+        check_tracker("mlflw")
 
 
 def test_packages_are_imported_only_when_they_are_chosen():

@@ -150,7 +150,12 @@ def test_averages_are_loaded_unless_the_weights_are_asked_for(tmp_path, state):
     with open_checkpoints(tmp_path / "run") as manager:
         optimizer = {"momentum": state.opt_state, "averages": averages}
         save_checkpoint(manager, 1, variables=state.variables, optimizer=optimizer, data={}, info=INFO)
-    assert_trees_equal(load_checkpoint(tmp_path / "run")[1], averages)
+    net, loaded, info = load_checkpoint(tmp_path / "run")
+    assert_trees_equal(loaded, averages)
+    save_network(tmp_path / "calibrated", net, loaded, {key: value for key, value in info.items() if key != "step"})
+    assert_trees_equal(load_checkpoint(tmp_path / "calibrated")[1], averages)
+    with pytest.raises(InputError, match=r"calibrated.0 holds the averages .* only; leave out --noaverages .*folder"):
+        load_checkpoint(tmp_path / "calibrated", averages=False)
     assert_trees_equal(load_checkpoint(tmp_path / "run", averages=False)[1], state.variables)
     fresh = jax.tree.map(jnp.zeros_like, state.variables)
     assert_trees_equal(init_from_checkpoint(tmp_path / "run", NET, fresh, INFO["class_names"])[0], averages)
