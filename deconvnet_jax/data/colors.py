@@ -62,7 +62,7 @@ def adjust_colors(
     shift = 360 * (hue % 1)  # degrees; OpenCV wraps sums above 360, but not negative ones
     if not shift:
         return image
-    hsv = cv2.cvtColor(np.float32(image), cv2.COLOR_RGB2HSV)  # In 8 bits, OpenCV turns hues by 2 degrees itself.
+    hsv = cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV)  # In 8 bits, OpenCV turns hues by 2 degrees itself.
     hsv[..., 0] += shift
     return cv2.convertScaleAbs(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB))
 

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deconvnet_jax.errors import InputError
+from deconvnet_jax.visualization.fonts import drawable
 
 
 def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -40,7 +41,9 @@ def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         if value >= 0.5:
             colour = "white" if value > 60 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    names = [name.replace("$", r"\$") for name in class_names]  # Matplotlib would read $ as a formula.
+    names = [
+        drawable(name, i).replace("$", r"\$") for i, name in enumerate(class_names)
+    ]  # Matplotlib would read $ as a formula.
     axes.set_xticks(range(count), names, rotation=90)
     axes.set_yticks(range(count), names)
     axes.set_xlabel("predicted")

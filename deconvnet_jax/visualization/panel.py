@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from deconvnet_jax.array_checks import check_is_array
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import IGNORE, IGNORE_16, is_ignored
-from deconvnet_jax.visualization.fonts import font_of_size
+from deconvnet_jax.visualization.fonts import drawable, font_of_size
 from deconvnet_jax.visualization.overlay import check_pair, overlay
 from deconvnet_jax.visualization.palettes import hatched, painted
 from deconvnet_jax.visualization.segment_names import class_name
@@ -138,7 +138,7 @@ def class_legend(
       >>> Image.fromarray(class_legend([0, 1, 255], ["background", "cat"], height=160)).save("legend.png")
     """
     numbers = [int(i) for i in ids]
-    names = [class_name(i, class_names) for i in numbers]
+    names = [drawable(class_name(i, class_names), i) for i in numbers]
     swatches = [_swatch(i, i >= len(class_names), palette, over_photograph) for i in numbers]
     return _legend(names, swatches, height)
 

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.labels import IGNORE, IGNORE_16, is_ignored
-from deconvnet_jax.visualization.fonts import font_of_size
+from deconvnet_jax.visualization.fonts import drawable, font_of_size
 
 # A name is written where at least this share of its box lies on the segment.
 _INSIDE = 0.75
@@ -37,7 +37,7 @@ def write_names(picture: np.ndarray, labels: np.ndarray, class_names: Sequence[s
     canvas = Image.fromarray(picture)
     draw = ImageDraw.Draw(canvas)
     for class_id, segment, (x0, y0) in _segments(labels, least=round(font.size**2)):
-        name = class_name(class_id, class_names)
+        name = drawable(class_name(class_id, class_names), class_id)
         left, top, right, bottom = draw.textbbox((0, 0), name, font=font, stroke_width=outline)
         size = int(right - left), int(bottom - top)
         rows, columns = slice(y0, y0 + segment.shape[0]), slice(x0, x0 + segment.shape[1])

@@ -197,7 +197,7 @@ def _optimizer() -> ml_collections.ConfigDict:
     optimizer.plateau_metric = "pixel_accuracy"  # "plateau": the score that counts; or "mean_iou"
     optimizer.plateau_patience = 1  # "plateau": evaluations without improvement before a drop
     # "poly" and "cosine", which need it: step at which the learning rate reaches its end, usually `num_steps`; counted
-    # from the start of the run and above `warmup_steps`. A config file can let it follow: config.get_ref("num_steps").
+    # from the start of the run and above `warmup_steps`. A config file can let it follow (docs/training.md).
     optimizer.decay_steps = 0
     optimizer.power = 0.9  # "poly": exponent of the fall, above 0; 1 is a straight line
     optimizer.end_factor = 0.0  # "poly" and "cosine": share of `learning_rate` that remains from `decay_steps` on

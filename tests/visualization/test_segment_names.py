@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from deconvnet_jax.errors import InputError
-from deconvnet_jax.visualization import overlay
+from deconvnet_jax.visualization import class_legend, confusion_picture, overlay
+from deconvnet_jax.visualization.fonts import drawable
 from deconvnet_jax.visualization.segment_names import write_names
 
 NAMES = ("background", "cat", "dog", "an extraordinarily long name of a class")
@@ -93,3 +94,13 @@ def test_overlays_have_names_on_demand(rng):
     )
     with pytest.raises(InputError, match="class id 7 has no name"):
         overlay(image, labels * 7, class_names=NAMES)
+
+
+def test_a_name_that_the_font_lacks_becomes_the_id():
+    """Boxes for missing characters would be all that a reader sees. Other names stay as they are."""
+    picture, labels = np.full((200, 300, 3), 128, np.uint8), np.ones((200, 300), np.uint8)
+    expected = write_names(picture, labels, ("background", "class 1"))
+    np.testing.assert_array_equal(write_names(picture, labels, ("background", "猫")), expected)
+    np.testing.assert_array_equal(class_legend([1], ["", "猫 cat"], 99), class_legend([1], ["", "class 1"], 99))
+    assert drawable("été жук", 1) == "été жук"
+    confusion_picture(np.eye(2), ["背景", "$"]).canvas.draw()  # Matplotlib warns of missing characters.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ml_collections
 import pytest
+from ml_collections import config_dict
 
 from deconvnet_jax.errors import InputError
 from deconvnet_jax.settings import LocalPath, Number
@@ -245,6 +246,16 @@ def test_schedules_that_never_end(changes, message):
     config.update_from_flattened_dict(changes)
     (warning,) = checks.likely_mistakes(config, ("background", "cat"))
     assert warning.startswith(message)
+
+
+def test_the_end_of_a_schedule_can_follow_the_length_until_it_is_given():
+    """As docs/training.md writes it: a value of its own leaves the length alone."""
+    config = default.get_config()
+    config.optimizer.decay_steps = config_dict.FieldReference(config.get_ref("num_steps"))
+    config.num_steps = 9
+    assert config.optimizer.decay_steps == 9
+    config.optimizer.decay_steps = 300
+    assert (config.num_steps, config.optimizer.decay_steps) == (9, 300)
 
 
 def test_two_drops_at_one_step_are_refused():
