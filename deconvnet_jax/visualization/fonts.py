@@ -17,9 +17,15 @@ def font_of_size(size: int) -> ImageFont.FreeTypeFont:
 
 
 def drawable(name: str, class_id: int) -> str:
-    """Returns the name of a class as pictures show it: "class ID" if the font lacks a character of the name.
+    """Returns the name of a class as pictures show it.
 
-    DejaVu Sans has Latin, Greek, Cyrillic, Arabic and others, but no Chinese, Japanese or Korean.
+    Args:
+      name: the name.
+      class_id: its id.
+
+    Returns:
+      The name; "class ID" if the font lacks one of its characters. DejaVu Sans has Latin, Greek, Cyrillic, Arabic and
+      others, but no Chinese, Japanese or Korean.
     """
     return name if all(ord(character) in _characters() for character in name) else f"class {class_id}"
 

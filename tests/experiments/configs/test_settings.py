@@ -249,7 +249,7 @@ def test_schedules_that_never_end(changes, message):
 
 
 def test_the_end_of_a_schedule_can_follow_the_length_until_it_is_given():
-    """As docs/training.md writes it: a value of its own leaves the length alone."""
+    """As docs/training.md writes it: giving the end leaves the length alone."""
     config = default.get_config()
     config.optimizer.decay_steps = config_dict.FieldReference(config.get_ref("num_steps"))
     config.num_steps = 9
