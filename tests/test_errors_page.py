@@ -599,6 +599,14 @@ def _(root, **_):
     return warnings_of(root, **{"optimizer.schedule": "poly", "optimizer.decay_steps": 2, "num_steps": 9})
 
 
+@shows(
+    "config.num_steps=..., the end of the learning rate's schedule too, must be above config.optimizer.warmup_steps=..."
+)
+def _(root, **_):
+    changes = {"optimizer.schedule": "poly", "optimizer.decay_steps": 9, "num_steps": 9, "optimizer.warmup_steps": 20}
+    return said(checks.check_combinations, settings(root, **changes))
+
+
 @shows("config.optimizer.schedule=... needs the step at which the learning rate reaches its end")
 def _(root, **_):
     return said(checks.check_combinations, settings(root, **{"optimizer.schedule": "cosine"}))
