@@ -40,6 +40,7 @@ from deconvnet_jax.weights.vgg16_layers import TORCH_NAMES
 from experiments.common import checks, cli, dataset, failures, hosts, training
 from experiments.common import training as voc_train
 from experiments.common.checks import warn_of_common_images
+from experiments.common.named_files import check_training
 from experiments.compiled import topologies
 from experiments.compiled.report import does_not_fit
 from experiments.configs import default
@@ -577,6 +578,11 @@ def _(monkeypatch, tmp_path, capsys, **_):
     monkeypatch.setitem(trackers.TRACKERS, "mlflow", trackers.TRACKERS["mlflow"]._replace(connect=connect))
     trackers.Tracker("mlflow", "birds", tmp_path, {}, {})
     return capsys.readouterr().err.strip()
+
+
+@shows("config.optimizer.freeze would keep the layers ... at random weights")
+def _(root, **_):
+    return said(check_training, settings(root, **{"optimizer.freeze": ("conv1_",)}), root.parent / "r")
 
 
 @shows("warning: the encoder starts from random weights")

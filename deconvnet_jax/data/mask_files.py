@@ -1,5 +1,6 @@
 """Finds photographs and masks in folders of any nesting, as annotation tools export them."""
 
+import re
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -13,9 +14,12 @@ PICTURES = (*PHOTOGRAPHS, ".gif", ".ppm")
 _LOSSY = (".jpg", ".jpeg", ".webp")  # Masks of these formats are found and refused.
 _PARTS = {  # What the files below folders of these names are, in the exports of annotation tools.
     **dict.fromkeys(("images", "image", "img", "imgs", "jpegimages"), "image"),
-    **dict.fromkeys(("masks", "mask", "ann", "annotations", "labels", "segmentationclass"), "mask"),
+    **dict.fromkeys(("masks", "mask", "ann", "annot", "annotations", "labels", "segmentationclass"), "mask"),
     **dict.fromkeys(("segmentationobject",), "objects"),
 }
+_SPLIT_PART = re.compile(  # train_images, train_labels, trainannot
+    rf"(?P<split>train(ing)?|val(id(ation)?)?|test(ing)?)[-_ ]?(?P<part>{'|'.join(_PARTS)})", re.IGNORECASE
+)
 ROBOFLOW = "_classes.csv"  # file of classes in Roboflow's exports of semantic masks
 _SYSTEM = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")  # folders that macOS, Synology and Windows make
 _NO_MASKS = ("meta.json", "key_id_map.json", "obj_class_to_machine_color.json")  # of Supervisely
@@ -76,13 +80,25 @@ class Folders(NamedTuple):
 
 def tails(below: PurePosixPath) -> list[str]:
     """Returns all ends of a path, long ones first, such as a/b.jpg and b.jpg, also without folders such as images."""
-    ends = (parts[i:] for parts in (below.parts, _without_parts(below).parts) for i in range(len(parts)))
+    ends = (parts[i:] for parts in (below.parts, without_parts(below).parts) for i in range(len(parts)))
     return sorted({"/".join(end) for end in ends}, key=len, reverse=True)
 
 
-def _without_parts(below: PurePosixPath) -> PurePosixPath:
-    """Returns a path without folders that only say what a file is."""
-    return PurePosixPath(*(part for part in below.parent.parts if part.casefold() not in _PARTS), below.name)
+def without_parts(below: PurePosixPath) -> PurePosixPath:
+    """Returns a path without folders that only say what a file is; of train_masks the word train remains.
+
+    Args:
+      below: path below the folder of images or masks.
+    """
+    return PurePosixPath(*(rest for _, rest in map(_part_and_rest, below.parent.parts) if rest), below.name)
+
+
+def _part_and_rest(folder: str) -> tuple[str, str]:
+    """Returns what the files of a folder are ("" if its name does not say), and what else the name says."""
+    if folder.casefold() in _PARTS:
+        return _PARTS[folder.casefold()], ""
+    named = _SPLIT_PART.fullmatch(folder)
+    return (_PARTS[named["part"].casefold()], named["split"]) if named else ("", folder)
 
 
 def plain_path(below: PurePosixPath, end: str) -> PurePosixPath:
@@ -92,12 +108,12 @@ def plain_path(below: PurePosixPath, end: str) -> PurePosixPath:
       below: path below the folder of images or masks.
       end: end of the name that is left out, too, if it is there.
     """
-    return PurePosixPath(_without_parts(below).parent, below.stem.removesuffix(end))
+    return PurePosixPath(without_parts(below).parent, below.stem.removesuffix(end))
 
 
 def path_key(below: PurePosixPath) -> str:
     """Returns a key that is equal for paths that differ only in case, Unicode form and folders such as images."""
-    return name_key(str(_without_parts(below)))
+    return name_key(str(without_parts(below)))
 
 
 def files_below(folder: Path, flag: str) -> list[Found]:
@@ -118,7 +134,7 @@ def files_below(folder: Path, flag: str) -> list[Found]:
         # Hidden files are no photographs: macOS writes ._a.jpg beside a.jpg.
         if any(part.startswith(".") or part in _SYSTEM for part in below.parts):
             continue
-        parts = [_PARTS[part.casefold()] for part in below.parent.parts if part.casefold() in _PARTS]
+        parts = [part for part, _ in map(_part_and_rest, below.parent.parts) if part]
         found.append(Found(path, below, parts[-1] if parts else ""))
     return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from deconvnet_jax.data.image_names import NamedFiles, name_key, read_list
-from deconvnet_jax.data.mask_files import PHOTOGRAPHS, Found, tails
+from deconvnet_jax.data.mask_files import PHOTOGRAPHS, Found, tails, without_parts
 from deconvnet_jax.data.mask_pairs import Pair
 from deconvnet_jax.errors import InputError, counted
 from deconvnet_jax.files import no_file
@@ -117,7 +117,7 @@ def _of_export(pairs: Sequence[Pair], others: Sequence[Found]) -> tuple[Splits, 
     Raises:
       InputError: if only some images lie in such folders, or there are images to hold out but none to train on.
     """
-    of_pair = {pair.name: _split_of(pair.below.parent.parts) for pair in pairs}
+    of_pair = {pair.name: _split_of(without_parts(pair.below).parent.parts) for pair in pairs}
     inside = [split for split in of_pair.values() if split]
     if inside:
         lone = next((pair for pair in pairs if not of_pair[pair.name]), None)

@@ -1,4 +1,4 @@
-"""Checks that the files which a config names exist. It imports no JAX, so a program can do it first."""
+"""Checks, without JAX, that the files which a config needs are named and exist; a program can do it first."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ def check_training(config: ml_collections.ConfigDict, workdir: Path) -> None:
       workdir: Folder of the run.
 
     Raises:
-      InputError: for the first file that does not exist.
+      InputError: for the first file that does not exist, or for frozen layers without a file of weights.
     """
     first = config.get("stage1")
     if isinstance(first, ml_collections.ConfigDict):
@@ -38,13 +38,27 @@ def _check_start(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Checks the weights that a stage starts from, unless the stage resumes."""
     start, vgg16 = _path(config, "init_from"), _path(config, "init.vgg16")
     both = start is not None and (vgg16 is not None or _value(config, "init.keep_features"))
-    if both or (start is None and vgg16 is None) or has_checkpoint(workdir / "checkpoints"):
+    if both or has_checkpoint(workdir / "checkpoints"):
         return  # Two sources exclude each other, which is reported later.
+    if _value(config, "init_from") is None and _value(config, "init.vgg16") is None:
+        _check_random_start(config)
     if start is not None:
         checkpoint_directory(start)
     # A TensorFlow checkpoint NAME is stored as NAME.index and more; the reader says what to do with it.
     if vgg16 is not None and not vgg16.with_name(f"{vgg16.name}.index").exists():
         _check_exists("init.vgg16", vgg16, f"correct the name, or {GET_VGG16}")
+
+
+def _check_random_start(config: ml_collections.ConfigDict) -> None:
+    """Raises InputError if layers would keep random weights; FCN-8s' upsampling starts as interpolation instead."""
+    prefixes = _value(config, "optimizer.freeze")
+    names = [each for each in prefixes if isinstance(each, str)] if isinstance(prefixes, (list, tuple)) else []
+    frozen = [each for each in names if not each.startswith("upsample")]
+    if frozen:
+        raise InputError(
+            f"config.optimizer.freeze would keep the layers {', '.join(frozen)} at random weights; give trained ones "
+            f"with --config.init.vgg16=FILE ({GET_VGG16}) or --config.init_from=FOLDER"
+        )
 
 
 def check_data(config: ml_collections.ConfigDict) -> None:

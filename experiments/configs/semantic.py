@@ -9,11 +9,12 @@ pixels, in prediction to at most 512. Crops of 352 pixels are mirrored, turned b
 The learning rate rises for 200 steps and then falls smoothly to 0; predictions use averages of the weights.
 `docs/own_data.md` says how to write the data and which settings to change. `semantic_cpu` is for two CPU cores.
 
-Cost: that of `camvid`, 47 PFLOP for 6,000 steps. We have not run it: what its options add to `camvid` is unknown. In
-very short trainings of a small network they do not help (docs/results.md).
+Cost: that of `camvid`, 47 PFLOP for 6,000 steps. We have not run it: what its options add to `camvid` is unknown. For
+the small network of `semantic_cpu` they make no difference (docs/results.md).
 """
 
 import ml_collections
+from ml_collections import config_dict
 
 from . import camvid
 
@@ -28,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.hue = 0.05
     config.optimizer.schedule = "poly"
     config.optimizer.warmup_steps = 200
-    config.optimizer.decay_steps = config.get_ref("num_steps")
+    config.optimizer.decay_steps = config_dict.FieldReference(config.get_ref("num_steps"))
     config.ema_decay = 0.999
     config.inference.max_side = 512  # about the middle of the sizes in training
     return config

@@ -32,7 +32,7 @@ def released(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
     Micro-batch and weight decay follow later changes of `batch_size` and `bn_group`.
     """
-    config.micro_batch = config.get_ref("bn_group")
+    config.micro_batch = config_dict.FieldReference(config.get_ref("bn_group"))
     config.caffe_gradients = True
     iter_size = config.get_ref("batch_size") // config.get_ref("bn_group")
     config.optimizer.weight_decay = config_dict.FieldReference(5e-4) / iter_size

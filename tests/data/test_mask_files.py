@@ -58,6 +58,20 @@ def test_images_and_masks_in_folders_of_splits(tmp_path, masks):
     check(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "folders", [("{}", "{}annot"), ("{}", "{}_labels"), ("{}_images", "{}_masks"), ("{}img", "{}-Mask")]
+)
+def test_folders_that_name_split_and_content(tmp_path, folders):
+    """As in SegNet's copy of CamVid: train and trainannot."""
+    for i, (split, name) in enumerate(zip(("train", "train", "val", "val", "val"), NAMES, strict=True)):
+        image, mask = (folder.format(split) for folder in folders)
+        write_photographs(tmp_path / "all" / image, [name], ".png")
+        save(tmp_path / "all" / mask / f"{name}.png", drawn(i))
+    load(tmp_path, {"images": tmp_path / "all", "masks": None}, NAMED)
+    assert split_names(tmp_path / "out", "train") == ["a", "b"]
+    check(tmp_path)
+
+
 def test_masks_below_the_images(tmp_path):
     write_photographs(tmp_path / "all", suffix=".png")
     for i, name in enumerate(NAMES):

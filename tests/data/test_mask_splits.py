@@ -109,10 +109,10 @@ def test_lists_with_a_title(tmp_path):
 
 
 def test_folders_whose_names_start_like_splits(tmp_path):
-    source = plain(tmp_path, names=["train_images/a", "train_images/b", "train_images/c", "val_images/d", "e"])
+    source = plain(tmp_path, names=["train_set/a", "train_set/b", "train_set/c", "val_set/d", "e"])
     summary = load(tmp_path, source, NAMED)
     (warning,) = [warning for warning in summary.warnings if "splits" in warning]
-    assert warning.startswith("folders such as train_images and val_images are not taken as splits")
+    assert warning.startswith("folders such as train_set and val_set are not taken as splits")
     again = import_masks(source["images"], source["masks"], tmp_path / "b", NAMED, None, MaskDivision(val=0.2))
     assert not any("splits" in warning for warning in again.warnings)
 

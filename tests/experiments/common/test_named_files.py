@@ -10,7 +10,7 @@ from programs import run_program
 
 from deconvnet_jax.errors import InputError
 from experiments.common.named_files import check_data, check_prediction, check_training
-from experiments.configs import default, voc_two_stage
+from experiments.configs import coco128, coco128_fcn8s, default, semantic_cpu, voc_two_stage
 
 ROOT = Path(__file__).resolve().parents[3]
 CURL = "curl -LO https://download.pytorch.org/models/vgg16-397923af.pth"
@@ -64,6 +64,22 @@ def test_stage_1_starts_from_the_weights(folder):
         check_training(config, folder / "old")  # The checkpoints there are those of stage 2.
     with pytest.raises(InputError, match=r"config\.data\.proposals=none"):  # of stage 2
         check_training(changed(voc_two_stage, **{"data.proposals": "none"}), folder / "two")
+
+
+@pytest.mark.parametrize("config", [coco128, coco128_fcn8s, semantic_cpu])
+def test_frozen_layers_need_trained_weights(folder, config):
+    """A file of VGG-16 forgotten by mistake does not train a decoder on random features."""
+    with pytest.raises(InputError, match=r"config\.optimizer\.freeze would keep the layers conv.* at random") as caught:
+        check_training(changed(config), folder / "new")
+    assert "upsample" not in str(caught.value)
+    assert str(caught.value).endswith(
+        f"--config.init.vgg16=FILE (download torchvision's: {CURL}) or --config.init_from=FOLDER"
+    )
+    check_training(changed(config), folder / "old")  # It resumes.
+    check_training(changed(config, **{"optimizer.freeze": ()}), folder / "new")
+    check_training(changed(config, **{"init_from": "old", "init.keep_features": False}), folder / "new")
+    check_training(changed(config, **{"init.vgg16": "data"}), folder / "new")
+    check_training(changed(default, **{"optimizer.freeze": ("upsample",)}), folder / "new")
 
 
 def test_what_is_not_used_may_be_missing(folder):

@@ -258,5 +258,20 @@ def test_the_end_of_a_schedule_can_follow_the_length_until_it_is_given():
     assert (config.num_steps, config.optimizer.decay_steps) == (9, 300)
 
 
+@pytest.mark.parametrize("name", sorted(CONFIGS))
+def test_a_setting_that_follows_another_can_be_given_alone(name):
+    """A config lets micro_batch follow bn_group; giving micro_batch leaves bn_group alone."""
+    load = importlib.import_module(f"experiments.configs.{name}").get_config
+    flat = flatten(load().to_dict())
+    numbers = [key for key, value in flat.items() if type(value) in (int, float)]
+    follows = {}
+    for key in numbers:
+        config = load()
+        config.update_from_flattened_dict({key: flat[key] + 1})
+        now = flatten(config.to_dict())
+        follows[key] = {each for each in numbers if each != key and now[each] != flat[each]}
+    assert [(key, each) for key in numbers for each in follows[key] if key in follows[each]] == []
+
+
 def test_two_drops_at_one_step_are_refused():
     assert "config.optimizer.drops=(1000, 1000): expected" in refused(changed("optimizer.drops", (1000, 1000)))
