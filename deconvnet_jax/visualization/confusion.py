@@ -41,9 +41,8 @@ def confusion_picture(matrix: np.ndarray, class_names: Sequence[str]) -> Figure:
         if value >= 0.5:
             colour = "white" if value > 60 else "black"
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    names = [
-        drawable(name, i).replace("$", r"\$") for i, name in enumerate(class_names)
-    ]  # Matplotlib would read $ as a formula.
+    # Matplotlib would read $ as a formula.
+    names = [drawable(name, i).replace("$", r"\$") for i, name in enumerate(class_names)]
     axes.set_xticks(range(count), names, rotation=90)
     axes.set_yticks(range(count), names)
     axes.set_xlabel("predicted")
