@@ -21,7 +21,7 @@ venv="${VENV:-.venv}"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check --quiet . || { echo "error: some files are not formatted; run 'ruff format .'" >&2; exit 1; }
 if "$check_types"; then
-  "$venv/bin/python" -m basedpyright --pythonpath "$venv/bin/python" --level error
+  "$venv/bin/python" -m basedpyright --project pyproject.toml --pythonpath "$venv/bin/python" --level error
 fi
 # A crashed worker ends the run, because --dist=loadfile never gives any tests to a restarted worker.
 exec "$venv/bin/python" -m pytest --numprocesses="${WORKERS:-2}" --dist=loadfile --no-loadscope-reorder \
