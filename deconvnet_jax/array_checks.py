@@ -147,8 +147,10 @@ def _fits(shape: tuple[int, ...], axes: list[str], sizes: Mapping[str, int]) -> 
 
 def _advice(name: str, shape: tuple[int, ...], axes: list[str], sizes: Mapping[str, int], kind: str) -> str:
     """Returns a sentence with the first conversion that gives an array of the expected shape, or ""."""
-    found = (text for text, converted in _conversions(name, shape, sizes, kind) if _fits(converted, axes, sizes))
-    return next(found, "")
+    for text, converted in _conversions(name, shape, sizes, kind):
+        if _fits(converted, axes, sizes) and ("grey" not in text or axes[-1] == "3"):  # Only images can be grey.
+            return text
+    return ""
 
 
 def _conversions(

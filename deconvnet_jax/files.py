@@ -54,10 +54,8 @@ def user_path(value: str | os.PathLike[str], name: str, in_bucket: bool = False)
     if buckets.is_address(text):
         if in_bucket:
             return cast(Path, buckets.address(text, name))  # An Address has all methods of Path that are used here.
-        raise InputError(
-            f"{name}={text} is an address; expected a path on a local or mounted disk: copy from or to gs:// with "
-            "gcloud storage cp -r"
-        )
+        how = "download it first" if text.startswith("http") else "copy from or to gs:// with gcloud storage cp -r"
+        raise InputError(f"{name}={text} is an address; expected a path on a local or mounted disk: {how}")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the project, then trains a small DeconvNet on drawn scenes, scores it and saves pictures.
 #   bash launch/demo.sh [DIR]        writes to DIR (default runs/demo)
-# The same command resumes after an interruption. After a finished run it ends at once.
+# The same command resumes after an interruption. After a finished run it only predicts and draws again.
 # Environment: VENV and PYTHON, as in launch/install.sh.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

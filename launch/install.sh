@@ -34,6 +34,9 @@ for file in "$@"; do arguments+=(-r "$file"); done
 echo "installing packages (takes a minute or two the first time)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "${arguments[@]}"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+# In the folder that holds this one, Python would take this folder, which has the package's name, for the package.
+"$venv/bin/python" -c 'import os, pathlib, sysconfig
+pathlib.Path(sysconfig.get_path("purelib"), "deconvnet_jax_folder.pth").write_text(os.getcwd() + "\n")'
 oldest="$(sed -n 's/^ *"jax>=\(.*\)",$/\1/p' pyproject.toml)"
 case "${JAX_VERSION:-}" in
   "") jax=() ;;

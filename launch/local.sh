@@ -24,6 +24,10 @@ if [[ ! "${RESTARTS:-3}" =~ ^[0-9]+$ ]]; then
 fi
 config="$1" workdir="$2"
 shift 2
+if [ ! -f "$config" ] && [ ! -f "experiments/configs/${config%.py}.py" ]; then
+  echo "error: no file $config or experiments/configs/${config%.py}.py; give a config's name or its file as CONFIG" >&2
+  exit 2
+fi
 command=("${VENV:-.venv}/bin/python" -m experiments.voc_train "--config=$config" "--workdir=$workdir" "$@")
 if [ -n "$dry_run" ]; then
   printf '%q ' "${command[@]}"

@@ -126,6 +126,8 @@ def files_below(folder: Path, flag: str) -> list[Found]:
     Raises:
       InputError: if there is no such folder, or it cannot be read.
     """
+    if folder.is_file():
+        raise InputError(f"{flag}={folder} is a file; expected a folder: unpack an archive first")
     if not folder.is_dir():
         raise InputError(no_file(folder, "folder", f"correct {flag}"))
     found: list[Found] = []
@@ -193,7 +195,8 @@ def sort_files(images: Path, masks: Path, pairing: MaskPairing, kinds: Sequence[
     used = {file.path for file in (*found_images, *found_masks, *objects)}
     others = [file for path, file in {**ours, **theirs}.items() if file.path not in used]
     if not found_images:
-        raise InputError(_nothing("photograph", images, "--images", image_suffix, PHOTOGRAPHS))
+        hint = "; photographs in another folder: --images=FOLDER --masks=" + str(masks) if same and candidates else ""
+        raise InputError(_nothing("photograph", images, "--images", image_suffix, PHOTOGRAPHS) + hint)
     if not found_masks:
         hint = "; masks in the same folder need --mask_suffix, such as --mask_suffix=_mask" if same else ""
         expected = [kind for kind in kinds if kind not in _LOSSY]

@@ -229,7 +229,9 @@ def open_dataset(config: ml_collections.ConfigDict) -> tfds.core.DatasetBuilder:
 
     def opened() -> tfds.core.DatasetBuilder:
         if config.data.dataset == "voc_layout":
-            return packed_folder(config.data.voc_root, config.data.data_dir)
+            builder = packed_folder(config.data.voc_root, config.data.data_dir)
+            say(f"{config.data.voc_root} is packed in {builder.data_path}")
+            return builder
         return data.downloaded(config.data.dataset).prepare(None, config.data.data_dir)
 
     return first_process_first(opened)

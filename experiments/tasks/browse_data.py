@@ -25,6 +25,8 @@ from ..common.output import output_folder
 from ..configs import settings
 
 BATCH = 16
+TINY = 16  # pixels; a smaller window shows nothing when it is enlarged to a crop
+MANY_TINY = 0.1  # part of the windows that may be tiny without a warning
 
 
 def run(
@@ -69,7 +71,7 @@ def run(
         "boxes": box_statistics(windows, source),
         "picture": str(folder / "examples.png"),
     }
-    print_tables(statistics)
+    print_tables(statistics, with_boxes=set(found.config.data.windows) != {"image"})
     return statistics
 
 
@@ -79,11 +81,22 @@ def warn(found: TrainingData) -> None:
     Args:
       found: Config and data of the training.
     """
-    for warning in likely_mistakes_of_windows(found.config, found.class_names):
+    for warning in (*likely_mistakes_of_windows(found.config, found.class_names), *_tiny_windows(found.windows)):
         say(f"warning: {warning}")
     splits = found.config.data.train_split, found.config.data.eval_split
     if splits[1] in split_counts(found.builder):
         warn_of_common_images(found.trained, np.unique(found.windows.images).tolist(), found.evaluated, *splits)
+
+
+def _tiny_windows(windows: Windows) -> list[str]:
+    """Returns a warning if many objects, or parts of them, are so small that their crops show nothing."""
+    sides = (windows.boxes[:, 2:] - windows.boxes[:, :2]).max(axis=1)
+    tiny = int(np.count_nonzero(sides < TINY))
+    if tiny <= MANY_TINY * len(sides):
+        return []
+    return [
+        f"{tiny:,} of {len(sides):,} windows are smaller than {TINY} pixels: remove specks from the masks of objects"
+    ]
 
 
 def first_crops(found: TrainingData, count: int) -> dict[str, np.ndarray]:
@@ -152,21 +165,23 @@ def box_statistics(windows: Windows, source: Source) -> dict[str, list[float]]:
     }
 
 
-def print_tables(statistics: dict[str, Any]) -> None:
-    """Prints the statistics as two tables and a line, on stderr because stdout is for the JSON line."""
+def print_tables(statistics: dict[str, Any], with_boxes: bool) -> None:
+    """Prints the statistics as tables and a line, on stderr because stdout is for the JSON line.
+
+    Args:
+      statistics: The statistics, from `run`.
+      with_boxes: Whether there are windows around objects, so that their classes and sizes say something.
+    """
     shown = console(stderr=True)
-    classes = Table("class", "windows", "with repetitions", "pixels of crops")
+    classes = Table("class", *(("windows", "with repetitions") if with_boxes else ()), "pixels of crops")
     for column in classes.columns[1:]:
         column.justify = "right"
     for name, row in statistics["classes"].items():
-        classes.add_row(
-            name, f"{row['windows']:,}", f"{row['windows_with_repetitions']:,}", f"{100 * row['pixels']:.2f} %"
-        )
+        counts = (f"{row['windows']:,}", f"{row['windows_with_repetitions']:,}") if with_boxes else ()
+        classes.add_row(name, *counts, f"{100 * row['pixels']:.2f} %")
     shown.print(classes)
-    boxes = Table("percentile of the windows", *(f"{percent} %" for percent in statistics["boxes"]["percent"]))
-    boxes.add_row("side, pixels", *(f"{value:.0f}" for value in statistics["boxes"]["side_pixels"]))
-    boxes.add_row("outside the image", *(f"{100 * value:.0f} %" for value in statistics["boxes"]["share_outside"]))
-    shown.print(boxes)
+    if with_boxes:
+        shown.print(_box_table(statistics["boxes"]))
     print(
         f"{counted(statistics['windows'], 'window')} in {counted(statistics['images'], 'image')}; "
         f"images without a window: {statistics['images_without_windows']:,}; "
@@ -174,3 +189,10 @@ def print_tables(statistics: dict[str, Any]) -> None:
         f"ignored pixels of the crops: {100 * statistics['ignored_pixels']:.1f} %; picture: {statistics['picture']}",
         file=sys.stderr,
     )
+
+
+def _box_table(statistics: dict[str, list[float]]) -> Table:
+    table = Table("percentile of the windows", *(f"{percent} %" for percent in statistics["percent"]))
+    table.add_row("side, pixels", *(f"{value:.0f}" for value in statistics["side_pixels"]))
+    table.add_row("outside the image", *(f"{100 * value:.0f} %" for value in statistics["share_outside"]))
+    return table

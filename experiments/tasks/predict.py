@@ -131,7 +131,8 @@ def write_results(job: _Job, result: Result, folder: Path, **drawing: Any) -> st
     label_file, overlay_file = result_files(folder, job.name)
     result.save_labels(label_file)
     save_picture(overlay_file, result_panel(job.image, result.labels, result.class_names, **drawing))
-    found = ", ".join(f"{name} {100 * share:.1f} %" for name, share in result.shares().items())
+    shares = {name: f"{100 * share:.1f} %" for name, share in result.shares().items()}
+    found = ", ".join(f"{name} {share}" for name, share in shares.items() if share != "0.0 %")
     return f"{job.path}: {found} -> {label_file}, {overlay_file}"
 
 

@@ -31,6 +31,15 @@ def test_folder_that_is_missing(tmp_path):
     refused(tmp_path, source, f"no folder {tmp_path / 'nothing'}", "--images")
 
 
+def test_archives_and_exports_without_photographs(tmp_path):
+    (tmp_path / "export.zip").touch()
+    source = {"images": tmp_path / "export.zip", "masks": None}
+    refused(tmp_path, source, "export.zip is a file; expected a folder: unpack an archive first")
+    save(tmp_path / "export/SegmentationClass/a.png", drawn(0))
+    source = {"images": tmp_path / "export", "masks": None}
+    refused(tmp_path, source, "has no photograph", f"--images=FOLDER --masks={tmp_path / 'export'}", reading=NAMED)
+
+
 def test_suffixes_are_suggested(tmp_path):
     source = plain(tmp_path, suffix="_L.png")
     refused(tmp_path, source, "no mask belongs to an image", "--mask_suffix=_L would match 5 masks", reading=NAMED)

@@ -75,6 +75,32 @@ def test_statistics_and_sheet(folder, tmp_path, capsys):
     assert f"{counts.sum()} windows in 6 images" in captured.err
 
 
+def test_whole_images_have_no_counts_of_windows(folder, tmp_path, capsys):
+    config = config_of(folder, windows=("image",), label_mode="all")
+    browse_data.run(config, str(tmp_path / "out"), count=2, sample=6)
+    table = capsys.readouterr().err
+    assert "pixels of crops" in table
+    assert "with repetitions" not in table
+    assert "percentile" not in table
+
+
+def test_many_tiny_objects_are_a_warning(folder, tmp_path, capsys):
+    """They would be blown up to flat crops; a few of them are common."""
+    scenes = tmp_path / "scenes"
+    shutil.copytree(folder / "scenes", scenes)
+    for path in (scenes / "SegmentationObject").glob("*.png"):
+        objects = np.array(Image.open(path))
+        kept = np.zeros_like(objects)
+        for number in np.setdiff1d(objects, (0, 255)):
+            y, x = np.argwhere(objects == number)[0]
+            kept[y, x] = number
+        Image.fromarray(kept).save(path)
+    config = config_of(folder, voc_root=str(scenes))
+    found = browse_data.run(config, str(tmp_path / "out"), count=2, sample=2)
+    count = f"{found['windows']:,}"
+    assert f"warning: {count} of {count} windows are smaller than 16 pixels" in capsys.readouterr().err
+
+
 def test_the_sheet_shows_the_first_crops_of_the_training(folder, tmp_path):
     """Crop for crop, although the training's batches have another size."""
     found = dataset.open_training_data(config_of(folder))

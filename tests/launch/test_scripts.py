@@ -74,7 +74,12 @@ def test_dry_run_prints_a_command_that_can_be_pasted(script):
 @pytest.mark.parametrize("script", ["local.sh", "slurm.sbatch"])
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((), "usage: "), (("demo", "--config.x=1"), "usage: "), (("--config.x=1", "runs/x"), "usage: ")],
+    [
+        ((), "usage: "),
+        (("demo", "--config.x=1"), "usage: "),
+        (("--config.x=1", "runs/x"), "usage: "),
+        (("demos", "runs/x"), "error: no file demos or experiments/configs/demos.py; give a config's name"),
+    ],
 )
 def test_wrong_arguments(script, arguments, message):
     result = run(script, *arguments)
@@ -84,9 +89,11 @@ def test_wrong_arguments(script, arguments, message):
 
 
 @pytest.mark.parametrize("script", ["local.sh", "slurm.sbatch"])
-def test_names_may_hold_dashes(script):
-    result = run(script, "--dry-run", "my--config.py", "runs/a--b")
-    assert {"--config=my--config.py", "--workdir=runs/a--b"} <= set(shlex.split(result.stdout))
+def test_names_may_hold_dashes(script, tmp_path):
+    config = tmp_path / "my--config.py"
+    config.touch()
+    result = run(script, "--dry-run", str(config), "runs/a--b")
+    assert {f"--config={config}", "--workdir=runs/a--b"} <= set(shlex.split(result.stdout))
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,17 @@ def test_wrong_settings_of_the_environment(script, settings, message):
     """Some would otherwise have no end, or cost money."""
     result = run(script, "--dry-run", *(["create"] if script == "tpu_vm.sh" else ["demo", "x"]), **{**TPU, **settings})
     assert (result.returncode, result.stderr, result.stdout) == (2, f"{message}\n", "")
+
+
+def test_the_folder_of_the_clone_does_not_hide_the_package(tmp_path):
+    """Beside a clone, Python finds a folder of the package's name without __init__.py first."""
+    if not Path(sysconfig.get_path("purelib"), "deconvnet_jax_folder.pth").exists():
+        pytest.skip("installed without launch/install.sh")
+    (tmp_path / "deconvnet_jax").mkdir()
+    code = "import deconvnet_jax; print(deconvnet_jax.__version__)"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_slurm_gives_every_process_its_cores():
@@ -259,6 +277,7 @@ def test_local_logs_beside_a_bucket(stand_in, tmp_path):
     """tee would make a folder gs: in the working folder."""
     (tmp_path / "launch").mkdir()
     shutil.copy(LAUNCH / "local.sh", tmp_path / "launch")
+    (tmp_path / "demo").touch()  # the config
     stand_in("python", "echo trained", tmp_path / "env/bin")
     command = ["bash", str(tmp_path / "launch/local.sh"), "demo", "gs://mine/runs/x/"]
     result = subprocess.run(command, env={**os.environ, "VENV": "env"}, capture_output=True, text=True)

@@ -346,7 +346,7 @@ BAD_KERNELS = (
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"unary": zeros(12, 16)}, r"dense_crf: unary has shape \[12, 16\]; expected \[12, 16, K\], to match image"),
+        ({"unary": zeros(12, 16)}, r"dense_crf: unary has shape \[12, 16\]; expected \[12, 16, K\], to match image$"),
         (
             {"unary": zeros(0, 12, 16, 3), "image": np.zeros((0, 12, 16, 3), np.uint8)},
             r"dense_crf: unary has shape \[0, 12, 16, 3\]; expected at least one image",
