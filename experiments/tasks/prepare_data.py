@@ -8,6 +8,7 @@ from absl import flags
 
 from deconvnet_jax import data
 from deconvnet_jax.errors import InputError, counted, did_you_mean
+from deconvnet_jax.files import user_path
 from deconvnet_jax.images import image_digests
 from deconvnet_jax.terminal import ProgressBar
 
@@ -65,13 +66,17 @@ def check_flags(values: flags.FlagValues) -> None:
     for name, used_by in _ONLY.items():
         if values[name].present and chosen not in used_by:
             raise InputError(f"--{name} has no meaning for --dataset={chosen}, only for {' and '.join(used_by)}")
+    if chosen == "scenes" and not values.data_dir:
+        raise InputError("--dataset=scenes needs --data_dir=DIR, where it writes the scenes")
     if chosen == "voc_layout" and not values.voc_root:
         raise InputError("--dataset=voc_layout needs --voc_root=FOLDER, with JPEGImages and SegmentationClass")
 
 
 def prepare(values: flags.FlagValues) -> tfds.core.DatasetBuilder:
     """Checks and packs the data set that the flags name, and prints its classes and splits."""
-    data_dir = Path(values.data_dir).expanduser().absolute()
+    # TFDS_DATA_DIR may be in a bucket, into which nothing can be packed.
+    given, name = (values.data_dir, "--data_dir") if values.data_dir else (dataset.default_data_dir(), "TFDS_DATA_DIR")
+    data_dir = user_path(given, name).absolute()
     if values.dataset == "scenes":
         builder = dataset.prepare_scenes(data_dir, values.train_scenes, values.val_scenes, values.seed)
     elif values.dataset == "voc_layout":

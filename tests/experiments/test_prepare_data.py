@@ -21,7 +21,7 @@ pytestmark = pytest.mark.end_to_end
 prepare = partial(run_program, "prepare_data")
 
 
-def test_scenes_then_the_same_folder_as_voc_layout(tmp_path):
+def test_scenes_then_the_same_folder_as_voc_layout(tmp_path, monkeypatch):
     flags = ("--dataset=scenes", f"--data_dir={tmp_path}", "--train_scenes=2", "--val_scenes=1")
     done = prepare(*flags)
     assert done.returncode == 0, done.stderr
@@ -32,6 +32,13 @@ def test_scenes_then_the_same_folder_as_voc_layout(tmp_path):
     assert (again.stdout, again.stderr) == (done.stdout, "")
     packed = prepare("--dataset=voc_layout", f"--voc_root={tmp_path / 'scenes'}", f"--data_dir={tmp_path / 'other'}")
     assert f"packed in {tmp_path / 'other'}" in packed.stdout
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "default"))  # where a training looks, too
+    packed = prepare("--dataset=voc_layout", f"--voc_root={tmp_path / 'scenes'}")
+    assert f"packed in {tmp_path / 'default'}" in packed.stdout
+    assert (
+        prepare("--dataset=scenes").stderr
+        == "error: --dataset=scenes needs --data_dir=DIR, where it writes the scenes\n"
+    )
 
 
 def test_wrong_use_is_one_line(tmp_path):
