@@ -4,8 +4,11 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -578,6 +581,15 @@ def _(monkeypatch, tmp_path, capsys, **_):
     monkeypatch.setitem(trackers.TRACKERS, "mlflow", trackers.TRACKERS["mlflow"]._replace(connect=connect))
     trackers.Tracker("mlflow", "birds", tmp_path, {}, {})
     return capsys.readouterr().err.strip()
+
+
+@shows("ImportError: cannot import name ... from 'deconvnet_jax' (unknown location)")
+def _(tmp_path, **_):
+    (tmp_path / "deconvnet_jax").mkdir()  # where a clone would be
+    command = [sys.executable, "-S", "-c", "from deconvnet_jax import Segmenter"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    return done.stderr.splitlines()[-1]
 
 
 @shows("config.optimizer.freeze would keep the layers ... at random weights")
