@@ -129,6 +129,15 @@ def test_tables_of_numbers(tmp_path, text, names):
         ("background,0,0,0\ncat,0,0,0\n", "gives (0, 0, 0) to two classes"),
         ("0,background\n0,cat\n", "gives 0 to two classes"),
         ("background\n", "1 class (background)"),
+        # Lines that would shift the ids.
+        ("name\nbackground\ncat\ndog\n", "its first line 'name' seems to be a title"),
+        ("Class Name\nbackground\ncat\n", "its first line 'Class Name' seems to be a title"),
+        ("0 background\n1 cat\n2 dog\n", "'0 background' is no name; expected on each line id,name"),
+        ("0: background\n1: cat\n2: dog\n", "'0: background' is no name"),
+        ("background=0\ncat=1\ndog=2\n", "'background=0' is no name"),
+        ("background, other\ncat\ndog\n", "line 1: 'background,other' is no class"),
+        ("-1,void\n0,background\n1,cat\n", "line 1: '-1,void' is no class"),
+        ("background:0,0,0::\ncat:::\ndog:1,1,1::\n", "line 2: 'cat:::' is no class"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path, text, part):
@@ -146,24 +155,6 @@ def test_tables_among_the_masks(tmp_path):
     assert load(tmp_path, source).classes == CLASSES
     (tmp_path / "photos/_classes.csv").write_text("0,background\n1,lion\n2,dog\n")
     refused(tmp_path, source, "name different classes", "--classes=FILE", output="again")
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("name\nbackground\ncat\ndog\n", "its first line 'name' seems to be a title"),
-        ("Class Name\nbackground\ncat\n", "its first line 'Class Name' seems to be a title"),
-        ("0 background\n1 cat\n2 dog\n", "'0 background' is no name; expected on each line id,name"),
-        ("0: background\n1: cat\n2: dog\n", "'0: background' is no name"),
-        ("background=0\ncat=1\ndog=2\n", "'background=0' is no name"),
-        ("background, other\ncat\ndog\n", "line 1: 'background,other' is no class"),
-        ("-1,void\n0,background\n1,cat\n", "line 1: '-1,void' is no class"),
-        ("background:0,0,0::\ncat:::\ndog:1,1,1::\n", "line 2: 'cat:::' is no class"),
-    ],
-)
-def test_lines_that_would_shift_the_ids(tmp_path, text, part):
-    (tmp_path / "table.csv").write_text(text)
-    refused(tmp_path, plain(tmp_path), "table.csv", part, reading=MaskReading(classes=tmp_path / "table.csv"))
 
 
 def test_names_that_look_like_numbered_lines(tmp_path):
