@@ -48,6 +48,15 @@ def test_unknown_pixels(tmp_path, unknown, becomes):
     check(tmp_path, labels=lambda i: np.array([0, 1, becomes], np.uint8)[drawn(i)])
 
 
+def test_unknown_pixels_as_a_background_that_is_ignored(tmp_path):
+    source, mask = plain(tmp_path), drawn(0)
+    assert mask[0, 0] == 0
+    mask[0, 0] = 7
+    save(tmp_path / "masks/a.png", mask)
+    load(tmp_path, source, NAMED._replace(ignore=["background"], unknown="background"))
+    check(tmp_path, labels=lambda i: np.array([255, 0, 1], np.uint8)[drawn(i)])
+
+
 def test_unknown_colours(tmp_path):
     source = mask_exports.cvat(tmp_path)
     mask = colored(drawn(1))

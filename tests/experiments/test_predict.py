@@ -308,3 +308,14 @@ logging.warning("mine")
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.stderr == "WARNING:root:mine\n"
     assert done.stdout.startswith("30 [")
+
+
+def test_classes_of_less_than_half_a_thousandth_are_not_named(tmp_path):
+    labels = np.zeros((100, 100), np.uint8)
+    labels[0, 0], labels[1, :10] = 1, 2
+    image = np.zeros((100, 100, 3), np.uint8)
+    scores, boxes = np.zeros((100, 100, 3), np.float32), np.zeros((0, 4), np.float32)
+    result = Result(labels, scores, boxes, image, ("background", "boat", "cat"))
+    job = predict._Job(tmp_path / "a.jpg", "a", image, None)
+    line = predict.write_results(job, result, tmp_path)
+    assert line.startswith(f"{tmp_path / 'a.jpg'}: background 99.9 %, cat 0.1 % -> ")
